@@ -1,0 +1,181 @@
+r"""Spiking neurons as modules: whole sequences on folded time, and one step at a time for streaming.
+
+A sequence starts from a membrane of zero and leaves nothing behind, so there is no reset to call. The equations are those
+of `shortback.ops.Dynamics`; the kinds differ in the decay $\lambda$ alone.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from shortback import ops
+from shortback.surrogates import Surrogate, Triangular
+
+
+class TimeModule(nn.Module):
+    """A module that knows the number of time steps: its output is folded, `[T*N, ...]` time-major.
+
+    Attributes:
+        num_steps: number of time steps `T`.
+        static_input: the input is `[N, ...]`, the same at every step, and is expanded here; otherwise `[T*N, ...]`.
+    """
+
+    def __init__(self, num_steps: int) -> None:
+        super().__init__()
+        if num_steps < 1:
+            raise ValueError(f"num_steps={num_steps}: must be 1 or more")
+        self.num_steps = num_steps
+        self.static_input = False
+
+    def unfold(self, x: Tensor) -> Tensor:
+        """The input as `[T, N, ...]`, or `[1, N, ...]` where it is static.
+
+        Raises:
+            ValueError: a batch that is no multiple of `num_steps`.
+        """
+        if self.static_input:
+            return x.unsqueeze(0)
+        if x.shape[0] % self.num_steps:
+            raise ValueError(
+                f"{type(self).__name__} of num_steps={self.num_steps} got {x.shape[0]} rows, no multiple of it: "
+                "the input must be folded, [T*N, ...] time-major"
+            )
+        return x.unflatten(0, (self.num_steps, -1))
+
+
+class Expand(TimeModule):
+    """Repeats a static input at every step, `[N, ...] -> [T*N, ...]`; a folded sequence passes unchanged."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        sequence = self.unfold(x)
+        return sequence.expand(self.num_steps, *sequence.shape[1:]).flatten(0, 1)
+
+
+class SpikingNeuron(TimeModule):
+    """Base of the neurons; a subclass gives the decay.
+
+    Args:
+        num_steps: number of time steps `T` of a sequence.
+        threshold: membrane potential at which the neuron fires.
+        reset: `"hard"` (to zero) or `"soft"` (by subtracting the threshold).
+        detach_reset: whether the gradient ignores the path through the reset.
+        surrogate: stands in for the derivative of firing; `Triangular(half_width=1)` where not given.
+        backend: `"auto"`, `"reference"` or `"compiled"`, see `shortback.ops.resolve`.
+
+    Raises:
+        ValueError: a value outside its range, naming it.
+    """
+
+    def __init__(
+        self,
+        num_steps: int = 1,
+        *,
+        threshold: float = 1.0,
+        reset: ops.Reset = "hard",
+        detach_reset: bool = False,
+        surrogate: Surrogate | None = None,
+        backend: ops.Backend = "auto",
+    ) -> None:
+        super().__init__(num_steps)
+        self.dynamics = ops.Dynamics(
+            threshold=threshold, reset=reset, detach_reset=detach_reset, surrogate=surrogate or Triangular()
+        )
+        self.backend: ops.Backend = backend
+
+    def leak(self) -> float | Tensor:
+        """The decay of the membrane a step."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Spikes of a whole sequence, `[T*N, ...] -> [T*N, ...]` with the dtype and memory format of the input."""
+        spikes, _ = ops.multi_step(
+            self.unfold(x),
+            dynamics=self.dynamics,
+            decay=self.leak(),
+            num_steps=self.num_steps,
+            backend=self.backend,
+        )
+        return spikes.flatten(0, 1)
+
+    def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One time step, for streaming.
+
+        Args:
+            x: input current, `[N, ...]`.
+            state: membrane left by the step before, `[N, ...]` in float32; None at the start of a sequence.
+
+        Returns:
+            The spikes `[N, ...]` and the new state.
+        """
+        spikes, state = ops.multi_step(
+            x.unsqueeze(0),
+            dynamics=self.dynamics,
+            decay=self.leak(),
+            num_steps=1,
+            initial=state,
+            return_state=True,
+            backend=self.backend,
+        )
+        assert state is not None
+        return spikes.squeeze(0), state
+
+    def extra_repr(self) -> str:
+        d = self.dynamics
+        reset = f"{d.reset}, detached" if d.detach_reset else d.reset
+        return f"num_steps={self.num_steps}, threshold={d.threshold}, reset={reset}, surrogate={d.surrogate}"
+
+
+class LIF(SpikingNeuron):
+    """Leaky integrate-and-fire neuron with a fixed decay.
+
+    Args:
+        num_steps: number of time steps.
+        decay: factor on the membrane a step, 0.25 as in the authors' code; SpikingJelly's `tau` is `1 / (1 - decay)`.
+        settings: see `SpikingNeuron`.
+    """
+
+    def __init__(self, num_steps: int = 1, *, decay: float = 0.25, **settings) -> None:
+        super().__init__(num_steps, **settings)
+        if not math.isfinite(decay):
+            raise ValueError(f"decay={decay!r}: must be a finite number")
+        self.decay = decay
+
+    def leak(self) -> float:
+        return self.decay
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, decay={self.decay}"
+
+
+class IF(SpikingNeuron):
+    """Integrate-and-fire neuron: nothing leaks, the decay is 1."""
+
+    def leak(self) -> float:
+        return 1.0
+
+
+class PLIF(SpikingNeuron):
+    r"""LIF neuron that learns its decay, one for the layer (parametric LIF, Fang et al., ICCV 2021).
+
+    The parameter is $w$ with $\lambda = \sigma(w)$, which keeps the decay in $(0, 1)$.
+
+    Args:
+        num_steps: number of time steps.
+        decay: where the decay starts, in (0, 1).
+        settings: see `SpikingNeuron`.
+    """
+
+    def __init__(self, num_steps: int = 1, *, decay: float = 0.5, **settings) -> None:
+        super().__init__(num_steps, **settings)
+        if not 0 < decay < 1:
+            raise ValueError(f"decay={decay!r}: a learned decay must start between 0 and 1")
+        self.decay_logit = nn.Parameter(torch.tensor(math.log(decay / (1 - decay))))
+
+    def leak(self) -> Tensor:
+        return self.decay_logit.sigmoid()
+
+
+NEURONS: dict[str, type[SpikingNeuron]] = {"lif": LIF, "if": IF, "plif": PLIF}

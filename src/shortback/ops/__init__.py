@@ -1,0 +1,44 @@
+"""The neuron as a function of a whole sequence: one definition (`reference`), and faster implementations that match it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from shortback.ops import compiled, reference
+from shortback.ops.backend import Backend, resolve
+from shortback.ops.dynamics import Dynamics, Reset
+
+__all__ = ["Backend", "Dynamics", "Reset", "multi_step", "resolve"]
+
+
+def multi_step(
+    x: Tensor,
+    *,
+    dynamics: Dynamics,
+    decay: float | Tensor,
+    num_steps: int,
+    initial: Tensor | None = None,
+    return_state: bool = False,
+    backend: Backend = "auto",
+) -> tuple[Tensor, Tensor | None]:
+    """Run a neuron over a whole sequence, by the backend asked for.
+
+    The membrane is held in float32 (float64 for float64 input) whatever the precision of the input.
+
+    Args:
+        x: input current, `[T, ...]`, or `[1, ...]` where it is the same at every step.
+        decay: membrane decay a step; a tensor of one element where it is learned.
+        initial: membrane before the first step, `[...]`; zero where it is not given.
+        return_state: whether the membrane after the last step is wanted.
+        backend: see `shortback.ops.resolve`.
+
+    Returns:
+        The spikes, `[T, ...]` of the dtype of `x`, and the membrane `[...]` or None.
+    """
+    # Within a graph that is being compiled there is nothing left to find out.
+    chosen = backend if torch.compiler.is_compiling() else resolve(backend, x.device.type)
+    run = reference.multi_step if chosen == "reference" else compiled.multi_step
+    return run(
+        x, dynamics=dynamics, decay=decay, num_steps=num_steps, initial=initial, return_state=return_state
+    )

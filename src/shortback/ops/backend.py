@@ -1,0 +1,54 @@
+"""Which implementation of the neuron runs: asked for by name, or chosen once for a kind of device and logged."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Literal, get_args
+
+import torch
+
+Backend = Literal["auto", "reference", "compiled"]
+log = logging.getLogger("shortback")
+
+
+@functools.cache
+def resolve(backend: Backend, device_type: str) -> Literal["reference", "compiled"]:
+    """The backend that `backend` means on a device of type `device_type` (`"cpu"`, `"cuda"`, ...).
+
+    `"auto"` is `"compiled"` where that works and `"reference"` elsewhere, and is logged the first time.
+
+    Raises:
+        ValueError: an unknown name.
+        RuntimeError: `"compiled"` was asked for and cannot be had; the message says why.
+    """
+    if backend == "reference":
+        return "reference"
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend={backend!r}: must be one of {', '.join(get_args(Backend))}")
+    reason = _why_not_compiled(device_type)
+    if reason is None:
+        if backend == "auto":
+            log.info("neurons on %s use the compiled backend", device_type)
+        return "compiled"
+    if backend == "compiled":
+        raise RuntimeError(f"backend='compiled' does not work on {device_type}: {reason}. Use backend='reference'.")
+    log.warning("neurons on %s use the reference backend, which is slower: %s", device_type, reason)
+    return "reference"
+
+
+@functools.cache
+def _why_not_compiled(device_type: str) -> str | None:
+    """None where `torch.compile` works on the device, found out by compiling the smallest of functions."""
+    if device_type not in ("cpu", "cuda"):
+        return f"it is made for cpu and cuda, not {device_type}"
+    try:
+        with torch.no_grad():
+            torch.compile(_increment, fullgraph=True)(torch.zeros(8, device=device_type))
+    except Exception as error:  # whatever the toolchain raises: a missing compiler has many faces
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return None
+
+
+def _increment(x: torch.Tensor) -> torch.Tensor:
+    return x + 1

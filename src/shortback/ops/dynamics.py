@@ -1,0 +1,40 @@
+"""What a neuron does with its membrane at every step, as numbers: the part of a kernel that is fixed at compile time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from shortback.surrogates import Surrogate, Triangular
+
+Reset = Literal["hard", "soft"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dynamics:
+    r"""Threshold, reset and surrogate of an integrate-and-fire neuron.
+
+    At step $t$, with membrane $v[t-1]$ left by the step before and input $x[t]$:
+
+    $$u[t] = \lambda\, v[t-1] + x[t], \qquad s[t] = [u[t] \ge \theta]$$
+    $$v[t] = u[t]\,(1 - s[t]) \text{ (hard)} \qquad\text{or}\qquad v[t] = u[t] - \theta\, s[t] \text{ (soft)}$$
+
+    With `detach_reset` the $s[t]$ of the second line is a constant to the gradient.
+
+    Raises:
+        ValueError: a threshold that is not finite, or an unknown reset.
+    """
+
+    threshold: float = 1.0
+    reset: Reset = "hard"
+    detach_reset: bool = False
+    surrogate: Surrogate = field(default_factory=Triangular)
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.threshold):
+            raise ValueError(f"threshold={self.threshold!r}: must be a finite number")
+        if self.reset not in get_args(Reset):
+            raise ValueError(f"reset={self.reset!r}: must be one of {', '.join(get_args(Reset))}")
+        if not isinstance(self.surrogate, Surrogate):
+            raise ValueError(f"surrogate={self.surrogate!r}: must be a shortback.surrogates.Surrogate, e.g. Triangular()")
