@@ -1,0 +1,78 @@
+"""Shortback: train deep spiking neural networks with shortcut back-propagation and evolutionary training.
+
+The names below are imported when they are first used, so that `import shortback` and `shortback --help` are quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shortback import losses as losses
+    from shortback import neurons as neurons
+    from shortback import schedules as schedules
+    from shortback import surrogates as surrogates
+    from shortback.losses import TET as TET
+    from shortback.losses import CrossEntropy as CrossEntropy
+    from shortback.losses import LossTerms as LossTerms
+    from shortback.losses import Outputs as Outputs
+    from shortback.losses import ShortcutLoss as ShortcutLoss
+    from shortback.losses import shortcut_loss as shortcut_loss
+    from shortback.models import create_model as create_model
+    from shortback.models import list_models as list_models
+    from shortback.neurons import IF as IF
+    from shortback.neurons import LIF as LIF
+    from shortback.neurons import PLIF as PLIF
+    from shortback.shortcuts import ShortcutNetwork as ShortcutNetwork
+    from shortback.shortcuts import attach as attach
+    from shortback.shortcuts import strip as strip
+    from shortback.spiking import SpikingNetwork as SpikingNetwork
+    from shortback.spiking import spikify as spikify
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "shortback.losses": ("CrossEntropy", "LossTerms", "Outputs", "ShortcutLoss", "TET", "shortcut_loss"),
+    "shortback.models": ("create_model", "list_models"),
+    "shortback.neurons": ("IF", "LIF", "PLIF"),
+    "shortback.shortcuts": ("ShortcutNetwork", "attach", "strip"),
+    "shortback.spiking": ("SpikingNetwork", "spikify"),
+}
+_MODULES = ("losses", "neurons", "schedules", "surrogates")
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "IF",
+    "LIF",
+    "PLIF",
+    "TET",
+    "CrossEntropy",
+    "LossTerms",
+    "Outputs",
+    "ShortcutLoss",
+    "ShortcutNetwork",
+    "SpikingNetwork",
+    "attach",
+    "create_model",
+    "list_models",
+    "losses",
+    "neurons",
+    "schedules",
+    "shortcut_loss",
+    "spikify",
+    "strip",
+    "surrogates",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"shortback.{name}")
+    if name in _HOME_OF:
+        return getattr(importlib.import_module(_HOME_OF[name]), name)
+    raise AttributeError(f"module 'shortback' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

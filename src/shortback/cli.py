@@ -1,0 +1,174 @@
+"""The command line: thin, and quick to say what it can do (nothing heavy is imported before it is needed)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Train deep spiking neural networks with shortcut branches.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+recipes_app = typer.Typer(help="List, show, copy and check recipes.", no_args_is_help=True)
+app.add_typer(recipes_app, name="recipes")
+
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe of `shortback recipes ls`, or a YAML file.")]
+SettingsOption = Annotated[
+    list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Change a setting, e.g. train.epochs=3.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> None:
+    """The `shortback` command."""
+    app()
+
+
+@app.command()
+def train(
+    recipe: RecipeArgument,
+    settings: SettingsOption = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/RECIPE where not given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run in the folder first.")] = False,
+) -> None:
+    """Train a network from a recipe."""
+    with _user_errors():
+        if resume and overwrite:
+            raise ValueError("--resume and --overwrite exclude each other")
+        from shortback.config import load_recipe
+
+        parsed = load_recipe(recipe, settings=settings or ())
+        folder = out or Path("runs") / Path(recipe).stem
+        from shortback.experiment import train_recipe
+
+        if parsed.compare is None:
+            summary = train_recipe(parsed, folder, resume=resume, overwrite=overwrite, say=_say)
+            _say(_closing_line(summary, folder))
+            return
+        from shortback.comparison import compare
+
+        compare(parsed, folder, resume=resume, overwrite=overwrite, say=_say)
+
+
+@app.command("eval")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Test a trained network: accuracy, accuracy by number of steps, firing rate by layer."""
+    with _user_errors():
+        from shortback.experiment import evaluate_run
+
+        result = evaluate_run(run)
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    print(f"test accuracy {result['test_accuracy']:.2%} on {result['test_images']} images")
+    print("accuracy by number of steps")
+    for num_steps, accuracy in result["accuracy_by_num_steps"].items():
+        print(f"  {num_steps:3d}  {accuracy:.2%}")
+    print("firing rate by layer, spikes a neuron and step")
+    width = max(map(len, result["firing_rate_by_layer"]), default=0)
+    for name, rate in result["firing_rate_by_layer"].items():
+        print(f"  {name:{width}}  {rate:.4f}")
+
+
+@recipes_app.command("ls")
+def list_recipes() -> None:
+    """The recipes that come with Shortback."""
+    from shortback.config import recipe_names, recipe_text
+
+    names = recipe_names()
+    for name in names:
+        first_line = recipe_text(name).splitlines()[0]
+        print(f"{name:{max(map(len, names))}}  {first_line.removeprefix('# ')}")
+
+
+@recipes_app.command("show")
+def show_recipe(recipe: RecipeArgument, settings: SettingsOption = None) -> None:
+    """Print a recipe, every setting with its value."""
+    with _user_errors():
+        from shortback.config import load_recipe
+
+        print(load_recipe(recipe, settings=settings or ()).to_yaml(), end="")
+
+
+@recipes_app.command("copy")
+def copy_recipe(recipe: RecipeArgument, to: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
+    """Copy a recipe to a file, to change it there."""
+    with _user_errors():
+        from shortback.config import recipe_text
+
+        text = recipe_text(recipe)
+        if to.is_dir():
+            to = to / f"{Path(recipe).stem}.yaml"
+        if to.exists():
+            raise ValueError(f"{to} is there already; name another file")
+        to.write_text(text)
+        print(to)
+
+
+@recipes_app.command("validate")
+def validate_recipe(recipe: RecipeArgument, settings: SettingsOption = None) -> None:
+    """Check a recipe and build its network, without data."""
+    with _user_errors():
+        from shortback.build import check_recipe
+        from shortback.config import load_recipe
+
+        check_recipe(load_recipe(recipe, settings=settings or ()))
+        print(f"{recipe}: fine")
+
+
+@app.callback()
+def _configure(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what was chosen and why.")] = False,
+) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("shortback").setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _closing_line(summary: dict, folder: Path) -> str:
+    equal = "bit-equal" if summary["stripped_is_bit_equal"] else "NOT bit-equal"
+    return (
+        f"test accuracy {summary['test_accuracy']:.2%} after {summary['epochs']} epochs and "
+        f"{summary['train_seconds']:.0f} s; the stripped network, {equal} to one without branches, is in {folder}"
+    )
+
+
+@contextmanager
+def _user_errors() -> Iterator[None]:
+    """Exit 2 and a message for what the user can mend, 1 for a training that failed, 128 + n for signal n."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if os.environ.get("SHORTBACK_DEBUG"):
+            raise
+        _fail(f"error: {error}", code=2, cause=error)
+    except Exception as error:
+        from shortback.training import Interrupted, NonFiniteError
+
+        if isinstance(error, Interrupted):
+            _fail(f"stopped by {error}; a checkpoint is there: add --resume", code=128 + error.signal_number, cause=error)
+        if isinstance(error, NonFiniteError) and not os.environ.get("SHORTBACK_DEBUG"):
+            _fail(f"training failed: {error}", code=1, cause=error)
+        raise
+
+
+def _fail(message: str, *, code: int, cause: Exception) -> None:
+    print(message, file=sys.stderr, flush=True)
+    raise typer.Exit(code) from cause

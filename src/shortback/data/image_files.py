@@ -1,0 +1,99 @@
+"""Image files by Pillow: what they hold, and their pixels."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+_GREY_MODES = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+class FileInfo(NamedTuple):
+    """What the header of an image file says; sizes in pixels."""
+
+    height: int
+    width: int
+    grey: bool
+
+
+def read_info(path: str | Path) -> FileInfo:
+    """Read the header alone.
+
+    Raises:
+        OSError: among other types of Pillow's decoders, if the file is no image.
+    """
+    with Image.open(path) as image:
+        if image.mode in ("I", "F"):
+            raise OSError("its pixels have 32 bits; convert it to 8 bits a channel")
+        return FileInfo(image.height, image.width, image.mode in _GREY_MODES)
+
+
+def read_image(path: str | Path, *, channels: int) -> np.ndarray:
+    """Decode a file.
+
+    Args:
+        path: the file.
+        channels: 1 for grey, 3 for RGB; other modes are converted, transparency is dropped.
+
+    Returns:
+        uint8 [H, W, channels].
+
+    Raises:
+        OSError: among other types of Pillow's decoders, if the file is damaged or no image.
+    """
+    with Image.open(path) as image:
+        if image.mode.startswith("I;16"):
+            # Pillow would clip 16-bit grey to 255 instead of scaling it.
+            high_bytes = (np.asarray(image) >> 8).astype(np.uint8)
+            return np.repeat(high_bytes[..., None], channels, axis=2)
+        if "transparency" in image.info:
+            image = image.convert("RGBA")
+        pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    return pixels[..., None] if channels == 1 else pixels
+
+
+def check_image(path: str | Path) -> None:
+    """Decode a file for nothing but the errors, as cheaply as its format allows.
+
+    Raises:
+        OSError: among other types of Pillow's decoders, if the file is damaged or no image.
+    """
+    with Image.open(path) as image:
+        image.draft("RGB", (1, 1))  # JPEG skips most of the arithmetic, and still reads all of the file
+        image.load()
+
+
+class FileImages:
+    """Images that are decoded each time they are read, so their sizes may differ and memory does not matter.
+
+    Args:
+        root: the folder that `files` are relative to.
+        files: one path an image.
+        labels: int64 [len].
+        channels: 1 for grey, 3 for RGB.
+    """
+
+    def __init__(self, root: Path, files: tuple[str, ...], labels: Tensor, *, channels: int) -> None:
+        self.root = root
+        self.files = files
+        self.labels = labels
+        self.channels = channels
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def image(self, index: int) -> Tensor:
+        """Decode one image: uint8 [C, H, W].
+
+        Raises:
+            ValueError: if the file has been damaged or removed since it was checked.
+        """
+        path = self.root / self.files[index]
+        try:
+            pixels = read_image(path, channels=self.channels)
+        except Exception as error:  # decoders raise nearly anything on damaged bytes
+            raise ValueError(f"{path} can no longer be read: {error}") from error
+        return torch.from_numpy(pixels.copy()).permute(2, 0, 1)

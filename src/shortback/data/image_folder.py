@@ -1,0 +1,189 @@
+"""Anyone's images: a folder each for training and testing, in it a folder for each class."""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from shortback.data.image_cache import Listing, Survey, survey_folder
+from shortback.data.image_files import FileImages
+from shortback.data.images import ArrayImages, ImageData, ImageSet, Subset
+
+_TEST_NAMES = ("test", "val")
+_IMAGENET_SIDE = 224
+_NUM_NAMED = 10
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Split:
+    """The files of a split, class by class; paths are relative to the root."""
+
+    name: str
+    files: list[str]
+    stats: list[tuple[int, int]]
+    labels: list[int]
+
+
+def load_image_folder(
+    root: str | Path, *, skip_bad: bool = False, cache_dir: Path | None = None
+) -> ImageData:
+    """Images in `root/train/<class>/` and `root/test/<class>/` (or `val`), at any depth below the class.
+
+    Labels number the folders of `train` in the order of their names. Every file is decoded once, which
+    finds all damaged ones before training, and is remembered for the next time
+    (`shortback.data.image_cache`). Images of one size, up to 64 pixels a side, are then mapped from the
+    cache, and their mean and standard deviation are those of the training images. Others are decoded
+    whenever they are read and use ImageNet's. Hidden files are passed over.
+
+    `image_size` becomes the shorter side of the images; where their sizes differ its median, at most 224.
+
+    Args:
+        root: the folder.
+        skip_bad: leave files that cannot be decoded out, with a warning, instead of raising.
+        cache_dir: where to keep the cache, if not in `root`.
+
+    Raises:
+        FileNotFoundError: if a folder is missing.
+        ValueError: for an empty class, a class of the test images that has no training images, or damaged
+            files.
+        OSError: if the cache cannot be written.
+    """
+    root = Path(root).expanduser()
+    test_name = _check_layout(root)
+    classes = _class_names(root, "train")
+    unknown = sorted(set(_class_names(root, test_name)) - set(classes))
+    if unknown:
+        raise ValueError(
+            f"{root / test_name} has classes that {root / 'train'} has not: {_shortened(unknown)}. "
+            f"Add training images of them, or remove them; train has {_shortened(classes)}"
+        )
+    train = _list_split(root, "train", classes)
+    test = _list_split(root, test_name, classes)
+    listing = Listing(
+        files=(*train.files, *test.files), stats=(*train.stats, *test.stats), num_train=len(train.files)
+    )
+    survey, pixels = survey_folder(root, listing, cache_dir=cache_dir)
+    if survey.bad:
+        _report_bad(root, listing.files, survey, skip=skip_bad)
+    is_good = torch.ones(len(listing.files), dtype=torch.bool)
+    is_good[[index for index, _ in survey.bad]] = False
+    splits: list[ImageSet] = []
+    for split, begin in ((train, 0), (test, len(train.files))):
+        part = slice(begin, begin + len(split.files))
+        labels = torch.tensor(split.labels)
+        _check_not_emptied(root / split.name, classes, labels, is_good[part])
+        images: ImageSet
+        if pixels is None:
+            images = FileImages(root, tuple(split.files), labels, channels=survey.channels)
+        else:
+            images = ArrayImages(pixels[part], labels)
+        good = is_good[part].nonzero().squeeze(1)
+        splits.append(images if len(good) == len(images) else Subset(images, good))
+    return ImageData(
+        name=root.resolve().name,
+        classes=classes,
+        train=splits[0],
+        test=splits[1],
+        mean=tuple(survey.mean),
+        std=tuple(survey.std),
+        in_channels=survey.channels,
+        image_size=survey.shorter_side if survey.height else min(survey.shorter_side, _IMAGENET_SIDE),
+    )
+
+
+def _check_layout(root: Path) -> str:
+    """The name of the folder of the test images, if all folders are there."""
+    layout = (
+        f"Expected:\n    {root / 'train'}/<class>/<image>\n    {root / 'test'}/<class>/<image>   (or "
+        f"{root / 'val'})\nwith a folder for each class, and the same classes in both."
+    )
+    if not root.is_dir():
+        raise FileNotFoundError(f"the data folder {root.absolute()} does not exist. {layout}")
+    test_name = next((name for name in _TEST_NAMES if (root / name).is_dir()), None)
+    if test_name is None or not (root / "train").is_dir():
+        missing = "train" if not (root / "train").is_dir() else "test (or val)"
+        found = sorted(entry.name for entry in _visible(root))
+        raise FileNotFoundError(
+            f"the data folder {root.absolute()} has no folder {missing}; it has {_shortened(found)}. {layout}"
+        )
+    for name in ("train", test_name):
+        if not _class_names(root, name):
+            raise FileNotFoundError(f"{root / name} has no folders of classes in it. {layout}")
+    return test_name
+
+
+def _class_names(root: Path, split: str) -> tuple[str, ...]:
+    return tuple(entry.name for entry in _visible(root / split) if entry.is_dir())
+
+
+def _list_split(root: Path, name: str, classes: Sequence[str]) -> _Split:
+    split = _Split(name, [], [], [])
+    prefix = len(os.path.join(root, ""))
+    empty = []
+    for label, class_name in enumerate(classes):
+        folder = root / name / class_name
+        before = len(split.files)
+        for entry in _walk(folder) if folder.is_dir() else ():
+            split.files.append(entry.path[prefix:])
+            split.stats.append(_stats(entry))
+            split.labels.append(label)
+        if folder.is_dir() and len(split.files) == before:
+            empty.append(class_name)
+    if empty:
+        raise ValueError(
+            f"{len(empty)} classes of {root / name} are empty: {_shortened(empty)}. "
+            f"Put images into their folders, or remove the folders"
+        )
+    return split
+
+
+def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        visible = [entry for entry in entries if not entry.name.startswith(".")]
+    return sorted(visible, key=lambda entry: entry.name)
+
+
+def _walk(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    for entry in _visible(folder):
+        if entry.is_dir():
+            yield from _walk(entry.path)
+        else:
+            yield entry
+
+
+def _stats(entry: os.DirEntry[str]) -> tuple[int, int]:
+    try:
+        stat = entry.stat()
+    except OSError:  # a dangling link: to be named with the other files that cannot be read
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _report_bad(root: Path, files: Sequence[str], survey: Survey, *, skip: bool) -> None:
+    lines = [f"    {files[index]}: {reason}" for index, reason in survey.bad[:_NUM_NAMED]]
+    if len(survey.bad) > _NUM_NAMED:
+        lines.append(f"    ... and {len(survey.bad) - _NUM_NAMED} more")
+    what = f"{len(survey.bad)} of the {len(files)} files in {root} are damaged or no images"
+    if not skip:
+        raise ValueError(
+            "\n".join([f"{what}:", *lines, "Replace or remove them, or leave them out with skip_bad=True."])
+        )
+    _logger.warning("%s", "\n".join([f"{what}, and are skipped:", *lines]))
+
+
+def _check_not_emptied(folder: Path, classes: Sequence[str], labels: Tensor, is_good: Tensor) -> None:
+    listed = torch.bincount(labels, minlength=len(classes)) > 0
+    emptied = listed & (torch.bincount(labels[is_good], minlength=len(classes)) == 0)
+    if emptied.any():
+        names = [name for name, gone in zip(classes, emptied.tolist(), strict=True) if gone]
+        raise ValueError(f"no file of these classes of {folder} can be read: {_shortened(names)}")
+
+
+def _shortened(names: Sequence[str]) -> str:
+    listed = ", ".join(repr(name) for name in names[:_NUM_NAMED]) or "nothing"
+    return listed if len(names) <= _NUM_NAMED else f"{listed} and {len(names) - _NUM_NAMED} more"

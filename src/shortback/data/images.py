@@ -1,0 +1,157 @@
+"""What a data source is: labelled uint8 images, split into training and test."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class ImageSet(Protocol):
+    """A split: images that can be read by index, with all labels in memory."""
+
+    labels: Tensor  # int64 [len]
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> Tensor:
+        """The image at `index`: uint8 [C, H, W]."""
+        ...
+
+
+class ArrayImages:
+    """Images of one size that lie in one tensor, in memory or mapped from a file.
+
+    Worker processes that are forked share the pages of either, so nothing is copied.
+
+    Args:
+        images: uint8 [len, C, H, W].
+        labels: whole numbers [len].
+
+    Raises:
+        ValueError: if shapes, types or lengths do not fit.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise ValueError(
+                f"images must be uint8 [len, C, H, W], not {images.dtype} of shape {list(images.shape)}"
+            )
+        if labels.ndim != 1 or labels.is_floating_point() or len(labels) != len(images):
+            raise ValueError(
+                f"labels must be whole numbers of shape [{len(images)}], one an image, "
+                f"not {labels.dtype} of shape {list(labels.shape)}"
+            )
+        self.images = images
+        self.labels = labels.to(torch.int64)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def image(self, index: int) -> Tensor:
+        return self.images[index]
+
+
+class Subset:
+    """The part of `source` that `indices` names, in that order; nothing is copied but the labels.
+
+    Raises:
+        ValueError: if `indices` is not an int64 vector or points outside `source`.
+    """
+
+    def __init__(self, source: ImageSet, indices: Tensor) -> None:
+        if indices.dtype != torch.int64 or indices.ndim != 1:
+            raise ValueError(f"indices must be int64 [n], not {indices.dtype} of shape {list(indices.shape)}")
+        outside = indices[(indices < 0) | (indices >= len(source))]
+        if len(outside):
+            raise ValueError(f"indices must lie in 0 ... {len(source) - 1}, not {outside[:10].tolist()}")
+        self.source = source
+        self.indices = indices
+        self.labels = source.labels[indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def image(self, index: int) -> Tensor:
+        return self.source.image(int(self.indices[index]))
+
+
+def read_images(images: ImageSet, indices: Tensor) -> Tensor | list[Tensor]:
+    """Many images at once.
+
+    Args:
+        images: where to read.
+        indices: int64 [n].
+
+    Returns:
+        uint8 [n, C, H, W] in memory of its own where the images lie in one tensor; else a list of n images
+        uint8 [C, H, W], whose sizes may differ.
+    """
+    if isinstance(images, Subset):
+        return read_images(images.source, images.indices[indices])
+    if isinstance(images, ArrayImages):
+        # index_select copies whole images; plain indexing goes pixel by pixel, more than ten times slower.
+        return images.images.index_select(0, indices)
+    return [images.image(index) for index in indices.tolist()]
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A whole data source, checked when it is made.
+
+    Attributes:
+        name: its kind, or the name of its folder.
+        classes: a name for each label.
+        train: the training split.
+        test: the test split, to be read once, at the end.
+        mean: of each channel of the training images, in units of [0, 1].
+        std: of each channel of the training images, in the same units.
+        in_channels: C of the images.
+        image_size: the side, in pixels, of the square that the network sees.
+
+    Raises:
+        ValueError: for a label outside the classes, a split or statistics that do not fit.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: ImageSet
+    test: ImageSet
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    in_channels: int
+    image_size: int
+
+    def __post_init__(self) -> None:
+        if not len(self.train):
+            raise ValueError(f"{self.name}: there is no training image")
+        if self.image_size < 1:
+            raise ValueError(f"{self.name}: image_size must be at least 1 pixel, not {self.image_size}")
+        _check_statistics(self.name, "mean", self.mean, self.in_channels)
+        _check_statistics(self.name, "std", self.std, self.in_channels)
+        if min(self.std) <= 0:
+            raise ValueError(f"{self.name}: std must be above 0 in every channel, not {self.std}")
+        for split, labels in (("training", self.train.labels), ("test", self.test.labels)):
+            _check_labels(self.name, split, labels, len(self.classes))
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+
+def _check_statistics(name: str, what: str, values: Sequence[float], channels: int) -> None:
+    if len(values) != channels:
+        raise ValueError(f"{name}: {what} needs {channels} numbers, one a channel, not {tuple(values)}")
+    if not all(0 <= value <= 1 for value in values):
+        raise ValueError(f"{name}: {what} is in units of [0, 1]; divide {tuple(values)} by 255")
+
+
+def _check_labels(name: str, split: str, labels: Tensor, num_classes: int) -> None:
+    wrong = (labels < 0) | (labels >= num_classes)
+    if wrong.any():
+        index = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"{name}: {int(wrong.sum())} {split} labels lie outside the {num_classes} classes "
+            f"(allowed: 0 ... {num_classes - 1}); the first is {int(labels[index])}, of image {index}"
+        )

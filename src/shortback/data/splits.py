@@ -1,0 +1,67 @@
+"""Parts of a split that are balanced over the classes and fixed by a seed."""
+
+import torch
+from torch import Tensor
+
+from shortback.data.images import ImageSet, Subset
+
+
+def split_validation(train: ImageSet, *, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
+    """Set a part of the training images aside, the same share of every class.
+
+    Of a class of n images, `round(fraction * n)`, drawn by `seed`, are set aside. Both parts keep the
+    order of `train`.
+
+    Args:
+        train: the images to split.
+        fraction: the share to set aside, in [0, 1); with 0 the validation part is empty.
+        seed: of the draw.
+
+    Returns:
+        The images to train on, and those to validate on.
+
+    Raises:
+        ValueError: if `fraction` is out of range, or a class would end with no image in one of the parts.
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"the validation fraction must be in [0, 1), not {fraction}")
+    sizes = torch.bincount(train.labels)
+    quotas = (fraction * sizes.double()).round().long()
+    for label, (size, quota) in enumerate(zip(sizes.tolist(), quotas.tolist(), strict=True)):
+        if fraction and size and not 0 < quota < size:
+            raise ValueError(
+                f"a validation fraction of {fraction} sets {quota} of the {size} images of class {label} "
+                f"aside; both parts need at least one: choose another fraction, or 0 for no validation"
+            )
+    held_out = _rank_within_class(train.labels, seed=seed) < quotas[train.labels]
+    return Subset(train, _where(~held_out)), Subset(train, _where(held_out))
+
+
+def limit_images(images: ImageSet, *, count: int, seed: int) -> ImageSet:
+    """A fixed part of `count` images, as balanced over the classes as they allow.
+
+    A larger part drawn with the same seed holds the smaller one. The order of `images` is kept.
+
+    Raises:
+        ValueError: if `count` is not in 1 ... len(images).
+    """
+    if not 1 <= count <= len(images):
+        raise ValueError(f"the number of images must be in 1 ... {len(images)}, all there are; not {count}")
+    # One image of every class, then a second of every class, and so on: classes that run out are passed over.
+    rounds = _rank_within_class(images.labels, seed=seed)
+    return Subset(images, rounds.argsort(stable=True)[:count].sort().values)
+
+
+def _rank_within_class(labels: Tensor, *, seed: int) -> Tensor:
+    """Number the members of each class 0, 1, 2 ... in an order drawn by `seed`: int64 [n] -> int64 [n]."""
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    by_class = shuffled[labels[shuffled].argsort(stable=True)]
+    sizes = torch.bincount(labels)
+    first = sizes.cumsum(0) - sizes
+    ranks = torch.empty_like(labels)
+    ranks[by_class] = torch.arange(len(labels)) - first[labels[by_class]]
+    return ranks
+
+
+def _where(mask: Tensor) -> Tensor:
+    return mask.nonzero().squeeze(1)

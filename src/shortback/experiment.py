@@ -1,0 +1,232 @@
+"""One run from beginning to end: data, network, branches, training, stripping, test, and the folder it leaves."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import shortback
+from shortback.build import (
+    Splits,
+    build_data,
+    build_fabric,
+    build_loader,
+    build_model,
+    build_training,
+    resolve,
+)
+from shortback.config import Recipe
+from shortback.health import firing_rates
+from shortback.runs import RunFolder
+from shortback.shortcuts import ShortcutNetwork, attach, strip
+from shortback.spiking import SpikingNetwork
+from shortback.training import Execution, JsonLines, Logger, TensorBoard, Terminal, Trainer, evaluate
+from shortback.training.checkpoint import write_aside
+
+Say = Callable[[str], None]
+
+
+def train_recipe(
+    recipe: Recipe, out: Path, *, resume: bool = False, overwrite: bool = False, say: Say = print
+) -> dict[str, Any]:
+    """Train what a recipe says into a run folder; returns the summary that is written there.
+
+    Args:
+        recipe: one without `compare`.
+        out: the run folder.
+        resume: whether to go on with the run in `out`; one that is finished is left as it is.
+        overwrite: whether to delete a run in `out` first.
+        say: takes lines for a person.
+
+    Raises:
+        ValueError: a mistake in the recipe, the data or the folder, before any training.
+        NonFiniteError, Interrupted, CheckpointError: see `Trainer.fit`.
+    """
+    recipe, execution = resolve(recipe)
+    folder = RunFolder(out)
+    first_process = int(os.environ.get("RANK", "0")) == 0
+    if first_process:
+        folder.check(recipe, resume=resume, overwrite=overwrite)
+    if resume and folder.is_finished:
+        return folder.read_summary()
+    splits = build_data(recipe.data, seed=recipe.seed)
+    if first_process:
+        folder.start(recipe, overwrite=overwrite)
+    fabric = build_fabric(execution)
+    load = functools.partial(build_loader, recipe=recipe, source=splits.source, fabric=fabric)
+    train = load(splits.train, training=True)
+    validation = None if splits.validation is None else load(splits.validation, training=False)
+
+    torch.manual_seed(recipe.seed)
+    model, net = build_network(recipe, splits)
+    loggers: list[Logger] = []
+    if first_process:
+        for line in _announcement(recipe, execution, splits, net):
+            say(line)
+        loggers = [JsonLines(folder.metrics), Terminal(recipe.method)]
+        if recipe.train.tensorboard:
+            loggers.append(TensorBoard(folder.tensorboard))
+    trainer = Trainer(
+        net,
+        train=train,
+        validation=validation,
+        execution=execution,
+        fabric=fabric,
+        folder=folder.checkpoints,
+        loggers=loggers,
+        **build_training(recipe, net, steps_per_epoch=len(train)),
+    )
+    result = trainer.fit(resume=resume)
+
+    if isinstance(net, ShortcutNetwork):
+        strip(net)
+    model.readout = "mean"
+    tested = evaluate(model, load(splits.source.test, training=False).epoch(0), fabric=fabric)
+    summary = {
+        "test_accuracy": tested.accuracy,
+        "test_images": tested.num_images,
+        "method": recipe.method,
+        "seed": recipe.seed,
+        **result._asdict(),
+        "peak_memory_mb": _peak_memory_mb(fabric),
+        "num_parameters": sum(p.numel() for p in model.parameters()),
+        "stripped_is_bit_equal": _equals_unbranched(model, recipe, splits, fabric),
+        "execution": execution.describe(),
+        **_environment(),
+    }
+    if first_process:
+        weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+        write_aside(folder.weights, lambda path: save_file(weights, path))
+        folder.write_summary(summary)
+    fabric.barrier()
+    return summary
+
+
+def build_network(recipe: Recipe, splits: Splits) -> tuple[SpikingNetwork, nn.Module]:
+    """The network of a recipe, and the same with the branches its method trains it with."""
+    source = splits.source
+    model = build_model(recipe.model, num_classes=len(source.classes), in_channels=source.in_channels)
+    if recipe.loss.kind == "tet":
+        model.readout = "steps"
+    if recipe.method == "vanilla":
+        return model, model
+    sample = torch.zeros(2, source.in_channels, source.image_size, source.image_size)
+    return model, attach(model, at=recipe.branches.at, sample=sample)
+
+
+def load_run(path: Path) -> tuple[Recipe, SpikingNetwork, Splits]:
+    """The recipe, the trained network and the data of a finished run.
+
+    Raises:
+        ValueError: no finished run in `path`.
+    """
+    folder = RunFolder(path)
+    recipe = folder.read_recipe()
+    if not folder.weights.exists():
+        raise ValueError(f"{path} holds a run that is not finished: there is no {folder.weights.name} in it yet")
+    splits = build_data(recipe.data, seed=recipe.seed)
+    model = build_model(
+        recipe.model, num_classes=len(splits.source.classes), in_channels=splits.source.in_channels
+    )
+    model.load_state_dict(load_file(folder.weights))
+    return recipe, model, splits
+
+
+def evaluate_run(path: Path) -> dict[str, Any]:
+    """Test accuracy of a run, the same by number of steps, and the firing rate of every layer of neurons.
+
+    Raises:
+        ValueError: no finished run in `path`.
+    """
+    recipe, model, splits = load_run(path)
+    recipe, execution = resolve(recipe)
+    fabric = build_fabric(execution)
+    model.to(fabric.device)
+    execution.prepare(model)
+    test = build_loader(splits.source.test, recipe, splits.source, training=False, fabric=fabric)
+    by_steps = {}
+    for num_steps in range(1, recipe.model.num_steps + 1):
+        model.num_steps = num_steps
+        by_steps[num_steps] = evaluate(model, test.epoch(0), fabric=fabric)
+    with fabric.autocast():
+        rates = firing_rates(model, (x.to(fabric.device) for x, _ in test.epoch(0)))
+    tested = by_steps[recipe.model.num_steps]
+    return {
+        "test_accuracy": tested.accuracy,
+        "test_loss": tested.loss,
+        "test_images": tested.num_images,
+        "accuracy_by_num_steps": {steps: result.accuracy for steps, result in by_steps.items()},
+        "firing_rate_by_layer": rates,
+    }
+
+
+def branch_shares(path: Path) -> list[float]:
+    """The branches' share of the first layer's gradient at the start of each epoch of a run."""
+    rows = [json.loads(line) for line in RunFolder(path).metrics.read_text().splitlines()]
+    return [row["branch_share"] or 0.0 for row in rows if row["kind"] == "epoch"]
+
+
+def _announcement(recipe: Recipe, execution: Execution, splits: Splits, net: nn.Module) -> list[str]:
+    """What is about to happen, and what was chosen for it."""
+    model, data, train = recipe.model, recipe.data, recipe.train
+    held_out = 0 if splits.validation is None else len(splits.validation)
+    branches = f"{len(net.places)} branches" if isinstance(net, ShortcutNetwork) else "no branches"
+    parameters = sum(p.numel() for p in net.parameters())
+    return [
+        f"{recipe.method}: {model.name}, {model.num_steps} steps, {branches}, {parameters:,} parameters in training",
+        f"data: {data.kind}, {len(splits.train)} images to train on, {held_out} to validate, "
+        f"{len(splits.source.test)} to test, {len(splits.source.classes)} classes",
+        f"plan: {train.epochs} epochs, batches of {train.batch_size}, {recipe.optimizer.kind}, "
+        f"learning rate {recipe.optimizer.lr}",
+        f"on: {execution.describe()}",
+    ]
+
+
+@torch.no_grad()
+def _equals_unbranched(model: SpikingNetwork, recipe: Recipe, splits: Splits, fabric: Fabric) -> bool:
+    """Whether the network gives, bit for bit, the logits of one with the same weights that never had branches."""
+    source = splits.source
+    never = build_model(recipe.model, num_classes=len(source.classes), in_channels=source.in_channels)
+    never.to(fabric.device)
+    never.load_state_dict(model.state_dict())
+    generator = torch.Generator().manual_seed(recipe.seed)
+    x = torch.randn(8, source.in_channels, source.image_size, source.image_size, generator=generator)
+
+    def logits(network: nn.Module) -> Tensor:
+        with fabric.autocast():
+            return network.eval()(x.to(fabric.device))
+
+    same_keys = list(model.state_dict()) == list(never.state_dict())
+    return same_keys and torch.equal(logits(model), logits(never))
+
+
+def _peak_memory_mb(fabric: Fabric) -> float:
+    """Of the GPU where there is one, else of this process."""
+    if fabric.device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    # Linux counts in kilobytes, macOS in bytes.
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _environment() -> dict[str, Any]:
+    git = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return {
+        "versions": {"shortback": shortback.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "git_commit": git.stdout.strip() or None,
+    }

@@ -1,0 +1,78 @@
+"""The layers that the networks share: one choice of neuron, number of steps, norm and width for the whole network."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypedDict, get_args
+
+from torch import nn
+
+from shortback.spiking import NeuronFactory, make_neuron
+
+Norm = Literal["batch", "none"]
+
+
+class ModelSettings(TypedDict, total=False):
+    """What `create_model` gives to every model."""
+
+    num_classes: int
+    num_steps: int
+    in_channels: int
+    neuron: NeuronFactory | None
+
+
+def check_choice(name: str, value: object, choices: object) -> None:
+    """Raise ValueError where a setting is none of the values of a `Literal`."""
+    allowed = get_args(choices)
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r}: must be one of {', '.join(map(repr, allowed))}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layers:
+    """Makes the layers of one network.
+
+    Args:
+        num_steps: number of time steps `T` of the neurons.
+        neuron: makes a neuron, see `shortback.spiking.NeuronFactory`.
+        norm: `"batch"`, over time and batch together, or `"none"`, which gives the convolutions a bias.
+        width: factor on the number of channels of every layer.
+
+    Raises:
+        ValueError: an unknown norm, or a width that is not a positive number.
+    """
+
+    num_steps: int
+    neuron: NeuronFactory | None = None
+    norm: Norm = "batch"
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_choice("norm", self.norm, Norm)
+        if not isinstance(self.width, int | float) or not 0 < self.width < math.inf:
+            raise ValueError(f"width={self.width!r}: must be a positive number")
+
+    def scale(self, channels: int) -> int:
+        """A number of channels by the width of the network, 1 at least."""
+        return max(1, round(channels * self.width))
+
+    def conv(self, in_channels: int, channels: int, *, kernel_size: int = 3, stride: int = 1) -> nn.Conv2d:
+        """A convolution that keeps the size of the image, or divides it by the stride and rounds up."""
+        bias = self.norm == "none"
+        return nn.Conv2d(in_channels, channels, kernel_size, stride, padding=kernel_size // 2, bias=bias)
+
+    def normalize(self, channels: int) -> nn.Module:
+        return nn.BatchNorm2d(channels) if self.norm == "batch" else nn.Identity()
+
+    def fire(self) -> nn.Module:
+        return make_neuron(self.neuron, self.num_steps)
+
+
+def initialize(network: nn.Module) -> None:
+    """He-normal convolutions by fan-out with biases of zero, as in torchvision; all else as PyTorch leaves it."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

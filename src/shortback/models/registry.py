@@ -1,0 +1,100 @@
+"""Models by name: what a recipe or a command line can ask for."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from torch import nn
+
+from shortback.models.layers import ModelSettings
+from shortback.spiking import NeuronFactory, SpikingNetwork
+
+_Builder = TypeVar("_Builder", bound=Callable[..., nn.Module])
+_builders: dict[str, Callable[..., nn.Module]] = {}
+
+
+def register_model(builder: _Builder) -> _Builder:
+    """Make a function's name one that `create_model` knows; a decorator.
+
+    The function takes the keywords of `ModelSettings` and settings of its own, all by keyword, and returns a module on
+    folded time, `[T*N, C, H, W] -> [T*N, K]`. For `attach` it has methods `blocks()` and `stages()`, names of its
+    submodules in order. Settings it takes as `**settings` are typed `Unpack[a TypedDict]`.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    name = builder.__name__
+    if name in _builders:
+        raise ValueError(f"a model {name!r} is registered already: give the function another name")
+    _builders[name] = builder
+    return builder
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int = 10,
+    num_steps: int = 4,
+    in_channels: int = 3,
+    neuron: NeuronFactory | None = None,
+    **settings: Any,
+) -> SpikingNetwork:
+    """A spiking network by name, `[N, C, H, W]` or `[T, N, C, H, W]` to logits `[N, num_classes]`.
+
+    Args:
+        name: one of `list_models()`.
+        num_classes: number of logits.
+        num_steps: number of time steps `T`.
+        in_channels: channels of the image.
+        neuron: called with `num_steps` for every neuron, e.g. `functools.partial(LIF, decay=0.5)`; `LIF` where None.
+        settings: the model's own: `width`, `norm`, `residual`, ...; see the class it makes.
+
+    Raises:
+        ValueError: an unknown name or setting (the nearest are named), or a value outside its range.
+    """
+    if name not in _builders:
+        raise ValueError(f"model {name!r} is unknown{_instead(name, list_models())}")
+    allowed = _own_settings(_builders[name])
+    for setting in settings:
+        if setting not in allowed:
+            raise ValueError(f"model {name!r} has no setting {setting!r}{_instead(setting, allowed)}")
+    counts = {"num_classes": num_classes, "num_steps": num_steps, "in_channels": in_channels}
+    for argument, value in counts.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{argument}={value!r}: must be a whole number, 1 or more")
+    network = _builders[name](neuron=neuron, **counts, **settings)
+    return SpikingNetwork(network, num_steps=num_steps)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the models that match a shell pattern such as `"resnet*"`, numbers in their order."""
+    return sorted(fnmatch.filter(_builders, pattern), key=_by_number)
+
+
+def _by_number(name: str) -> list[tuple[bool, int, str]]:
+    parts = re.findall(r"\d+|\D+", name)
+    return [(not p.isdigit(), int(p) if p.isdigit() else 0, p) for p in parts]
+
+
+def _own_settings(builder: Callable[..., nn.Module]) -> list[str]:
+    """Names of the settings a model takes besides those every model takes."""
+    names: set[str] = set()
+    for parameter in inspect.signature(builder).parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            (typed,) = get_args(get_type_hints(builder)[parameter.name])
+            names |= set(get_type_hints(typed))
+        else:
+            names.add(parameter.name)
+    return sorted(names - set(get_type_hints(ModelSettings)))
+
+
+def _instead(wrong: str, allowed: Iterable[str]) -> str:
+    """The end of a message about a name: the nearest ones, and all."""
+    near = difflib.get_close_matches(wrong, list(allowed), n=3)
+    guess = f"; did you mean {' or '.join(map(repr, near))}?" if near else ";"
+    return f"{guess} There are: {', '.join(allowed)}"

@@ -1,0 +1,127 @@
+r"""The residual blocks: where a spiking network adds its skip connection, before or after it fires.
+
+Each is two 3x3 convolutions on folded time, `[T*N, C, H, W]`. With $F$ a neuron, $B$ a convolution and its norm, and
+$P$ the shortcut (nothing, or a 1x1 convolution and its norm where the shape changes), a block computes:
+
+| kind       | output                                         | passes on    |
+|------------|------------------------------------------------|--------------|
+| `spiking`  | $F(B_2(F(B_1 x)) + P x)$                       | spikes       |
+| `sew`      | $F(B_2(F(B_1 x))) + x$, or $+\, F(P x)$        | spike counts |
+| `membrane` | $B_2(F(B_1(F x))) + P x$                       | currents     |
+| `plain`    | $F(B_2(F(B_1 x)))$                             | spikes       |
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from shortback.models.layers import Layers
+
+Residual = Literal["spiking", "sew", "membrane", "plain"]
+
+
+class PlainBlock(nn.Module):
+    """Two convolutions without a skip.
+
+    Args:
+        in_channels: channels of the input.
+        channels: channels of the output.
+        layers: makes the layers.
+        stride: of the first convolution.
+        average_downsample: whether a shortcut that halves the image averages 2x2 pixels, where it would skip them.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        channels: int,
+        layers: Layers,
+        stride: int = 1,
+        average_downsample: bool = False,
+    ) -> None:
+        super().__init__()
+        self.conv1 = layers.conv(in_channels, channels, stride=stride)
+        self.norm1 = layers.normalize(channels)
+        self.neuron1 = layers.fire()
+        self.conv2 = layers.conv(channels, channels)
+        self.norm2 = layers.normalize(channels)
+        self.neuron2 = layers.fire()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.neuron1(self.norm1(self.conv1(x)))
+        return self.neuron2(self.norm2(self.conv2(x)))
+
+
+class SpikingBlock(PlainBlock):
+    """Fires after the addition, so spikes alone are passed on; the block of the paper."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        channels: int,
+        layers: Layers,
+        stride: int = 1,
+        average_downsample: bool = False,
+    ) -> None:
+        super().__init__(in_channels, channels=channels, layers=layers, stride=stride)
+        self.shortcut = nn.Sequential()
+        if stride != 1 and average_downsample:
+            self.shortcut.add_module("pool", nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False))
+            stride = 1
+        if self.shortcut or stride != 1 or in_channels != channels:
+            self.shortcut.add_module("conv", layers.conv(in_channels, channels, kernel_size=1, stride=stride))
+            self.shortcut.add_module("norm", layers.normalize(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.neuron1(self.norm1(self.conv1(x)))
+        out = self.norm2(self.conv2(out))
+        return self.neuron2(out + self.shortcut(x))
+
+
+class SEWBlock(SpikingBlock):
+    """Adds spikes to spikes (SEW-ResNet with ADD, Fang et al., NeurIPS 2021); a shortcut of its own fires too."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        channels: int,
+        layers: Layers,
+        stride: int = 1,
+        average_downsample: bool = False,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            channels=channels,
+            layers=layers,
+            stride=stride,
+            average_downsample=average_downsample,
+        )
+        if self.shortcut:
+            self.shortcut.add_module("neuron", layers.fire())
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.neuron1(self.norm1(self.conv1(x)))
+        out = self.neuron2(self.norm2(self.conv2(out)))
+        return out + self.shortcut(x)
+
+
+class MembraneBlock(SpikingBlock):
+    """Fires before each convolution and adds currents, which no neuron cuts (MS-ResNet, Hu et al. 2021)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.norm1(self.conv1(self.neuron1(x)))
+        out = self.norm2(self.conv2(self.neuron2(out)))
+        return out + self.shortcut(x)
+
+
+BLOCKS: dict[Residual, type[PlainBlock]] = {
+    "spiking": SpikingBlock,
+    "sew": SEWBlock,
+    "membrane": MembraneBlock,
+    "plain": PlainBlock,
+}

@@ -1,0 +1,215 @@
+"""Spiking ResNets on folded time (He et al., CVPR 2016), with skips of four kinds, see `shortback.models.residual`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from shortback.models.layers import Layers, ModelSettings, Norm, check_choice, initialize
+from shortback.models.registry import register_model
+from shortback.models.residual import BLOCKS, Residual
+from shortback.neurons import Expand
+from shortback.spiking import NeuronFactory
+
+Stem = Literal["cifar", "imagenet", "deep"]
+
+
+class ResNetSettings(ModelSettings, total=False):
+    """Settings of every ResNet: see `ResNet`."""
+
+    residual: Residual
+    width: float
+    norm: Norm
+
+
+class ResNet(nn.Module):
+    """A stem, stages `layer1`, `layer2`, ... of residual blocks, and one linear classifier `fc` on the pooled spikes.
+
+    Convolutions start He-normal by fan-out and norms at the identity, as in torchvision.
+
+    Args:
+        num_blocks: number of blocks of each stage; all stages but the first halve the image.
+        channels: channels of each stage, before `width`.
+        num_classes: number of logits `K`.
+        num_steps: number of time steps `T`.
+        in_channels: channels of the image.
+        neuron: makes the neurons, `LIF` where not given.
+        residual: kind of the blocks. A `"membrane"` network passes currents on and fires once more before the pooling.
+        stem: `"cifar"` is one 3x3 convolution, `"imagenet"` a 7x7 of stride 2 and a max pooling by 2, `"deep"` three
+            3x3 and an average pooling by 2.
+        width: factor on all channels.
+        norm: `"batch"`, or `"none"` for convolutions with a bias and nothing after them.
+        average_downsample: whether shortcuts average where they halve the image.
+        zero_init_residual: whether a block starts as its shortcut, the weight of its last norm being zero. Only where
+            the skip is added to a current: after a neuron, a current of zero is outside the window of the surrogate
+            and would never learn, and without a skip nothing would pass.
+
+    Raises:
+        ValueError: a value outside its range, naming it.
+
+    Shape:
+        `[T*N, C, H, W] -> [T*N, K]`; made by `create_model`, which wraps it for `[N, C, H, W]` and `[T, N, C, H, W]`.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_blocks: Sequence[int],
+        channels: Sequence[int],
+        num_classes: int = 10,
+        num_steps: int = 4,
+        in_channels: int = 3,
+        neuron: NeuronFactory | None = None,
+        residual: Residual = "spiking",
+        stem: Stem = "cifar",
+        width: float = 1.0,
+        norm: Norm = "batch",
+        average_downsample: bool = False,
+        zero_init_residual: bool = False,
+    ) -> None:
+        super().__init__()
+        check_choice("residual", residual, Residual)
+        check_choice("stem", stem, Stem)
+        layers = Layers(num_steps=num_steps, neuron=neuron, norm=norm, width=width)
+        block = BLOCKS[residual]
+        passes_currents = residual == "membrane"
+
+        last = layers.scale(channels[0])
+        self.stem = _make_stem(
+            stem, in_channels=in_channels, channels=last, layers=layers, fires=not passes_currents
+        )
+        self._num_blocks = tuple(num_blocks)
+        for name, number, unscaled in zip(self.stages(), num_blocks, channels, strict=True):
+            stage = nn.Sequential()
+            for i in range(number):
+                stride = 2 if i == 0 and name != "layer1" else 1
+                wide = layers.scale(unscaled)
+                stage.append(
+                    block(
+                        last,
+                        channels=wide,
+                        layers=layers,
+                        stride=stride,
+                        average_downsample=average_downsample,
+                    )
+                )
+                last = wide
+            self.add_module(name, stage)
+        self.neuron = layers.fire() if passes_currents else nn.Identity()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(last, num_classes)
+
+        initialize(self)
+        if zero_init_residual and norm == "batch" and residual in ("spiking", "membrane"):
+            for name in self.blocks():
+                nn.init.zeros_(self.get_parameter(f"{name}.norm2.weight"))
+
+    def stages(self) -> list[str]:
+        """Names of the stages, one a resolution, in order."""
+        return [f"layer{k}" for k in range(1, len(self._num_blocks) + 1)]
+
+    def blocks(self) -> list[str]:
+        """Names of the residual blocks, in order."""
+        stages = zip(self.stages(), self._num_blocks, strict=True)
+        return [f"{stage}.{i}" for stage, number in stages for i in range(number)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for stage in self.stages():
+            x = self.get_submodule(stage)(x)
+        x = self.pool(self.neuron(x))
+        return self.fc(torch.flatten(x, 1))
+
+
+def _make_stem(kind: Stem, *, in_channels: int, channels: int, layers: Layers, fires: bool) -> nn.Sequential:
+    """Convolution, norm and neuron, or three times these, and the pooling.
+
+    Where it does not fire, the last neuron is left out, and a static image, whose current is added further on to
+    currents that change from step to step, is expanded over time at the end.
+    """
+    stem = nn.Sequential()
+    num_convs = 3 if kind == "deep" else 1
+    kernel_size, stride = (7, 2) if kind == "imagenet" else (3, 1)
+    for i in range(1, num_convs + 1):
+        stem.add_module(
+            f"conv{i}", layers.conv(in_channels, channels, kernel_size=kernel_size, stride=stride)
+        )
+        stem.add_module(f"norm{i}", layers.normalize(channels))
+        if fires or i < num_convs:
+            stem.add_module(f"neuron{i}", layers.fire())
+        in_channels = channels
+    if kind == "imagenet":
+        stem.add_module("pool", nn.MaxPool2d(3, stride=2, padding=1))
+    elif kind == "deep":
+        stem.add_module("pool", nn.AvgPool2d(2))
+    if not fires:
+        stem.add_module("expand", Expand(layers.num_steps))
+    return stem
+
+
+@register_model
+def resnet18(*, stem: Literal["cifar", "imagenet"] = "cifar", **settings: Unpack[ResNetSettings]) -> ResNet:
+    """ResNet-18: 64-128-256-512 channels, 2-2-2-2 blocks."""
+    return ResNet(num_blocks=(2, 2, 2, 2), channels=(64, 128, 256, 512), stem=stem, **settings)
+
+
+@register_model
+def resnet34(*, stem: Literal["cifar", "imagenet"] = "cifar", **settings: Unpack[ResNetSettings]) -> ResNet:
+    """ResNet-34: 64-128-256-512 channels, 3-4-6-3 blocks."""
+    return ResNet(num_blocks=(3, 4, 6, 3), channels=(64, 128, 256, 512), stem=stem, **settings)
+
+
+@register_model
+def resnet19(**settings: Unpack[ResNetSettings]) -> ResNet:
+    """ResNet-19 of spiking networks (Zheng et al., AAAI 2021): 128-256-512 channels, 3-3-2 blocks, one linear layer."""
+    return ResNet(num_blocks=(3, 3, 2), channels=(128, 256, 512), **settings)
+
+
+@register_model
+def resnet20_modified(**settings: Unpack[ResNetSettings]) -> ResNet:
+    """The larger network that spiking papers call ResNet-20 too: 64-128-256-512 channels, 2-2-2-2 blocks.
+
+    Three convolutions and an average pooling in the stem, shortcuts that average, blocks that start as their shortcut
+    (as in the authors' code of MPBN, Guo et al., ICCV 2023).
+    """
+    return ResNet(
+        num_blocks=(2, 2, 2, 2),
+        channels=(64, 128, 256, 512),
+        stem="deep",
+        average_downsample=True,
+        zero_init_residual=True,
+        **settings,
+    )
+
+
+@register_model
+def resnet20(**settings: Unpack[ResNetSettings]) -> ResNet:
+    """ResNet-20 of CIFAR: 16-32-64 channels, 3 blocks a stage."""
+    return ResNet(num_blocks=(3, 3, 3), channels=(16, 32, 64), **settings)
+
+
+@register_model
+def resnet32(**settings: Unpack[ResNetSettings]) -> ResNet:
+    """ResNet-32 of CIFAR: 16-32-64 channels, 5 blocks a stage."""
+    return ResNet(num_blocks=(5, 5, 5), channels=(16, 32, 64), **settings)
+
+
+@register_model
+def resnet44(**settings: Unpack[ResNetSettings]) -> ResNet:
+    """ResNet-44 of CIFAR: 16-32-64 channels, 7 blocks a stage."""
+    return ResNet(num_blocks=(7, 7, 7), channels=(16, 32, 64), **settings)
+
+
+@register_model
+def resnet56(**settings: Unpack[ResNetSettings]) -> ResNet:
+    """ResNet-56 of CIFAR: 16-32-64 channels, 9 blocks a stage."""
+    return ResNet(num_blocks=(9, 9, 9), channels=(16, 32, 64), **settings)
+
+
+@register_model
+def resnet110(**settings: Unpack[ResNetSettings]) -> ResNet:
+    """ResNet-110 of CIFAR: 16-32-64 channels, 18 blocks a stage."""
+    return ResNet(num_blocks=(18, 18, 18), channels=(16, 32, 64), **settings)

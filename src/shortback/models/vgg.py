@@ -1,0 +1,119 @@
+"""Spiking VGGs on folded time (Simonyan & Zisserman, ICLR 2015), with a norm after every convolution."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Literal, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from shortback.models.layers import Layers, ModelSettings, Norm, check_choice, initialize
+from shortback.models.registry import register_model
+from shortback.spiking import NeuronFactory
+
+Pool = Literal["max", "average"]
+
+
+class VGGSettings(ModelSettings, total=False):
+    """Settings of every VGG: see `VGG`."""
+
+    pool: Pool
+    width: float
+    norm: Norm
+
+
+class VGG(nn.Module):
+    """Five stages `layer1` ... `layer5` of convolution-norm-neuron blocks, and one linear classifier `fc`.
+
+    A stage is a resolution: all but the first begin with a pooling by 2. A global average pooling stands where the
+    original has its fifth pooling, and `fc` where it has three linear layers, so images of any size from 16 pixels go.
+    Convolutions start He-normal by fan-out, as in torchvision.
+
+    Args:
+        num_blocks: number of blocks of each stage, of 64, 128, 256, 512 and 512 channels.
+        num_classes: number of logits `K`.
+        num_steps: number of time steps `T`.
+        in_channels: channels of the image.
+        neuron: makes the neurons, `LIF` where not given.
+        pool: `"max"` passes on a spike where any of four neurons fired, `"average"` their rate.
+        width: factor on all channels.
+        norm: `"batch"`, or `"none"` for convolutions with a bias and nothing after them.
+
+    Raises:
+        ValueError: a value outside its range, naming it.
+
+    Shape:
+        `[T*N, C, H, W] -> [T*N, K]`; made by `create_model`, which wraps it for `[N, C, H, W]` and `[T, N, C, H, W]`.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_blocks: Sequence[int],
+        num_classes: int = 10,
+        num_steps: int = 4,
+        in_channels: int = 3,
+        neuron: NeuronFactory | None = None,
+        pool: Pool = "max",
+        width: float = 1.0,
+        norm: Norm = "batch",
+    ) -> None:
+        super().__init__()
+        check_choice("pool", pool, Pool)
+        layers = Layers(num_steps=num_steps, neuron=neuron, norm=norm, width=width)
+        self._num_blocks = tuple(num_blocks)
+        last = in_channels
+        for name, number, channels in zip(self.stages(), num_blocks, (64, 128, 256, 512, 512), strict=True):
+            stage = nn.Sequential()
+            if name != "layer1":
+                stage.add_module("pool", nn.MaxPool2d(2) if pool == "max" else nn.AvgPool2d(2))
+            for i in range(number):
+                wide = layers.scale(channels)
+                stage.add_module(str(i), _make_block(last, channels=wide, layers=layers))
+                last = wide
+            self.add_module(name, stage)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(last, num_classes)
+        initialize(self)
+
+    def stages(self) -> list[str]:
+        """Names of the stages, one a resolution, in order."""
+        return [f"layer{k}" for k in range(1, len(self._num_blocks) + 1)]
+
+    def blocks(self) -> list[str]:
+        """Names of the convolution-norm-neuron blocks, in order."""
+        stages = zip(self.stages(), self._num_blocks, strict=True)
+        return [f"{stage}.{i}" for stage, number in stages for i in range(number)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for stage in self.stages():
+            x = self.get_submodule(stage)(x)
+        return self.fc(torch.flatten(self.pool(x), 1))
+
+
+def _make_block(in_channels: int, *, channels: int, layers: Layers) -> nn.Sequential:
+    return nn.Sequential(
+        OrderedDict(
+            conv=layers.conv(in_channels, channels), norm=layers.normalize(channels), neuron=layers.fire()
+        )
+    )
+
+
+@register_model
+def vgg11(**settings: Unpack[VGGSettings]) -> VGG:
+    """VGG-11: 1-1-2-2-2 convolutions."""
+    return VGG(num_blocks=(1, 1, 2, 2, 2), **settings)
+
+
+@register_model
+def vgg13(**settings: Unpack[VGGSettings]) -> VGG:
+    """VGG-13: 2-2-2-2-2 convolutions."""
+    return VGG(num_blocks=(2, 2, 2, 2, 2), **settings)
+
+
+@register_model
+def vgg16(**settings: Unpack[VGGSettings]) -> VGG:
+    """VGG-16: 2-2-3-3-3 convolutions."""
+    return VGG(num_blocks=(2, 2, 3, 3, 3), **settings)

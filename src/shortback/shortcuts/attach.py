@@ -1,0 +1,110 @@
+"""Attach shortcut branches to a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shortback.shortcuts.heads import HeadFactory, average_over_space, linear_head
+from shortback.shortcuts.network import ShortcutNetwork, Tap
+from shortback.shortcuts.places import find_places
+
+
+def attach(
+    model: nn.Module, *, at: str | Sequence[str] = "blocks", sample: Tensor, head: HeadFactory = linear_head
+) -> ShortcutNetwork:
+    """Give a network shortcut branches from intermediate modules straight to the loss (Guo et al., NeurIPS 2024).
+
+    One dry run on `sample`, in `eval()` and without gradients, sizes the heads; it leaves weights, statistics, modes and
+    the random state as they were. The branches live outside the network: its keys and parameters stay what they are,
+    and `strip` takes every trace away.
+
+    Args:
+        model: a network on folded time, such as `create_model` and `spikify` return, or one without time; its output is
+            `[N, K]`. It is not copied.
+        at: `"blocks"` or `"stages"` (after each but the last), or names of modules.
+        sample: an input to run once, on the device of the model. Two samples are enough.
+        head: makes the head of a branch.
+
+    Raises:
+        ValueError: a place that does not exist, is not called exactly once or does not return a tensor with one row for
+            each sample (and step); a network that is compiled or has branches already.
+    """
+    _refuse_unsuitable(model)
+    places = find_places(model, at)
+    shapes, num_classes = _dry_run(model, places, sample)
+    parameter = next(model.parameters(), sample)
+    with torch.random.fork_rng(devices=[]):  # a run with branches draws the same numbers as one without
+        heads = [head(shapes[place], num_classes).to(parameter.device) for place in places]
+    taps = [Tap() for _ in places]
+    handles = [module.register_forward_hook(tap) for module, tap in zip(places.values(), taps, strict=True)]
+    network = ShortcutNetwork(model, list(places), heads, taps, handles)
+    return network.train(model.training)
+
+
+def _refuse_unsuitable(model: nn.Module) -> None:
+    if isinstance(model, ShortcutNetwork):
+        raise ValueError("the network has branches already: strip() it first")
+    for name, module in model.named_modules():
+        # torch.compile(module) wraps and module.compile() marks; asking for the wrapper's class would import dynamo.
+        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+            where = f"its module {name!r}" if name else "the network"
+            raise ValueError(f"{where} is compiled, and would not see its branches: attach first, then torch.compile")
+
+
+def _dry_run(model: nn.Module, places: dict[str, nn.Module], sample: Tensor) -> tuple[dict[str, int], int]:
+    """The number of features at each place, and of classes."""
+    seen: dict[str, list[Any]] = {place: [] for place in places}
+
+    def recorder(place: str) -> Callable[..., None]:
+        return lambda module, inputs, output: seen[place].append(output)
+
+    handles = [module.register_forward_hook(recorder(place)) for place, module in places.items()]
+    try:
+        with _undisturbed(model), torch.no_grad():
+            logits = model(sample)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not isinstance(logits, Tensor) or logits.ndim not in (2, 3):
+        got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"the network returns {got}: it must return logits, [N, K] or [T, N, K]")
+    num_samples, num_classes = logits.shape[-2:]
+    return {place: _num_features(place, outputs, num_samples) for place, outputs in seen.items()}, num_classes
+
+
+def _num_features(place: str, outputs: list[Any], num_samples: int) -> int:
+    if len(outputs) != 1:
+        times = "is not called" if not outputs else f"is called {len(outputs)} times"
+        raise ValueError(f"at={place!r}: the module {times} in a forward; a branch needs one that is called once")
+    (output,) = outputs
+    if not isinstance(output, Tensor):
+        raise ValueError(f"at={place!r}: the module returns {type(output).__name__}; a branch needs a tensor")
+    if output.ndim < 2 or output.shape[0] % num_samples:
+        raise ValueError(
+            f"at={place!r}: the module returns {list(output.shape)} for {num_samples} samples; "
+            "a branch needs [T*N, C, ...] (time-major) or [N, C, ...]"
+        )
+    return average_over_space(output).shape[1]
+
+
+@contextmanager
+def _undisturbed(model: nn.Module):
+    """Run a model in `eval()` and leave modes, buffers and the random state as they were."""
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices=list(devices)):
+        model.eval()
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)

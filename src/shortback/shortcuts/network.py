@@ -1,0 +1,87 @@
+"""A network with shortcut branches: the taps, the heads, and the one forward all logits leave through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from shortback.losses import Outputs
+from shortback.shortcuts.heads import average_over_space, average_over_time
+
+
+class Tap:
+    """A forward hook that keeps the space average of a module's output while it is open.
+
+    An object and not a closure, so that a deep copy of the network has taps of its own.
+    """
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self.features: Tensor | None = None
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if self.is_open:
+            self.features = average_over_space(output)
+
+    def take(self) -> Tensor:
+        """The features kept, `[T*N, C]`, which the tap lets go of."""
+        features, self.features = self.features, None
+        assert features is not None
+        return features
+
+
+class ShortcutNetwork(nn.Module):
+    """What `attach` returns: the network and its branches.
+
+    In `train()` a call returns the main logits and those of every branch; in `eval()`, and while `branches_enabled` is
+    False, the network runs alone and `Outputs.branches` is empty.
+
+    Attributes:
+        model: the network given to `attach`, the very object.
+        places: names of the tapped modules, in the order of the network.
+        heads: the branches' heads, one for a place.
+        branches_enabled: whether branches are computed in training; set False once the coefficient stays 0.
+    """
+
+    def __init__(
+        self, model: nn.Module, places: list[str], heads: list[nn.Module], taps: list[Tap], handles: list[RemovableHandle]
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.heads = nn.ModuleList(heads)
+        self.places = tuple(places)
+        self.branches_enabled = True
+        self._taps = taps
+        self._handles = handles
+
+    def forward(self, x: Tensor) -> Outputs:
+        """Logits of the main output and of the branches.
+
+        Args:
+            x: what the network takes.
+
+        Raises:
+            RuntimeError: the branches were stripped.
+        """
+        if not self._handles:
+            raise RuntimeError("this network was stripped: call what strip() returned")
+        if not (self.training and self.branches_enabled):
+            return Outputs(self.model(x), {})
+        for tap in self._taps:
+            tap.is_open = True
+        try:
+            logits = self.model(x)
+        finally:
+            for tap in self._taps:
+                tap.is_open = False
+        num_samples = logits.shape[-2]
+        branches = {
+            place: head(average_over_time(tap.take(), num_samples))
+            for place, head, tap in zip(self.places, self.heads, self._taps, strict=True)
+        }
+        return Outputs(logits, branches)
+
+    def extra_repr(self) -> str:
+        return f"places={list(self.places)}"

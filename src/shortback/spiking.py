@@ -1,0 +1,396 @@
+r"""The wrapper that owns the time steps of a spiking network, and `spikify`, which makes one from any ANN.
+
+Inside a network every tensor is folded, `[T*N, ...]` time-major, so that all but the neurons are the plain PyTorch
+modules. `SpikingNetwork` is where images come in and logits leave.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import functools
+import inspect
+import logging
+import sys
+import types
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, fx, nn
+
+from shortback.neurons import LIF, TimeModule
+
+NeuronFactory = Callable[[int], nn.Module]
+"""Makes a neuron for a number of steps, e.g. `LIF` or `functools.partial(LIF, decay=0.25)`."""
+
+Readout = Literal["mean", "steps"]
+
+log = logging.getLogger("shortback")
+
+
+class SpikingNetwork(nn.Module):
+    r"""A network on folded time, from images to logits.
+
+    The logits are the mean over time of what the network returns, in float32 (float64 for float64 outputs). A linear
+    map commutes with the mean, so with a linear readout this is $O = W\,\mathrm{mean}_t(s[t]) + b$: it never fires.
+
+    A static image is the same at every step. What comes before the first neurons then runs once, on `[N, ...]`, and
+    those neurons expand their input over time, wherever the data flow of `network` allows it (`expands_at`).
+
+    Args:
+        network: a module `[T*N, C, H, W] -> [T*N, K]`. Its neurons are `TimeModule`s; neurons of another kind must
+            know `T` themselves, and images are then repeated at the input.
+        num_steps: number of time steps `T`.
+        readout: see the attribute.
+
+    Attributes:
+        readout: `"mean"` for logits `[N, K]`, `"steps"` for the outputs of every step, `[T, N, K]`.
+
+    Raises:
+        ValueError: `num_steps` below 1, or an unknown readout.
+    """
+
+    def __init__(self, network: nn.Module, *, num_steps: int, readout: Readout = "mean") -> None:
+        super().__init__()
+        self.network = network
+        self.training = network.training
+        self.num_steps = num_steps
+        self.readout = readout
+        self._first_neurons: tuple[str, ...] = ()
+        try:
+            self._first_neurons = _first_neurons(network)
+        except Exception as error:  # a symbolic trace runs the network's own code, which may raise anything
+            log.info("%s repeats static images at its input: %s", type(network).__name__, error)
+        for name, module in network.named_modules():
+            if isinstance(module, TimeModule):
+                module.static_input = name in self._first_neurons
+
+    @property
+    def num_steps(self) -> int:
+        """Number of time steps `T`; setting it sets that of every `TimeModule` inside."""
+        return self._num_steps
+
+    @num_steps.setter
+    def num_steps(self, value: int) -> None:
+        if value < 1:
+            raise ValueError(f"num_steps={value}: must be 1 or more")
+        self._num_steps = value
+        for module in self.modules():
+            if isinstance(module, TimeModule):
+                module.num_steps = value
+
+    @property
+    def readout(self) -> Readout:
+        return self._readout
+
+    @readout.setter
+    def readout(self, value: Readout) -> None:
+        if value not in get_args(Readout):
+            raise ValueError(f"readout={value!r}: must be one of {', '.join(get_args(Readout))}")
+        self._readout: Readout = value
+
+    @property
+    def expands_at(self) -> Literal["input", "neuron"]:
+        """Where a static image is expanded over time: at the first neurons, or already at the input."""
+        return "neuron" if self._first_neurons else "input"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of images.
+
+        Args:
+            x: `[N, C, H, W]`, the same at every step, or a sequence `[T, N, C, H, W]`.
+
+        Returns:
+            `[N, K]`, or `[T, N, K]` where `readout` is `"steps"`.
+
+        Raises:
+            ValueError: an input of another shape, or an output that is not one row of logits a step and image.
+        """
+        if x.ndim not in (4, 5):
+            raise ValueError(f"input of shape {list(x.shape)}: must be [N, C, H, W] or [T, N, C, H, W]")
+        static = x.ndim == 4
+        if not static and x.shape[0] != self.num_steps:
+            raise ValueError(
+                f"sequence of shape {list(x.shape)} for num_steps={self.num_steps}: must be [T, N, C, H, W] with "
+                f"T={self.num_steps}, or set num_steps of the model"
+            )
+        for name in self._first_neurons:
+            # Written without a look at what it was, or torch.compile would guard on that and compile once more.
+            self.network.get_submodule(name).static_input = static  # type: ignore[assignment]
+        if not static:
+            x = x.flatten(0, 1)
+        elif not self._first_neurons:
+            x = torch.cat([x] * self.num_steps)  # keeps channels-last, as expand().flatten() does not
+        output = self.network(x)
+        if not isinstance(output, Tensor) or output.ndim != 2:
+            got = f"shape {list(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(
+                f"{type(self.network).__name__} returned {got}: must be logits, a tensor [T*N, K]"
+            )
+        output = output.to(torch.promote_types(output.dtype, torch.float32)).unflatten(
+            0, (self.num_steps, -1)
+        )
+        return output if self.readout == "steps" else output.mean(0)
+
+    def extra_repr(self) -> str:
+        return f"num_steps={self.num_steps}, expands_at={self.expands_at}, readout={self.readout}"
+
+
+def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = None) -> SpikingNetwork:
+    """Make a network spiking by putting a neuron in the place of every ReLU-like activation.
+
+    Replaced is every module whose class, or a class it derives from, is called (whatever its package, its case, its
+    underscores and a final `Me`, `Jit` or `Activation`) ReLU, ReLU6, LeakyReLU, PReLU, RReLU, ELU, CELU, SELU, GELU,
+    GELUTanh, QuickGELU, SiLU, Swish, Mish, Hardswish, HSwish, HardMish or Softplus: those of `torch.nn` and of timm,
+    in-place ones too, and those within a layer such as timm's `BatchNormAct2d`. One activation used in several places
+    becomes one neuron used there. All else stays: gates (Sigmoid, Hardsigmoid, Softmax), Tanh, Hardtanh, dropout.
+
+    The same functions called as functions (`F.relu`, `x.relu()`, ...) cannot be replaced. They are looked for in the
+    source of `forward` and of what it calls, and refused.
+
+    Args:
+        ann: the network, `[N, C, H, W] -> [N, K]`. It is left as it is: the result is built on a deep copy.
+        num_steps: number of time steps `T`.
+        neuron: called with `num_steps` for every activation; `LIF` where not given.
+
+    Raises:
+        ValueError: activations called as functions (the message says where), no activation at all, a compiled
+            network, or something else than a factory for `neuron`.
+    """
+    if hasattr(ann, "_orig_mod"):
+        raise ValueError(
+            "spikify() takes the network before torch.compile: pass it as it was, then compile the result"
+        )
+    _refuse_functional(ann)
+    network = copy.deepcopy(ann)
+    device = next((p.device for p in network.parameters()), None)
+    neurons: dict[nn.Module, nn.Module] = {}
+    for parent in list(network.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is not None and _is_activation(child):
+                if child not in neurons:
+                    neurons[child] = make_neuron(neuron, num_steps).to(device).train(child.training)
+                parent.register_module(name, neurons[child])
+        if isinstance(parent, nn.TransformerEncoderLayer):
+            parent.activation_relu_or_gelu = 0  # or its fused inference path would still apply a ReLU
+    if not neurons:
+        raise ValueError(
+            f"{type(ann).__name__} holds no activation to replace: spikify() needs modules such as nn.ReLU()"
+        )
+    return SpikingNetwork(network, num_steps=num_steps)
+
+
+def make_neuron(neuron: NeuronFactory | None, num_steps: int) -> nn.Module:
+    """A neuron from a factory, `LIF` where it is None.
+
+    Raises:
+        ValueError: `neuron` is not a factory.
+    """
+    factory = LIF if neuron is None else neuron
+    made = factory(num_steps) if callable(factory) and not isinstance(factory, nn.Module) else None
+    if not isinstance(made, nn.Module):
+        raise ValueError(
+            f"neuron={neuron!r}: must be callable with num_steps and return a module, "
+            "e.g. LIF or functools.partial(LIF, decay=0.25)"
+        )
+    return made
+
+
+class _Tracer(fx.Tracer):
+    """Traces down to `torch.nn` modules and neurons, and leaves buffers (counters of batch norm) untouched."""
+
+    proxy_buffer_attributes = True
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if isinstance(m, TimeModule):
+            return True
+        holds_time = any(isinstance(child, TimeModule) for child in m.modules())
+        return not holds_time and super().is_leaf_module(m, module_qualified_name)
+
+
+def _first_neurons(network: nn.Module) -> tuple[str, ...]:
+    """Names of the neurons at which a static image can be expanded over time.
+
+    A value is static where it depends on the input but on no neuron. Every way from a static value to one that is not
+    must lead into a neuron, and no neuron may be called with both.
+
+    Raises:
+        ValueError: it cannot be expanded there, and why.
+        Exception: whatever a symbolic trace of the network raises.
+    """
+    weights = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    shell = copy.deepcopy(
+        network, weights
+    )  # shares the weights, and takes what forward assigns to attributes
+    _, *others = inspect.signature(network.forward).parameters.values()
+    defaults = {p.name: p.default for p in others if p.default is not p.empty}
+    graph = _Tracer().trace(shell, defaults)
+
+    static: set[fx.Node] = set()
+    timed: set[fx.Node] = set()
+    is_first: dict[str, bool] = {}
+    for node in graph.nodes:
+        inputs = set(node.all_input_nodes)
+        if node.op == "placeholder":
+            static.add(node)
+        elif node.op == "call_module" and isinstance(shell.get_submodule(node.target), TimeModule):
+            first = inputs <= static
+            if is_first.setdefault(node.target, first) != first:
+                raise ValueError(f"neuron {node.target} is called both before and after other neurons")
+            timed.add(node)
+        elif inputs & timed:
+            if inputs & static:
+                raise ValueError(
+                    f"{node.name} joins a value from before the first neuron with one from after it"
+                )
+            timed.add(node)
+        elif inputs & static:
+            static.add(node)
+        if node.op == "output" and node not in timed:
+            raise ValueError("its output comes from no neuron")
+    return tuple(name for name, first in is_first.items() if first)
+
+
+_ACTIVATIONS = frozenset(
+    "relu relu6 leakyrelu prelu rrelu elu celu selu gelu gelutanh quickgelu silu swish mish hardswish hswish hardmish "
+    "softplus".split()
+)
+_GATES = frozenset({"sigmoid", "hardsigmoid", "hsigmoid"})  # often built on ReLU6, and not activations
+
+
+def _common_name(function: Any) -> str:
+    """The name of a class or function without the ways to write it: `"hardswish"` for `HardSwishMe`, `hard_swish_`."""
+    name = getattr(function, "__name__", "").replace("_", "").lower()
+    for suffix in ("me", "jit", "activation"):
+        name = name.removesuffix(suffix)
+    return name
+
+
+def _is_activation(module: nn.Module) -> bool:
+    return any(_common_name(cls) in _ACTIVATIONS for cls in type(module).__mro__)
+
+
+def _refuse_functional(network: nn.Module) -> None:
+    """Raise ValueError where an activation is called as a function, naming every place in the source."""
+    found: dict[str, list[str]] = {}
+    names: dict[nn.Module, str] = {}
+    for name, module in network.named_modules():
+        names[module] = name
+        if not _is_activation(module) and _common_name(type(module)) not in _GATES:
+            for place in _functional_activations(module):
+                found.setdefault(place, []).append(f"{name or 'the network'} ({type(module).__name__})")
+    if found:
+        places = [
+            f"  {users[0]}{f' and {len(users) - 1} more' * (len(users) > 1)}, {place}"
+            for place, users in found.items()
+        ]
+        raise ValueError(
+            f"spikify() cannot replace activations called as functions; {type(network).__name__} has these:\n"
+            + "\n".join(places)
+            + "\nMake each a module in __init__, self.act = nn.ReLU(), and call that: x = self.act(x)"
+        )
+
+
+def _functional_activations(module: nn.Module) -> list[str]:
+    """Where `forward` of `module`, or a function it mentions, uses a functional activation: `file:line: source`."""
+    places: list[str] = []
+    pending: list[Any] = [_attribute(module, "forward")]
+    seen: set[tuple[int, types.FunctionType]] = set()
+    while pending:
+        target = pending.pop()
+        owner, function = getattr(target, "__self__", None), getattr(target, "__func__", target)
+        if not isinstance(function, types.FunctionType) or (id(owner), function) in seen:
+            continue
+        seen.add((id(owner), function))
+        try:
+            lines, _ = inspect.findsource(function)
+        except OSError:
+            log.warning("no source of %s: activations called as functions there stay", function.__qualname__)
+            continue
+        for node in _expressions("".join(lines), function.__code__.co_firstlineno):
+            target = _resolve(node, owner, function)
+            if _is_functional(node, target):
+                places.append(
+                    f"{function.__code__.co_filename}:{node.lineno}: {lines[node.lineno - 1].strip()}"
+                )
+            elif isinstance(target, types.MethodType) or _is_helper(target):
+                pending.append(target)
+    return list(dict.fromkeys(places))
+
+
+def _is_functional(node: ast.expr, target: Any) -> bool:
+    """Whether the expression is an activation as a function: `F.relu`, `nn.ReLU()(x)`, `x.relu()`."""
+    match node:
+        case ast.Call(func=ast.Attribute(attr="relu" | "relu_"), args=[], keywords=[]):
+            return True
+        case ast.Call(func=ast.Call()):
+            return isinstance(target, type) and _common_name(target) in _ACTIVATIONS
+        case ast.Name() | ast.Attribute():
+            is_class_or_method = isinstance(target, type | types.MethodType | nn.Module)
+            return callable(target) and not is_class_or_method and _common_name(target) in _ACTIVATIONS
+    return False
+
+
+def _is_helper(target: Any) -> bool:
+    """Whether it is a function worth reading: neither of torch nor of Python itself, and no gate."""
+    if not isinstance(target, types.FunctionType) or _common_name(target) in _GATES:
+        return False
+    return (target.__module__ or "").partition(".")[0] not in {"torch", *sys.stdlib_module_names}
+
+
+def _resolve(node: ast.AST, owner: nn.Module | None, function: types.FunctionType) -> Any:
+    """What an expression stands for in a function, a method of `owner`; None where only running it would tell."""
+    code = function.__code__
+    closure = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
+    match node:
+        case ast.Name(id=name) if name in closure:
+            return closure[name].cell_contents
+        case ast.Name(id=name) if name in code.co_varnames or name in code.co_cellvars:
+            return owner if name == code.co_varnames[0] else None
+        case ast.Name(id=name):
+            return _unwrap(function.__globals__.get(name))
+        case ast.Attribute(value=value, attr=name):
+            return _attribute(_resolve(value, owner, function), name)
+        case ast.Call(func=ast.Name(id="super")) if "__class__" in closure:
+            return super(closure["__class__"].cell_contents, owner)
+        case ast.Call(func=ast.Call(func=made)):
+            return _resolve(made, owner, function)
+    return None
+
+
+def _attribute(base: Any, name: str) -> Any:
+    """`base.name` without running a property; a method comes bound, a function stored in an instance does not."""
+    if isinstance(base, types.ModuleType | type | super):
+        return _unwrap(getattr(base, name, None))
+    if not isinstance(base, nn.Module):
+        return None
+    value = base._modules.get(name) or inspect.getattr_static(base, name, None)
+    unwrapped = _unwrap(value)
+    is_method = isinstance(value, types.FunctionType) and name not in vars(base)
+    return types.MethodType(unwrapped, base) if is_method else unwrapped
+
+
+def _unwrap(value: Any) -> Any:
+    """The function within a partial, a staticmethod or a decorator that keeps `__wrapped__`."""
+    while isinstance(value, functools.partial):
+        value = value.func
+    if isinstance(value, staticmethod | classmethod):
+        value = value.__func__
+    return inspect.unwrap(value) if isinstance(value, types.FunctionType) else value
+
+
+@functools.lru_cache(maxsize=256)
+def _expressions(source: str, first_line: int) -> list[ast.expr]:
+    """The expressions in the body of the function that starts at a line of a file."""
+    found: list[ast.expr] = []
+    for node in ast.walk(_parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.Lambda):
+            decorators = node.decorator_list if isinstance(node, ast.FunctionDef) else []
+            if first_line == min([node.lineno, *(d.lineno for d in decorators)]):
+                body = node.body if isinstance(node.body, list) else [node.body]
+                found += [part for root in body for part in ast.walk(root) if isinstance(part, ast.expr)]
+    return found
+
+
+_parse = functools.lru_cache(maxsize=32)(ast.parse)

@@ -1,0 +1,105 @@
+"""Checkpoints that survive: written aside and renamed, the one before kept, read without running any code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+log = logging.getLogger("shortback")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be written or used; the message says what to do."""
+
+
+class CheckpointFolder:
+    """`last.pt` and the one before it, `previous.pt`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.last = folder / "last.pt"
+        self.previous = folder / "previous.pt"
+
+    def save(self, content: dict[str, Any]) -> None:
+        """Write a checkpoint of tensors, numbers, strings, lists and dicts.
+
+        Raises:
+            CheckpointError: the disk is full or refuses; what was there before is untouched.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_aside(self.last, lambda path: torch.save(content, path), keep_as=self.previous)
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest checkpoint that is whole, or None where there is none; a damaged one is named in the log.
+
+        Raises:
+            CheckpointError: every checkpoint is damaged, or one holds pickled code.
+        """
+        damaged = []
+        for path in (self.last, self.previous):
+            if not path.exists():
+                continue
+            try:
+                content = read_checkpoint(path)
+            except _DamagedError as error:
+                damaged.append(f"{path}: {error}")
+                log.warning("checkpoint %s is damaged (%s); using the one before it", path, error)
+                continue
+            return content
+        if damaged:
+            raise CheckpointError("no checkpoint is whole; start again without --resume\n" + "\n".join(damaged))
+        return None
+
+
+class _DamagedError(Exception):
+    pass
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint whose every record has the checksum it was written with.
+
+    Raises:
+        CheckpointError: it holds pickled code, which is never run.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+        if bad is not None:
+            raise _DamagedError(f"its record {bad} has changed")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path} holds pickled code, which is not run; it was not written by shortback. "
+            "Delete it, or start again in another folder"
+        ) from None
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
+        raise _DamagedError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+
+
+def write_aside(path: Path, write: Any, *, keep_as: Path | None = None) -> None:
+    """Have `write(temporary)` make a file and put it at `path` in one step, moving the one there to `keep_as`.
+
+    Raises:
+        CheckpointError: it could not be written; `path` is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        if keep_as is not None and path.exists():
+            os.replace(path, keep_as)
+        os.replace(temporary, path)
+    # PyTorch's zip writer reports a full disk as RuntimeError, safetensors as an exception of its own.
+    except Exception as error:
+        temporary.unlink(missing_ok=True)
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"could not write {path}: {first_line}. What was saved before is untouched; free some space and resume"
+        ) from error

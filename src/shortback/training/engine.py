@@ -1,0 +1,308 @@
+"""The training loop: `Trainer.fit` is the whole of it, the methods below it are its steps in the order they are taken."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from shortback.data import BatchLoader
+from shortback.health import branch_share, first_nonfinite
+from shortback.losses import LossTerms, Outputs, ShortcutLoss, mean_over_time
+from shortback.schedules import Schedule, is_zero_from
+from shortback.shortcuts import ShortcutNetwork
+from shortback.training.checkpoint import CheckpointFolder, write_aside
+from shortback.training.evaluate import evaluate
+from shortback.training.execution import Execution
+from shortback.training.loggers import Logger
+from shortback.training.signals import Interrupted, StopRequest
+from shortback.training.state import Sums, TrainState, random_state, set_random_state
+from shortback.training.sync_norm import restore_norms, synchronise_norms
+
+
+class NonFiniteError(RuntimeError):
+    """The loss or a gradient is no number any more; the message names the first bad layer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The numbers of a training.
+
+    Args:
+        epochs: of the whole training.
+        accumulate: parts a batch is computed in; must divide the batch of a process.
+        clip_norm: largest norm of the whole gradient.
+        ema: decay of an exponential moving average of the weights, which is then what is evaluated and kept.
+        log_every: optimizer steps between rows.
+        checkpoint_every: optimizer steps between checkpoints inside an epoch; there is one after each epoch anyway.
+    """
+
+    epochs: int
+    accumulate: int = 1
+    clip_norm: float | None = None
+    ema: float | None = None
+    log_every: int = 10
+    checkpoint_every: int | None = None
+
+
+class FitResult(NamedTuple):
+    """How a training ended; the network has its best weights."""
+
+    epochs: int
+    steps: int
+    train_seconds: float
+    images_per_second: float
+    best_val_accuracy: float | None
+
+
+class Trainer:
+    """Trains a network with or without shortcut branches.
+
+    Args:
+        net: what `attach` returned, or a network without branches; `[N, C, H, W]` to logits.
+        train: batches of the training split.
+        validation: the split that chooses the best weights; without one the last are kept.
+        loss: of outputs, classes and coefficient.
+        schedule: the balance coefficient by progress in [0, 1], taken anew at every step.
+        optimizer: over the parameters of `net`.
+        learning_rate: of an optimizer step, by its number from 0.
+        plan: the numbers.
+        execution: device, memory format and compilation.
+        fabric: launched; precision and processes.
+        folder: for checkpoints.
+        loggers: take rows of numbers; give them to the first process only.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        train: BatchLoader,
+        validation: BatchLoader | None,
+        loss: ShortcutLoss,
+        schedule: Schedule,
+        optimizer: torch.optim.Optimizer,
+        learning_rate: Callable[[int], float],
+        plan: Plan,
+        execution: Execution,
+        fabric: Fabric,
+        folder: Path,
+        loggers: Sequence[Logger] = (),
+    ) -> None:
+        self.net, self.train, self.validation = net, train, validation
+        self.loss, self.schedule, self.learning_rate, self.plan = loss, schedule, learning_rate, plan
+        self.execution, self.fabric, self.loggers = execution, fabric, loggers
+        self.checkpoints, self.best_file = CheckpointFolder(folder), folder / "best.safetensors"
+        if fabric.world_size > 1:
+            synchronise_norms(net, device=fabric.device.type)
+        self.module = fabric.setup_module(execution.prepare(net.train()))
+        self.trunk = net.model if isinstance(net, ShortcutNetwork) else net
+        self.average = None
+        if plan.ema is not None:
+            self.average = AveragedModel(
+                self.trunk, multi_avg_fn=get_ema_multi_avg_fn(plan.ema), use_buffers=True
+            )
+        self.optimizer = fabric.setup_optimizers(optimizer)
+        self.state = TrainState()
+        self.row_sums = Sums()
+        self.tick = time.perf_counter()
+        self.total_steps = plan.epochs * len(train)
+
+    def fit(self, *, resume: bool = False) -> FitResult:
+        """Train to the end and load the best weights into the network.
+
+        Args:
+            resume: whether to go on, bit for bit, from the newest checkpoint, if there is one.
+
+        Raises:
+            NonFiniteError: the loss or the gradient stopped being finite.
+            Interrupted: SIGINT or SIGTERM came; a checkpoint is there.
+            CheckpointError: a checkpoint could not be written or read.
+        """
+        if resume:
+            self._restore()
+        state = self.state
+        for logger in self.loggers:
+            logger.start(step=state.step, total_steps=self.total_steps)
+        self.tick = time.perf_counter()
+        try:
+            with StopRequest() as stop:
+                while state.epoch < self.plan.epochs:
+                    for x, y in self.train.epoch(state.epoch, start=state.batch):
+                        self._step(*self.fabric.to_device((x, y)))
+                        stopping = self._on_any_process(stop.received is not None)
+                        every = self.plan.checkpoint_every
+                        if stopping or (every and state.step % every == 0):
+                            self._save()
+                        if stopping:
+                            raise Interrupted(stop.received)
+                    self._finish_epoch()
+        finally:
+            for logger in self.loggers:
+                logger.close()
+        restore_norms(self.net)
+        self.trunk.load_state_dict(load_file(self.best_file))
+        self.fabric.barrier()
+        return FitResult(
+            epochs=state.epoch,
+            steps=state.step,
+            train_seconds=state.step_seconds + state.seconds,
+            images_per_second=state.step * self.train.batch_size / state.step_seconds,
+            best_val_accuracy=state.best_accuracy if self.validation is not None else None,
+        )
+
+    def _step(self, x: Tensor, y: Tensor) -> None:
+        """One optimizer step, and what is measured of it."""
+        state = self.state
+        coefficient = self.schedule(state.step / self.total_steps)
+        if is_zero_from(self.schedule, state.step / self.total_steps):
+            self._drop_branches()
+        if state.batch == 0 and isinstance(self.net, ShortcutNetwork):
+            with self.fabric.autocast():
+                state.branch_share = branch_share(self.net, x, y, loss=self.loss, coefficient=coefficient)
+        learning_rate = self.learning_rate(state.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+
+        sums = self._forward_backward(x, y, coefficient)
+        norm = self._clip_gradient()
+        row_is_due = (state.step + 1) % self.plan.log_every == 0
+        # Looking at a number makes the host wait for a GPU, so there it is done only where a row is due.
+        if (row_is_due or self.fabric.device.type == "cpu") and not (sums[0] + norm).isfinite():
+            raise NonFiniteError(self._explain(x, sums, norm, coefficient))
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update_parameters(self.trunk)
+
+        state.step += 1
+        state.batch += 1
+        state.epoch_sums.add(sums)
+        self.row_sums.add(sums)
+        seconds = self._lap()
+        state.step_seconds += seconds
+        self.row_sums.seconds += seconds
+        state.epoch_sums.seconds += seconds
+        for logger in self.loggers:
+            logger.advance(state.step)
+        if row_is_due:
+            measured = {"learning_rate": learning_rate, "gradient_norm": norm.item()}
+            self._log("step", self.row_sums, coefficient=coefficient, **measured)
+            self.row_sums = Sums()
+
+    def _drop_branches(self) -> None:
+        """Compute the branches no more: their coefficient is 0 from here on."""
+        if isinstance(self.net, ShortcutNetwork) and self.net.branches_enabled:
+            self.net.branches_enabled = False
+            self.net.heads.requires_grad_(False)
+            if self.fabric.world_size > 1:  # the wrapper of several processes waits for the gradients it knows
+                self.module = self.fabric.setup_module(self.execution.prepare(self.net))
+
+    def _forward_backward(self, x: Tensor, y: Tensor, coefficient: float) -> Tensor:
+        """The gradient of a batch, in as many parts as planned; returns what `Sums` adds up."""
+        parts = list(zip(x.chunk(self.plan.accumulate), y.chunk(self.plan.accumulate), strict=True))
+        sums = []
+        for xs, ys in parts:
+            more_to_come = self.fabric.world_size > 1 and len(sums) < len(parts) - 1
+            with self.fabric.no_backward_sync(self.module) if more_to_come else nullcontext():
+                outputs = self.module(xs)
+                terms = self.loss(outputs, ys, coefficient=coefficient)
+                self.fabric.backward(terms.total / len(parts))
+            sums.append(_sums(outputs, ys, terms))
+        return torch.stack(sums).sum(0)
+
+    def _clip_gradient(self) -> Tensor:
+        """The norm of the whole gradient, before it is clipped where that is planned."""
+        if self.plan.clip_norm is not None:
+            return torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.plan.clip_norm)
+        return torch.nn.utils.get_total_norm([p.grad for p in self.net.parameters() if p.grad is not None])
+
+    def _explain(self, x: Tensor, sums: Tensor, norm: Tensor, coefficient: float) -> str:
+        with self.fabric.autocast():
+            culprit = first_nonfinite(self.net, x)
+        return (
+            f"step {self.state.step + 1}: loss {(sums[0] / sums[3]).item():.4g}, gradient norm {norm.item():.4g}, "
+            f"coefficient {coefficient:.3g}; first not finite: {culprit or 'the loss itself'}. "
+            "Try a lower optimizer.lr, optimizer.clip_norm=1, or a wider surrogate"
+        )
+
+    def _finish_epoch(self) -> None:
+        """Validate, keep the weights if they are the best, and save."""
+        state = self.state
+        best, scores = True, {"val_accuracy": None, "val_loss": None}
+        evaluated: nn.Module = self.trunk if self.average is None else self.average.module
+        if self.validation is not None:
+            result = evaluate(evaluated, self.validation.epoch(0), fabric=self.fabric)
+            best = result.accuracy > state.best_accuracy
+            state.best_accuracy = max(result.accuracy, state.best_accuracy)
+            scores = {"val_accuracy": result.accuracy, "val_loss": result.loss}
+        if best and self.fabric.is_global_zero:
+            weights = {name: value.contiguous() for name, value in evaluated.state_dict().items()}
+            write_aside(self.best_file, lambda path: save_file(weights, path))
+        state.seconds += self._lap()
+        coefficient = self.schedule(state.step / self.total_steps)
+        self._log(
+            "epoch", state.epoch_sums, coefficient=coefficient, branch_share=state.branch_share, **scores
+        )
+        state.epoch, state.batch, state.epoch_sums = state.epoch + 1, 0, Sums()
+        self._save()
+
+    def _log(self, kind: str, sums: Sums, **measured: float | None) -> None:
+        means = sums.means(self.fabric)
+        row = {"kind": kind, "step": self.state.step, "epoch": self.state.epoch + 1, **means, **measured}
+        for logger in self.loggers:
+            logger.log(row)
+
+    def _lap(self) -> float:
+        """Seconds since the last call."""
+        before, self.tick = self.tick, time.perf_counter()
+        return self.tick - before
+
+    def _on_any_process(self, flag: bool) -> bool:
+        if self.fabric.world_size == 1:
+            return flag
+        return bool(self.fabric.all_reduce(torch.tensor(float(flag)), reduce_op="sum"))
+
+    def _save(self) -> None:
+        if self.fabric.is_global_zero:
+            content: dict[str, Any] = {
+                "net": self.net.state_dict(),
+                "average": {} if self.average is None else self.average.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "random": random_state(),
+                "state": self.state.to_dict(),
+                "row_sums": self.row_sums.to_dict(),
+            }
+            self.checkpoints.save(content)
+        self.fabric.barrier()
+
+    def _restore(self) -> None:
+        content = self.checkpoints.load()
+        if content is None:
+            return
+        self.net.load_state_dict(content["net"])
+        if self.average is not None:
+            self.average.load_state_dict(content["average"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        set_random_state(content["random"])
+        self.state = TrainState.from_dict(content["state"])
+        self.row_sums = Sums.from_dict(content["row_sums"])
+
+
+def _sums(outputs: Outputs | Tensor, target: Tensor, terms: LossTerms) -> Tensor:
+    """Loss and main loss over the images, images classified right, images."""
+    logits = mean_over_time(outputs if isinstance(outputs, Tensor) else outputs.logits.detach())
+    classes = target if target.ndim == 1 else target.argmax(1)
+    correct = (logits.argmax(1) == classes).sum()
+    count = len(target)
+    sums = [terms.total.detach() * count, terms.main.detach() * count, correct, correct.new_tensor(count)]
+    return torch.stack([value.double() for value in sums])

@@ -1,0 +1,44 @@
+"""Accuracy and loss on a whole split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from shortback.losses import mean_over_time
+
+
+class Evaluation(NamedTuple):
+    """`accuracy` in [0, 1], `loss` the mean cross entropy, over `num_images`."""
+
+    accuracy: float
+    loss: float
+    num_images: int
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, fabric: Fabric) -> Evaluation:
+    """Evaluate a network that returns logits, summing over all processes.
+
+    Args:
+        model: `[N, C, H, W]` to `[N, K]` or `[T, N, K]`; its mode is put back afterwards.
+        batches: this process's part of the split.
+        fabric: for device, precision and the sum over processes.
+    """
+    was_training = model.training
+    model.eval()
+    sums = torch.zeros(3, dtype=torch.float64)
+    for x, y in batches:
+        x, y = fabric.to_device((x, y))
+        with fabric.autocast():
+            logits = mean_over_time(model(x)).float()
+        loss = F.cross_entropy(logits, y, reduction="sum")
+        sums += torch.stack([(logits.argmax(1) == y).sum(), loss, torch.tensor(len(y))]).double().cpu()
+    model.train(was_training)
+    correct, loss, count = fabric.all_reduce(sums, reduce_op="sum").tolist()
+    return Evaluation(correct / max(count, 1), loss / max(count, 1), int(count))

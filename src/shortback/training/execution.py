@@ -1,0 +1,80 @@
+"""How a network runs on the machine at hand: device, precision, memory format, compilation."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from shortback.neurons import SpikingNeuron
+
+Precision = Literal["fp32", "bf16"]
+Compile = Literal["neuron", "model", "off"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """What was chosen, each value final (nothing is `auto` any more)."""
+
+    device: Literal["cpu", "cuda"]
+    precision: Precision
+    channels_last: bool
+    compile: Compile
+
+    def describe(self) -> str:
+        """One line for a person."""
+        memory_format = "channels-last" if self.channels_last else "contiguous"
+        compiled = {"neuron": "compiled neurons", "model": "compiled model", "off": "nothing compiled"}[self.compile]
+        name = torch.cuda.get_device_name() if self.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
+        return f"{self.device} ({name}), {self.precision}, {memory_format}, {compiled}"
+
+    def prepare(self, net: nn.Module) -> nn.Module:
+        """The module to call in training: `net` in its memory format, its neurons on their backend, compiled if asked.
+
+        `net` itself is changed in place; what comes back wraps it only where the whole model is compiled.
+        """
+        if self.channels_last:
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.compile == "off":
+            for module in net.modules():
+                if isinstance(module, SpikingNeuron):
+                    module.backend = "reference"
+        return torch.compile(net, fullgraph=True) if self.compile == "model" else net  # type: ignore[return-value]
+
+
+def choose_execution(
+    *,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    channels_last: bool = True,
+    compile: Compile = "neuron",  # noqa: A002  (torch's own word)
+) -> Execution:
+    """Settle what is left open: a GPU where there is one, bf16 where the hardware multiplies in it.
+
+    Raises:
+        ValueError: `device="cuda"` without a GPU.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device='cuda', but PyTorch sees no GPU: use device='cpu'")
+    if precision == "auto":
+        precision = "bf16" if _multiplies_in_bf16(device) else "fp32"
+    return Execution(device=device, precision=precision, channels_last=channels_last, compile=compile)
+
+
+def _multiplies_in_bf16(device: str) -> bool:
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+
+
+def choose_num_workers() -> int:
+    """Loader processes for this process: one where there are cores to spare, more on large machines."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(8, max(0, cores // processes - 1))

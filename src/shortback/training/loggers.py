@@ -1,0 +1,139 @@
+"""Where the numbers of a run go: JSON lines always, TensorBoard on request, and the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Row = Mapping[str, Any]
+
+
+class Logger(Protocol):
+    """Takes rows of a kind, `"step"` or `"epoch"`, each with the number of optimizer steps done under `"step"`."""
+
+    def start(self, *, step: int, total_steps: int) -> None:
+        """Training begins, or goes on, with `step` of `total_steps` done."""
+        ...
+
+    def log(self, row: Row) -> None: ...
+
+    def advance(self, step: int) -> None:
+        """`step` optimizer steps are done (called after every one of them)."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class JsonLines:
+    """`metrics.jsonl`, a row a line; going on with a run forgets the rows after its checkpoint."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def start(self, *, step: int, total_steps: int) -> None:
+        kept = [line for line in self._lines() if json.loads(line)["step"] <= step] if step else []
+        self.path.write_text("".join(kept))
+
+    def log(self, row: Row) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def advance(self, step: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def _lines(self) -> list[str]:
+        """The whole lines there are: a killed run may have left half of one."""
+        text = self.path.read_text() if self.path.exists() else ""
+        return [line for line in text.splitlines(keepends=True) if line.endswith("}\n")]
+
+
+class TensorBoard:
+    """Scalars of every row, in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._folder, self._writer_class = folder, SummaryWriter
+        self._writer: SummaryWriter | None = None
+
+    def start(self, *, step: int, total_steps: int) -> None:
+        self._writer = self._writer_class(str(self._folder), purge_step=step + 1)
+
+    def log(self, row: Row) -> None:
+        assert self._writer is not None
+        for key, value in row.items():
+            if isinstance(value, int | float) and key not in ("step", "epoch"):
+                self._writer.add_scalar(f"{row['kind']}/{key}", value, row["step"])
+
+    def advance(self, step: int) -> None:
+        pass
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+class Terminal:
+    """A progress bar where the output is a terminal, plain lines elsewhere; a line an epoch in both."""
+
+    def __init__(self, title: str, *, console: Console | None = None) -> None:
+        self.title = title
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self._progress: Progress | None = None
+
+    def start(self, *, step: int, total_steps: int) -> None:
+        if not self.console.is_terminal:
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(*columns, console=self.console, transient=True)
+        self._task = self._progress.add_task(self.title, total=total_steps, completed=step, numbers="")
+        self._progress.start()
+
+    def advance(self, step: int) -> None:
+        if self._progress is not None:
+            self._progress.update(self._task, completed=step)
+
+    def log(self, row: Row) -> None:
+        if row["kind"] == "epoch":
+            self.console.print(f"{self.title}  {_epoch_line(row)}")
+        elif self._progress is not None:
+            self._progress.update(self._task, numbers=_step_line(row))
+        else:
+            self.console.print(f"{self.title}  step {row['step']}  {_step_line(row)}")
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def _step_line(row: Row) -> str:
+    return (
+        f"loss {row['loss']:.3f}  accuracy {row['accuracy']:.1%}  coefficient {row['coefficient']:.2f}  "
+        f"{row['images_per_second']:.0f} images/s"
+    )
+
+
+def _epoch_line(row: Row) -> str:
+    parts = [f"epoch {row['epoch']}", f"loss {row['loss']:.3f}", f"accuracy {row['accuracy']:.1%}"]
+    if row["val_accuracy"] is not None:
+        parts.append(f"validation {row['val_accuracy']:.1%}")
+    parts.append(f"coefficient {row['coefficient']:.2f}")
+    if row["branch_share"] is not None:
+        parts.append(f"branch share of the first layer's gradient {row['branch_share']:.2f}")
+    parts.append(f"{row['images_per_second']:.0f} images/s")
+    return "  ".join(parts)

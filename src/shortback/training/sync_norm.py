@@ -1,0 +1,61 @@
+r"""Batch norm over the whole global batch, for processes on CPUs too.
+
+PyTorch's SyncBatchNorm is for GPUs only. This one sums $\sum x$, $\sum x^2$ and the count over the processes with a
+differentiable all-reduce, so that a run on several processes has the statistics, and the gradients, of one.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed.nn.functional as dist
+from torch import Tensor, nn
+
+
+class SyncNorm2d(nn.BatchNorm2d):
+    """`nn.BatchNorm2d` with the statistics of all processes in training; the same parameters, buffers and keys."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (the name in the base class)
+        if not self.training:
+            return super().forward(input)
+        x = input.float()
+        axes = [0, 2, 3]
+        count = x.new_full((1,), x.numel() / x.shape[1])
+        sums = dist.all_reduce(torch.cat([x.sum(axes), x.square().sum(axes), count]))
+        total, squares, count = sums[: self.num_features], sums[self.num_features : -1], sums[-1]
+        mean = total / count
+        variance = (squares / count - mean.square()).clamp_min(0)
+        if self.track_running_stats:
+            self._update(mean.detach(), variance.detach(), count.detach())
+        scale = torch.rsqrt(variance + self.eps)
+        scale = scale if self.weight is None else scale * self.weight
+        shift = -mean * scale
+        shift = shift if self.bias is None else shift + self.bias
+        return torch.addcmul(shift[:, None, None], x, scale[:, None, None]).to(input.dtype)
+
+    def _update(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        momentum = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.item()
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(variance * (count / (count - 1)), momentum)
+
+
+def synchronise_norms(net: nn.Module, *, device: str) -> None:
+    """Make every batch norm in `net` use the statistics of all processes, in place; parameters stay the objects they are."""
+    if device == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(net)
+        return
+    for module in net.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SyncNorm2d
+
+
+def restore_norms(net: nn.Module) -> None:
+    """Undo `synchronise_norms` on a CPU."""
+    for module in net.modules():
+        if type(module) is SyncNorm2d:
+            module.__class__ = nn.BatchNorm2d
+
+
