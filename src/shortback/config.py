@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -51,6 +51,16 @@ class ModelConfig(_Section):
     norm: Literal["batch", "none"] | None = None
     pool: Literal["max", "average"] | None = None
     neuron: NeuronConfig = NeuronConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _exists(cls, name: str) -> str:
+        from shortback.models import list_models
+
+        if name not in list_models():
+            nearest = difflib.get_close_matches(name, list_models(), n=3, cutoff=0.3)
+            raise ValueError(f"no such model; the nearest are {', '.join(nearest) or 'none'}")
+        return name
 
 
 class AugmentConfig(_Section):
@@ -144,15 +154,6 @@ class Recipe(_Section):
             raise ValueError("branches.combine='convex' needs branches.start and branches.end of at most 1")
         if self.optimizer.kind == "adamw" and self.optimizer.nesterov:
             raise ValueError("optimizer.nesterov is for optimizer.kind='sgd'")
-        return self
-
-    @model_validator(mode="after")
-    def _model_exists(self) -> Recipe:
-        from shortback.models import list_models
-
-        if self.model.name not in list_models():
-            nearest = difflib.get_close_matches(self.model.name, list_models(), n=3, cutoff=0.3)
-            raise ValueError(f"model.name={self.model.name!r}: no such model; the nearest are {', '.join(nearest)}")
         return self
 
     def to_yaml(self) -> str:

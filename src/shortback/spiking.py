@@ -1,7 +1,7 @@
 r"""The wrapper that owns the time steps of a spiking network, and `spikify`, which makes one from any ANN.
 
-Inside a network every tensor is folded, `[T*N, ...]` time-major, so that all but the neurons are the plain PyTorch
-modules. `SpikingNetwork` is where images come in and logits leave.
+Inside a network every tensor is folded, `[T*N, ...]` time-major, so that all but the neurons are the plain
+PyTorch modules. `SpikingNetwork` is where images come in and logits leave.
 """
 
 from __future__ import annotations
@@ -32,15 +32,16 @@ log = logging.getLogger("shortback")
 class SpikingNetwork(nn.Module):
     r"""A network on folded time, from images to logits.
 
-    The logits are the mean over time of what the network returns, in float32 (float64 for float64 outputs). A linear
-    map commutes with the mean, so with a linear readout this is $O = W\,\mathrm{mean}_t(s[t]) + b$: it never fires.
+    The logits are the mean over time of what the network returns, in float32 (float64 for float64 outputs). A
+    linear map commutes with the mean, so with a linear readout this is $O = W\,\mathrm{mean}_t(s[t]) + b$: it
+    never fires.
 
-    A static image is the same at every step. What comes before the first neurons then runs once, on `[N, ...]`, and
-    those neurons expand their input over time, wherever the data flow of `network` allows it (`expands_at`).
+    A static image is the same at every step. What comes before the first neurons then runs once, and those
+    neurons expand their input over time, wherever the data flow of `network` allows it: see `expands_at`.
 
     Args:
-        network: a module `[T*N, C, H, W] -> [T*N, K]`. Its neurons are `TimeModule`s; neurons of another kind must
-            know `T` themselves, and images are then repeated at the input.
+        network: a module `[T*N, C, H, W] -> [T*N, K]` whose neurons are `TimeModule`s. With neurons of
+            another kind, which must know `T` by themselves, images are repeated at the input.
         num_steps: number of time steps `T`.
         readout: see the attribute.
 
@@ -57,14 +58,14 @@ class SpikingNetwork(nn.Module):
         self.training = network.training
         self.num_steps = num_steps
         self.readout = readout
+        for module in network.modules():
+            if isinstance(module, TimeModule):
+                module.static_input = False
         self._first_neurons: tuple[str, ...] = ()
         try:
-            self._first_neurons = _first_neurons(network)
+            self._first_neurons = _find_first_neurons(network)
         except Exception as error:  # a symbolic trace runs the network's own code, which may raise anything
             log.info("%s repeats static images at its input: %s", type(network).__name__, error)
-        for name, module in network.named_modules():
-            if isinstance(module, TimeModule):
-                module.static_input = name in self._first_neurons
 
     @property
     def num_steps(self) -> int:
@@ -105,33 +106,29 @@ class SpikingNetwork(nn.Module):
             `[N, K]`, or `[T, N, K]` where `readout` is `"steps"`.
 
         Raises:
-            ValueError: an input of another shape, or an output that is not one row of logits a step and image.
+            ValueError: an input of another shape, or an output that is not one tensor.
         """
         if x.ndim not in (4, 5):
             raise ValueError(f"input of shape {list(x.shape)}: must be [N, C, H, W] or [T, N, C, H, W]")
         static = x.ndim == 4
         if not static and x.shape[0] != self.num_steps:
             raise ValueError(
-                f"sequence of shape {list(x.shape)} for num_steps={self.num_steps}: must be [T, N, C, H, W] with "
-                f"T={self.num_steps}, or set num_steps of the model"
+                f"sequence of shape {list(x.shape)} for num_steps={self.num_steps}: must be "
+                f"[T, N, C, H, W] with T={self.num_steps}, or set num_steps of the model"
             )
         for name in self._first_neurons:
-            # Written without a look at what it was, or torch.compile would guard on that and compile once more.
+            # Without a look at what it was: torch.compile would guard on that, and compile once more.
             self.network.get_submodule(name).static_input = static  # type: ignore[assignment]
         if not static:
             x = x.flatten(0, 1)
         elif not self._first_neurons:
             x = torch.cat([x] * self.num_steps)  # keeps channels-last, as expand().flatten() does not
         output = self.network(x)
-        if not isinstance(output, Tensor) or output.ndim != 2:
-            got = f"shape {list(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-            raise ValueError(
-                f"{type(self.network).__name__} returned {got}: must be logits, a tensor [T*N, K]"
-            )
-        output = output.to(torch.promote_types(output.dtype, torch.float32)).unflatten(
-            0, (self.num_steps, -1)
-        )
-        return output if self.readout == "steps" else output.mean(0)
+        if not isinstance(output, Tensor):
+            kind = f"{type(self.network).__name__} returned {type(output).__name__}"
+            raise ValueError(f"{kind}: must be one tensor of logits, [T*N, K]; turn other outputs off")
+        steps = output.unflatten(0, (self.num_steps, -1)).to(torch.promote_types(output.dtype, torch.float32))
+        return steps if self.readout == "steps" else steps.mean(0)
 
     def extra_repr(self) -> str:
         return f"num_steps={self.num_steps}, expands_at={self.expands_at}, readout={self.readout}"
@@ -140,14 +137,15 @@ class SpikingNetwork(nn.Module):
 def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = None) -> SpikingNetwork:
     """Make a network spiking by putting a neuron in the place of every ReLU-like activation.
 
-    Replaced is every module whose class, or a class it derives from, is called (whatever its package, its case, its
-    underscores and a final `Me`, `Jit` or `Activation`) ReLU, ReLU6, LeakyReLU, PReLU, RReLU, ELU, CELU, SELU, GELU,
-    GELUTanh, QuickGELU, SiLU, Swish, Mish, Hardswish, HSwish, HardMish or Softplus: those of `torch.nn` and of timm,
-    in-place ones too, and those within a layer such as timm's `BatchNormAct2d`. One activation used in several places
-    becomes one neuron used there. All else stays: gates (Sigmoid, Hardsigmoid, Softmax), Tanh, Hardtanh, dropout.
+    Replaced is every module whose class, or a class it derives from, is called (whatever its package, its
+    case, its underscores and a final `Me`, `Jit` or `Activation`) ReLU, ReLU6, LeakyReLU, PReLU, RReLU, ELU,
+    CELU, SELU, GELU, GELUTanh, QuickGELU, SiLU, Swish, Mish, Hardswish, HSwish, HardMish or Softplus: those
+    of `torch.nn` and of timm, in-place ones too, and those within a layer such as timm's `BatchNormAct2d`.
+    One activation used in several places becomes one neuron used there. All else stays: gates (Sigmoid,
+    Hardsigmoid, Softmax), Tanh, Hardtanh, dropout.
 
-    The same functions called as functions (`F.relu`, `x.relu()`, ...) cannot be replaced. They are looked for in the
-    source of `forward` and of what it calls, and refused.
+    The same functions called as functions (`F.relu`, `x.relu()`, ...) cannot be replaced. They are looked for
+    in the source of `forward` and of what it calls, and refused.
 
     Args:
         ann: the network, `[N, C, H, W] -> [N, K]`. It is left as it is: the result is built on a deep copy.
@@ -167,6 +165,8 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
     device = next((p.device for p in network.parameters()), None)
     neurons: dict[nn.Module, nn.Module] = {}
     for parent in list(network.modules()):
+        if _is_gate(parent):
+            continue
         for name, child in list(parent._modules.items()):
             if child is not None and _is_activation(child):
                 if child not in neurons:
@@ -198,7 +198,7 @@ def make_neuron(neuron: NeuronFactory | None, num_steps: int) -> nn.Module:
 
 
 class _Tracer(fx.Tracer):
-    """Traces down to `torch.nn` modules and neurons, and leaves buffers (counters of batch norm) untouched."""
+    """Traces down to `torch.nn` modules and neurons, and changes no buffer, such as a norm's counter."""
 
     proxy_buffer_attributes = True
 
@@ -209,20 +209,19 @@ class _Tracer(fx.Tracer):
         return not holds_time and super().is_leaf_module(m, module_qualified_name)
 
 
-def _first_neurons(network: nn.Module) -> tuple[str, ...]:
+def _find_first_neurons(network: nn.Module) -> tuple[str, ...]:
     """Names of the neurons at which a static image can be expanded over time.
 
-    A value is static where it depends on the input but on no neuron. Every way from a static value to one that is not
-    must lead into a neuron, and no neuron may be called with both.
+    A value is static where it depends on the input but on no neuron. Every way from a static value to one
+    that is not must lead into a neuron, and no neuron may be called with both.
 
     Raises:
         ValueError: it cannot be expanded there, and why.
         Exception: whatever a symbolic trace of the network raises.
     """
+    # The copy shares the weights, and takes what forward assigns to attributes.
     weights = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    shell = copy.deepcopy(
-        network, weights
-    )  # shares the weights, and takes what forward assigns to attributes
+    shell = copy.deepcopy(network, weights)
     _, *others = inspect.signature(network.forward).parameters.values()
     defaults = {p.name: p.default for p in others if p.default is not p.empty}
     graph = _Tracer().trace(shell, defaults)
@@ -242,7 +241,7 @@ def _first_neurons(network: nn.Module) -> tuple[str, ...]:
         elif inputs & timed:
             if inputs & static:
                 raise ValueError(
-                    f"{node.name} joins a value from before the first neuron with one from after it"
+                    f"{node} joins a value from before the first neurons with one from after them"
                 )
             timed.add(node)
         elif inputs & static:
@@ -253,14 +252,14 @@ def _first_neurons(network: nn.Module) -> tuple[str, ...]:
 
 
 _ACTIVATIONS = frozenset(
-    "relu relu6 leakyrelu prelu rrelu elu celu selu gelu gelutanh quickgelu silu swish mish hardswish hswish hardmish "
-    "softplus".split()
+    """relu relu6 leakyrelu prelu rrelu elu celu selu gelu gelutanh quickgelu
+    silu swish mish hardswish hswish hardmish softplus""".split()  # noqa: SIM905
 )
 _GATES = frozenset({"sigmoid", "hardsigmoid", "hsigmoid"})  # often built on ReLU6, and not activations
 
 
 def _common_name(function: Any) -> str:
-    """The name of a class or function without the ways to write it: `"hardswish"` for `HardSwishMe`, `hard_swish_`."""
+    """The name of a class or function whatever its spelling: `HardSwishMe`, `hard_swish_` -> `hardswish`."""
     name = getattr(function, "__name__", "").replace("_", "").lower()
     for suffix in ("me", "jit", "activation"):
         name = name.removesuffix(suffix)
@@ -271,29 +270,30 @@ def _is_activation(module: nn.Module) -> bool:
     return any(_common_name(cls) in _ACTIVATIONS for cls in type(module).__mro__)
 
 
+def _is_gate(module: nn.Module) -> bool:
+    return _common_name(type(module)) in _GATES
+
+
 def _refuse_functional(network: nn.Module) -> None:
     """Raise ValueError where an activation is called as a function, naming every place in the source."""
     found: dict[str, list[str]] = {}
-    names: dict[nn.Module, str] = {}
     for name, module in network.named_modules():
-        names[module] = name
-        if not _is_activation(module) and _common_name(type(module)) not in _GATES:
+        if not _is_activation(module) and not _is_gate(module):
             for place in _functional_activations(module):
                 found.setdefault(place, []).append(f"{name or 'the network'} ({type(module).__name__})")
     if found:
-        places = [
-            f"  {users[0]}{f' and {len(users) - 1} more' * (len(users) > 1)}, {place}"
-            for place, users in found.items()
+        message = [
+            f"spikify() cannot replace the activations that {type(network).__name__} calls as functions:"
         ]
-        raise ValueError(
-            f"spikify() cannot replace activations called as functions; {type(network).__name__} has these:\n"
-            + "\n".join(places)
-            + "\nMake each a module in __init__, self.act = nn.ReLU(), and call that: x = self.act(x)"
-        )
+        for place, users in found.items():
+            others = f" and {len(users) - 1} more" if len(users) > 1 else ""
+            message.append(f"  {users[0]}{others}, {place}")
+        message.append("Make each a module in __init__, self.act = nn.ReLU(), and call that: x = self.act(x)")
+        raise ValueError("\n".join(message))
 
 
 def _functional_activations(module: nn.Module) -> list[str]:
-    """Where `forward` of `module`, or a function it mentions, uses a functional activation: `file:line: source`."""
+    """Where `forward`, or a function it mentions, uses a functional activation: `file:line: source`."""
     places: list[str] = []
     pending: list[Any] = [_attribute(module, "forward")]
     seen: set[tuple[int, types.FunctionType]] = set()
@@ -311,9 +311,8 @@ def _functional_activations(module: nn.Module) -> list[str]:
         for node in _expressions("".join(lines), function.__code__.co_firstlineno):
             target = _resolve(node, owner, function)
             if _is_functional(node, target):
-                places.append(
-                    f"{function.__code__.co_filename}:{node.lineno}: {lines[node.lineno - 1].strip()}"
-                )
+                source = lines[node.lineno - 1].strip()
+                places.append(f"{function.__code__.co_filename}:{node.lineno}: {source}")
             elif isinstance(target, types.MethodType) or _is_helper(target):
                 pending.append(target)
     return list(dict.fromkeys(places))
@@ -340,7 +339,7 @@ def _is_helper(target: Any) -> bool:
 
 
 def _resolve(node: ast.AST, owner: nn.Module | None, function: types.FunctionType) -> Any:
-    """What an expression stands for in a function, a method of `owner`; None where only running it would tell."""
+    """What an expression in a method of `owner` stands for; None where only running it would tell."""
     code = function.__code__
     closure = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
     match node:
@@ -360,7 +359,7 @@ def _resolve(node: ast.AST, owner: nn.Module | None, function: types.FunctionTyp
 
 
 def _attribute(base: Any, name: str) -> Any:
-    """`base.name` without running a property; a method comes bound, a function stored in an instance does not."""
+    """`base.name`, no property run; a method comes bound, a function stored in an instance does not."""
     if isinstance(base, types.ModuleType | type | super):
         return _unwrap(getattr(base, name, None))
     if not isinstance(base, nn.Module):

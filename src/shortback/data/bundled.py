@@ -11,8 +11,8 @@ from shortback.data import fashion_mnist
 from shortback.data.images import ImageData
 
 # Of the 6,000 training images; a test computes them again.
-MEAN = (0.28690,)
-STD = (0.35380,)
+MEAN = (0.2869,)
+STD = (0.3538,)
 
 
 def load_bundled() -> ImageData:

@@ -243,7 +243,7 @@ def _attempt_all(function: Callable[[str], _Result], paths: Sequence[str]) -> It
         try:
             return function(path)
         except Exception as error:  # decoders raise nearly anything on damaged bytes
-            return f"{type(error).__name__}: {error}".replace(f"{path!r}", "").strip()
+            return f"{type(error).__name__}: {error}".replace(f"{path!r}", "").strip(" :")
 
     def attempt_chunk(chunk: Sequence[str]) -> list[_Result | str]:
         return [attempt(path) for path in chunk]

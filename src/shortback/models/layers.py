@@ -1,8 +1,9 @@
-"""The layers that the networks share: one choice of neuron, number of steps, norm and width for the whole network."""
+"""What the networks share: layers by one choice of neuron, norm and width, and stages of blocks."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict, get_args
 
@@ -69,8 +70,29 @@ class Layers:
         return make_neuron(self.neuron, self.num_steps)
 
 
+class StagedNetwork(nn.Module):
+    """A network of stages `layer1`, `layer2`, ..., one a resolution, of blocks `0`, `1`, ...
+
+    Args:
+        num_blocks: number of blocks of each stage.
+    """
+
+    def __init__(self, num_blocks: Sequence[int]) -> None:
+        super().__init__()
+        self.num_blocks = tuple(num_blocks)
+
+    def stages(self) -> list[str]:
+        """Names of the stages, in order."""
+        return [f"layer{k}" for k in range(1, len(self.num_blocks) + 1)]
+
+    def blocks(self) -> list[str]:
+        """Names of the blocks, in order."""
+        numbered = zip(self.stages(), self.num_blocks, strict=True)
+        return [f"{stage}.{i}" for stage, number in numbered for i in range(number)]
+
+
 def initialize(network: nn.Module) -> None:
-    """He-normal convolutions by fan-out with biases of zero, as in torchvision; all else as PyTorch leaves it."""
+    """He-normal convolutions by fan-out, biases zero, as in torchvision; all else as PyTorch leaves it."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -21,16 +21,17 @@ _builders: dict[str, Callable[..., nn.Module]] = {}
 def register_model(builder: _Builder) -> _Builder:
     """Make a function's name one that `create_model` knows; a decorator.
 
-    The function takes the keywords of `ModelSettings` and settings of its own, all by keyword, and returns a module on
-    folded time, `[T*N, C, H, W] -> [T*N, K]`. For `attach` it has methods `blocks()` and `stages()`, names of its
-    submodules in order. Settings it takes as `**settings` are typed `Unpack[a TypedDict]`.
+    The function takes those of `ModelSettings` and settings of its own, all by keyword, and returns a module
+    on folded time, `[T*N, C, H, W] -> [T*N, K]`, with methods `blocks()` and `stages()` that name its
+    submodules in order.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is taken, or a `**settings` does not tell which settings there are.
     """
     name = builder.__name__
     if name in _builders:
         raise ValueError(f"a model {name!r} is registered already: give the function another name")
+    _own_settings(builder)
     _builders[name] = builder
     return builder
 
@@ -51,14 +52,15 @@ def create_model(
         num_classes: number of logits.
         num_steps: number of time steps `T`.
         in_channels: channels of the image.
-        neuron: called with `num_steps` for every neuron, e.g. `functools.partial(LIF, decay=0.5)`; `LIF` where None.
-        settings: the model's own: `width`, `norm`, `residual`, ...; see the class it makes.
+        neuron: called with `num_steps` for every neuron, e.g. `functools.partial(LIF, decay=0.5)`; `LIF`
+            where not given.
+        settings: the model's own, such as `width`, `norm`, `residual`: see the class of the network.
 
     Raises:
         ValueError: an unknown name or setting (the nearest are named), or a value outside its range.
     """
     if name not in _builders:
-        raise ValueError(f"model {name!r} is unknown{_instead(name, list_models())}")
+        raise ValueError(f"unknown model {name!r}{_instead(name, list_models())}")
     allowed = _own_settings(_builders[name])
     for setting in settings:
         if setting not in allowed:
@@ -86,15 +88,17 @@ def _own_settings(builder: Callable[..., nn.Module]) -> list[str]:
     names: set[str] = set()
     for parameter in inspect.signature(builder).parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
-            (typed,) = get_args(get_type_hints(builder)[parameter.name])
-            names |= set(get_type_hints(typed))
+            typed = get_args(get_type_hints(builder).get(parameter.name))
+            if not typed:
+                raise ValueError(f"{builder.__name__}: annotate **{parameter.name} as Unpack[a TypedDict]")
+            names |= set(get_type_hints(typed[0]))
         else:
             names.add(parameter.name)
     return sorted(names - set(get_type_hints(ModelSettings)))
 
 
 def _instead(wrong: str, allowed: Iterable[str]) -> str:
-    """The end of a message about a name: the nearest ones, and all."""
+    """The end of a message about a wrong name: the nearest names, and all."""
     near = difflib.get_close_matches(wrong, list(allowed), n=3)
-    guess = f"; did you mean {' or '.join(map(repr, near))}?" if near else ";"
-    return f"{guess} There are: {', '.join(allowed)}"
+    guess = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+    return f"{guess} Known are: {', '.join(allowed)}"

@@ -1,7 +1,7 @@
 r"""The residual blocks: where a spiking network adds its skip connection, before or after it fires.
 
-Each is two 3x3 convolutions on folded time, `[T*N, C, H, W]`. With $F$ a neuron, $B$ a convolution and its norm, and
-$P$ the shortcut (nothing, or a 1x1 convolution and its norm where the shape changes), a block computes:
+Each is two 3x3 convolutions on folded time, `[T*N, C, H, W]`. With $F$ a neuron, $B$ a convolution and its
+norm, and $P$ the shortcut, the identity or, where the shape changes, a 1x1 convolution and its norm:
 
 | kind       | output                                         | passes on    |
 |------------|------------------------------------------------|--------------|
@@ -13,7 +13,7 @@ $P$ the shortcut (nothing, or a 1x1 convolution and its norm where the shape cha
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -22,16 +22,19 @@ from shortback.models.layers import Layers
 Residual = Literal["spiking", "sew", "membrane", "plain"]
 
 
-class PlainBlock(nn.Module):
-    """Two convolutions without a skip.
+class ResidualBlock(nn.Module):
+    """Two convolutions with their norms and neurons, and a shortcut; the kinds differ in how they join them.
 
     Args:
         in_channels: channels of the input.
         channels: channels of the output.
         layers: makes the layers.
-        stride: of the first convolution.
-        average_downsample: whether a shortcut that halves the image averages 2x2 pixels, where it would skip them.
+        stride: stride of the first convolution.
+        average_downsample: whether a shortcut with a stride averages pixels, where it would skip some.
     """
+
+    has_shortcut: ClassVar[bool] = True
+    shortcut_fires: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -49,32 +52,32 @@ class PlainBlock(nn.Module):
         self.conv2 = layers.conv(channels, channels)
         self.norm2 = layers.normalize(channels)
         self.neuron2 = layers.fire()
+        if not self.has_shortcut:
+            return
+        self.shortcut = nn.Sequential()
+        if stride == 1 and in_channels == channels:
+            return
+        if stride != 1 and average_downsample:
+            self.shortcut.add_module("pool", nn.AvgPool2d(stride, ceil_mode=True))
+            stride = 1
+        self.shortcut.add_module("conv", layers.conv(in_channels, channels, kernel_size=1, stride=stride))
+        self.shortcut.add_module("norm", layers.normalize(channels))
+        if self.shortcut_fires:
+            self.shortcut.add_module("neuron", layers.fire())
+
+
+class PlainBlock(ResidualBlock):
+    """No skip: what vanishes or explodes in a deep network is seen best here."""
+
+    has_shortcut = False
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.neuron1(self.norm1(self.conv1(x)))
         return self.neuron2(self.norm2(self.conv2(x)))
 
 
-class SpikingBlock(PlainBlock):
-    """Fires after the addition, so spikes alone are passed on; the block of the paper."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        *,
-        channels: int,
-        layers: Layers,
-        stride: int = 1,
-        average_downsample: bool = False,
-    ) -> None:
-        super().__init__(in_channels, channels=channels, layers=layers, stride=stride)
-        self.shortcut = nn.Sequential()
-        if stride != 1 and average_downsample:
-            self.shortcut.add_module("pool", nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False))
-            stride = 1
-        if self.shortcut or stride != 1 or in_channels != channels:
-            self.shortcut.add_module("conv", layers.conv(in_channels, channels, kernel_size=1, stride=stride))
-            self.shortcut.add_module("norm", layers.normalize(channels))
+class SpikingBlock(ResidualBlock):
+    """Fires after the addition, so that spikes alone are passed on; the block of the paper."""
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.neuron1(self.norm1(self.conv1(x)))
@@ -82,27 +85,10 @@ class SpikingBlock(PlainBlock):
         return self.neuron2(out + self.shortcut(x))
 
 
-class SEWBlock(SpikingBlock):
-    """Adds spikes to spikes (SEW-ResNet with ADD, Fang et al., NeurIPS 2021); a shortcut of its own fires too."""
+class SEWBlock(ResidualBlock):
+    """Adds spikes to spikes (SEW-ResNet with ADD, Fang et al., NeurIPS 2021)."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        *,
-        channels: int,
-        layers: Layers,
-        stride: int = 1,
-        average_downsample: bool = False,
-    ) -> None:
-        super().__init__(
-            in_channels,
-            channels=channels,
-            layers=layers,
-            stride=stride,
-            average_downsample=average_downsample,
-        )
-        if self.shortcut:
-            self.shortcut.add_module("neuron", layers.fire())
+    shortcut_fires = True
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.neuron1(self.norm1(self.conv1(x)))
@@ -110,7 +96,7 @@ class SEWBlock(SpikingBlock):
         return out + self.shortcut(x)
 
 
-class MembraneBlock(SpikingBlock):
+class MembraneBlock(ResidualBlock):
     """Fires before each convolution and adds currents, which no neuron cuts (MS-ResNet, Hu et al. 2021)."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,7 +105,7 @@ class MembraneBlock(SpikingBlock):
         return out + self.shortcut(x)
 
 
-BLOCKS: dict[Residual, type[PlainBlock]] = {
+BLOCKS: dict[Residual, type[ResidualBlock]] = {
     "spiking": SpikingBlock,
     "sew": SEWBlock,
     "membrane": MembraneBlock,

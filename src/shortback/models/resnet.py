@@ -1,14 +1,22 @@
-"""Spiking ResNets on folded time (He et al., CVPR 2016), with skips of four kinds, see `shortback.models.residual`."""
+"""Spiking ResNets on folded time (He et al., CVPR 2016), with skips of the kinds in `residual.py`."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from shortback.models.layers import Layers, ModelSettings, Norm, check_choice, initialize
+from shortback.models.layers import (
+    Layers,
+    ModelSettings,
+    Norm,
+    StagedNetwork,
+    check_choice,
+    initialize,
+)
 from shortback.models.registry import register_model
 from shortback.models.residual import BLOCKS, Residual
 from shortback.neurons import Expand
@@ -25,8 +33,8 @@ class ResNetSettings(ModelSettings, total=False):
     norm: Norm
 
 
-class ResNet(nn.Module):
-    """A stem, stages `layer1`, `layer2`, ... of residual blocks, and one linear classifier `fc` on the pooled spikes.
+class ResNet(StagedNetwork):
+    """A stem, stages `layer1`, `layer2`, ... of residual blocks, and one linear classifier `fc`.
 
     Convolutions start He-normal by fan-out and norms at the identity, as in torchvision.
 
@@ -37,21 +45,22 @@ class ResNet(nn.Module):
         num_steps: number of time steps `T`.
         in_channels: channels of the image.
         neuron: makes the neurons, `LIF` where not given.
-        residual: kind of the blocks. A `"membrane"` network passes currents on and fires once more before the pooling.
-        stem: `"cifar"` is one 3x3 convolution, `"imagenet"` a 7x7 of stride 2 and a max pooling by 2, `"deep"` three
-            3x3 and an average pooling by 2.
+        residual: kind of the blocks. A `"membrane"` network passes currents on, from the stem to the last
+            block, and fires once more before the classifier.
+        stem: `"cifar"` is one 3x3 convolution, `"imagenet"` a 7x7 of stride 2 and a max pooling by 2,
+            `"deep"` three 3x3 and an average pooling by 2.
         width: factor on all channels.
         norm: `"batch"`, or `"none"` for convolutions with a bias and nothing after them.
         average_downsample: whether shortcuts average where they halve the image.
-        zero_init_residual: whether a block starts as its shortcut, the weight of its last norm being zero. Only where
-            the skip is added to a current: after a neuron, a current of zero is outside the window of the surrogate
-            and would never learn, and without a skip nothing would pass.
+        zero_init_residual: whether a block starts as its shortcut, the weight of its last norm being zero.
+            Only where the skip is added to a current: after a neuron, a current of zero is outside the window
+            of the surrogate and would never learn, and without a skip nothing would pass.
 
     Raises:
         ValueError: a value outside its range, naming it.
 
     Shape:
-        `[T*N, C, H, W] -> [T*N, K]`; made by `create_model`, which wraps it for `[N, C, H, W]` and `[T, N, C, H, W]`.
+        `[T*N, C, H, W] -> [T*N, K]`. `create_model` wraps it, for images `[N, C, H, W]` and `[T, N, C, H, W]`.
     """
 
     def __init__(
@@ -70,35 +79,23 @@ class ResNet(nn.Module):
         average_downsample: bool = False,
         zero_init_residual: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(num_blocks)
         check_choice("residual", residual, Residual)
         check_choice("stem", stem, Stem)
         layers = Layers(num_steps=num_steps, neuron=neuron, norm=norm, width=width)
-        block = BLOCKS[residual]
-        passes_currents = residual == "membrane"
+        block = functools.partial(BLOCKS[residual], layers=layers, average_downsample=average_downsample)
+        fires = residual != "membrane"
 
         last = layers.scale(channels[0])
-        self.stem = _make_stem(
-            stem, in_channels=in_channels, channels=last, layers=layers, fires=not passes_currents
-        )
-        self._num_blocks = tuple(num_blocks)
-        for name, number, unscaled in zip(self.stages(), num_blocks, channels, strict=True):
-            stage = nn.Sequential()
-            for i in range(number):
-                stride = 2 if i == 0 and name != "layer1" else 1
-                wide = layers.scale(unscaled)
-                stage.append(
-                    block(
-                        last,
-                        channels=wide,
-                        layers=layers,
-                        stride=stride,
-                        average_downsample=average_downsample,
-                    )
-                )
-                last = wide
-            self.add_module(name, stage)
-        self.neuron = layers.fire() if passes_currents else nn.Identity()
+        self.stem = _make_stem(stem, in_channels=in_channels, channels=last, layers=layers, fires=fires)
+        for stage, number, unscaled in zip(self.stages(), num_blocks, channels, strict=True):
+            wide = layers.scale(unscaled)
+            first = block(last, channels=wide, stride=1 if stage == "layer1" else 2)
+            self.add_module(
+                stage, nn.Sequential(first, *(block(wide, channels=wide) for _ in range(number - 1)))
+            )
+            last = wide
+        self.neuron = nn.Identity() if fires else layers.fire()
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(last, num_classes)
 
@@ -106,15 +103,6 @@ class ResNet(nn.Module):
         if zero_init_residual and norm == "batch" and residual in ("spiking", "membrane"):
             for name in self.blocks():
                 nn.init.zeros_(self.get_parameter(f"{name}.norm2.weight"))
-
-    def stages(self) -> list[str]:
-        """Names of the stages, one a resolution, in order."""
-        return [f"layer{k}" for k in range(1, len(self._num_blocks) + 1)]
-
-    def blocks(self) -> list[str]:
-        """Names of the residual blocks, in order."""
-        stages = zip(self.stages(), self._num_blocks, strict=True)
-        return [f"{stage}.{i}" for stage, number in stages for i in range(number)]
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
@@ -127,16 +115,15 @@ class ResNet(nn.Module):
 def _make_stem(kind: Stem, *, in_channels: int, channels: int, layers: Layers, fires: bool) -> nn.Sequential:
     """Convolution, norm and neuron, or three times these, and the pooling.
 
-    Where it does not fire, the last neuron is left out, and a static image, whose current is added further on to
-    currents that change from step to step, is expanded over time at the end.
+    Where it does not fire, the last neuron is left out, and a static image, whose current is added further on
+    to currents that change from step to step, is expanded over time at the end.
     """
     stem = nn.Sequential()
     num_convs = 3 if kind == "deep" else 1
     kernel_size, stride = (7, 2) if kind == "imagenet" else (3, 1)
     for i in range(1, num_convs + 1):
-        stem.add_module(
-            f"conv{i}", layers.conv(in_channels, channels, kernel_size=kernel_size, stride=stride)
-        )
+        conv = layers.conv(in_channels, channels, kernel_size=kernel_size, stride=stride)
+        stem.add_module(f"conv{i}", conv)
         stem.add_module(f"norm{i}", layers.normalize(channels))
         if fires or i < num_convs:
             stem.add_module(f"neuron{i}", layers.fire())
@@ -164,7 +151,7 @@ def resnet34(*, stem: Literal["cifar", "imagenet"] = "cifar", **settings: Unpack
 
 @register_model
 def resnet19(**settings: Unpack[ResNetSettings]) -> ResNet:
-    """ResNet-19 of spiking networks (Zheng et al., AAAI 2021): 128-256-512 channels, 3-3-2 blocks, one linear layer."""
+    """ResNet-19 of spiking networks (Zheng et al., AAAI 2021): 128-256-512 channels, 3-3-2 blocks."""
     return ResNet(num_blocks=(3, 3, 2), channels=(128, 256, 512), **settings)
 
 
@@ -172,8 +159,8 @@ def resnet19(**settings: Unpack[ResNetSettings]) -> ResNet:
 def resnet20_modified(**settings: Unpack[ResNetSettings]) -> ResNet:
     """The larger network that spiking papers call ResNet-20 too: 64-128-256-512 channels, 2-2-2-2 blocks.
 
-    Three convolutions and an average pooling in the stem, shortcuts that average, blocks that start as their shortcut
-    (as in the authors' code of MPBN, Guo et al., ICCV 2023).
+    Three convolutions and an average pooling in the stem, shortcuts that average, blocks that start as their
+    shortcut (as in the authors' code of MPBN, Guo et al., ICCV 2023).
     """
     return ResNet(
         num_blocks=(2, 2, 2, 2),

@@ -9,7 +9,14 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor, nn
 
-from shortback.models.layers import Layers, ModelSettings, Norm, check_choice, initialize
+from shortback.models.layers import (
+    Layers,
+    ModelSettings,
+    Norm,
+    StagedNetwork,
+    check_choice,
+    initialize,
+)
 from shortback.models.registry import register_model
 from shortback.spiking import NeuronFactory
 
@@ -24,12 +31,12 @@ class VGGSettings(ModelSettings, total=False):
     norm: Norm
 
 
-class VGG(nn.Module):
+class VGG(StagedNetwork):
     """Five stages `layer1` ... `layer5` of convolution-norm-neuron blocks, and one linear classifier `fc`.
 
-    A stage is a resolution: all but the first begin with a pooling by 2. A global average pooling stands where the
-    original has its fifth pooling, and `fc` where it has three linear layers, so images of any size from 16 pixels go.
-    Convolutions start He-normal by fan-out, as in torchvision.
+    A stage is a resolution: all but the first begin with a pooling by 2. A global average pooling stands
+    where the original has its fifth pooling, and `fc` where it has three linear layers, so images of any size
+    from 16 pixels go. Convolutions start He-normal by fan-out, as in torchvision.
 
     Args:
         num_blocks: number of blocks of each stage, of 64, 128, 256, 512 and 512 channels.
@@ -45,7 +52,7 @@ class VGG(nn.Module):
         ValueError: a value outside its range, naming it.
 
     Shape:
-        `[T*N, C, H, W] -> [T*N, K]`; made by `create_model`, which wraps it for `[N, C, H, W]` and `[T, N, C, H, W]`.
+        `[T*N, C, H, W] -> [T*N, K]`. `create_model` wraps it, for images `[N, C, H, W]` and `[T, N, C, H, W]`.
     """
 
     def __init__(
@@ -60,32 +67,22 @@ class VGG(nn.Module):
         width: float = 1.0,
         norm: Norm = "batch",
     ) -> None:
-        super().__init__()
+        super().__init__(num_blocks)
         check_choice("pool", pool, Pool)
         layers = Layers(num_steps=num_steps, neuron=neuron, norm=norm, width=width)
-        self._num_blocks = tuple(num_blocks)
         last = in_channels
-        for name, number, channels in zip(self.stages(), num_blocks, (64, 128, 256, 512, 512), strict=True):
+        for name, number, unscaled in zip(self.stages(), num_blocks, (64, 128, 256, 512, 512), strict=True):
+            wide = layers.scale(unscaled)
             stage = nn.Sequential()
             if name != "layer1":
                 stage.add_module("pool", nn.MaxPool2d(2) if pool == "max" else nn.AvgPool2d(2))
             for i in range(number):
-                wide = layers.scale(channels)
                 stage.add_module(str(i), _make_block(last, channels=wide, layers=layers))
                 last = wide
             self.add_module(name, stage)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(last, num_classes)
         initialize(self)
-
-    def stages(self) -> list[str]:
-        """Names of the stages, one a resolution, in order."""
-        return [f"layer{k}" for k in range(1, len(self._num_blocks) + 1)]
-
-    def blocks(self) -> list[str]:
-        """Names of the convolution-norm-neuron blocks, in order."""
-        stages = zip(self.stages(), self._num_blocks, strict=True)
-        return [f"{stage}.{i}" for stage, number in stages for i in range(number)]
 
     def forward(self, x: Tensor) -> Tensor:
         for stage in self.stages():
@@ -94,11 +91,8 @@ class VGG(nn.Module):
 
 
 def _make_block(in_channels: int, *, channels: int, layers: Layers) -> nn.Sequential:
-    return nn.Sequential(
-        OrderedDict(
-            conv=layers.conv(in_channels, channels), norm=layers.normalize(channels), neuron=layers.fire()
-        )
-    )
+    conv, norm, neuron = layers.conv(in_channels, channels), layers.normalize(channels), layers.fire()
+    return nn.Sequential(OrderedDict(conv=conv, norm=norm, neuron=neuron))
 
 
 @register_model

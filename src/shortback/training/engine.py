@@ -246,6 +246,7 @@ class Trainer:
             state.best_accuracy = max(result.accuracy, state.best_accuracy)
             scores = {"val_accuracy": result.accuracy, "val_loss": result.loss}
         if best and self.fabric.is_global_zero:
+            self.best_file.parent.mkdir(parents=True, exist_ok=True)
             weights = {name: value.contiguous() for name, value in evaluated.state_dict().items()}
             write_aside(self.best_file, lambda path: save_file(weights, path))
         state.seconds += self._lap()

@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+
+from shortback.data import load_data
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("cifar", "no data of kind 'cifar'; did you mean 'cifar10' or 'cifar100'"),
+        ("imagefolder", "did you mean 'image_folder'"),
+        ("svhn", "Known: bundled, fashion_mnist, cifar10, cifar100, image_folder"),
+    ],
+)
+def test_an_unknown_kind_is_an_error_with_the_nearest(kind: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_data(kind)
+
+
+def test_an_image_folder_needs_its_root() -> None:
+    with pytest.raises(ValueError, match="'image_folder' needs root"):
+        load_data("image_folder")
+
+
+def test_what_the_network_sees_can_be_chosen() -> None:
+    data = load_data("bundled", image_size=32, mean=[0.5], std=[0.25])
+    assert (data.image_size, data.mean, data.std) == (32, (0.5,), (0.25,))
+    assert data.train.image(0).shape == (1, 28, 28)
+
+
+def test_the_choice_is_checked() -> None:
+    with pytest.raises(ValueError, match="mean needs 1 numbers"):
+        load_data("bundled", mean=[0.5, 0.5, 0.5])
+    with pytest.raises(ValueError, match="image_size must be at least 1"):
+        load_data("bundled", image_size=0)
+
+
+def test_settings_reach_the_image_folder(image_root: Path, tmp_path: Path) -> None:
+    (image_root / "train" / "cat" / "000.png").write_bytes(b"")
+    data = load_data("image_folder", root=str(image_root), skip_bad=True, cache_dir=tmp_path / "cache")
+    assert (data.name, len(data.train)) == ("pets", 9)
+    assert len(list((tmp_path / "cache").glob("pets-*/*.raw"))) == 1
