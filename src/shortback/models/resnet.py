@@ -60,7 +60,7 @@ class ResNet(StagedNetwork):
         ValueError: a value outside its range, naming it.
 
     Shape:
-        `[T*N, C, H, W] -> [T*N, K]`. `create_model` wraps it, for images `[N, C, H, W]` and `[T, N, C, H, W]`.
+        `[T*N, C, H, W] -> [T*N, K]`; `create_model` wraps it for `[N, C, H, W]` and `[T, N, C, H, W]`.
     """
 
     def __init__(
@@ -91,9 +91,8 @@ class ResNet(StagedNetwork):
         for stage, number, unscaled in zip(self.stages(), num_blocks, channels, strict=True):
             wide = layers.scale(unscaled)
             first = block(last, channels=wide, stride=1 if stage == "layer1" else 2)
-            self.add_module(
-                stage, nn.Sequential(first, *(block(wide, channels=wide) for _ in range(number - 1)))
-            )
+            others = (block(wide, channels=wide) for _ in range(number - 1))
+            self.add_module(stage, nn.Sequential(first, *others))
             last = wide
         self.neuron = nn.Identity() if fires else layers.fire()
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -138,13 +137,13 @@ def _make_stem(kind: Stem, *, in_channels: int, channels: int, layers: Layers, f
 
 
 @register_model
-def resnet18(*, stem: Literal["cifar", "imagenet"] = "cifar", **settings: Unpack[ResNetSettings]) -> ResNet:
+def resnet18(*, stem: Stem = "cifar", **settings: Unpack[ResNetSettings]) -> ResNet:
     """ResNet-18: 64-128-256-512 channels, 2-2-2-2 blocks."""
     return ResNet(num_blocks=(2, 2, 2, 2), channels=(64, 128, 256, 512), stem=stem, **settings)
 
 
 @register_model
-def resnet34(*, stem: Literal["cifar", "imagenet"] = "cifar", **settings: Unpack[ResNetSettings]) -> ResNet:
+def resnet34(*, stem: Stem = "cifar", **settings: Unpack[ResNetSettings]) -> ResNet:
     """ResNet-34: 64-128-256-512 channels, 3-4-6-3 blocks."""
     return ResNet(num_blocks=(3, 4, 6, 3), channels=(64, 128, 256, 512), stem=stem, **settings)
 

@@ -52,7 +52,7 @@ class VGG(StagedNetwork):
         ValueError: a value outside its range, naming it.
 
     Shape:
-        `[T*N, C, H, W] -> [T*N, K]`. `create_model` wraps it, for images `[N, C, H, W]` and `[T, N, C, H, W]`.
+        `[T*N, C, H, W] -> [T*N, K]`; `create_model` wraps it for `[N, C, H, W]` and `[T, N, C, H, W]`.
     """
 
     def __init__(

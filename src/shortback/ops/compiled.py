@@ -84,7 +84,7 @@ class _MultiStep(torch.autograd.Function):
         ctx.save_for_backward(x, decay, initial)
         ctx.kind = kind
         ctx.set_materialize_grads(False)
-        return _kernel(_forward, kind, (return_state,))(x, decay, initial)
+        return _run(_forward, kind, (return_state,), x, decay, initial)
 
     @staticmethod
     @once_differentiable
@@ -95,8 +95,10 @@ class _MultiStep(torch.autograd.Function):
             grad_spikes = x.new_zeros(ctx.kind.num_steps, *x.shape[1:])
         elif not torch.compiler.is_compiling():
             grad_spikes = grad_spikes.contiguous()
-        backward = _kernel(_backward, ctx.kind, (need_decay, need_initial))
-        grad_x, grad_decay, grad_initial = backward(x, decay, initial, grad_spikes, grad_state)
+        flags = need_decay, need_initial
+        grad_x, grad_decay, grad_initial = _run(
+            _backward, ctx.kind, flags, x, decay, initial, grad_spikes, grad_state
+        )
         return grad_x, grad_decay, grad_initial, None, None
 
 
@@ -170,11 +172,12 @@ def _reset_derivative(dynamics: Dynamics, u: Tensor, fired: Tensor, surrogate: T
     return 1.0 if dynamics.detach_reset else 1 - dynamics.threshold * surrogate
 
 
-def _kernel(body: Callable, kind: _Kind, flags: tuple[bool, ...]) -> Callable:
-    """`body` for one kind of neuron: compiled, or as it stands where a surrounding graph is being compiled."""
+def _run(body: Callable, kind: _Kind, flags: tuple[bool, ...], *tensors: Tensor | None):
+    """Call `body` for one kind of neuron: compiled, or as it stands where a surrounding graph is being compiled."""
     if torch.compiler.is_compiling():
-        return functools.partial(body, kind, flags)
-    return _compile(body, kind, flags)
+        return body(kind, flags, *tensors)
+    # Detached, a tensor is no view of another one, whose shape the kernel would be specialised for.
+    return _compile(body, kind, flags)(*(None if t is None else t.detach() for t in tensors))
 
 
 @functools.cache

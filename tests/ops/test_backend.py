@@ -1,0 +1,39 @@
+import logging
+
+import pytest
+
+from shortback.ops import backend
+
+
+@pytest.fixture(autouse=True)
+def _forget():
+    backend.resolve.cache_clear()
+    yield
+    backend.resolve.cache_clear()
+
+
+def test_without_a_compiler_auto_says_so_once_and_compiled_raises(monkeypatch, caplog):
+    monkeypatch.setattr(backend, "_why_not_compiled", lambda device_type: "no C++ compiler")
+    with caplog.at_level(logging.INFO, logger="shortback"):
+        assert backend.resolve("auto", "cpu") == "reference"
+        assert backend.resolve("auto", "cpu") == "reference"
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "no C++ compiler" in caplog.text
+    with pytest.raises(RuntimeError, match="no C\\+\\+ compiler"):
+        backend.resolve("compiled", "cpu")
+
+
+def test_with_a_compiler_auto_compiles():
+    assert backend.resolve("auto", "cpu") == "compiled"
+    assert backend.resolve("reference", "cpu") == "reference"
+
+
+def test_a_device_without_kernels():
+    assert backend.resolve("auto", "mps") == "reference"
+    with pytest.raises(RuntimeError, match="cpu and cuda, not mps"):
+        backend.resolve("compiled", "mps")
+
+
+def test_an_unknown_name():
+    with pytest.raises(ValueError, match="must be one of auto, reference, compiled"):
+        backend.resolve("fast", "cpu")
