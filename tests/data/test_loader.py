@@ -1,5 +1,9 @@
+import multiprocessing
+import os
 import random
+import signal
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import pytest
@@ -213,6 +217,15 @@ def test_an_epoch_can_be_left_early() -> None:
     batches = plain().epoch(0)
     next(batches)
     batches.close()  # type: ignore[attr-defined]
+
+
+@worker_processes
+def test_workers_leave_interrupts_to_the_parent() -> None:
+    batches = plain(batch_size=1, num_workers=1).epoch(0)
+    next(batches)
+    for worker in multiprocessing.active_children():
+        os.kill(cast(int, worker.pid), signal.SIGINT)
+    assert len(list(batches)) == NUM - 1
 
 
 def test_pinned_memory_is_used_where_there_is_an_accelerator() -> None:

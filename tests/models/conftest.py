@@ -6,7 +6,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """These networks are so small that threads wait for each other: on a busy machine, a hundred times longer."""
+    """On a busy machine, threads that share so little work wait for each other a hundred times longer."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -43,6 +43,7 @@ class ShortcutNetwork(nn.Module):
         places: names of the tapped modules, in the order of the network.
         heads: the branches' heads, one for a place.
         branches_enabled: whether branches are computed in training; set False once the coefficient stays 0.
+        is_stripped: whether `strip` took the branches off.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class ShortcutNetwork(nn.Module):
         self.heads = nn.ModuleList(heads)
         self.places = tuple(places)
         self.branches_enabled = True
+        self.is_stripped = False
         self._taps = taps
         self._handles = handles
 
@@ -65,7 +67,7 @@ class ShortcutNetwork(nn.Module):
         Raises:
             RuntimeError: the branches were stripped.
         """
-        if not self._handles:
+        if self.is_stripped:
             raise RuntimeError("this network was stripped: call what strip() returned")
         if not (self.training and self.branches_enabled):
             return Outputs(self.model(x), {})
@@ -82,6 +84,12 @@ class ShortcutNetwork(nn.Module):
             for place, head, tap in zip(self.places, self.heads, self._taps, strict=True)
         }
         return Outputs(logits, branches)
+
+    def remove_taps(self) -> None:
+        """Take the hooks off the tapped modules, for good."""
+        for handle in self._handles:
+            handle.remove()
+        self.is_stripped = True
 
     def extra_repr(self) -> str:
         return f"places={list(self.places)}"

@@ -21,9 +21,7 @@ def strip(network: ShortcutNetwork) -> nn.Module:
             f"strip() takes what attach() returned, not {type(network).__name__}: unwrap it first "
             "(a compiled network has it as `_orig_mod`, one under DDP as `module`)"
         )
-    if not network._handles:
+    if network.is_stripped:
         raise ValueError("the network was stripped before")
-    for handle in network._handles:
-        handle.remove()
-    network._handles.clear()
+    network.remove_taps()
     return network.model

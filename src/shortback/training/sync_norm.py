@@ -6,9 +6,27 @@ differentiable all-reduce, so that a run on several processes has the statistics
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-import torch.distributed.nn.functional as dist
+import torch.distributed as dist
 from torch import Tensor, nn
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum of a tensor over all processes; what each one does with it contributes to the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        total = grad.contiguous().clone()
+        dist.all_reduce(total)
+        return total
 
 
 class SyncNorm2d(nn.BatchNorm2d):
@@ -20,7 +38,7 @@ class SyncNorm2d(nn.BatchNorm2d):
         x = input.float()
         axes = [0, 2, 3]
         count = x.new_full((1,), x.numel() / x.shape[1])
-        sums = dist.all_reduce(torch.cat([x.sum(axes), x.square().sum(axes), count]))
+        sums = _SumOverProcesses.apply(torch.cat([x.sum(axes), x.square().sum(axes), count]))
         total, squares, count = sums[: self.num_features], sums[self.num_features : -1], sums[-1]
         mean = total / count
         variance = (squares / count - mean.square()).clamp_min(0)

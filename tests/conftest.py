@@ -1,0 +1,31 @@
+import functools
+import os
+
+import pytest
+import torch
+
+from shortback.models import create_model
+from shortback.neurons import LIF
+
+torch.set_num_threads(max(1, min(2, os.cpu_count() or 1)))
+
+
+@pytest.fixture
+def make_network():
+    """Makes the smallest ResNet there is, the same weights each time, with neurons that need no compiler."""
+
+    def make(name="resnet20", *, num_steps=2, seed=0, backend="reference", **settings):
+        torch.manual_seed(seed)
+        neuron = functools.partial(LIF, decay=0.25, threshold=0.5, backend=backend)
+        return create_model(
+            name, num_classes=10, num_steps=num_steps, in_channels=1, neuron=neuron, **{"width": 0.25, **settings}
+        )
+
+    return make
+
+
+@pytest.fixture
+def batch():
+    """Eight grey images of 12 x 12 and their classes."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(8, 1, 12, 12, generator=generator), torch.randint(0, 10, (8,), generator=generator)

@@ -1,0 +1,183 @@
+"""Branches are there in training, and leave the network they are on alone."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import shortback as sb
+from shortback.losses import Outputs
+
+
+def test_outputs_in_training_and_evaluation(make_network, batch):
+    x, _ = batch
+    net = sb.attach(make_network(), at="blocks", sample=x)
+    out = net(x)
+    assert isinstance(out, Outputs)
+    assert out.logits.shape == (8, 10)
+    assert list(out.branches) == [f"layer{i}.{j}" for i in (1, 2, 3) for j in (0, 1, 2)][:-1]
+    assert all(logits.shape == (8, 10) for logits in out.branches.values())
+    assert net.eval()(x).branches == {}
+    assert list(sb.attach(make_network(), at="stages", sample=x)(x).branches) == ["layer1", "layer2"]
+
+
+def test_a_branch_is_what_the_formula_says(make_network, batch):
+    x, _ = batch
+    model = make_network(num_steps=3)
+    net = sb.attach(model, at=["layer2"], sample=x)
+    seen = []
+    model.network.layer2.register_forward_hook(lambda m, i, o: seen.append(o))
+    branch = net(x).branches["layer2"]
+    spikes = seen[0].unflatten(0, (3, 8))  # [T, N, C, H, W]
+    head = net.heads[0]
+    expected = spikes.mean(0).mean((-2, -1)) @ head.weight.T + head.bias
+    torch.testing.assert_close(branch, expected)
+
+
+def test_attaching_draws_no_random_numbers_and_changes_nothing(make_network, batch):
+    x, _ = batch
+    model = make_network()
+    before = copy.deepcopy(model.state_dict())
+    modes = [m.training for m in model.modules()]
+    random = torch.get_rng_state()
+    sb.attach(model, at="blocks", sample=x)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert modes == [m.training for m in model.modules()]
+    assert list(model.state_dict()) == list(before)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+def test_with_coefficient_zero_the_gradients_are_those_without_branches(make_network, batch):
+    x, y = batch
+    plain, model = make_network(), make_network()
+    net = sb.attach(model, at="blocks", sample=x)
+    nn.functional.cross_entropy(plain(x), y).backward()
+    sb.shortcut_loss(net(x), y, coefficient=0.0).total.backward()
+    for (name, a), b in zip(plain.named_parameters(), model.parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad), name
+
+
+def test_gradients_reach_the_first_layer_through_a_branch_alone(make_network, batch):
+    x, y = batch
+    net = sb.attach(make_network(), at=["layer1.0"], sample=x)
+    nn.functional.cross_entropy(net(x).branches["layer1.0"], y).backward()
+    first = next(net.model.parameters())
+    assert first.grad.abs().sum() > 0
+    assert net.model.network.layer3[0].conv1.weight.grad is None
+
+
+def test_disabled_branches_are_not_computed(make_network, batch):
+    net = sb.attach(make_network(), at="blocks", sample=batch[0])
+    net.branches_enabled = False
+    assert net.train()(batch[0]).branches == {}
+
+
+def test_a_sequence_and_a_static_image_agree(make_network, batch):
+    x, _ = batch
+    net = sb.attach(make_network(num_steps=2, norm="none"), at="stages", sample=x)
+    static, sequence = net(x), net(x.expand(2, *x.shape))
+    for name, logits in static.branches.items():
+        torch.testing.assert_close(logits, sequence.branches[name])
+
+
+def test_a_deep_copy_has_taps_of_its_own(make_network, batch):
+    x, _ = batch
+    net = sb.attach(make_network(), at="stages", sample=x)
+    clone = copy.deepcopy(net)
+    expected = net(x).branches
+    sb.strip(net)
+    for name, logits in clone(x).branches.items():
+        assert torch.equal(logits, expected[name])
+
+
+def test_a_spikified_network(batch):
+    ann = nn.Sequential(
+        nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU()),
+        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)),
+    )
+    net = sb.attach(sb.spikify(ann, num_steps=2), at="blocks", sample=batch[0])
+    assert list(net(batch[0]).branches) == ["0"]
+
+
+def test_a_network_without_time(batch):
+    ann = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    out = sb.attach(ann, at=["1"], sample=batch[0])(batch[0])
+    assert out.branches["1"].shape == (8, 10)
+
+
+def test_under_torch_compile(make_network, batch):
+    x, y = batch
+    torch._dynamo.reset()
+    eager = sb.attach(make_network(), at="stages", sample=x)
+    compiled = sb.attach(make_network(), at="stages", sample=x)
+    run = torch.compile(compiled, fullgraph=True, backend="aot_eager")
+    with torch.compiler.set_stance("default"):
+        run(x)
+    for net in (eager, compiled):
+        net.load_state_dict(sb.attach(make_network(), at="stages", sample=x).state_dict())
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for coefficient in (1.0, 0.5):
+            losses = [
+                sb.shortcut_loss(net(x), y, coefficient=coefficient).total for net in (eager, run)
+            ]
+            torch.testing.assert_close(losses[0], losses[1])
+            for loss in losses:
+                loss.backward()
+    for (name, a), b in zip(eager.named_parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, msg=lambda text, name=name: f"{name}: {text}")
+
+
+class Shared(nn.Module):
+    """A module called twice, one never called, and one that returns a tuple."""
+
+    def __init__(self):
+        super().__init__()
+        self.twice, self.never, self.fc = nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1), nn.Linear(1, 10)
+        self.pair = Pair()
+
+    def forward(self, x):
+        x = self.twice(self.twice(x))
+        return self.fc(self.pair(x)[0].mean((2, 3)))
+
+
+class Pair(nn.Module):
+    def forward(self, x):
+        return x, x
+
+
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [
+        (["twice"], "is called 2 times"),
+        (["never"], "is not called"),
+        (["pair"], "returns tuple; a branch needs a tensor"),
+        (["twyce"], "the nearest are twice"),
+        (["fc", "fc"], "named twice"),
+        ([], "name at least one"),
+        ("blocks", "has 0 blocks"),
+    ],
+)
+def test_unsuitable_places_are_refused(batch, at, message):
+    with pytest.raises(ValueError, match=message):
+        sb.attach(Shared(), at=at, sample=batch[0])
+
+
+def test_unsuitable_networks_are_refused(make_network, batch):
+    x, _ = batch
+    with pytest.raises(ValueError, match="attach first, then torch.compile"):
+        sb.attach(torch.compile(make_network()), at="blocks", sample=x)
+    compiled_in_place = make_network()
+    compiled_in_place.network.layer1.compile()
+    with pytest.raises(ValueError, match=r"its module 'network.layer1' is compiled"):
+        sb.attach(compiled_in_place, at="blocks", sample=x)
+    with pytest.raises(ValueError, match=r"strip\(\) it first"):
+        sb.attach(sb.attach(make_network(), at="blocks", sample=x), at="blocks", sample=x)
+
+
+def test_a_failed_attach_leaves_no_hook(make_network, batch):
+    model = Shared()
+    with pytest.raises(ValueError, match="called 2 times"):
+        sb.attach(model, at=["twice"], sample=batch[0])
+    assert not any(m._forward_hooks for m in model.modules())

@@ -1,0 +1,141 @@
+import os
+import signal
+
+import pytest
+import torch
+
+from shortback.neurons import LIF
+from shortback.schedules import Constant, Linear
+from shortback.training import Interrupted, NonFiniteError
+from shortback.training.checkpoint import read_checkpoint
+
+
+def weights(trainer):
+    return {name: value.clone() for name, value in trainer.net.state_dict().items()}
+
+
+def assert_equal(a, b):
+    assert list(a) == list(b)
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def test_it_learns_and_logs(make_trainer, rows):
+    log = rows()
+    result = make_trainer(loggers=[log], epochs=12, lr=0.1).fit()
+    assert result.best_val_accuracy > 0.7  # of four classes
+    assert (result.epochs, result.steps) == (12, 48)
+    assert log.started == (0, 48)
+    assert log.closed
+    steps = [row for row in log.rows if row["kind"] == "step"]
+    assert [row["step"] for row in steps] == list(range(2, 49, 2))
+    # The coefficient of a row is the one its last step was taken with: step i of n starts at progress (i - 1) / n.
+    assert [row["coefficient"] for row in steps] == pytest.approx([1 - (i - 1) / 48 for i in range(2, 49, 2)])
+    epochs = [row for row in log.rows if row["kind"] == "epoch"]
+    assert [row["epoch"] for row in epochs] == list(range(1, 13))
+    assert all(0 <= row["branch_share"] <= 1 for row in epochs)
+    assert epochs[0]["branch_share"] > epochs[-1]["branch_share"]
+
+
+def test_the_best_weights_are_kept_and_the_last_ones_too(make_trainer, tmp_path):
+    trainer = make_trainer()
+    trainer.fit()
+    last = read_checkpoint(tmp_path / "run" / "last.pt")
+    assert last["state"]["step"] == 12
+    assert last["state"]["best_accuracy"] >= 0
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 4, 5, 11])
+@pytest.mark.parametrize("settings", [{}, {"ema": 0.9, "clip_norm": 0.5}], ids=["plain", "ema-clip"])
+def test_stopped_by_a_signal_and_resumed_it_ends_the_same(make_trainer, rows, tmp_path, stop_at, settings):
+    whole_log, log = rows(), rows(lambda step: step == stop_at and os.kill(os.getpid(), signal.SIGTERM))
+    whole = make_trainer(folder=tmp_path / "whole", loggers=[whole_log], **settings)
+    whole.fit()
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        make_trainer(folder=tmp_path / "cut", loggers=[log], **settings).fit()
+    rest = rows()
+    resumed = make_trainer(folder=tmp_path / "cut", loggers=[rest], **settings)
+    resumed.fit(resume=True)
+    assert rest.started == (stop_at, 12)
+    assert_equal(weights(whole), weights(resumed))
+    ends = [read_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "cut")]
+    assert_equal(ends[0]["net"], ends[1]["net"])
+    same = [
+        [{k: v for k, v in row.items() if k != "images_per_second"} for row in part]
+        for part in (whole_log.rows, log.rows + rest.rows)
+    ]
+    assert same[0] == same[1]
+
+
+def test_resuming_without_a_checkpoint_starts(make_trainer):
+    assert make_trainer(epochs=1).fit(resume=True).steps == 4
+
+
+def test_branches_are_dropped_once_their_coefficient_stays_zero(make_trainer, rows):
+    calls = []
+    trainer = make_trainer(schedule=Linear(over=0.5), loggers=[rows(lambda step: calls.append(trainer.net.branches_enabled))])
+    trainer.fit()
+    assert calls == [True] * 6 + [False] * 6
+    assert all(not p.requires_grad for p in trainer.net.heads.parameters())
+
+
+def test_vanilla_is_the_same_with_and_without_idle_branches(make_trainer, tmp_path):
+    vanilla = make_trainer(folder=tmp_path / "a", branches=False)
+    vanilla.fit()
+    idle = make_trainer(folder=tmp_path / "b", schedule=Constant(value=0.0))
+    idle.fit()
+    assert_equal(vanilla.net.state_dict(), idle.net.model.state_dict())
+
+
+def test_accumulation_has_the_gradient_of_the_batch(make_trainer, make_network, tmp_path):
+    # Without batch norm, whose statistics are those of a part, the parts add up to the whole.
+    steps = []
+    for accumulate in (1, 2):
+        trainer = make_trainer(
+            folder=tmp_path / str(accumulate),
+            network=make_network(norm="none"),
+            epochs=1,
+            accumulate=accumulate,
+            log_every=1,
+        )
+        trainer._step(*next(iter(trainer.train.epoch(0))))
+        steps.append(weights(trainer))
+    for name, value in steps[0].items():
+        torch.testing.assert_close(value, steps[1][name], msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("broken", ["weight", "neuron"])
+def test_numbers_that_are_none_stop_it_and_name_the_layer(make_trainer, make_network, broken):
+    network = make_network()
+    if broken == "weight":
+        with torch.no_grad():
+            network.network.layer2[1].conv1.weight[0] = float("nan")
+        message = r"the weight .*layer2\.1\.conv1\.weight"
+    else:
+        network.network.layer2[1].neuron1 = Exploding(2)
+        message = r"the output of .*layer2\.1\.neuron1 \(Exploding\)"
+    trainer = make_trainer(network=network)
+    with pytest.raises(NonFiniteError, match=message):
+        trainer.fit()
+
+
+class Exploding(LIF):
+    def forward(self, x):
+        return x / 0
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(make_trainer, monkeypatch, tmp_path):
+    from shortback.training import CheckpointError
+
+    make_trainer(epochs=2).fit()
+    before = (tmp_path / "run" / "last.pt").read_bytes()
+
+    def full(content, path):
+        path.write_bytes(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file: no space")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(CheckpointError, match="What was saved before is untouched"):
+        make_trainer(epochs=2).fit()
+    assert (tmp_path / "run" / "last.pt").read_bytes() == before
+    assert not list((tmp_path / "run").glob(".*tmp"))

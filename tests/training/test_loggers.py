@@ -1,0 +1,72 @@
+import io
+import json
+
+from rich.console import Console
+
+from shortback.training import JsonLines, TensorBoard, Terminal
+
+STEP = {
+    "kind": "step",
+    "step": 2,
+    "epoch": 1,
+    "loss": 1.25,
+    "accuracy": 0.5,
+    "coefficient": 0.75,
+    "images_per_second": 100.0,
+}
+EPOCH = {**STEP, "kind": "epoch", "step": 4, "val_accuracy": 0.625, "branch_share": 0.3}
+
+
+def test_json_lines_forget_what_came_after_the_checkpoint(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log = JsonLines(path)
+    log.start(step=0, total_steps=8)
+    for step in (2, 4, 6):
+        log.log({**STEP, "step": step})
+    with path.open("a") as file:
+        file.write('{"kind": "st')  # killed in mid-line
+    log.start(step=4, total_steps=8)
+    log.log({**STEP, "step": 6})
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [2, 4, 6]
+    log.start(step=0, total_steps=8)
+    assert path.read_text() == ""
+
+
+def test_plain_lines_where_there_is_no_terminal():
+    out = io.StringIO()
+    terminal = Terminal("evolutionary", console=Console(file=out, force_terminal=False, soft_wrap=True))
+    terminal.start(step=0, total_steps=8)
+    terminal.log(STEP)
+    terminal.advance(2)
+    terminal.log(EPOCH)
+    terminal.close()
+    first, second = out.getvalue().splitlines()
+    assert first.split() == "evolutionary step 2 loss 1.250 accuracy 50.0% coefficient 0.75 100 images/s".split()
+    assert "validation 62.5%" in second
+    assert "gradient 0.30" in second
+
+
+def test_a_progress_bar_on_a_terminal():
+    out = io.StringIO()
+    terminal = Terminal("vanilla", console=Console(file=out, force_terminal=True, width=160))
+    terminal.start(step=0, total_steps=8)
+    terminal.log(STEP)
+    terminal.advance(2)
+    terminal.log({**EPOCH, "val_accuracy": None, "branch_share": None})
+    terminal.close()
+    assert "2/8" in out.getvalue()
+    assert "coefficient 0.75" in out.getvalue()
+
+
+def test_tensorboard_files(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = TensorBoard(tmp_path)
+    log.start(step=0, total_steps=8)
+    log.log(STEP)
+    log.log(EPOCH)
+    log.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert {"step/loss", "epoch/val_accuracy", "epoch/branch_share"} <= set(events.Tags()["scalars"])
+    (loss,) = events.Scalars("step/loss")
+    assert (loss.step, loss.value) == (2, 1.25)
