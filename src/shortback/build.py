@@ -115,12 +115,18 @@ def build_loader(
         seed=recipe.seed,
         shuffle=training,
         drop_last=training,
-        num_workers=choose_num_workers() if data.num_workers == "auto" else data.num_workers,
+        num_workers=_num_workers(data, fabric),
         rank=fabric.global_rank,
         world_size=fabric.world_size,
         mixing=batch_mixing(augmentation, num_classes=len(source.classes)) if training else None,
         pin_memory=fabric.device.type == "cuda",
     )
+
+
+def _num_workers(data: DataConfig, fabric: Fabric) -> int:
+    if data.num_workers != "auto":
+        return data.num_workers
+    return choose_num_workers("cuda" if fabric.device.type == "cuda" else "cpu")
 
 
 def build_schedule(method: Method, branches: BranchesConfig) -> schedules.Schedule:

@@ -139,7 +139,9 @@ def _configure(
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    """Print a line, from the first of several processes alone."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, flush=True)
 
 
 def _closing_line(summary: dict, folder: Path) -> str:

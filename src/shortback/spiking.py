@@ -145,7 +145,8 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
     Hardsigmoid, Softmax), Tanh, Hardtanh, dropout.
 
     The same functions called as functions (`F.relu`, `x.relu()`, ...) cannot be replaced. They are looked for
-    in the source of `forward` and of what it calls, and refused.
+    in the source of `forward` and of what it calls, and refused; a name imported within a function is not
+    followed.
 
     Args:
         ann: the network, `[N, C, H, W] -> [N, K]`. It is left as it is: the result is built on a deep copy.
@@ -299,7 +300,7 @@ def _functional_activations(module: nn.Module) -> list[str]:
     seen: set[tuple[int, types.FunctionType]] = set()
     while pending:
         target = pending.pop()
-        owner, function = getattr(target, "__self__", None), getattr(target, "__func__", target)
+        owner, function = getattr(target, "__self__", None), _unwrap(getattr(target, "__func__", target))
         if not isinstance(function, types.FunctionType) or (id(owner), function) in seen:
             continue
         seen.add((id(owner), function))
@@ -364,10 +365,11 @@ def _attribute(base: Any, name: str) -> Any:
         return _unwrap(getattr(base, name, None))
     if not isinstance(base, nn.Module):
         return None
-    value = base._modules.get(name) or inspect.getattr_static(base, name, None)
-    unwrapped = _unwrap(value)
+    if name in base._modules:
+        return base._modules[name]
+    value = inspect.getattr_static(base, name, None)
     is_method = isinstance(value, types.FunctionType) and name not in vars(base)
-    return types.MethodType(unwrapped, base) if is_method else unwrapped
+    return types.MethodType(value, base) if is_method else _unwrap(value)
 
 
 def _unwrap(value: Any) -> Any:

@@ -21,32 +21,42 @@ def _images(count, *, seed):
     return ArrayImages(images, labels)
 
 
+def build_trainer(model, folder, *, branches=True, schedule=None, loggers=(), lr=0.05, fabric=None, **plan):
+    """A trainer of a small network with branches, everything seeded."""
+    fabric = fabric or Fabric(accelerator="cpu", devices=1)
+    net = sb.attach(model, at="stages", sample=torch.zeros(2, 1, 12, 12)) if branches else model
+    loader = functools.partial(
+        BatchLoader,
+        transform=None,
+        batch_size=16,
+        mean=[0.3],
+        std=[0.3],
+        seed=3,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+    )
+    train = loader(_images(64, seed=0), shuffle=True, drop_last=True)
+    plan = Plan(**{"epochs": 3, "log_every": 2, **plan})
+    return Trainer(
+        net,
+        train=train,
+        validation=loader(_images(40, seed=1), shuffle=False, drop_last=False),
+        loss=ShortcutLoss(),
+        schedule=schedule or Linear(),
+        optimizer=build_optimizer(net, lr=lr),
+        learning_rate=WarmupCosine(peak=lr, total_steps=plan.epochs * len(train), warmup_steps=2),
+        plan=plan,
+        execution=choose_execution(device="cpu", precision="fp32", compile="off"),
+        fabric=fabric,
+        folder=folder,
+        loggers=loggers,
+    )
+
+
 @pytest.fixture
 def make_trainer(make_network, tmp_path):
-    """Makes a trainer of a small network with branches, everything seeded."""
-
-    def make(*, folder=tmp_path / "run", branches=True, schedule=None, network=None, loggers=(), lr=0.05, **plan):
-        model = network or make_network()
-        net = sb.attach(model, at="stages", sample=torch.zeros(2, 1, 12, 12)) if branches else model
-        loader = functools.partial(
-            BatchLoader, transform=None, batch_size=16, mean=[0.3], std=[0.3], seed=3
-        )
-        train = loader(_images(64, seed=0), shuffle=True, drop_last=True)
-        plan = Plan(**{"epochs": 3, "log_every": 2, **plan})
-        return Trainer(
-            net,
-            train=train,
-            validation=loader(_images(40, seed=1), shuffle=False, drop_last=False),
-            loss=ShortcutLoss(),
-            schedule=schedule or Linear(),
-            optimizer=build_optimizer(net, lr=lr),
-            learning_rate=WarmupCosine(peak=lr, total_steps=plan.epochs * len(train), warmup_steps=2),
-            plan=plan,
-            execution=choose_execution(device="cpu", precision="fp32", compile="off"),
-            fabric=Fabric(accelerator="cpu", devices=1),
-            folder=folder,
-            loggers=loggers,
-        )
+    def make(*, folder=tmp_path / "run", network=None, **settings):
+        return build_trainer(network or make_network(), folder, **settings)
 
     return make
 

@@ -73,8 +73,14 @@ def _multiplies_in_bf16(device: str) -> bool:
     return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
 
 
-def choose_num_workers() -> int:
-    """Loader processes for this process: one where there are cores to spare, more on large machines."""
+def choose_num_workers(device: Literal["cpu", "cuda"]) -> int:
+    """Loader processes for one training process.
+
+    None where the network runs on the CPU: loading takes a few percent of the time there, and a process of its own would
+    compete with the network's threads for their cores.
+    """
+    if device == "cpu":
+        return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return min(8, max(0, cores // processes - 1))
+    return min(8, max(1, cores // processes - 1))

@@ -35,7 +35,7 @@ class SyncNorm2d(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (the name in the base class)
         if not self.training:
             return super().forward(input)
-        x = input.float()
+        x = input.to(torch.promote_types(input.dtype, torch.float32))
         axes = [0, 2, 3]
         count = x.new_full((1,), x.numel() / x.shape[1])
         sums = _SumOverProcesses.apply(torch.cat([x.sum(axes), x.square().sum(axes), count]))

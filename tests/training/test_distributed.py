@@ -1,0 +1,57 @@
+"""Two processes on one machine have the loss curve of one with the same global batch."""
+
+import multiprocessing
+import os
+
+import torch
+from lightning_fabric import Fabric
+
+import shortback as sb
+from shortback.schedules import Linear
+from tests.training.conftest import Rows, build_trainer
+
+
+def _train(folder, rank, world_size):
+    """Train in float64, where no sum in another order flips a spike, and drop the branches halfway."""
+    torch.set_num_threads(1)
+    if world_size > 1:
+        os.environ |= {
+            "TORCHELASTIC_RUN_ID": "test",
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(world_size),
+            "LOCAL_WORLD_SIZE": str(world_size),
+            "GROUP_RANK": "0",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": "29871",
+        }
+    strategy = "ddp" if world_size > 1 else "auto"
+    fabric = Fabric(accelerator="cpu", devices=world_size, strategy=strategy, precision="64-true")
+    fabric.launch()
+    torch.manual_seed(0)
+    model = sb.create_model("resnet20", num_steps=2, in_channels=1, width=0.25)
+    log = Rows()
+    trainer = build_trainer(
+        model, folder, fabric=fabric, loggers=[log], log_every=1, schedule=Linear(over=0.5)
+    )
+    trainer.fit()
+    if rank == 0:
+        torch.save([[row["loss"], row["accuracy"]] for row in log.rows], folder / "curve.pt")
+
+
+def test_two_processes_and_one(tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["shortback.experiment", "torch._dynamo"])
+    curves = []
+    for world_size in (1, 2):
+        folder = tmp_path / str(world_size)
+        folder.mkdir()
+        processes = [context.Process(target=_train, args=(folder, rank, world_size)) for rank in range(world_size)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(timeout=120)
+        assert [process.exitcode for process in processes] == [0] * world_size
+        curves.append(torch.tensor(torch.load(folder / "curve.pt")))
+    assert curves[0].shape == (15, 2)  # 12 steps and 3 epochs
+    torch.testing.assert_close(curves[1], curves[0], rtol=1e-9, atol=1e-9)
