@@ -24,7 +24,7 @@ TINY = [
     "compare=",
     "model={name: resnet20, width: 0.25, num_steps: 2}",
     "data.train_images=200",
-    "train={epochs: 2, batch_size: 20, log_every: 3, precision: fp32, compile: 'off'}",
+    "train={epochs: 2, batch_size: 20, log_every: 3, precision: fp32, compile: off}",
     "optimizer.lr=0.05",
 ]
 
@@ -175,5 +175,5 @@ def test_torchrun(tmp_path):
         rows = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
         curves.append([[r["loss"], r["gradient_norm"]] for r in rows if r["kind"] == "step"])
     assert len(curves[0]) == 4
-    # Sums in another order flip a spike sooner or later; test_distributed compares a whole run in float64.
-    torch.testing.assert_close(torch.tensor(curves[1][0]), torch.tensor(curves[0][0]), rtol=1e-4, atol=0)
+    # In float32 a sum in another order flips a spike here and there; test_distributed compares a run in float64.
+    assert [loss for loss, _ in curves[1]] == pytest.approx([loss for loss, _ in curves[0]], rel=0.02)

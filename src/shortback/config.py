@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -124,7 +124,8 @@ class TrainConfig(_Section):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True
-    compile: Literal["neuron", "model", "off"] = "neuron"
+    # YAML reads a bare off as false.
+    compile: Annotated[Literal["neuron", "model", "off"], BeforeValidator(lambda v: "off" if v is False else v)] = "neuron"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     log_every: Count = 10
     checkpoint_every: Count | None = None

@@ -1,7 +1,7 @@
 r"""Batch norm over the whole global batch, for processes on CPUs too.
 
-PyTorch's SyncBatchNorm is for GPUs only. This one sums $\sum x$, $\sum x^2$ and the count over the processes with a
-differentiable all-reduce, so that a run on several processes has the statistics, and the gradients, of one.
+PyTorch's SyncBatchNorm is for GPUs only. This one sums $x$, and then $(x - \mu)^2$, over the processes with a differentiable
+all-reduce, so that a run on several processes has the statistics, and the gradients, of one.
 """
 
 from __future__ import annotations
@@ -38,17 +38,15 @@ class SyncNorm2d(nn.BatchNorm2d):
         x = input.to(torch.promote_types(input.dtype, torch.float32))
         axes = [0, 2, 3]
         count = x.new_full((1,), x.numel() / x.shape[1])
-        sums = _SumOverProcesses.apply(torch.cat([x.sum(axes), x.square().sum(axes), count]))
-        total, squares, count = sums[: self.num_features], sums[self.num_features : -1], sums[-1]
-        mean = total / count
-        variance = (squares / count - mean.square()).clamp_min(0)
+        sums = _SumOverProcesses.apply(torch.cat([x.sum(axes), count]))
+        mean, count = sums[:-1] / sums[-1], sums[-1]
+        centred = x - mean[:, None, None]
+        variance = _SumOverProcesses.apply(centred.square().sum(axes)) / count
         if self.track_running_stats:
             self._update(mean.detach(), variance.detach(), count.detach())
         scale = torch.rsqrt(variance + self.eps)
-        scale = scale if self.weight is None else scale * self.weight
-        shift = -mean * scale
-        shift = shift if self.bias is None else shift + self.bias
-        return torch.addcmul(shift[:, None, None], x, scale[:, None, None]).to(input.dtype)
+        y = centred * (scale if self.weight is None else scale * self.weight)[:, None, None]
+        return (y if self.bias is None else y + self.bias[:, None, None]).to(input.dtype)
 
     def _update(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
         assert self.running_mean is not None
