@@ -126,7 +126,8 @@ def _membranes(
 def _forward(kind: _Kind, flags: tuple[bool], x: Tensor, decay: Tensor | None, initial: Tensor | None):
     (return_state,) = flags
     _, fired, vs = _membranes(kind, x, decay, initial)
-    return torch.stack(fired).to(x.dtype), vs[-1] if return_state else None
+    # Converted before they are stacked, the spikes are written once.
+    return torch.stack([s.to(x.dtype) for s in fired]), vs[-1] if return_state else None
 
 
 def _backward(
@@ -151,7 +152,10 @@ def _backward(
         grad_us.insert(0, grad_u)
         grad_v = leak * grad_u
     constant_input = x.shape[0] != kind.num_steps
-    grad_x = sum(grad_us[1:], grad_us[0])[None] if constant_input else torch.stack(grad_us)
+    if constant_input:
+        grad_x = sum(grad_us[1:], grad_us[0])[None].to(x.dtype)
+    else:
+        grad_x = torch.stack([grad_u.to(x.dtype) for grad_u in grad_us])
     grad_decay = None
     if need_decay:
         assert decay is not None
@@ -161,7 +165,7 @@ def _backward(
     if need_initial:
         assert initial is not None
         grad_initial = grad_v.to(initial.dtype)
-    return grad_x.to(x.dtype), grad_decay, grad_initial
+    return grad_x, grad_decay, grad_initial
 
 
 def _reset_derivative(dynamics: Dynamics, u: Tensor, fired: Tensor, surrogate: Tensor) -> Tensor | float:
@@ -176,8 +180,15 @@ def _run(body: Callable, kind: _Kind, flags: tuple[bool, ...], *tensors: Tensor 
     """Call `body` for one kind of neuron: compiled, or as it stands where a surrounding graph is being compiled."""
     if torch.compiler.is_compiling():
         return body(kind, flags, *tensors)
-    # Detached, a tensor is no view of another one, whose shape the kernel would be specialised for.
-    return _compile(body, kind, flags)(*(None if t is None else t.detach() for t in tensors))
+    return _compile(body, kind, flags)(*(None if t is None else _any_size(t) for t in tensors))
+
+
+def _any_size(tensor: Tensor) -> Tensor:
+    """The tensor as something a kernel is not specialised for: no view of another one, its last axis of any size."""
+    tensor = tensor.detach()
+    if tensor.ndim:
+        torch._dynamo.maybe_mark_dynamic(tensor, tensor.ndim - 1)
+    return tensor
 
 
 @functools.cache
@@ -187,4 +198,5 @@ def _compile(body: Callable, kind: _Kind, flags: tuple[bool, ...]) -> Callable:
 
     # Dynamo counts recompilations by code object: with one of its own, a kind of neuron is not charged for the others.
     own = types.FunctionType(kernel.__code__.replace(), kernel.__globals__, body.__name__, None, kernel.__closure__)
-    return torch.compile(own, dynamic=True, fullgraph=True)
+    # Not dynamic=True, which would make the numbers of the kind variables of the kernel too.
+    return torch.compile(own, fullgraph=True)
