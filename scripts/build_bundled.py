@@ -36,9 +36,7 @@ def build(source: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for split, count in NUM_PER_CLASS.items():
         images = fashion_mnist.read_split(source, split)
-        members = [
-            (images.labels == label).nonzero()[:count, 0] for label in range(len(fashion_mnist.CLASSES))
-        ]
+        members = [(images.labels == label).nonzero()[:count, 0] for label in range(len(fashion_mnist.CLASSES))]
         chosen = torch.cat(members).sort().values
         arrays = (images.images[chosen, 0], images.labels[chosen].to(torch.uint8))
         for name, array in zip(fashion_mnist.file_names(split), arrays, strict=True):
@@ -47,9 +45,7 @@ def build(source: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, metavar="FOLDER", help="where the original files are")
     parser.add_argument("--out", type=Path, default=BUNDLED, help="where to write (default: the package)")
     arguments = parser.parse_args()

@@ -76,7 +76,9 @@ def test_what_does_not_fit_together_is_refused(settings, message):
 
 
 def test_losses():
-    loss = build.build_loss(*(getattr(recipe("loss.kind=tet", "loss.label_smoothing=0.1"), k) for k in ("loss", "branches")))
+    loss = build.build_loss(
+        *(getattr(recipe("loss.kind=tet", "loss.label_smoothing=0.1"), k) for k in ("loss", "branches"))
+    )
     assert loss.main == TET(label_smoothing=0.1, weight=0.05)
     assert loss.branch.label_smoothing == 0.1
 

@@ -14,7 +14,9 @@ from shortback.config import (
 
 
 def test_the_recipes_that_are_promised_are_there():
-    expected = {f"{data}-{model}" for data in ("cifar10", "cifar100") for model in ("resnet18", "resnet19", "resnet20", "vgg16")}
+    expected = {
+        f"{data}-{model}" for data in ("cifar10", "cifar100") for model in ("resnet18", "resnet19", "resnet20", "vgg16")
+    }
     expected |= {"quickstart", "cifar100-resnet34", "imagenet-resnet18", "imagenet-resnet34"}
     assert expected <= set(recipe_names())
 
@@ -32,7 +34,13 @@ def test_every_recipe_is_valid_by_every_method(name, method):
 def test_settings_are_dotted_and_yaml():
     recipe = load_recipe(
         "quickstart",
-        settings=["train.epochs=7", "branches.at=[layer1, layer2.0]", "optimizer.weight_decay=1e-3", "data.root=~/x", "compare="],
+        settings=[
+            "train.epochs=7",
+            "branches.at=[layer1, layer2.0]",
+            "optimizer.weight_decay=1e-3",
+            "data.root=~/x",
+            "compare=",
+        ],
     )
     assert recipe.train.epochs == 7
     assert recipe.branches.at == ["layer1", "layer2.0"]

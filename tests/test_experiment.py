@@ -77,7 +77,7 @@ def test_metrics_have_a_row_a_logging_step_and_a_row_an_epoch(run):
 
 def test_what_is_saved_is_a_plain_network(run):
     out, summary, _ = run
-    recipe, model, splits = load_run(out)
+    recipe, _model, splits = load_run(out)
     plain = sb.create_model("resnet20", width=0.25, num_steps=2, in_channels=1)
     assert set(load_file(out / "model.safetensors")) == set(plain.state_dict())
     plain.load_state_dict(load_file(out / "model.safetensors"))

@@ -8,7 +8,7 @@ LOG2 = 0.6931471805599453
 
 
 def outputs():
-    """Two classes, so that the cross entropies are log(1 + e^-d): log 2 for the main output, by hand for the branches."""
+    """Two classes, so that the cross entropies are log(1 + e^-d) of a difference d."""
     main = torch.zeros(4, 2)
     return Outputs(main, {"a": torch.tensor([[1.0, 0.0]]).expand(4, 2), "b": torch.tensor([[0.0, 1.0]]).expand(4, 2)})
 

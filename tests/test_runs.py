@@ -40,7 +40,7 @@ def test_a_finished_run_is_refused_unless_told(folder):
 
 def test_resuming_another_recipe_says_what_differs(folder):
     other = load_recipe("quickstart", settings=["compare=", "train.epochs=99"])
-    with pytest.raises(ValueError, match="train.epochs: 99, "):
+    with pytest.raises(ValueError, match=r"train\.epochs: 99, "):
         folder.check(other, resume=True, overwrite=False)
 
 

@@ -99,9 +99,7 @@ def build_data(config: DataConfig, *, seed: int) -> Splits:
     return Splits(source, train, validation)
 
 
-def build_loader(
-    images: ImageSet, recipe: Recipe, source: ImageData, *, training: bool, fabric: Fabric
-) -> BatchLoader:
+def build_loader(images: ImageSet, recipe: Recipe, source: ImageData, *, training: bool, fabric: Fabric) -> BatchLoader:
     """Batches of a split, augmented and in random order for training."""
     data = recipe.data
     augmentation = Augmentation(**data.augment.model_dump())

@@ -165,7 +165,9 @@ def _user_errors() -> Iterator[None]:
         from shortback.training import Interrupted, NonFiniteError
 
         if isinstance(error, Interrupted):
-            _fail(f"stopped by {error}; a checkpoint is there: add --resume", code=128 + error.signal_number, cause=error)
+            _fail(
+                f"stopped by {error}; a checkpoint is there: add --resume", code=128 + error.signal_number, cause=error
+            )
         if isinstance(error, NonFiniteError) and not os.environ.get("SHORTBACK_DEBUG"):
             _fail(f"training failed: {error}", code=1, cause=error)
         raise

@@ -31,7 +31,12 @@ def compare(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, say: Sa
 def _table(summaries: dict[str, dict[str, Any]], out: Path) -> Table:
     table = Table(title="same network, seed and budget")
     table.add_column("method")
-    for column in ("test accuracy", "epochs", "images/s", "branch share of the first\nlayer's gradient, first > last epoch"):
+    for column in (
+        "test accuracy",
+        "epochs",
+        "images/s",
+        "branch share of the first\nlayer's gradient, first > last epoch",
+    ):
         table.add_column(column, justify="right")
     table.add_column("stripped network's logits")
     for method, summary in summaries.items():

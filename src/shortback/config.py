@@ -125,7 +125,9 @@ class TrainConfig(_Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True
     # YAML reads a bare off as false.
-    compile: Annotated[Literal["neuron", "model", "off"], BeforeValidator(lambda v: "off" if v is False else v)] = "neuron"
+    compile: Annotated[Literal["neuron", "model", "off"], BeforeValidator(lambda v: "off" if v is False else v)] = (
+        "neuron"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     log_every: Count = 10
     checkpoint_every: Count | None = None

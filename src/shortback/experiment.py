@@ -138,9 +138,7 @@ def load_run(path: Path) -> tuple[Recipe, SpikingNetwork, Splits]:
     if not folder.weights.exists():
         raise ValueError(f"{path} holds a run that is not finished: there is no {folder.weights.name} in it yet")
     splits = build_data(recipe.data, seed=recipe.seed)
-    model = build_model(
-        recipe.model, num_classes=len(splits.source.classes), in_channels=splits.source.in_channels
-    )
+    model = build_model(recipe.model, num_classes=len(splits.source.classes), in_channels=splits.source.in_channels)
     model.load_state_dict(load_file(folder.weights))
     return recipe, model, splits
 
@@ -223,10 +221,12 @@ def _peak_memory_mb(fabric: Fabric) -> float:
 
 
 def _environment() -> dict[str, Any]:
-    git = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return {
-        "versions": {"shortback": shortback.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {
+            "shortback": shortback.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
         "git_commit": git.stdout.strip() or None,
     }

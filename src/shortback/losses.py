@@ -65,7 +65,8 @@ class CrossEntropy:
 class TET(CrossEntropy):
     r"""Temporal efficient training (Deng et al., ICLR 2022, eq. 9 and 10).
 
-    $$L = (1 - \lambda) \tfrac{1}{T} \sum_t \mathrm{CE}(O[t], y) + \lambda \tfrac{1}{T} \sum_t \mathrm{MSE}(O[t], \phi)$$
+    $$L = (1 - \lambda) \tfrac{1}{T} \sum_t \mathrm{CE}(O[t], y)
+    + \lambda \tfrac{1}{T} \sum_t \mathrm{MSE}(O[t], \phi)$$
 
     Args:
         weight: $\lambda$ of the regulariser.

@@ -1,7 +1,7 @@
 r"""Spiking neurons as modules: whole sequences on folded time, and one step at a time for streaming.
 
-A sequence starts from a membrane of zero and leaves nothing behind, so there is no reset to call. The equations are those
-of `shortback.ops.Dynamics`; the kinds differ in the decay $\lambda$ alone.
+A sequence starts from a membrane of zero and leaves nothing behind, so there is no reset to call. The equations are
+those of `shortback.ops.Dynamics`; the kinds differ in the decay $\lambda$ alone.
 """
 
 from __future__ import annotations

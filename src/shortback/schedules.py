@@ -1,7 +1,7 @@
 r"""Schedules of the balance coefficient: pure functions $c(p)$ of the progress $p \in [0, 1]$ of training.
 
-A constant $c$ is plain shortcut back-propagation, one that falls is evolutionary training (Guo et al., NeurIPS 2024), and
-0 is vanilla training. The paper names the coefficient and what it does; the formulas here are Shortback's choice.
+A constant $c$ is plain shortcut back-propagation, one that falls is evolutionary training (Guo et al., NeurIPS 2024),
+and 0 is vanilla training. The paper names the coefficient and what it does; the formulas here are Shortback's choice.
 """
 
 from __future__ import annotations

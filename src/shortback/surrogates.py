@@ -8,8 +8,8 @@ $h$ with $h(0) = 1$, and an amplitude $a$. `scale` sets the amplitude:
 - `"peak"`: $a = 1$, the derivative at the threshold is 1 whatever the width;
 - a positive number: $a$ itself, the height at the threshold.
 
-The choice compounds with depth: one layer multiplies what passes back through it by values of $g$, so a narrow surrogate
-of unit area explodes through many layers, and one of unit peak vanishes. All widths are in the units of $u$.
+The choice compounds with depth: one layer multiplies what passes back through it by values of $g$, so a narrow
+surrogate of unit area explodes through many layers, and one of unit peak vanishes. All widths are in the units of $u$.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Rectangular(Surrogate):
 
 @dataclass(frozen=True, kw_only=True)
 class Triangular(Surrogate):
-    r"""$h(z) = \max(0, 1 - |z| / w)$ (Esser et al. 2016). Area of the shape $w$; with $w = 1$ area and peak are both 1."""
+    r"""$h(z) = \max(0, 1 - |z| / w)$ (Esser et al. 2016). Area of the shape $w$, so $w = 1$ has both scales."""
 
     half_width: float = 1.0
 
@@ -114,7 +114,7 @@ class Triangular(Surrogate):
 
 @dataclass(frozen=True, kw_only=True)
 class Arctan(Surrogate):
-    r"""$h(z) = 1 / (1 + (\tfrac{\pi}{2} k z)^2)$ (Fang et al. 2021). Area of the shape $2/k$; with $k = 2$ both are 1."""
+    r"""$h(z) = 1 / (1 + (\pi k z / 2)^2)$ (Fang et al. 2021). Area of the shape $2/k$; $k = 2$ has both scales."""
 
     slope: float = 2.0
 

@@ -13,9 +13,7 @@ def random_images(num: int, channels: int, height: int, width: int) -> Tensor:
 def test_crop_by_hand() -> None:
     image = torch.tensor([[[[1, 2], [3, 4]]]], dtype=torch.uint8)
     crops = {
-        (top, left): batched.pad_and_crop(image, padding=1, offsets=torch.tensor([[top, left]]))[
-            0, 0
-        ].tolist()
+        (top, left): batched.pad_and_crop(image, padding=1, offsets=torch.tensor([[top, left]]))[0, 0].tolist()
         for top, left in ((0, 0), (1, 1), (2, 1), (0, 2))
     }
     assert crops == {

@@ -12,9 +12,7 @@ def write_split(folder: Path, split: str, *, num_images: int, num_labels: int) -
     images, labels = fashion_mnist.file_names(split)
     pixels = torch.arange(num_images * 784).remainder(256).to(torch.uint8).view(num_images, 28, 28)
     (folder / images).write_bytes(idx_bytes(pixels))
-    (folder / f"{labels}.gz").write_bytes(
-        gzip.compress(idx_bytes(torch.arange(num_labels, dtype=torch.uint8)))
-    )
+    (folder / f"{labels}.gz").write_bytes(gzip.compress(idx_bytes(torch.arange(num_labels, dtype=torch.uint8))))
 
 
 def test_a_split_is_read_from_files_plain_or_packed(tmp_path: Path) -> None:

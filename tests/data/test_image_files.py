@@ -14,9 +14,7 @@ from .conftest import WriteImages
     ("mode", "grey"),
     [("L", True), ("1", True), ("LA", True), ("RGB", False), ("RGBA", False), ("P", False)],
 )
-def test_the_header_says_size_and_colour(
-    tmp_path: Path, write_images: WriteImages, mode: str, grey: bool
-) -> None:
+def test_the_header_says_size_and_colour(tmp_path: Path, write_images: WriteImages, mode: str, grey: bool) -> None:
     (path,) = write_images(tmp_path, 1, size=(3, 5), mode=mode)
     assert read_info(path) == (3, 5, grey)
     assert read_image(path, channels=1).shape == (3, 5, 1)

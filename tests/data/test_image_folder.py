@@ -59,9 +59,7 @@ def test_folders_below_a_class_are_searched_and_hidden_files_passed_over(image_r
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3), ("1", 1)])
-def test_images_are_grey_if_all_are(
-    tmp_path: Path, write_images: WriteImages, mode: str, channels: int
-) -> None:
+def test_images_are_grey_if_all_are(tmp_path: Path, write_images: WriteImages, mode: str, channels: int) -> None:
     write_images(tmp_path / "train" / "a", 2, mode="L")
     write_images(tmp_path / "test" / "a", 1, mode=mode)
     data = load_image_folder(tmp_path)
@@ -69,9 +67,7 @@ def test_images_are_grey_if_all_are(
     assert data.train.image(0).shape == (channels, 8, 8)
 
 
-def test_small_images_of_one_size_are_mapped_and_others_streamed(
-    image_root: Path, write_images: WriteImages
-) -> None:
+def test_small_images_of_one_size_are_mapped_and_others_streamed(image_root: Path, write_images: WriteImages) -> None:
     assert isinstance(load_image_folder(image_root).train, ArrayImages)
     write_images(image_root / "train" / "dog", 1, size=(9, 8))
     data = load_image_folder(image_root)
@@ -83,9 +79,7 @@ def test_small_images_of_one_size_are_mapped_and_others_streamed(
 
 
 @pytest.mark.parametrize(("side", "image_size"), [(64, 64), (65, 65), (300, 300)])
-def test_large_images_are_streamed(
-    tmp_path: Path, write_images: WriteImages, side: int, image_size: int
-) -> None:
+def test_large_images_are_streamed(tmp_path: Path, write_images: WriteImages, side: int, image_size: int) -> None:
     for split in ("train", "test"):
         write_images(tmp_path / split / "a", 1, size=(side, side + 10 * (side > 64)), suffix=".jpg")
     data = load_image_folder(tmp_path)
@@ -120,9 +114,7 @@ def test_missing_folders_are_errors_with_the_layout(image_root: Path) -> None:
     with pytest.raises(FileNotFoundError, match=rf"pets/no does not exist. {layout}"):
         load_image_folder(image_root / "no")
     (image_root / "test").rename(image_root / "Test")
-    with pytest.raises(
-        FileNotFoundError, match=rf"no folder test \(or val\); it has 'Test', 'train'. {layout}"
-    ):
+    with pytest.raises(FileNotFoundError, match=rf"no folder test \(or val\); it has 'Test', 'train'. {layout}"):
         load_image_folder(image_root)
     shutil.rmtree(image_root / "train")
     with pytest.raises(FileNotFoundError, match=rf"no folder train; it has 'Test'. {layout}"):
@@ -148,9 +140,7 @@ def test_empty_classes_are_named(image_root: Path, split: str) -> None:
 
 def test_classes_without_training_images_are_named(image_root: Path, write_images: WriteImages) -> None:
     write_images(image_root / "test" / "emu", 1)
-    with pytest.raises(
-        ValueError, match=r"test has classes that .*/train has not: 'emu'.*train has 'cat', 'dog'"
-    ):
+    with pytest.raises(ValueError, match=r"test has classes that .*/train has not: 'emu'.*train has 'cat', 'dog'"):
         load_image_folder(image_root)
 
 
@@ -163,9 +153,7 @@ def damage(root: Path) -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_damaged_files_are_named_and_counted(
-    image_root: Path, write_images: WriteImages, streamed: bool
-) -> None:
+def test_damaged_files_are_named_and_counted(image_root: Path, write_images: WriteImages, streamed: bool) -> None:
     if streamed:
         write_images(image_root / "train" / "fox", 1, size=(70, 70))
     damage(image_root)

@@ -69,10 +69,7 @@ def same(left: list[tuple[Tensor, Tensor]], right: list[tuple[Tensor, Tensor]]) 
 
 def joined(parts: list[list[tuple[Tensor, Tensor]]]) -> list[tuple[Tensor, Tensor]]:
     """The batches of several ranks as one rank would have had them."""
-    return [
-        (torch.cat([x for x, _ in batch]), torch.cat([y for _, y in batch]))
-        for batch in zip(*parts, strict=True)
-    ]
+    return [(torch.cat([x for x, _ in batch]), torch.cat([y for _, y in batch])) for batch in zip(*parts, strict=True)]
 
 
 def test_batches_in_order() -> None:

@@ -30,8 +30,7 @@ def cifar_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     names = [f"class{index}" for index in range(10)]
     train = [
-        write(f"data_batch_{index}", {"data": pixels(3, 3072) // index, "labels": [0, 9, index]})
-        for index in (1, 2)
+        write(f"data_batch_{index}", {"data": pixels(3, 3072) // index, "labels": [0, 9, index]}) for index in (1, 2)
     ]
     test = [write("test_batch", {"data": pixels(2, 3072), "labels": [4, 5]})]
     meta = write("batches.meta", {"label_names": names})
@@ -69,9 +68,7 @@ def test_cifar10_from_disk(cifar_root: Path) -> None:
 
 def test_a_damaged_file_is_an_error(cifar_root: Path) -> None:
     (cifar_root / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"cut off")
-    with pytest.raises(
-        ValueError, match=r"files of cifar10 in .* are damaged or incomplete: delete the folder"
-    ):
+    with pytest.raises(ValueError, match=r"files of cifar10 in .* are damaged or incomplete: delete the folder"):
         load_data("cifar10", root=cifar_root)
 
 
@@ -95,9 +92,7 @@ def test_missing_data_is_an_error_that_says_what_to_do(tmp_path: Path, kind: str
 
 
 @pytest.mark.parametrize("kind", ["cifar10", "cifar100", "fashion_mnist"])
-def test_a_download_that_fails_is_an_error(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_download_that_fails_is_an_error(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError("no network here")
 
@@ -121,9 +116,7 @@ def test_fashion_mnist_from_disk(tmp_path: Path, place: str, packed: bool) -> No
     assert data.classes[9] == "Ankle boot"
 
 
-def test_fashion_mnist_is_downloaded_where_it_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fashion_mnist_is_downloaded_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def download(dataset: datasets.FashionMNIST) -> None:
         write_fashion_mnist(Path(dataset.raw_folder), packed=False)
 
@@ -131,9 +124,7 @@ def test_fashion_mnist_is_downloaded_where_it_is_missing(
     assert len(load_data("fashion_mnist", root=tmp_path / "new", download=True).train) == 4
 
 
-def test_the_root_is_given_or_named_by_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_root_is_given_or_named_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SHORTBACK_DATA", raising=False)
     assert data_root(None) == Path("data")
     monkeypatch.setenv("SHORTBACK_DATA", str(tmp_path))

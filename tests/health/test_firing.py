@@ -7,7 +7,9 @@ from shortback.neurons import LIF
 
 
 def test_rates_by_hand():
-    model = nn.Sequential(LIF(2, decay=0.0, backend="reference"), nn.Flatten(), LIF(2, threshold=50, backend="reference"))
+    model = nn.Sequential(
+        LIF(2, decay=0.0, backend="reference"), nn.Flatten(), LIF(2, threshold=50, backend="reference")
+    )
     batches = [torch.tensor([[2.0, 0.0], [2.0, 2.0]]), torch.tensor([[0.0, 0.0], [0.0, 2.0]])]
     assert firing_rates(model.train(), batches) == {"0": pytest.approx(4 / 8), "2": 0.0}
     assert model.training

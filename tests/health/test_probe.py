@@ -39,7 +39,13 @@ def test_it_leaves_no_trace():
     net = TwoPaths().eval()
     before = {k: v.clone() for k, v in net.state_dict().items()}
     random = torch.get_rng_state()
-    branch_share(net, torch.randn(4, 1, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 0, 1]), loss=ShortcutLoss(), coefficient=1.0)
+    branch_share(
+        net,
+        torch.randn(4, 1, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([0, 1, 0, 1]),
+        loss=ShortcutLoss(),
+        coefficient=1.0,
+    )
     assert not net.training
     assert net.w.grad is None
     assert torch.equal(torch.get_rng_state(), random)

@@ -134,9 +134,7 @@ def test_a_model_of_ones_own(monkeypatch):
     monkeypatch.setattr(registry, "_builders", dict(registry._builders))
 
     @register_model
-    def tiny(
-        *, num_classes: int, num_steps: int, in_channels: int, neuron: Any, channels: int = 3
-    ) -> nn.Module:
+    def tiny(*, num_classes: int, num_steps: int, in_channels: int, neuron: Any, channels: int = 3) -> nn.Module:
         conv = nn.Conv2d(in_channels, channels, 1)
         return nn.Sequential(conv, neuron(num_steps), nn.Flatten(), nn.LazyLinear(num_classes))
 

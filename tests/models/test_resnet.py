@@ -123,9 +123,7 @@ def test_initialisation():
     assert torch.equal(network.layer2[1].norm2.weight, torch.ones(256))
     without_norm = create_model("resnet20", norm="none", neuron=NEURON).network
     assert not any(isinstance(m, nn.BatchNorm2d) for m in without_norm.modules())
-    assert all(
-        m.bias is not None and not m.bias.any() for m in without_norm.modules() if isinstance(m, nn.Conv2d)
-    )
+    assert all(m.bias is not None and not m.bias.any() for m in without_norm.modules() if isinstance(m, nn.Conv2d))
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,7 @@ def test_a_stage_is_a_resolution():
     network = create_model("vgg11", width=0.1, num_steps=1, neuron=NEURON).network
     sizes = []
     for name in network.stages():
-        network.get_submodule(name).register_forward_hook(
-            lambda module, args, out: sizes.append(out.shape[-1])
-        )
+        network.get_submodule(name).register_forward_hook(lambda module, args, out: sizes.append(out.shape[-1]))
     network(torch.randn(1, 3, 32, 32))
     assert sizes == [32, 16, 8, 4, 2]
 

@@ -92,13 +92,9 @@ def test_learned_decay_and_initial_state():
 
 def test_only_the_state_is_used():
     x = random(2, 4, 3).requires_grad_()
-    _, state = ops.multi_step(
-        x, dynamics=HARD, decay=0.25, num_steps=2, return_state=True, backend="compiled"
-    )
+    _, state = ops.multi_step(x, dynamics=HARD, decay=0.25, num_steps=2, return_state=True, backend="compiled")
     (fused,) = torch.autograd.grad(state.sum(), x)
-    _, state = ops.multi_step(
-        x, dynamics=HARD, decay=0.25, num_steps=2, return_state=True, backend="reference"
-    )
+    _, state = ops.multi_step(x, dynamics=HARD, decay=0.25, num_steps=2, return_state=True, backend="reference")
     (reference,) = torch.autograd.grad(state.sum(), x)
     torch.testing.assert_close(fused, reference)
 
@@ -136,9 +132,7 @@ def test_within_a_compiled_model_it_matches_too():
     x = random(8, 3, 5, 5).to(memory_format=torch.channels_last)
 
     def layer(x, backend):
-        spikes, _ = ops.multi_step(
-            x.unflatten(0, (4, 2)), dynamics=HARD, decay=0.25, num_steps=4, backend=backend
-        )
+        spikes, _ = ops.multi_step(x.unflatten(0, (4, 2)), dynamics=HARD, decay=0.25, num_steps=4, backend=backend)
         return spikes.flatten(0, 1)
 
     a, b = x.clone().requires_grad_(), x.clone().requires_grad_()

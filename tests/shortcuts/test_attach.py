@@ -119,9 +119,7 @@ def test_under_torch_compile(make_network, batch):
         net.load_state_dict(sb.attach(make_network(), at="stages", sample=x).state_dict())
     with torch.compiler.set_stance("fail_on_recompile"):
         for coefficient in (1.0, 0.5):
-            losses = [
-                sb.shortcut_loss(net(x), y, coefficient=coefficient).total for net in (eager, run)
-            ]
+            losses = [sb.shortcut_loss(net(x), y, coefficient=coefficient).total for net in (eager, run)]
             torch.testing.assert_close(losses[0], losses[1])
             for loss in losses:
                 loss.backward()
@@ -166,7 +164,7 @@ def test_unsuitable_places_are_refused(batch, at, message):
 
 def test_unsuitable_networks_are_refused(make_network, batch):
     x, _ = batch
-    with pytest.raises(ValueError, match="attach first, then torch.compile"):
+    with pytest.raises(ValueError, match=r"attach first, then torch\.compile"):
         sb.attach(torch.compile(make_network()), at="blocks", sample=x)
     compiled_in_place = make_network()
     compiled_in_place.network.layer1.compile()

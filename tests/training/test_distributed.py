@@ -45,9 +45,7 @@ def _train(folder, rank, world_size):
     torch.manual_seed(0)
     model = sb.create_model("resnet20", num_steps=2, in_channels=1, width=0.25)
     log = Rows()
-    trainer = build_trainer(
-        model, folder, fabric=fabric, loggers=[log], log_every=1, schedule=Linear(over=0.5)
-    )
+    trainer = build_trainer(model, folder, fabric=fabric, loggers=[log], log_every=1, schedule=Linear(over=0.5))
     trainer.train, trainer.validation = InFloat64(trainer.train), InFloat64(trainer.validation)
     trainer.fit()
     if rank == 0:

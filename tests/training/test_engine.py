@@ -73,7 +73,9 @@ def test_resuming_without_a_checkpoint_starts(make_trainer):
 
 def test_branches_are_dropped_once_their_coefficient_stays_zero(make_trainer, rows):
     calls = []
-    trainer = make_trainer(schedule=Linear(over=0.5), loggers=[rows(lambda step: calls.append(trainer.net.branches_enabled))])
+    trainer = make_trainer(
+        schedule=Linear(over=0.5), loggers=[rows(lambda step: calls.append(trainer.net.branches_enabled))]
+    )
     trainer.fit()
     assert calls == [True] * 6 + [False] * 6
     assert all(not p.requires_grad for p in trainer.net.heads.parameters())

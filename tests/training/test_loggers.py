@@ -41,7 +41,7 @@ def test_plain_lines_where_there_is_no_terminal():
     terminal.log(EPOCH)
     terminal.close()
     first, second = out.getvalue().splitlines()
-    assert first.split() == "evolutionary step 2 loss 1.250 accuracy 50.0% coefficient 0.75 100 images/s".split()
+    assert first == "evolutionary  step 2  loss 1.250  accuracy 50.0%  coefficient 0.75  100 images/s"
     assert "validation 62.5%" in second
     assert "gradient 0.30" in second
 

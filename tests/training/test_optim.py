@@ -19,7 +19,7 @@ def test_a_warmup_as_long_as_the_training_is_refused():
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_weight_decay_is_on_weights_alone(kind):
-    model = sb.create_model("resnet20", neuron=lambda steps: sb.PLIF(steps))
+    model = sb.create_model("resnet20", neuron=sb.PLIF)
     decayed, free = build_optimizer(model, kind=kind, weight_decay=1e-3).param_groups
     assert {p.ndim for p in decayed["params"]} == {2, 4}
     assert {p.ndim for p in free["params"]} == {0, 1}  # learned decays, norms and biases

@@ -39,13 +39,9 @@ def read_idx(path: Path) -> Tensor:
         raise ValueError(f"{path} is damaged ({error}): get it anew") from error
     start = 4 + 4 * num_axes
     if zeros != 0 or kind != _UINT8:
-        raise ValueError(
-            f"{path} is not an idx file of bytes: it begins with {data[:4].hex()}, not 0000 08.."
-        )
+        raise ValueError(f"{path} is not an idx file of bytes: it begins with {data[:4].hex()}, not 0000 08..")
     if len(data) != start + math.prod(shape):
-        raise ValueError(
-            f"{path} is damaged: its header promises {math.prod(shape)} bytes, {len(data) - start} follow"
-        )
+        raise ValueError(f"{path} is damaged: its header promises {math.prod(shape)} bytes, {len(data) - start} follow")
     # A bytearray, because a tensor must be writable.
     return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=start).view(shape)
 

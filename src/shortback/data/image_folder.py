@@ -29,9 +29,7 @@ class _Split:
     labels: list[int]
 
 
-def load_image_folder(
-    root: str | Path, *, skip_bad: bool = False, cache_dir: Path | None = None
-) -> ImageData:
+def load_image_folder(root: str | Path, *, skip_bad: bool = False, cache_dir: Path | None = None) -> ImageData:
     """Images in `root/train/<class>/` and `root/test/<class>/` (or `val`), at any depth below the class.
 
     Labels number the folders of `train` in the order of their names. Every file is decoded once, which
@@ -64,9 +62,7 @@ def load_image_folder(
         )
     train = _list_split(root, "train", classes)
     test = _list_split(root, test_name, classes)
-    listing = Listing(
-        files=(*train.files, *test.files), stats=(*train.stats, *test.stats), num_train=len(train.files)
-    )
+    listing = Listing(files=(*train.files, *test.files), stats=(*train.stats, *test.stats), num_train=len(train.files))
     survey, pixels = survey_folder(root, listing, cache_dir=cache_dir)
     if survey.bad:
         _report_bad(root, listing.files, survey, skip=skip_bad)

@@ -35,9 +35,7 @@ class ArrayImages:
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4:
-            raise ValueError(
-                f"images must be uint8 [len, C, H, W], not {images.dtype} of shape {list(images.shape)}"
-            )
+            raise ValueError(f"images must be uint8 [len, C, H, W], not {images.dtype} of shape {list(images.shape)}")
         if labels.ndim != 1 or labels.is_floating_point() or len(labels) != len(images):
             raise ValueError(
                 f"labels must be whole numbers of shape [{len(images)}], one an image, "

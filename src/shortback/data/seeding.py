@@ -70,9 +70,7 @@ def seed_global(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
 
 
-def map_seeded(
-    function: Callable[[_Item], _Result], items: Iterable[_Item], *, seeds: Tensor
-) -> list[_Result]:
+def map_seeded(function: Callable[[_Item], _Result], items: Iterable[_Item], *, seeds: Tensor) -> list[_Result]:
     """Apply a function that draws from the CPU's global generator to each item, with a seed for each.
 
     Args:

@@ -62,9 +62,7 @@ class Augmentation:
         if self.auto_augment is not None and self.auto_augment not in _POLICIES:
             raise ValueError(f"auto_augment must be one of {[*_POLICIES, None]}, not {self.auto_augment!r}")
         if self.rand_augment is not None and not 0 <= self.rand_augment <= 30:
-            raise ValueError(
-                f"rand_augment must be a magnitude of 0 ... 30, or None, not {self.rand_augment}"
-            )
+            raise ValueError(f"rand_augment must be a magnitude of 0 ... 30, or None, not {self.rand_augment}")
         if self.auto_augment is not None and self.rand_augment is not None:
             raise ValueError("auto_augment and rand_augment exclude each other: set one of them to None")
         if self.resized_crop and self.crop_padding:

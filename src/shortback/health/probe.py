@@ -22,9 +22,9 @@ def branch_share(
 
     $$\frac{\lVert g_{branches} \rVert}{\lVert g_{main} \rVert + \lVert g_{branches} \rVert}$$
 
-    where $g_{main}$ is the gradient of the total loss through the main output and $g_{branches}$ that through the branches,
-    both by the first weight of two or more dimensions. 0 where there are no branches or they have no gradient.
-    One forward in training mode; parameters, their gradients and the buffers are left as they were.
+    where $g_{main}$ is the gradient of the total loss through the main output and $g_{branches}$ that through the
+    branches, both by the first weight of two or more dimensions. 0 where there are no branches or they have no
+    gradient. One forward in training mode; parameters, their gradients and the buffers are left as they were.
 
     Args:
         net: what `attach` returned, or a network without branches.

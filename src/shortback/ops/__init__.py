@@ -1,4 +1,4 @@
-"""The neuron as a function of a whole sequence: one definition (`reference`), and faster implementations that match it."""
+"""The neuron as a function of a whole sequence: the definition (`reference`), and a faster match of it (`compiled`)."""
 
 from __future__ import annotations
 
@@ -39,6 +39,4 @@ def multi_step(
     # Within a graph that is being compiled there is nothing left to find out.
     chosen = backend if torch.compiler.is_compiling() else resolve(backend, x.device.type)
     run = reference.multi_step if chosen == "reference" else compiled.multi_step
-    return run(
-        x, dynamics=dynamics, decay=decay, num_steps=num_steps, initial=initial, return_state=return_state
-    )
+    return run(x, dynamics=dynamics, decay=decay, num_steps=num_steps, initial=initial, return_state=return_state)

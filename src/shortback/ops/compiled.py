@@ -1,8 +1,8 @@
-r"""The multi-step neuron as one fused forward and one fused backward kernel, made by `torch.compile` from plain PyTorch.
+r"""The multi-step neuron as one fused forward and one fused backward kernel, by `torch.compile`.
 
-The same source serves a CPU (C++) and a GPU (Triton). Nothing but the input is kept for the backward pass, which runs the
-membrane forward again and then walks back through time. With $g_s[t]$ the gradient that reaches the spikes, $g_v[t]$ the
-one that reaches the membrane after the reset, $g = $ the surrogate at $u[t] - \theta$:
+The same source serves a CPU (C++) and a GPU (Triton). Nothing but the input is kept for the backward pass, which runs
+the membrane forward again and then walks back through time. With $g_s[t]$ the gradient that reaches the spikes,
+$g_v[t]$ the one that reaches the membrane after the reset, $g = $ the surrogate at $u[t] - \theta$:
 
 $$g_u[t] = g_s[t]\, g + g_v[t]\, \frac{\partial v[t]}{\partial u[t]}, \qquad
   \frac{\partial v}{\partial u} = \begin{cases}
@@ -10,8 +10,8 @@ $$g_u[t] = g_s[t]\, g + g_v[t]\, \frac{\partial v[t]}{\partial u[t]}, \qquad
   \end{cases}$$
 $$g_x[t] = g_u[t], \qquad g_v[t-1] = \lambda\, g_u[t], \qquad g_\lambda = \sum_t g_u[t]\, v[t-1]$$
 
-A tensor is seen as `[T, M]`, in the order it has in memory, and `M` is dynamic: a kernel is compiled once for a number of
-steps, a dtype and a kind of neuron, and serves every layer and batch size.
+A tensor is seen as `[T, M]`, in the order it has in memory, and `M` is dynamic: a kernel is compiled once for a number
+of steps, a dtype and a kind of neuron, and serves every layer and batch size.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def multi_step(
 
 
 def _memory_order(x: Tensor) -> tuple[list[int], Tensor]:
-    """The axes of `x`, time first and then by falling stride, and `x`, copied where that leaves holes between elements."""
+    """The axes of `x`, time first and then by falling stride, and `x` without holes between its elements."""
     order = [0, *sorted(range(1, x.ndim), key=x.stride, reverse=True)]
     if x.permute(order).is_contiguous():
         return order, x
@@ -88,7 +88,9 @@ class _MultiStep(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_spikes: Tensor | None, grad_state: Tensor | None) -> tuple[Any, ...]:
+    def backward(  # type: ignore[override]
+        ctx: Any, grad_spikes: Tensor | None, grad_state: Tensor | None
+    ) -> tuple[Any, ...]:
         x, decay, initial = ctx.saved_tensors
         _, need_decay, need_initial, *_ = ctx.needs_input_grad
         if grad_spikes is None:
@@ -96,20 +98,18 @@ class _MultiStep(torch.autograd.Function):
         elif not torch.compiler.is_compiling():
             grad_spikes = grad_spikes.contiguous()
         flags = need_decay, need_initial
-        grad_x, grad_decay, grad_initial = _run(
-            _backward, ctx.kind, flags, x, decay, initial, grad_spikes, grad_state
-        )
+        grad_x, grad_decay, grad_initial = _run(_backward, ctx.kind, flags, x, decay, initial, grad_spikes, grad_state)
         return grad_x, grad_decay, grad_initial, None, None
 
 
 def _membranes(
     kind: _Kind, x: Tensor, decay: Tensor | None, initial: Tensor | None
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Membrane before firing `u`, spikes (bool) and membrane after reset `v`, by step; `v` starts with the initial one."""
+    """By step: membrane before firing, spikes (bool), membrane after the reset (which starts with the initial one)."""
     currents = x.expand(kind.num_steps, *x.shape[1:]).unbind(0)
     dtype = torch.promote_types(x.dtype, torch.float32)
     v = torch.zeros_like(currents[0], dtype=dtype) if initial is None else initial.to(dtype)
-    leak = kind.decay if decay is None else decay.to(dtype)
+    leak = _leak(kind, decay, dtype)
     us: list[Tensor] = []
     fired: list[Tensor] = []
     vs = [v]
@@ -121,6 +121,13 @@ def _membranes(
         fired.append(s)
         vs.append(v)
     return us, fired, vs
+
+
+def _leak(kind: _Kind, decay: Tensor | None, dtype: torch.dtype) -> float | Tensor:
+    if decay is not None:
+        return decay.to(dtype)
+    assert kind.decay is not None
+    return kind.decay
 
 
 def _forward(kind: _Kind, flags: tuple[bool], x: Tensor, decay: Tensor | None, initial: Tensor | None):
@@ -142,7 +149,7 @@ def _backward(
     need_decay, need_initial = flags
     us, fired, vs = _membranes(kind, x, decay, initial)
     dtype = us[0].dtype
-    leak = kind.decay if decay is None else decay.to(dtype)
+    leak = _leak(kind, decay, dtype)
     grad_v = torch.zeros_like(us[0]) if grad_state is None else grad_state.to(dtype)
     grad_us: list[Tensor] = []
     for t in reversed(range(kind.num_steps)):
@@ -159,8 +166,8 @@ def _backward(
     grad_decay = None
     if need_decay:
         assert decay is not None
-        per_neuron = sum(grad_u * v for grad_u, v in zip(grad_us, vs[:-1], strict=True))
-        grad_decay = torch.sum(per_neuron).to(decay.dtype).reshape(decay.shape)
+        products = [grad_u * v for grad_u, v in zip(grad_us, vs[:-1], strict=True)]
+        grad_decay = sum(products[1:], products[0]).sum().to(decay.dtype).reshape(decay.shape)
     grad_initial = None
     if need_initial:
         assert initial is not None

@@ -1,4 +1,4 @@
-"""What a neuron does with its membrane at every step, as numbers: the part of a kernel that is fixed at compile time."""
+"""What a neuron does with its membrane at every step, as numbers: what a kernel is compiled for."""
 
 from __future__ import annotations
 
@@ -37,4 +37,6 @@ class Dynamics:
         if self.reset not in get_args(Reset):
             raise ValueError(f"reset={self.reset!r}: must be one of {', '.join(get_args(Reset))}")
         if not isinstance(self.surrogate, Surrogate):
-            raise ValueError(f"surrogate={self.surrogate!r}: must be a shortback.surrogates.Surrogate, e.g. Triangular()")
+            raise ValueError(
+                f"surrogate={self.surrogate!r}: must be a shortback.surrogates.Surrogate, e.g. Triangular()"
+            )

@@ -19,9 +19,9 @@ def attach(
 ) -> ShortcutNetwork:
     """Give a network shortcut branches from intermediate modules straight to the loss (Guo et al., NeurIPS 2024).
 
-    One dry run on `sample`, in `eval()` and without gradients, sizes the heads; it leaves weights, statistics, modes and
-    the random state as they were. The branches live outside the network: its keys and parameters stay what they are,
-    and `strip` takes every trace away.
+    One dry run on `sample`, in `eval()` and without gradients, sizes the heads; it leaves weights, statistics, modes
+    and the random state as they were. The branches live outside the network: its keys and parameters stay what they
+    are, and `strip` takes every trace away.
 
     Args:
         model: a network on folded time, such as `create_model` and `spikify` return, or one without time; its output is

@@ -15,7 +15,7 @@ class HeadFactory(Protocol):
 
 
 def linear_head(in_features: int, num_classes: int) -> nn.Module:
-    r"""The paper's branch, $O_k = W_k\, \mathrm{GAP}(\overline{s_k}) + b_k$, on features averaged over space and time."""
+    r"""A branch of the paper, $O_k = W_k\, \mathrm{GAP}(\overline{s_k}) + b_k$, on averages over space and time."""
     return nn.Linear(in_features, num_classes)
 
 

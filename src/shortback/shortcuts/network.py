@@ -47,7 +47,12 @@ class ShortcutNetwork(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, places: list[str], heads: list[nn.Module], taps: list[Tap], handles: list[RemovableHandle]
+        self,
+        model: nn.Module,
+        places: list[str],
+        heads: list[nn.Module],
+        taps: list[Tap],
+        handles: list[RemovableHandle],
     ) -> None:
         super().__init__()
         self.model = model

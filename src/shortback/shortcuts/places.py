@@ -36,8 +36,8 @@ def find_places(model: nn.Module, at: str | Sequence[str]) -> dict[str, nn.Modul
         places = _blocks(network) if at == "blocks" else _stages(network)
         if len(places) < 2:
             raise ValueError(
-                f"at={at!r}: {type(network).__name__} has {len(places)} {at}, and a branch goes after each but the last; "
-                f"name the modules instead, e.g. at={list(modules)[:3]}"
+                f"at={at!r}: {type(network).__name__} has {len(places)} {at}, and a branch goes after each but the "
+                f"last; name the modules instead, e.g. at={list(modules)[:3]}"
             )
         return {name: modules[name] for name in places[:-1]}
     names = [at] if isinstance(at, str) else list(at)
@@ -47,7 +47,8 @@ def find_places(model: nn.Module, at: str | Sequence[str]) -> dict[str, nn.Modul
         if name not in modules:
             nearest = difflib.get_close_matches(name, ["blocks", "stages", *modules], n=3, cutoff=0.3)
             raise ValueError(
-                f"at={name!r}: {type(network).__name__} has no such module; the nearest are {', '.join(nearest) or 'none'}"
+                f"at={name!r}: {type(network).__name__} has no such module; "
+                f"the nearest are {', '.join(nearest) or 'none'}"
             )
     if len(set(names)) < len(names):
         raise ValueError(f"at={names!r}: a module is named twice")

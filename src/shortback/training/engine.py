@@ -1,13 +1,14 @@
-"""The training loop: `Trainer.fit` is the whole of it, the methods below it are its steps in the order they are taken."""
+"""The training loop: `Trainer.fit` is the whole of it, the methods below it its steps in their order."""
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -108,10 +109,8 @@ class Trainer:
         self.trunk = net.model if isinstance(net, ShortcutNetwork) else net
         self.average = None
         if plan.ema is not None:
-            self.average = AveragedModel(
-                self.trunk, multi_avg_fn=get_ema_multi_avg_fn(plan.ema), use_buffers=True
-            )
-        self.optimizer = fabric.setup_optimizers(optimizer)
+            self.average = AveragedModel(self.trunk, multi_avg_fn=get_ema_multi_avg_fn(plan.ema), use_buffers=True)
+        self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
         self.state = TrainState()
         self.row_sums = Sums()
         self.tick = time.perf_counter()
@@ -144,7 +143,7 @@ class Trainer:
                         if stopping or (every and state.step % every == 0):
                             self._save()
                         if stopping:
-                            raise Interrupted(stop.received)
+                            raise Interrupted(stop.received or signal.SIGTERM)
                     self._finish_epoch()
         finally:
             for logger in self.loggers:
@@ -251,9 +250,7 @@ class Trainer:
             write_aside(self.best_file, lambda path: save_file(weights, path))
         state.seconds += self._lap()
         coefficient = self.schedule(state.step / self.total_steps)
-        self._log(
-            "epoch", state.epoch_sums, coefficient=coefficient, branch_share=state.branch_share, **scores
-        )
+        self._log("epoch", state.epoch_sums, coefficient=coefficient, branch_share=state.branch_share, **scores)
         state.epoch, state.batch, state.epoch_sums = state.epoch + 1, 0, Sums()
         self._save()
 

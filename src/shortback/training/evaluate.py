@@ -40,5 +40,7 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, fabr
         loss = F.cross_entropy(logits, y, reduction="sum")
         sums += torch.stack([(logits.argmax(1) == y).sum(), loss, torch.tensor(len(y))]).double().cpu()
     model.train(was_training)
-    correct, loss, count = fabric.all_reduce(sums, reduce_op="sum").tolist()
+    sums = fabric.all_reduce(sums, reduce_op="sum")
+    assert isinstance(sums, Tensor)
+    correct, loss, count = sums.tolist()
     return Evaluation(correct / max(count, 1), loss / max(count, 1), int(count))

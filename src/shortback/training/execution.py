@@ -50,7 +50,7 @@ def choose_execution(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     channels_last: bool = True,
-    compile: Compile = "neuron",  # noqa: A002  (torch's own word)
+    compile: Compile = "neuron",
 ) -> Execution:
     """Settle what is left open: a GPU where there is one, bf16 where the hardware multiplies in it.
 
@@ -76,8 +76,8 @@ def _multiplies_in_bf16(device: str) -> bool:
 def choose_num_workers(device: Literal["cpu", "cuda"]) -> int:
     """Loader processes for one training process.
 
-    None where the network runs on the CPU: loading takes a few percent of the time there, and a process of its own would
-    compete with the network's threads for their cores.
+    None where the network runs on the CPU: loading takes a few percent of the time there, and a process of its own
+    would compete with the network's threads for their cores.
     """
     if device == "cpu":
         return 0

@@ -1,7 +1,7 @@
 r"""Optimizer and learning rate.
 
-The learning rate is a pure function of the step: linear from 0 over the warm-up, then a cosine to its final value. Weight
-decay is on weights of two and more dimensions alone: not on biases, norms, or learned decays.
+The learning rate is a pure function of the step: linear from 0 over the warm-up, then a cosine to its final value.
+Weight decay is on weights of two and more dimensions alone: not on biases, norms, or learned decays.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def build_optimizer(
     nesterov: bool = False,
     weight_decay: float = 1e-4,
 ) -> torch.optim.Optimizer:
-    """An optimizer over the parameters of `net` that require gradients, in two groups: with and without weight decay."""
+    """An optimizer over the trainable parameters of `net`, in two groups: with weight decay and without."""
     parameters = [p for p in net.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
@@ -38,7 +38,7 @@ def build_optimizer(
 
 @dataclass(frozen=True, kw_only=True)
 class WarmupCosine:
-    r"""Learning rate by step: $\eta_{max} \frac{i + 1}{W}$ for the $W$ steps of the warm-up, then a half cosine to `final`.
+    r"""Learning rate by step: $\eta_{max} \frac{i + 1}{W}$ for $W$ steps of warm-up, then a half cosine to `final`.
 
     Args:
         peak: the largest learning rate.

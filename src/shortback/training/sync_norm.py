@@ -1,7 +1,7 @@
 r"""Batch norm over the whole global batch, for processes on CPUs too.
 
-PyTorch's SyncBatchNorm is for GPUs only. This one sums $x$, and then $(x - \mu)^2$, over the processes with a differentiable
-all-reduce, so that a run on several processes has the statistics, and the gradients, of one.
+PyTorch's SyncBatchNorm is for GPUs only. This one sums $x$, and then $(x - \mu)^2$, over the processes with a
+differentiable all-reduce, so that a run on several processes has the statistics, and the gradients, of one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _SumOverProcesses(torch.autograd.Function):
 class SyncNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d` with the statistics of all processes in training; the same parameters, buffers and keys."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (the name in the base class)
+    def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
         x = input.to(torch.promote_types(input.dtype, torch.float32))
@@ -59,7 +59,7 @@ class SyncNorm2d(nn.BatchNorm2d):
 
 
 def synchronise_norms(net: nn.Module, *, device: str) -> None:
-    """Make every batch norm in `net` use the statistics of all processes, in place; parameters stay the objects they are."""
+    """Make every batch norm in `net` use the statistics of all processes, in place."""
     if device == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(net)
         return
@@ -72,6 +72,4 @@ def restore_norms(net: nn.Module) -> None:
     """Undo `synchronise_norms` on a CPU."""
     for module in net.modules():
         if type(module) is SyncNorm2d:
-            module.__class__ = nn.BatchNorm2d
-
-
+            module.__class__ = nn.BatchNorm2d  # type: ignore[assignment]

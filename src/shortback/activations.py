@@ -1,0 +1,160 @@
+"""Which modules of an ANN are ReLU-like activations, and where its code calls such functions instead.
+
+`spikify` replaces the modules. Functions cannot be replaced, so they are looked for in the source and refused.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import logging
+import sys
+import types
+from typing import Any
+
+from torch import nn
+
+log = logging.getLogger("shortback")
+
+_ACTIVATIONS = frozenset(
+    """relu relu6 leakyrelu prelu rrelu elu celu selu gelu gelutanh quickgelu
+    silu swish mish hardswish hswish hardmish softplus""".split()  # noqa: SIM905
+)
+_GATES = frozenset({"sigmoid", "hardsigmoid", "hsigmoid"})  # often built on ReLU6, and not activations
+
+
+def _common_name(function: Any) -> str:
+    """The name of a class or function whatever its spelling: `HardSwishMe`, `hard_swish_` -> `hardswish`."""
+    name = getattr(function, "__name__", "").replace("_", "").lower()
+    for suffix in ("me", "jit", "activation"):
+        name = name.removesuffix(suffix)
+    return name
+
+
+def is_activation(module: nn.Module) -> bool:
+    return any(_common_name(cls) in _ACTIVATIONS for cls in type(module).__mro__)
+
+
+def is_gate(module: nn.Module) -> bool:
+    return _common_name(type(module)) in _GATES
+
+
+def refuse_functional(network: nn.Module) -> None:
+    """Raise ValueError where an activation is called as a function, naming every place in the source."""
+    found: dict[str, list[str]] = {}
+    for name, module in network.named_modules():
+        if not is_activation(module) and not is_gate(module):
+            for place in _functional_activations(module):
+                found.setdefault(place, []).append(f"{name or 'the network'} ({type(module).__name__})")
+    if found:
+        message = [f"spikify() cannot replace the activations that {type(network).__name__} calls as functions:"]
+        for place, users in found.items():
+            others = f" and {len(users) - 1} more" if len(users) > 1 else ""
+            message.append(f"  {users[0]}{others}, {place}")
+        message.append("Make each a module in __init__, self.act = nn.ReLU(), and call that: x = self.act(x)")
+        raise ValueError("\n".join(message))
+
+
+def _functional_activations(module: nn.Module) -> list[str]:
+    """Where `forward`, or a function it mentions, uses a functional activation: `file:line: source`."""
+    places: list[str] = []
+    pending: list[Any] = [_attribute(module, "forward")]
+    seen: set[tuple[int, types.FunctionType]] = set()
+    while pending:
+        target = pending.pop()
+        owner, function = getattr(target, "__self__", None), _unwrap(getattr(target, "__func__", target))
+        if not isinstance(function, types.FunctionType) or (id(owner), function) in seen:
+            continue
+        seen.add((id(owner), function))
+        try:
+            lines, _ = inspect.findsource(function)
+        except OSError:
+            log.warning("no source of %s: activations called as functions there stay", function.__qualname__)
+            continue
+        for node in _expressions("".join(lines), function.__code__.co_firstlineno):
+            target = _resolve(node, owner, function)
+            if _is_functional(node, target):
+                source = lines[node.lineno - 1].strip()
+                places.append(f"{function.__code__.co_filename}:{node.lineno}: {source}")
+            elif isinstance(target, types.MethodType) or _is_helper(target):
+                pending.append(target)
+    return list(dict.fromkeys(places))
+
+
+def _is_functional(node: ast.expr, target: Any) -> bool:
+    """Whether the expression is an activation as a function: `F.relu`, `nn.ReLU()(x)`, `x.relu()`."""
+    match node:
+        case ast.Call(func=ast.Attribute(attr="relu" | "relu_"), args=[], keywords=[]):
+            return True
+        case ast.Call(func=ast.Call()):
+            return isinstance(target, type) and _common_name(target) in _ACTIVATIONS
+        case ast.Name() | ast.Attribute():
+            is_class_or_method = isinstance(target, type | types.MethodType | nn.Module)
+            return callable(target) and not is_class_or_method and _common_name(target) in _ACTIVATIONS
+    return False
+
+
+def _is_helper(target: Any) -> bool:
+    """Whether it is a function worth reading: neither of torch nor of Python itself, and no gate."""
+    if not isinstance(target, types.FunctionType) or _common_name(target) in _GATES:
+        return False
+    return (target.__module__ or "").partition(".")[0] not in {"torch", *sys.stdlib_module_names}
+
+
+def _resolve(node: ast.AST, owner: nn.Module | None, function: types.FunctionType) -> Any:
+    """What an expression in a method of `owner` stands for; None where only running it would tell."""
+    code = function.__code__
+    closure = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
+    match node:
+        case ast.Name(id=name) if name in closure:
+            return closure[name].cell_contents
+        case ast.Name(id=name) if name in code.co_varnames or name in code.co_cellvars:
+            return owner if name == code.co_varnames[0] else None
+        case ast.Name(id=name):
+            return _unwrap(function.__globals__.get(name))
+        case ast.Attribute(value=value, attr=name):
+            return _attribute(_resolve(value, owner, function), name)
+        case ast.Call(func=ast.Name(id="super")) if "__class__" in closure:
+            return super(closure["__class__"].cell_contents, owner)
+        case ast.Call(func=ast.Call(func=made)):
+            return _resolve(made, owner, function)
+    return None
+
+
+def _attribute(base: Any, name: str) -> Any:
+    """`base.name`, no property run; a method comes bound, a function stored in an instance does not."""
+    if isinstance(base, types.ModuleType | type | super):
+        return _unwrap(getattr(base, name, None))
+    if not isinstance(base, nn.Module):
+        return None
+    if name in base._modules:
+        return base._modules[name]
+    value = inspect.getattr_static(base, name, None)
+    is_method = isinstance(value, types.FunctionType) and name not in vars(base)
+    return types.MethodType(value, base) if is_method else _unwrap(value)
+
+
+def _unwrap(value: Any) -> Any:
+    """The function within a partial, a staticmethod or a decorator that keeps `__wrapped__`."""
+    while isinstance(value, functools.partial):
+        value = value.func
+    if isinstance(value, staticmethod | classmethod):
+        value = value.__func__
+    return inspect.unwrap(value) if isinstance(value, types.FunctionType) else value
+
+
+@functools.lru_cache(maxsize=256)
+def _expressions(source: str, first_line: int) -> list[ast.expr]:
+    """The expressions in the body of the function that starts at a line of a file."""
+    found: list[ast.expr] = []
+    for node in ast.walk(_parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.Lambda):
+            decorators = node.decorator_list if isinstance(node, ast.FunctionDef) else []
+            if first_line == min([node.lineno, *(d.lineno for d in decorators)]):
+                body = node.body if isinstance(node.body, list) else [node.body]
+                found += [part for root in body for part in ast.walk(root) if isinstance(part, ast.expr)]
+    return found
+
+
+_parse = functools.lru_cache(maxsize=32)(ast.parse)

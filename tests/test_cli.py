@@ -1,0 +1,127 @@
+"""The command line as a user has it: what it prints, where, and its exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from tests.test_experiment import TINY
+
+SETTINGS = [part for setting in TINY for part in ("-s", setting)]
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "shortback", *map(str, arguments)]
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, check=False, env={**os.environ, **environment}
+    )
+
+
+def refused(*arguments):
+    """The message of a user's mistake: exit code 2 and no traceback."""
+    done = run(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_help_is_quick():
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        done = run("--help")
+        times.append(time.perf_counter() - start)
+        assert "train" in done.stdout
+    assert min(times) < 0.4
+
+
+def test_a_run_from_the_beginning_to_the_evaluation(tmp_path):
+    out = tmp_path / "run"
+    done = run("train", "quickstart", *SETTINGS, "-s", "train.epochs=1", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "evolutionary: resnet20, 2 steps, 8 branches" in done.stdout
+    assert "bit-equal to one without branches" in done.stdout
+    summary = json.loads((out / "summary.json").read_text())
+
+    printed = json.loads(run("eval", out, "--json").stdout)
+    assert printed["test_accuracy"] == summary["test_accuracy"]
+    for_people = run("eval", out).stdout
+    assert f"test accuracy {summary['test_accuracy']:.2%} on 1000 images" in for_people
+    assert "firing rate by layer" in for_people
+
+    assert "a finished run: add --overwrite" in refused("train", "quickstart", *SETTINGS, "--out", out)
+    message = refused("train", "quickstart", *SETTINGS, "-s", "seed=1", "--out", out, "--resume")
+    assert "seed: 1, 0" in message
+
+
+def test_a_comparison_prints_one_table(tmp_path):
+    settings = [*SETTINGS, "-s", "train.epochs=1", "-s", "compare=[vanilla, evolutionary]"]
+    done = run("train", "quickstart", *settings, "--out", tmp_path, COLUMNS="140")
+    assert done.returncode == 0, done.stderr
+    table = done.stdout[done.stdout.index("same network, seed and budget") :]
+    for method in ("vanilla", "evolutionary"):
+        accuracy = json.loads((tmp_path / method / "summary.json").read_text())["test_accuracy"]
+        (line,) = [line for line in table.splitlines() if method in line]
+        assert f"{accuracy:.2%}" in line
+        assert "bit-equal" in line
+        assert "NOT" not in line
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_it_gracefully(tmp_path, number):
+    out = tmp_path / "run"
+    arguments = ["train", "quickstart", *SETTINGS, "-s", "train.epochs=500", "--out", out]
+    process = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    metrics, deadline = out / "metrics.jsonl", time.monotonic() + 60
+    while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text()):
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert f"stopped by {number.name}; a checkpoint is there: add --resume" in errors
+    assert "Traceback" not in errors
+    content = torch.load(out / "checkpoints" / "last.pt", weights_only=True)
+    assert content["state"]["step"] >= 3
+
+
+def test_recipes(tmp_path):
+    listed = run("recipes", "ls").stdout
+    assert "cifar10-resnet20" in listed
+    assert "ResNet-20 (16-32-64) on CIFAR-10" in listed
+    shown = run("recipes", "show", "quickstart", "-s", "train.epochs=9").stdout
+    assert "epochs: 9" in shown
+    copy = tmp_path / "mine.yaml"
+    assert run("recipes", "copy", "quickstart", copy).returncode == 0
+    assert "is there already" in refused("recipes", "copy", "quickstart", copy)
+    assert run("recipes", "validate", copy).stdout == f"{copy}: fine\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "quikstart"], "the nearest recipes are quickstart"),
+        (["train", "quickstart", "-s", "train.epohs=3"], "unknown key; did you mean epochs"),
+        (["train", "quickstart", "-s", "model.num_steps=0"], "greater than or equal to 1, got 0"),
+        (["train", "quickstart", "-s", "compare=", "-s", "branches.at=[layr1]"], "the nearest are layer1"),
+        (["train", "quickstart", "--resume", "--overwrite"], "exclude each other"),
+        (["train", "cifar10-resnet20", "-s", "data.root=/nowhere"], "/nowhere"),
+        (
+            ["train", "cifar10-resnet20", "-s", "data.kind=image_folder", "-s", "data.root=/nowhere"],
+            "train/",
+        ),
+        (["eval", "/nowhere"], "holds no run"),
+    ],
+)
+def test_mistakes_are_told_at_once(tmp_path, arguments, message):
+    if arguments[0] == "train" and "--resume" not in arguments:
+        arguments = [*arguments, "--out", tmp_path / "run"]
+    assert message in refused(*arguments)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()

@@ -1,0 +1,55 @@
+"""The README says what is so: its Python runs, its commands and settings are there, its tree is the tree."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from shortback.config import load_recipe
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return [
+        pytest.param(block, id=f"{document.name}-{i}")
+        for document in DOCUMENTS
+        for i, block in enumerate(re.findall(rf"```{language}\n(.*?)```", document.read_text(), flags=re.DOTALL))
+    ]
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_runs(code):
+    exec(compile(code, "README", "exec"), {})
+
+
+@pytest.mark.parametrize("block", blocks("bash"))
+def test_commands_are_there(block):
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    for line in block.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["make"]:
+            assert words[1] in targets
+        if "shortback" in words and "train" in words:
+            arguments = words[words.index("train") + 1 :]
+            settings = [arguments[i + 1] for i, word in enumerate(arguments) if word == "-s"]
+            load_recipe(arguments[0], settings=settings)
+
+
+def test_the_tree_is_the_tree():
+    (tree,) = re.findall(r"```text\n(.*?)```", TEXT, flags=re.DOTALL)
+    folders: list[str] = []
+    for line in tree.splitlines():
+        name = line.split()[0]
+        depth = (len(line) - len(line.lstrip())) // 2
+        folders = [*folders[:depth], name]
+        assert ROOT.joinpath(*folders).exists(), "/".join(folders)
+
+
+def test_links_lead_somewhere():
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\((?!http)([^)#]+)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
