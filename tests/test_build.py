@@ -66,7 +66,7 @@ def test_neurons():
         (["model.neuron.kind=if"], "an IF neuron has none"),
         (["model.name=vgg11", "model.residual=sew"], "residual"),
         (["branches.at=[layr1]"], "the nearest are layer1"),
-        (["data.augment.rand_augment=9"], "exclude each other"),
+        (["data.augment={auto_augment: cifar10, rand_augment: 9}"], "exclude each other"),
         (["optimizer.warmup_epochs=400"], "must be shorter"),
     ],
 )
