@@ -29,16 +29,16 @@ def compare(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, say: Sa
 
 
 def _table(summaries: dict[str, dict[str, Any]], out: Path) -> Table:
-    table = Table(title="same network, seed and budget")
+    table = Table(
+        title="same network, seed and budget",
+        caption="*  of the first layer, at the start of the first > last epoch\n"
+        "** against a network with the same weights that never had branches",
+        caption_justify="left",
+    )
     table.add_column("method")
-    for column in (
-        "test accuracy",
-        "epochs",
-        "images/s",
-        "branch share of the first\nlayer's gradient, first > last epoch",
-    ):
+    for column in ("test\naccuracy", "epochs", "images/s", "branch share of\nfirst gradient*"):
         table.add_column(column, justify="right")
-    table.add_column("stripped network's logits")
+    table.add_column("stripped\nlogits**")
     for method, summary in summaries.items():
         shares = branch_shares(out / method)
         table.add_row(

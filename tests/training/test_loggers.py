@@ -48,14 +48,14 @@ def test_plain_lines_where_there_is_no_terminal():
 
 def test_a_progress_bar_on_a_terminal():
     out = io.StringIO()
-    terminal = Terminal("vanilla", console=Console(file=out, force_terminal=True, width=160))
+    terminal = Terminal("vanilla", console=Console(file=out, force_terminal=True, width=80))
     terminal.start(step=0, total_steps=8)
     terminal.log(STEP)
     terminal.advance(2)
     terminal.log({**EPOCH, "val_accuracy": None, "branch_share": None})
     terminal.close()
     assert "2/8" in out.getvalue()
-    assert "coefficient 0.75" in out.getvalue()
+    assert "loss 1.25, acc 50.0%, c 0.75, 100 img/s" in out.getvalue()
 
 
 def test_tensorboard_files(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 Row = Mapping[str, Any]
 
@@ -94,10 +95,10 @@ class Terminal:
             return
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[numbers]}"),
-            TimeRemainingColumn(),
+            BarColumn(bar_width=8),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
         )
         self._progress = Progress(*columns, console=self.console, transient=True)
         self._task = self._progress.add_task(self.title, total=total_steps, completed=step, numbers="")
@@ -111,7 +112,7 @@ class Terminal:
         if row["kind"] == "epoch":
             self.console.print(f"{self.title}  {_epoch_line(row)}")
         elif self._progress is not None:
-            self._progress.update(self._task, numbers=_step_line(row))
+            self._progress.update(self._task, numbers=_short_line(row))
         else:
             self.console.print(f"{self.title}  step {row['step']}  {_step_line(row)}")
 
@@ -125,6 +126,14 @@ def _step_line(row: Row) -> str:
     return (
         f"loss {row['loss']:.3f}  accuracy {row['accuracy']:.1%}  coefficient {row['coefficient']:.2f}  "
         f"{row['images_per_second']:.0f} images/s"
+    )
+
+
+def _short_line(row: Row) -> str:
+    """What fits beside the bar in 80 columns."""
+    return (
+        f"loss {row['loss']:.3g}, acc {row['accuracy']:.1%}, c {row['coefficient']:.2f}, "
+        f"{row['images_per_second']:.0f} img/s"
     )
 
 
