@@ -18,8 +18,9 @@ CORE = {
     "activations": set(),
     "ops": {"surrogates"},
     "neurons": {"ops", "surrogates"},
-    "spiking": {"neurons", "activations"},
-    "models": {"spiking", "neurons", "surrogates"},
+    "layer": {"ops", "neurons"},
+    "spiking": {"neurons", "activations", "ops"},
+    "models": {"layer", "spiking", "neurons", "surrogates"},
     "shortcuts": {"spiking", "neurons", "losses"},
     "health": {"neurons", "losses"},
 }

@@ -168,7 +168,11 @@ def resolve(recipe: Recipe) -> tuple[Recipe, Execution]:
     """The recipe with nothing left to be chosen, and what it means for the machine at hand."""
     train = recipe.train
     execution = choose_execution(
-        device=train.device, precision=train.precision, channels_last=train.channels_last, compile=train.compile
+        device=train.device,
+        precision=train.precision,
+        channels_last=train.channels_last,
+        compile=train.compile,
+        memory=train.memory,
     )
     settled = train.model_copy(update={"device": execution.device, "precision": execution.precision})
     root = None if recipe.data.root is None else recipe.data.root.expanduser().resolve()

@@ -128,6 +128,7 @@ class TrainConfig(_Section):
     compile: Annotated[Literal["neuron", "model", "off"], BeforeValidator(lambda v: "off" if v is False else v)] = (
         "neuron"
     )
+    memory: Literal["fast", "balanced", "small"] = "balanced"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     log_every: Count = 10
     checkpoint_every: Count | None = None

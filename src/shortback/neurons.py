@@ -65,6 +65,12 @@ class SpikingNeuron(TimeModule):
         surrogate: stands in for the derivative of firing; `Triangular(half_width=1)` where not given.
         backend: `"auto"`, `"reference"` or `"compiled"`, see `shortback.ops.resolve`.
 
+    Attributes:
+        memory: what a layer that ends in this neuron keeps for the backward pass: `"fast"`, `"balanced"` or
+            `"small"`, see `shortback.ops.layer`.
+        averages_output: whether such a layer leaves the average of its spikes over time and space behind.
+        output_average: that average, `[N, C]`, until it is taken.
+
     Raises:
         ValueError: a value outside its range, naming it.
     """
@@ -84,6 +90,9 @@ class SpikingNeuron(TimeModule):
             threshold=threshold, reset=reset, detach_reset=detach_reset, surrogate=surrogate or Triangular()
         )
         self.backend: ops.Backend = backend
+        self.memory: ops.Memory = "balanced"
+        self.averages_output = False
+        self.output_average: Tensor | None = None
 
     def leak(self) -> float | Tensor:
         """The decay of the membrane a step."""

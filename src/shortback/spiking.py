@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from shortback.activations import is_activation, is_gate, refuse_functional
-from shortback.neurons import LIF, TimeModule
+from shortback.neurons import LIF, SpikingNeuron, TimeModule
+from shortback.ops import Memory
 
 NeuronFactory = Callable[[int], nn.Module]
 """Makes a neuron for a number of steps, e.g. `LIF` or `functools.partial(LIF, decay=0.25)`."""
@@ -44,6 +45,8 @@ class SpikingNetwork(nn.Module):
 
     Attributes:
         readout: `"mean"` for logits `[N, K]`, `"steps"` for the outputs of every step, `[T, N, K]`.
+        memory: what layers keep for the backward pass, `"fast"`, `"balanced"` (as given) or `"small"`: see
+            `shortback.ops.layer`.
 
     Raises:
         ValueError: `num_steps` below 1, or an unknown readout.
@@ -55,6 +58,7 @@ class SpikingNetwork(nn.Module):
         self.training = network.training
         self.num_steps = num_steps
         self.readout = readout
+        self.memory = "balanced"
         for module in network.modules():
             if isinstance(module, TimeModule):
                 module.static_input = False
@@ -77,6 +81,20 @@ class SpikingNetwork(nn.Module):
         for module in self.modules():
             if isinstance(module, TimeModule):
                 module.num_steps = value
+
+    @property
+    def memory(self) -> Memory:
+        """What the layers keep for the backward pass; setting it sets that of every neuron inside."""
+        return self._memory
+
+    @memory.setter
+    def memory(self, value: Memory) -> None:
+        if value not in get_args(Memory):
+            raise ValueError(f"memory={value!r}: must be one of {', '.join(get_args(Memory))}")
+        self._memory: Memory = value
+        for module in self.modules():
+            if isinstance(module, SpikingNeuron):
+                module.memory = value
 
     @property
     def readout(self) -> Readout:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict, get_args
 
-from torch import nn
+from torch import Tensor, nn
 
+from shortback.layer import conv_norm_fire
+from shortback.neurons import SpikingNeuron
 from shortback.spiking import NeuronFactory, make_neuron
 
 Norm = Literal["batch", "none"]
@@ -68,6 +70,25 @@ class Layers:
 
     def fire(self) -> nn.Module:
         return make_neuron(self.neuron, self.num_steps)
+
+
+class LayerSequence(nn.Sequential):
+    """Modules in a row, of which a convolution, its norm and its neuron run as one layer."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        modules = list(self)
+        while modules:
+            if [type(module) for module in modules[:2]] == [nn.Conv2d, nn.BatchNorm2d] and _is_neuron(modules[2:3]):
+                conv, norm, neuron, *modules = modules
+                x = conv_norm_fire(x, conv=conv, norm=norm, neuron=neuron)
+            else:
+                module, *modules = modules
+                x = module(x)
+        return x
+
+
+def _is_neuron(modules: Sequence[nn.Module]) -> bool:
+    return bool(modules) and isinstance(modules[0], SpikingNeuron)
 
 
 class StagedNetwork(nn.Module):

@@ -17,7 +17,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from shortback.models.layers import Layers
+from shortback.layer import conv_norm_fire
+from shortback.models.layers import Layers, LayerSequence
 
 Residual = Literal["spiking", "sew", "membrane", "plain"]
 
@@ -54,7 +55,7 @@ class ResidualBlock(nn.Module):
         self.neuron2 = layers.fire()
         if not self.has_shortcut:
             return
-        self.shortcut = nn.Sequential()
+        self.shortcut = LayerSequence()
         if stride == 1 and in_channels == channels:
             return
         if stride != 1 and average_downsample:
@@ -72,17 +73,16 @@ class PlainBlock(ResidualBlock):
     has_shortcut = False
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.neuron1(self.norm1(self.conv1(x)))
-        return self.neuron2(self.norm2(self.conv2(x)))
+        x = conv_norm_fire(x, conv=self.conv1, norm=self.norm1, neuron=self.neuron1)
+        return conv_norm_fire(x, conv=self.conv2, norm=self.norm2, neuron=self.neuron2)
 
 
 class SpikingBlock(ResidualBlock):
     """Fires after the addition, so that spikes alone are passed on; the block of the paper."""
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.neuron1(self.norm1(self.conv1(x)))
-        out = self.norm2(self.conv2(out))
-        return self.neuron2(out + self.shortcut(x))
+        out = conv_norm_fire(x, conv=self.conv1, norm=self.norm1, neuron=self.neuron1)
+        return conv_norm_fire(out, conv=self.conv2, norm=self.norm2, neuron=self.neuron2, residual=self.shortcut(x))
 
 
 class SEWBlock(ResidualBlock):
@@ -91,8 +91,8 @@ class SEWBlock(ResidualBlock):
     shortcut_fires = True
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.neuron1(self.norm1(self.conv1(x)))
-        out = self.neuron2(self.norm2(self.conv2(out)))
+        out = conv_norm_fire(x, conv=self.conv1, norm=self.norm1, neuron=self.neuron1)
+        out = conv_norm_fire(out, conv=self.conv2, norm=self.norm2, neuron=self.neuron2)
         return out + self.shortcut(x)
 
 
@@ -100,9 +100,8 @@ class MembraneBlock(ResidualBlock):
     """Fires before each convolution and adds currents, which no neuron cuts (MS-ResNet, Hu et al. 2021)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.norm1(self.conv1(self.neuron1(x)))
-        out = self.norm2(self.conv2(self.neuron2(out)))
-        return out + self.shortcut(x)
+        out = conv_norm_fire(self.neuron1(x), conv=self.conv1, norm=self.norm1, neuron=self.neuron2)
+        return self.norm2(self.conv2(out)) + self.shortcut(x)
 
 
 BLOCKS: dict[Residual, type[ResidualBlock]] = {

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from shortback.models.layers import (
     Layers,
+    LayerSequence,
     ModelSettings,
     Norm,
     StagedNetwork,
@@ -117,7 +118,7 @@ def _make_stem(kind: Stem, *, in_channels: int, channels: int, layers: Layers, f
     Where it does not fire, the last neuron is left out, and a static image, whose current is added further on
     to currents that change from step to step, is expanded over time at the end.
     """
-    stem = nn.Sequential()
+    stem = LayerSequence()
     num_convs = 3 if kind == "deep" else 1
     kernel_size, stride = (7, 2) if kind == "imagenet" else (3, 1)
     for i in range(1, num_convs + 1):

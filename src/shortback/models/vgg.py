@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from shortback.models.layers import (
     Layers,
+    LayerSequence,
     ModelSettings,
     Norm,
     StagedNetwork,
@@ -92,7 +93,7 @@ class VGG(StagedNetwork):
 
 def _make_block(in_channels: int, *, channels: int, layers: Layers) -> nn.Sequential:
     conv, norm, neuron = layers.conv(in_channels, channels), layers.normalize(channels), layers.fire()
-    return nn.Sequential(OrderedDict(conv=conv, norm=norm, neuron=neuron))
+    return LayerSequence(OrderedDict(conv=conv, norm=norm, neuron=neuron))
 
 
 @register_model

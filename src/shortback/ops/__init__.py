@@ -1,4 +1,7 @@
-"""The neuron as a function of a whole sequence: the definition (`reference`), and a faster match of it (`compiled`)."""
+"""The neuron as a function of a whole sequence: the definition (`reference`), and a faster match of it (`compiled`).
+
+`layer` joins it with the convolution and the norm before it.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,22 @@ from torch import Tensor
 from shortback.ops import compiled, reference
 from shortback.ops.backend import Backend, resolve
 from shortback.ops.dynamics import Dynamics, Reset
+from shortback.ops.kernels import num_kernels
+from shortback.ops.layer import Convolution, Memory, conv_norm_neuron
+from shortback.ops.norm import Statistics
 
-__all__ = ["Backend", "Dynamics", "Reset", "multi_step", "resolve"]
+__all__ = [
+    "Backend",
+    "Convolution",
+    "Dynamics",
+    "Memory",
+    "Reset",
+    "Statistics",
+    "conv_norm_neuron",
+    "multi_step",
+    "num_kernels",
+    "resolve",
+]
 
 
 def multi_step(

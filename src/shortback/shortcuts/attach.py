@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from shortback.neurons import SpikingNeuron
 from shortback.shortcuts.heads import HeadFactory, average_over_space, linear_head
 from shortback.shortcuts.network import ShortcutNetwork, Tap
 from shortback.shortcuts.places import find_places
@@ -36,11 +37,11 @@ def attach(
     """
     _refuse_unsuitable(model)
     places = find_places(model, at)
-    shapes, num_classes = _dry_run(model, places, sample)
+    seen, num_classes = _dry_run(model, places, sample)
     parameter = next(model.parameters(), sample)
     with torch.random.fork_rng(devices=[]):  # a run with branches draws the same numbers as one without
-        heads = [head(shapes[place], num_classes).to(parameter.device) for place in places]
-    taps = [Tap() for _ in places]
+        heads = [head(seen[place].num_features, num_classes).to(parameter.device) for place in places]
+    taps = [Tap(seen[place].neuron) for place in places]
     handles = [module.register_forward_hook(tap) for module, tap in zip(places.values(), taps, strict=True)]
     network = ShortcutNetwork(model, list(places), heads, taps, handles)
     return network.train(model.training)
@@ -56,14 +57,36 @@ def _refuse_unsuitable(model: nn.Module) -> None:
             raise ValueError(f"{where} is compiled, and would not see its branches: attach first, then torch.compile")
 
 
-def _dry_run(model: nn.Module, places: dict[str, nn.Module], sample: Tensor) -> tuple[dict[str, int], int]:
-    """The number of features at each place, and of classes."""
-    seen: dict[str, list[Any]] = {place: [] for place in places}
+class _Seen(NamedTuple):
+    """What a place returns: so many features, and the spikes of a neuron where it is these and nothing else."""
+
+    num_features: int
+    neuron: SpikingNeuron | None
+
+
+def _dry_run(model: nn.Module, places: dict[str, nn.Module], sample: Tensor) -> tuple[dict[str, _Seen], int]:
+    """What is at each place, and the number of classes."""
+    outputs: dict[str, list[Any]] = {place: [] for place in places}
+    sources: dict[str, SpikingNeuron] = {}
+    # By neuron the tensor it returned, and its version: changed in place since, it is no longer its spikes.
+    fired: list[tuple[SpikingNeuron, Any, int]] = []
+
+    def watch(neuron: SpikingNeuron, inputs: tuple[Any, ...], output: Any) -> None:
+        fired.append((neuron, output, output._version))
 
     def recorder(place: str) -> Callable[..., None]:
-        return lambda module, inputs, output: seen[place].append(output)
+        def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            outputs[place].append(output)
+            for neuron, spikes, version in fired:
+                if spikes is output and spikes._version == version:
+                    sources[place] = neuron
 
-    handles = [module.register_forward_hook(recorder(place)) for place, module in places.items()]
+        return record
+
+    # The neurons' hooks first: of a place that is a neuron itself, both see the call.
+    neurons = [module for module in model.modules() if isinstance(module, SpikingNeuron)]
+    handles = [neuron.register_forward_hook(watch) for neuron in neurons]
+    handles += [module.register_forward_hook(recorder(place)) for place, module in places.items()]
     try:
         with _undisturbed(model), torch.no_grad():
             logits = model(sample)
@@ -74,7 +97,10 @@ def _dry_run(model: nn.Module, places: dict[str, nn.Module], sample: Tensor) -> 
         got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"the network returns {got}: it must return logits, [N, K] or [T, N, K]")
     num_samples, num_classes = logits.shape[-2:]
-    return {place: _num_features(place, outputs, num_samples) for place, outputs in seen.items()}, num_classes
+    seen = {
+        place: _Seen(_num_features(place, found, num_samples), sources.get(place)) for place, found in outputs.items()
+    }
+    return seen, num_classes
 
 
 def _num_features(place: str, outputs: list[Any], num_samples: int) -> int:

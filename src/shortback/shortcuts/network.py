@@ -8,25 +8,45 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from shortback.losses import Outputs
+from shortback.neurons import SpikingNeuron
 from shortback.shortcuts.heads import average_over_space, average_over_time
 
 
 class Tap:
-    """A forward hook that keeps the space average of a module's output while it is open.
+    """A forward hook that keeps the average of a module's output while it is open.
 
     An object and not a closure, so that a deep copy of the network has taps of its own.
+
+    Args:
+        neuron: the neuron whose spikes are the output of the module, where that is so. A layer that runs as one
+            operation then counts them itself, which costs no pass over the activation.
     """
 
-    def __init__(self) -> None:
-        self.is_open = False
+    def __init__(self, neuron: SpikingNeuron | None = None) -> None:
+        self.neuron = neuron
         self.features: Tensor | None = None
+        self._is_open = False
+
+    @property
+    def is_open(self) -> bool:
+        return self._is_open
+
+    @is_open.setter
+    def is_open(self, value: bool) -> None:
+        self._is_open = value
+        if self.neuron is not None:
+            self.neuron.averages_output = value
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if self.is_open:
+        if not self._is_open:
+            return
+        if self.neuron is not None and self.neuron.output_average is not None:
+            self.features, self.neuron.output_average = self.neuron.output_average, None
+        else:
             self.features = average_over_space(output)
 
     def take(self) -> Tensor:
-        """The features kept, `[T*N, C]`, which the tap lets go of."""
+        """The features kept, `[N, C]` or by step `[T*N, C]`, which the tap lets go of."""
         features, self.features = self.features, None
         assert features is not None
         return features

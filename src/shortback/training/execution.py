@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 
 from shortback.neurons import SpikingNeuron
+from shortback.ops import Memory
+from shortback.training.allocator import keep_freed_memory
 
 Precision = Literal["fp32", "bf16"]
 Compile = Literal["neuron", "model", "off"]
@@ -23,13 +25,15 @@ class Execution:
     precision: Precision
     channels_last: bool
     compile: Compile
+    memory: Memory = "balanced"
 
     def describe(self) -> str:
         """One line for a person."""
         memory_format = "channels-last" if self.channels_last else "contiguous"
         compiled = {"neuron": "compiled neurons", "model": "compiled model", "off": "nothing compiled"}[self.compile]
         name = torch.cuda.get_device_name() if self.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
-        return f"{self.device} ({name}), {self.precision}, {memory_format}, {compiled}"
+        memory = f", {self.memory} memory" if self.compile == "neuron" else ""
+        return f"{self.device} ({name}), {self.precision}, {memory_format}, {compiled}{memory}"
 
     def prepare(self, net: nn.Module) -> nn.Module:
         """The module to call in training: `net` in its memory format, its neurons on their backend, compiled if asked.
@@ -38,9 +42,12 @@ class Execution:
         """
         if self.channels_last:
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self.compile == "off":
-            for module in net.modules():
-                if isinstance(module, SpikingNeuron):
+        if self.device == "cpu":
+            keep_freed_memory()
+        for module in net.modules():
+            if isinstance(module, SpikingNeuron):
+                module.memory = self.memory
+                if self.compile == "off":
                     module.backend = "reference"
         return torch.compile(net, fullgraph=True) if self.compile == "model" else net  # type: ignore[return-value]
 
@@ -51,19 +58,28 @@ def choose_execution(
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     channels_last: bool = True,
     compile: Compile = "neuron",
+    memory: Memory = "balanced",
 ) -> Execution:
     """Settle what is left open: a GPU where there is one, bf16 where the hardware multiplies in it.
 
+    Args:
+        memory: what layers keep for the backward pass (`shortback.ops.layer`), where neurons are compiled; the compiler
+            of a whole model decides that by itself, and with nothing compiled PyTorch keeps all.
+
     Raises:
-        ValueError: `device="cuda"` without a GPU.
+        ValueError: `device="cuda"` without a GPU, or a choice of memory that `compile` leaves no room for.
     """
+    if memory not in get_args(Memory):
+        raise ValueError(f"memory={memory!r}: must be one of {', '.join(get_args(Memory))}")
+    if memory != "balanced" and compile != "neuron":
+        raise ValueError(f"memory={memory!r} works on compiled neurons: use compile='neuron', not {compile!r}")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device='cuda', but PyTorch sees no GPU: use device='cpu'")
     if precision == "auto":
         precision = "bf16" if _multiplies_in_bf16(device) else "fp32"
-    return Execution(device=device, precision=precision, channels_last=channels_last, compile=compile)
+    return Execution(device=device, precision=precision, channels_last=channels_last, compile=compile, memory=memory)
 
 
 def _multiplies_in_bf16(device: str) -> bool:

@@ -1,0 +1,167 @@
+r"""What the compiled operations are made of: the membrane through time, the way back, and the compilation itself.
+
+With $g_s[t]$ the gradient that reaches the spikes, $g_v[t]$ the one that reaches the membrane after the reset, $g$ the
+surrogate at $u[t] - \theta$, and $g_x[t] = g_u[t]$ that of the current:
+
+$$g_u[t] = g_s[t]\, g + g_v[t]\, \frac{\partial v[t]}{\partial u[t]}, \qquad
+  \frac{\partial v}{\partial u} = \begin{cases}
+    1 - s - u\,g & \text{hard} \\ 1 - \theta\,g & \text{soft} \\ 1 - s,\; 1 & \text{the same, reset detached}
+  \end{cases}$$
+$$g_v[t-1] = \lambda\, g_u[t], \qquad g_\lambda = \sum_t g_u[t]\, v[t-1]$$
+
+The same source serves a CPU (C++) and a GPU (Triton). Loops over time are unrolled.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from shortback.ops.dynamics import Dynamics
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The neuron a kernel is compiled for. A `decay` of None comes as a tensor instead."""
+
+    dynamics: Dynamics
+    decay: float | None
+    num_steps: int
+
+    @classmethod
+    def of(cls, dynamics: Dynamics, decay: float | Tensor, num_steps: int) -> Kind:
+        return cls(dynamics, None if isinstance(decay, Tensor) else float(decay), num_steps)
+
+    def leak(self, decay: Tensor | None, dtype: torch.dtype) -> float | Tensor:
+        if decay is not None:
+            return decay.to(dtype)
+        assert self.decay is not None
+        return self.decay
+
+
+class Membranes(NamedTuple):
+    """By step: the membrane before firing, whether it fired, the membrane after the reset (the initial one first)."""
+
+    before: list[Tensor]
+    fired: list[Tensor]
+    after: list[Tensor]
+
+
+class Gradients(NamedTuple):
+    """Of the current by step, of the initial membrane, and of the decay (None where it is a constant)."""
+
+    currents: list[Tensor]
+    initial: Tensor
+    decay: Tensor | None
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What membranes and sums are held in: float32, or float64 for float64."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def integrate(kind: Kind, currents: Sequence[Tensor], *, decay: Tensor | None, initial: Tensor | None) -> Membranes:
+    """The membrane through time; `currents` has one tensor a step, in the dtype of the membrane."""
+    dynamics = kind.dynamics
+    dtype = currents[0].dtype
+    leak = kind.leak(decay, dtype)
+    v = torch.zeros_like(currents[0]) if initial is None else initial.to(dtype)
+    membranes = Membranes([], [], [v])
+    for current in currents:
+        u = leak * v + current
+        fired = u >= dynamics.threshold
+        v = torch.where(fired, 0.0, u) if dynamics.reset == "hard" else torch.where(fired, u - dynamics.threshold, u)
+        membranes.before.append(u)
+        membranes.fired.append(fired)
+        membranes.after.append(v)
+    return membranes
+
+
+def walk_back(
+    kind: Kind, membranes: Membranes, *, grad_spikes: Sequence[Tensor], grad_state: Tensor | None, decay: Tensor | None
+) -> Gradients:
+    """The gradients of a sequence from those of its spikes, one tensor a step, and of its last membrane."""
+    first = membranes.before[0]
+    leak = kind.leak(decay, first.dtype)
+    grad_v = torch.zeros_like(first) if grad_state is None else grad_state.to(first.dtype)
+    grad_us: list[Tensor] = []
+    for u, fired, grad in reversed(list(zip(membranes.before, membranes.fired, grad_spikes, strict=True))):
+        surrogate = kind.dynamics.surrogate.gradient(u - kind.dynamics.threshold)
+        grad_u = grad * surrogate + grad_v * _reset_derivative(kind.dynamics, u, fired, surrogate)
+        grad_us.insert(0, grad_u)
+        grad_v = leak * grad_u
+    grad_decay = None
+    if decay is not None:
+        products = [grad_u * v for grad_u, v in zip(grad_us, membranes.after[:-1], strict=True)]
+        grad_decay = total(products).sum().to(decay.dtype).reshape(decay.shape)
+    return Gradients(grad_us, grad_v, grad_decay)
+
+
+def _reset_derivative(dynamics: Dynamics, u: Tensor, fired: Tensor, surrogate: Tensor) -> Tensor | float:
+    """The derivative of the membrane after the reset by the one before it."""
+    if dynamics.reset == "hard":
+        kept = torch.where(fired, 0.0, torch.ones_like(u))
+        return kept if dynamics.detach_reset else kept - u * surrogate
+    return 1.0 if dynamics.detach_reset else 1 - dynamics.threshold * surrogate
+
+
+def total(tensors: Sequence[Tensor]) -> Tensor:
+    """The sum of some tensors, one at least."""
+    return sum(tensors[1:], tensors[0])
+
+
+def as_spikes(fired: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """`[T, ...]` of zeros and ones, from what fired by step."""
+    # By way of float32: that conversion is vectorised, the one from bool to bfloat16 is not. Converted before they are
+    # stacked, the spikes are written once.
+    return torch.stack([torch.where(s, 1.0, 0.0).to(dtype) for s in fired])
+
+
+def run(body: Callable, constants: tuple[Any, ...], *tensors: Tensor | None) -> Any:
+    """Call `body(*constants, *tensors)` compiled, or as it stands where a surrounding graph is being compiled.
+
+    Once compiled, a kernel serves all sizes: of a tensor with two axes or more the first is a number of steps and a
+    constant, all others are free. Constants must be hashable.
+    """
+    if torch.compiler.is_compiling():
+        return body(*constants, *tensors)
+    free = [None if tensor is None else _any_size(tensor) for tensor in tensors]
+    return _compile(body, constants, tuple(map(_signature, free)))(*free)
+
+
+def _any_size(tensor: Tensor) -> Tensor:
+    """The tensor as something a kernel is not specialised for: no view of another one, its axes of any size."""
+    tensor = tensor.detach()
+    for axis in range(1 if tensor.ndim > 1 else 0, tensor.ndim):
+        torch._dynamo.maybe_mark_dynamic(tensor, axis)
+    return tensor
+
+
+def _signature(tensor: Tensor | None) -> Any:
+    """All that a kernel is compiled for in a tensor: its sizes of 1 and number of steps too."""
+    if tensor is None:
+        return None
+    steps = tensor.shape[0] if tensor.ndim > 1 else None
+    return tensor.dtype, tensor.device, steps, tuple(size == 1 for size in tensor.shape)
+
+
+@functools.cache
+def _compile(body: Callable, constants: tuple[Any, ...], signature: Any) -> Callable:
+    def kernel(*tensors: Tensor | None):
+        return body(*constants, *tensors)
+
+    # Dynamo counts recompilations by code object: with one of its own, a kernel is not charged for the others.
+    own = types.FunctionType(kernel.__code__.replace(), kernel.__globals__, body.__name__, None, kernel.__closure__)
+    # Not dynamic=True, which would make the numbers of the kind variables of the kernel too.
+    return torch.compile(own, fullgraph=True)
+
+
+def num_kernels() -> int:
+    """How many kernels were compiled in this process."""
+    return _compile.cache_info().currsize

@@ -1,0 +1,299 @@
+r"""A convolution, its batch norm and a neuron as one operation, which keeps almost nothing for the backward pass.
+
+The kernels of the neuron normalise the output $z$ of the convolution as they read it, and add the residual $r$: the
+current $x = a\,z + b + r$ of `norm.py` is never in memory. Kept for the backward pass are
+
+| memory     | the input of the convolution | $z$                    | the residual |
+|------------|------------------------------|------------------------|--------------|
+| `fast`     | as it is                     | as it is               | as it is     |
+| `balanced` | one bit a spike              | as it is               | one bit      |
+| `small`    | one bit a spike              | convolved once more    | one bit      |
+
+where inputs that are no spikes are kept as they are.
+
+The mean of the spikes over time and space, which a branch taps, is counted from the bits, and its gradient, a constant
+over both, is added where the gradient of the spikes is read: neither costs a pass over the activation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from shortback.ops import kernels, norm, packing
+from shortback.ops.dynamics import Dynamics
+from shortback.ops.kernels import Kind
+from shortback.ops.norm import Statistics
+from shortback.ops.packing import PackedSpikes
+
+Memory = Literal["fast", "balanced", "small"]
+
+
+class Convolution(NamedTuple):
+    """The numbers of a convolution without a bias, by axis."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a call of the operation is made of besides tensors that need a gradient."""
+
+    kind: Kind
+    convolution: Convolution
+    eps: float
+    fixed: Statistics | None
+    memory: Memory
+    packed_input: PackedSpikes | None
+    packed_residual: PackedSpikes | None
+    average: bool
+    keeps: bool
+    steps: int
+
+
+class LayerOutput(NamedTuple):
+    """Spikes `[T*N, C, H, W]` in channels-last; their average `[N, C]` and the batch's statistics where wanted."""
+
+    spikes: Tensor
+    average: Tensor | None
+    statistics: Statistics | None
+
+
+def conv_norm_neuron(
+    x: Tensor,
+    *,
+    conv_weight: Tensor,
+    convolution: Convolution,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    eps: float,
+    statistics: Statistics | None,
+    residual: Tensor | None,
+    dynamics: Dynamics,
+    decay: float | Tensor,
+    num_steps: int,
+    static_input: bool,
+    memory: Memory,
+    average: bool,
+) -> LayerOutput:
+    """Run a layer by its compiled kernels; channels-last is the one format they know.
+
+    Args:
+        x: `[T*N, C, H, W]`, or `[N, C, H, W]` with `static_input`.
+        statistics: those to normalise by; of the batch itself where None.
+        residual: added to the current, of the shape of the output.
+        memory: what is kept for the backward pass, see above.
+        average: whether the average of the spikes over time and space is wanted.
+    """
+    learned = decay if isinstance(decay, Tensor) else None
+    inputs = x, conv_weight, norm_weight, norm_bias, residual, learned
+    plan = _Plan(
+        kind=Kind.of(dynamics, decay, num_steps),
+        convolution=convolution,
+        eps=eps,
+        fixed=statistics,
+        memory=memory,
+        packed_input=None if memory == "fast" else packing.packed_of(x),
+        packed_residual=None if memory == "fast" or residual is None else packing.packed_of(residual),
+        average=average,
+        keeps=torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs),
+        steps=1 if static_input else num_steps,
+    )
+    rows, size, bits, averages, *measured = _ConvNormNeuron.apply(*inputs, plan)
+    spikes = _image(rows, size)  # a view taken here may be changed in place, one taken inside the function not
+    if bits is not None:
+        packing.attach_packed(spikes, bits, num_steps)
+    return LayerOutput(spikes, averages, None if statistics is not None else Statistics(*measured))
+
+
+class _ConvNormNeuron(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        x: Tensor,
+        conv_weight: Tensor,
+        norm_weight: Tensor,
+        norm_bias: Tensor,
+        residual: Tensor | None,
+        decay: Tensor | None,
+        plan: _Plan,
+    ) -> tuple[Tensor | None, ...]:
+        dtype = _compute_dtype(x)
+        z = _convolve(x.to(dtype), conv_weight.to(dtype), plan.convolution)
+        rows = _rows(z, plan.steps)
+        if plan.fixed is None:
+            statistics, affine = norm.measure(rows, norm_weight, norm_bias, plan.eps)
+        else:
+            statistics, affine = plan.fixed, norm.affine(plan.fixed, norm_weight, norm_bias, plan.eps)
+        spikes, bits = kernels.run(
+            _forward,
+            (plan.kind, plan.keeps or plan.average),
+            rows,
+            affine.scale,
+            affine.shift,
+            None if residual is None else _rows(residual, plan.kind.num_steps),
+            decay,
+        )
+        if plan.keeps:
+            ctx.save_for_backward(
+                x if plan.packed_input is None else plan.packed_input.bits,
+                conv_weight,
+                residual if plan.packed_residual is None else plan.packed_residual.bits,
+                decay,
+                statistics.mean,
+                *affine,
+                None if plan.memory == "small" else rows,
+            )
+            ctx.plan, ctx.dtype, ctx.input_size, ctx.size = plan, dtype, x.shape[2:], z.shape[2:]
+        average = PackedSpikes(bits, plan.kind.num_steps).average(affine.scale.dtype) if plan.average else None
+        measured = statistics if plan.fixed is None else (None, None)
+        ctx.mark_non_differentiable(*(t for t in (bits, *measured) if t is not None))
+        ctx.set_materialize_grads(False)
+        return spikes, z.shape[2:], bits, average, *measured
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # type: ignore[override]
+        ctx: Any, grad_spikes: Tensor | None, _size: None, _bits: None, grad_average: Tensor | None, *_: None
+    ) -> tuple[Tensor | None, ...]:
+        plan: _Plan = ctx.plan
+        num_steps = plan.kind.num_steps
+        x, conv_weight, residual, decay, mean, scale, shift, inverse_std, rows = ctx.saved_tensors
+        input_dtype = ctx.dtype if plan.packed_input is not None else x.dtype
+        if plan.packed_input is not None:
+            x = _image(PackedSpikes(x, plan.packed_input.num_steps).unpack(ctx.dtype), ctx.input_size)
+        if plan.packed_residual is not None:
+            residual = PackedSpikes(residual, num_steps).unpack(ctx.dtype)
+        elif residual is not None:
+            residual = _rows(residual, num_steps)
+        x, weight = x.to(ctx.dtype), conv_weight.to(ctx.dtype)
+        if rows is None:
+            rows = _rows(_convolve(x, weight, plan.convolution), plan.steps)
+        _, batch, pixels, channels = rows.shape
+        if grad_spikes is None:
+            grad_spikes = rows.new_zeros(num_steps, batch, pixels, channels)
+        else:
+            grad_spikes = grad_spikes.contiguous()
+        if grad_average is None:
+            grad_average = mean.new_zeros(batch, channels)
+        grad_current, grad_residual, grad_decay = kernels.run(
+            _backward,
+            (plan.kind,),
+            rows,
+            # By sample, like the gradient of the average: the compiler makes one loop of what runs over the same axes.
+            _by_sample(scale, batch),
+            _by_sample(shift, batch),
+            residual,
+            decay,
+            grad_spikes,
+            grad_average.div(num_steps * pixels)[None, :, None],
+        )
+        del residual, grad_spikes
+        grad_z, grad_norm_weight, grad_norm_bias = norm.backward(
+            rows, grad_current, mean=mean, scale=scale, inverse_std=inverse_std, from_batch=plan.fixed is None
+        )
+        del rows, grad_current  # the memory is wanted for the convolution's gradients
+        grad_x, grad_conv_weight, _ = torch.ops.aten.convolution_backward(
+            _image(grad_z, ctx.size),
+            x,
+            weight,
+            None,
+            *plan.convolution[:3],
+            False,
+            [0, 0],
+            plan.convolution.groups,
+            [*ctx.needs_input_grad[:2], False],
+        )
+        return (
+            None if grad_x is None else grad_x.to(input_dtype),
+            None if grad_conv_weight is None else grad_conv_weight.to(conv_weight.dtype),
+            grad_norm_weight,
+            grad_norm_bias,
+            None if grad_residual is None else _image(grad_residual, ctx.size),
+            grad_decay,
+            None,
+        )
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    """What autocast would convolve in."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def _convolve(x: Tensor, weight: Tensor, convolution: Convolution) -> Tensor:
+    stride, padding, dilation, groups = convolution
+    return F.conv2d(x, weight, None, stride, padding, dilation, groups)
+
+
+def _rows(image: Tensor, steps: int) -> Tensor:
+    """`[T*N, C, H, W]` as `[T, N, S, C]`, copied only where it is not in channels-last."""
+    rows = image.permute(0, 2, 3, 1).contiguous()
+    return rows.view(steps, rows.shape[0] // steps, -1, rows.shape[3])
+
+
+def _image(rows: Tensor, size: Sequence[int]) -> Tensor:
+    """`[T, N, S, C]` as `[T*N, C, H, W]`, in channels-last, of `size` `(H, W)`."""
+    return rows.view(-1, *size, rows.shape[3]).permute(0, 3, 1, 2)
+
+
+def _by_sample(channels: Tensor, batch: int) -> Tensor:
+    """`[C]` as `[1, N, 1, C]`, in memory."""
+    return channels.expand(1, batch, 1, -1).contiguous()
+
+
+def _currents(kind: Kind, z: Tensor, *, scale: Tensor, shift: Tensor, residual: Tensor | None) -> list[Tensor]:
+    """The current of the neuron by step, in float32 or more."""
+    currents = [step.to(scale.dtype) * scale + shift for step in z.unbind(0)]
+    if len(currents) < kind.num_steps:
+        currents *= kind.num_steps
+    if residual is None:
+        return currents
+    return [x + r.to(x.dtype) for x, r in zip(currents, residual.unbind(0), strict=True)]
+
+
+def _forward(
+    kind: Kind,
+    packs: bool,
+    z: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | None,
+    decay: Tensor | None,
+):
+    currents = _currents(kind, z, scale=scale, shift=shift, residual=residual)
+    fired = kernels.integrate(kind, currents, decay=decay, initial=None).fired
+    return kernels.as_spikes(fired, z.dtype), packing.pack_fired(fired) if packs else None
+
+
+def _backward(
+    kind: Kind,
+    z: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | None,
+    decay: Tensor | None,
+    grad_spikes: Tensor,
+    grad_average: Tensor,
+):
+    currents = _currents(kind, z, scale=scale[0], shift=shift[0], residual=residual)
+    grads = kernels.walk_back(
+        kind,
+        kernels.integrate(kind, currents, decay=decay, initial=None),
+        grad_spikes=[grad.to(scale.dtype) + grad_average[0] for grad in grad_spikes.unbind(0)],
+        grad_state=None,
+        decay=decay,
+    )
+    by_step = torch.stack([grad.to(z.dtype) for grad in grads.currents])
+    if z.shape[0] == kind.num_steps:
+        return by_step, None if residual is None else by_step, grads.decay
+    return kernels.total(grads.currents)[None].to(z.dtype), None, grads.decay  # the same current at every step

@@ -1,0 +1,102 @@
+r"""Batch norm in two halves: what a channel is to be scaled and shifted by, and the gradients.
+
+With $z$ the values of a channel, $n$ of them, the norm is the affine map
+
+$$y = a\,z + b, \qquad a = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}}, \qquad b = \beta - a\,\mu$$
+
+which the kernel that reads $z$ applies in passing. With $g$ the gradient of $y$ and
+$\hat z = (z - \mu) / \sqrt{\sigma^2 + \epsilon}$,
+
+$$g_\beta = \sum g, \qquad g_\gamma = \sum g\,\hat z, \qquad
+  g_z = a \left( g - \frac{g_\beta + \hat z\, g_\gamma}{n} \right)$$
+
+where the statistics are those of $z$ itself, and $g_z = a\,g$ where they are fixed. Values are `[T, N, S, C]`, with `S`
+pixels, numbers of a channel `[C]` and in float32 (float64 for float64).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from shortback.ops import kernels
+
+
+class Statistics(NamedTuple):
+    """Mean and biased variance of the channels."""
+
+    mean: Tensor
+    variance: Tensor
+
+
+class Affine(NamedTuple):
+    """What a norm does to the channels, and the inverse of their standard deviation."""
+
+    scale: Tensor
+    shift: Tensor
+    inverse_std: Tensor
+
+
+def measure(z: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Statistics, Affine]:
+    """The statistics of `z`, and the norm by them."""
+    mean, variance, *affine = kernels.run(_measure, (eps,), _as_images(z), weight, bias)
+    return Statistics(mean, variance), Affine(*affine)
+
+
+def affine(statistics: Statistics, weight: Tensor, bias: Tensor, eps: float) -> Affine:
+    """The norm by given statistics."""
+    inverse_std = torch.rsqrt(statistics.variance + eps)
+    scale = inverse_std * weight
+    return Affine(scale, bias - statistics.mean * scale, inverse_std)
+
+
+def backward(
+    z: Tensor, grad: Tensor, *, mean: Tensor, scale: Tensor, inverse_std: Tensor, from_batch: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of `z`, of the weight and of the bias.
+
+    Args:
+        z: the values.
+        grad: of the output of the norm, in the dtype of `z`.
+        mean, scale, inverse_std: of the norm, see above.
+        from_batch: whether the statistics are those of `z`.
+    """
+    share = mean.new_full((), scale.numel() / z.numel())
+    arguments = _as_images(z), _as_images(grad), mean, scale, inverse_std, share
+    grad_z, grad_weight, grad_bias = kernels.run(_backward, (from_batch,), *arguments)
+    return grad_z.view(z.shape), grad_weight, grad_bias
+
+
+def _as_images(values: Tensor) -> Tensor:
+    """`[1, T*N, S, C]`: a kernel for any number of steps."""
+    return values.flatten(0, 1)[None]
+
+
+def _measure(eps: float, z: Tensor, weight: Tensor, bias: Tensor):
+    images = z[0].to(kernels.accumulation_dtype(z.dtype))
+    count = images.shape[0] * images.shape[1]
+    # Around a value of the channel itself, the square of the mean takes no digits from the variance.
+    origin = images[0, 0]
+    centred = images - origin
+    # Summed within each image first: they are shared among the threads, and short sums lose little.
+    mean = centred.sum(1).sum(0) / count
+    variance = (centred.square().sum(1).sum(0) / count - mean.square()).clamp_min(0)
+    statistics = Statistics(mean + origin, variance)
+    return *statistics, *affine(statistics, weight, bias, eps)
+
+
+def _backward(
+    from_batch: bool, z: Tensor, grad: Tensor, mean: Tensor, scale: Tensor, inverse_std: Tensor, share: Tensor
+):
+    centred = z[0].to(mean.dtype) - mean
+    gradient = grad[0].to(mean.dtype)
+    sums = gradient.sum(1)
+    products = (gradient * centred).sum(1) * inverse_std
+    if from_batch:
+        # The factors go into the last sums, and not into every element of what follows.
+        offset = (sums * share).sum(0)
+        slope = (products * (inverse_std * share)).sum(0)
+        gradient = gradient - offset - centred * slope
+    return (gradient * scale).to(z.dtype), products.sum(0), sums.sum(0)

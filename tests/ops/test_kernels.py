@@ -1,0 +1,28 @@
+"""One compiled kernel for all sizes."""
+
+import torch
+
+from shortback.ops import kernels
+
+
+def double_and_count(factor, x, offset):
+    return x * factor + (0 if offset is None else offset)
+
+
+def test_a_kernel_serves_all_sizes_but_another_number_of_steps_needs_its_own():
+    kernels.run(double_and_count, (2,), torch.ones(4, 3, 5), None)
+    before = kernels.num_kernels()
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for shape in ((4, 2, 7), (4, 9, 2), (4, 64, 64)):
+            assert torch.equal(kernels.run(double_and_count, (2,), torch.ones(shape), None), torch.full(shape, 2.0))
+    assert kernels.num_kernels() == before
+    kernels.run(double_and_count, (2,), torch.ones(5, 3, 5), None)
+    assert kernels.num_kernels() == before + 1
+
+
+def test_what_is_compiled_for_is_told_apart():
+    x = torch.arange(6.0).view(2, 3)
+    assert torch.equal(kernels.run(double_and_count, (3,), x, None), x * 3)
+    assert torch.equal(kernels.run(double_and_count, (3,), x, torch.tensor(1.0)), x * 3 + 1)
+    assert kernels.run(double_and_count, (3,), x.double(), None).dtype == torch.float64
+    assert torch.equal(kernels.run(double_and_count, (3,), x[:, :1], None), x[:, :1] * 3)
