@@ -8,9 +8,9 @@ from torch import nn
 
 import shortback as sb
 from shortback import ops
-from shortback.ops import packing
 from shortback.layer import conv_norm_fire
 from shortback.neurons import LIF, PLIF
+from shortback.ops import packing
 from shortback.surrogates import Arctan
 
 SHAPE = (8, 5, 9, 7)  # T=4, N=2

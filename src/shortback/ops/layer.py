@@ -126,7 +126,7 @@ class _ConvNormNeuron(torch.autograd.Function):
         residual: Tensor | None,
         decay: Tensor | None,
         plan: _Plan,
-    ) -> tuple[Tensor | None, ...]:
+    ) -> tuple[Any, ...]:
         dtype = _compute_dtype(x)
         z = _convolve(x.to(dtype), conv_weight.to(dtype), plan.convolution)
         rows = _rows(z, plan.steps)
@@ -163,7 +163,7 @@ class _ConvNormNeuron(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(  # type: ignore[override]
-        ctx: Any, grad_spikes: Tensor | None, _size: None, _bits: None, grad_average: Tensor | None, *_: None
+        ctx: Any, grad_spikes: Tensor | None, size: None, bits: None, grad_average: Tensor | None, *measured: None
     ) -> tuple[Tensor | None, ...]:
         plan: _Plan = ctx.plan
         num_steps = plan.kind.num_steps
@@ -183,8 +183,7 @@ class _ConvNormNeuron(torch.autograd.Function):
             grad_spikes = rows.new_zeros(num_steps, batch, pixels, channels)
         else:
             grad_spikes = grad_spikes.contiguous()
-        if grad_average is None:
-            grad_average = mean.new_zeros(batch, channels)
+        spread = mean.new_zeros(batch, channels) if grad_average is None else grad_average / (num_steps * pixels)
         grad_current, grad_residual, grad_decay = kernels.run(
             _backward,
             (plan.kind,),
@@ -195,7 +194,7 @@ class _ConvNormNeuron(torch.autograd.Function):
             residual,
             decay,
             grad_spikes,
-            grad_average.div(num_steps * pixels)[None, :, None],
+            spread[None, :, None],
         )
         del residual, grad_spikes
         grad_z, grad_norm_weight, grad_norm_bias = norm.backward(

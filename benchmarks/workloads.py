@@ -1,0 +1,174 @@
+"""What is timed: a network and its batch, the variants of running it, and the training and inference step of each."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import shortback as sb
+from harness import Device, Settings, Side
+from shortback.ops import Memory
+from shortback.training import Execution, choose_execution
+from shortback.training.execution import Compile
+
+Library = Literal["shortback", "relu", "spikingjelly", "snntorch"]
+TrainStep = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """A network by name, the number of its steps, and a batch of random images."""
+
+    model: str
+    batch_size: int
+    num_steps: int = 4
+    image_size: int = 32
+    width: float = 1.0
+
+    def __str__(self) -> str:
+        return f"{self.model} b{self.batch_size} T{self.num_steps}"
+
+    def network(self, **settings: Any) -> sb.SpikingNetwork:
+        """The same weights each time."""
+        torch.manual_seed(0)
+        settings = {"num_steps": self.num_steps, "width": self.width, **settings}
+        return sb.create_model(self.model, num_classes=10, in_channels=3, **settings)
+
+    def images(self, size: int | None = None) -> tuple[Tensor, Tensor]:
+        """Images `[N, 3, H, W]` and their classes, `batch_size` of them where no size is given."""
+        size = size or self.batch_size
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(size, 3, self.image_size, self.image_size, generator=generator)
+        return x, torch.randint(0, 10, (size,), generator=generator)
+
+
+QUICK = Workload(model="resnet20", batch_size=4, num_steps=2, image_size=16, width=0.25)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """How a workload is run: all that may differ between the sides of a comparison, as plain values.
+
+    Args:
+        library: `"shortback"`, a peer, or `"relu"`, the ANN twin: ours with a ReLU for every neuron, which takes the
+            image repeated over time as one batch of `T*N`.
+        precision, channels_last, compile, memory: see `shortback.training.choose_execution`; where `memory` is None it
+            is the default. A peer compiles its whole model or nothing.
+        branches: where shortcut branches are attached, if anywhere.
+        recompute: level 1 of SpikingJelly's memory optimisation.
+    """
+
+    library: Library = "shortback"
+    device: Device = "cpu"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    channels_last: bool = True
+    compile: Compile = "neuron"
+    memory: Memory | None = None
+    branches: Literal["blocks", "stages"] | None = None
+    recompute: bool = False
+
+    def execution(self) -> Execution:
+        memory: dict[str, Any] = {} if self.memory is None else {"memory": self.memory}
+        return choose_execution(
+            device=self.device,
+            precision=self.precision,
+            channels_last=self.channels_last,
+            compile=self.compile,
+            **memory,
+        )
+
+
+def workloads(settings: Settings, *full: Workload) -> list[Workload]:
+    """The cases asked for."""
+    if settings.quick:
+        return [QUICK]
+    if settings.batch_size is not None:
+        full = tuple(replace(work, batch_size=settings.batch_size) for work in full)
+    return [work for work in full if settings.asks_for(work)]
+
+
+def batch(work: Workload, variant: Variant, *, size: int | None = None) -> tuple[Tensor, Tensor]:
+    """Images and classes where and as a variant takes them."""
+    x, y = work.images(size)
+    if variant.library == "relu":
+        x, y = x.repeat(work.num_steps, 1, 1, 1), y.repeat(work.num_steps)
+    memory_format = torch.channels_last if variant.channels_last else torch.contiguous_format
+    return x.to(variant.device, memory_format=memory_format), y.to(variant.device)
+
+
+def build(work: Workload, variant: Variant) -> nn.Module:
+    """The module to call, in training mode and where it runs, from images to logits or to `Outputs`."""
+    execution = variant.execution()
+    if variant.library == "shortback":
+        net: nn.Module = work.network().to(execution.device)
+        if variant.branches is not None:
+            net = sb.attach(net, at=variant.branches, sample=batch(work, variant, size=2)[0])
+        return execution.prepare(net.train())
+    if variant.library == "relu":
+        net = work.network(neuron=lambda num_steps: nn.ReLU(inplace=True)).network
+        return execution.prepare(net.to(execution.device).train())
+    peer = importlib.import_module(f"peers.{variant.library}").build(work.network()).to(execution.device).train()
+    if execution.channels_last:
+        peer.to(memory_format=torch.channels_last)
+    if variant.recompute:
+        peer.optimize_memory(batch(work, variant, size=2)[0])
+    if execution.compile == "model":
+        peer.net.compile()
+    return peer
+
+
+def training_step(work: Workload, variant: Variant) -> TrainStep:
+    """Forward, loss, backward and optimizer step of a batch; returns the loss."""
+    net, execution = build(work, variant), variant.execution()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+
+    def step(x: Tensor, y: Tensor) -> Tensor:
+        with autocast(execution):
+            outputs = net(x)
+        if variant.library == "shortback":
+            loss = sb.shortcut_loss(outputs, y, coefficient=0.5).total
+        else:
+            loss = F.cross_entropy(outputs, y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
+
+    return step
+
+
+def inference_step(net: nn.Module, execution: Execution) -> Callable[[Tensor], Tensor]:
+    """Logits of a batch, without autograd."""
+    net.eval()
+
+    @torch.inference_mode()
+    def step(x: Tensor) -> Tensor:
+        with autocast(execution):
+            return net(x)
+
+    return step
+
+
+def training_side(name: str, work: Workload, variant: Variant, *, may_fail: bool = False) -> Side:
+    """A side of `compare` that trains."""
+    return Side(name, lambda: partial(training_step(work, variant), *batch(work, variant)), may_fail)
+
+
+def inference_side(name: str, work: Workload, variant: Variant, *, may_fail: bool = False) -> Side:
+    """A side of `compare` that infers."""
+
+    def set_up() -> Callable[[], Tensor]:
+        return partial(inference_step(build(work, variant), variant.execution()), batch(work, variant)[0])
+
+    return Side(name, set_up, may_fail)
+
+
+def autocast(execution: Execution) -> torch.autocast:
+    return torch.autocast(execution.device, torch.bfloat16, enabled=execution.precision == "bf16")
