@@ -84,6 +84,22 @@ def evaluate(
         print(f"  {name:{width}}  {rate:.4f}")
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def bench(
+    context: typer.Context,
+    question: Annotated[str | None, typer.Argument(help="A benchmark; all are listed where none is given.")] = None,
+) -> None:
+    """Measure on this machine; options after the benchmark are its own, such as --quick and --out FILE."""
+    with _user_errors():
+        from shortback.bench import questions, run
+
+        if question is not None:
+            run(question, context.args)
+            return
+        for name, answer in questions().items():
+            print(f"{name:14}  {answer}")
+
+
 @recipes_app.command("ls")
 def list_recipes() -> None:
     """The recipes that come with Shortback."""

@@ -1,0 +1,49 @@
+"""Where the benchmarks are, and how one is run: those of the checkout, or the copy in the wheel."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+
+def folder() -> Path:
+    """The folder of the benchmarks.
+
+    Raises:
+        ValueError: it is not there.
+    """
+    for place in (PACKAGE / "_benchmarks", PACKAGE.parents[1] / "benchmarks"):
+        if (place / "harness.py").is_file():
+            return place
+    raise ValueError("the benchmarks were not installed with the package: run them from a checkout")
+
+
+def questions() -> dict[str, str]:
+    """Every benchmark and what it answers."""
+    answers = {}
+    for file in sorted(folder().glob("*.py")):
+        tree = ast.parse(file.read_text())
+        if any(isinstance(node, ast.FunctionDef) and node.name == "measure" for node in tree.body):
+            answers[file.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
+    return answers
+
+
+def run(name: str, argv: Sequence[str]) -> None:
+    """Run a benchmark with options of its own.
+
+    Raises:
+        ValueError: there is no such benchmark, or a library it compares with is missing.
+    """
+    known = questions()
+    if name not in known:
+        raise ValueError(f"{name!r} is no benchmark: choose among {', '.join(known)}")
+    sys.path.insert(0, str(folder()))
+    try:
+        importlib.import_module(name).main(argv)
+    except ModuleNotFoundError as error:
+        raise ValueError(str(error)) from error
