@@ -14,7 +14,6 @@ The same source serves a CPU (C++) and a GPU (Triton). Loops over time are unrol
 
 from __future__ import annotations
 
-import functools
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -131,16 +130,24 @@ def run(body: Callable, constants: tuple[Any, ...], *tensors: Tensor | None) -> 
     """
     if torch.compiler.is_compiling():
         return body(*constants, *tensors)
-    free = [None if tensor is None else _any_size(tensor) for tensor in tensors]
-    return _compile(body, constants, tuple(map(_signature, free)))(*free)
+    detached = [None if tensor is None else tensor.detach() for tensor in tensors]
+    key = body, constants, tuple(map(_signature, detached))
+    kernel = _KERNELS.get(key)
+    if kernel is None:
+        kernel = _KERNELS[key] = _compile(body, constants)
+        for tensor in detached:
+            _mark_any_size(tensor)  # of use to the first call alone, which compiles
+    return kernel(*detached)
 
 
-def _any_size(tensor: Tensor) -> Tensor:
-    """The tensor as something a kernel is not specialised for: no view of another one, its axes of any size."""
-    tensor = tensor.detach()
+_KERNELS: dict[Any, Callable] = {}
+
+
+def _mark_any_size(tensor: Tensor | None) -> None:
+    if tensor is None:
+        return
     for axis in range(1 if tensor.ndim > 1 else 0, tensor.ndim):
         torch._dynamo.maybe_mark_dynamic(tensor, axis)
-    return tensor
 
 
 def _signature(tensor: Tensor | None) -> Any:
@@ -151,8 +158,7 @@ def _signature(tensor: Tensor | None) -> Any:
     return tensor.dtype, tensor.device, steps, tuple(size == 1 for size in tensor.shape)
 
 
-@functools.cache
-def _compile(body: Callable, constants: tuple[Any, ...], signature: Any) -> Callable:
+def _compile(body: Callable, constants: tuple[Any, ...]) -> Callable:
     def kernel(*tensors: Tensor | None):
         return body(*constants, *tensors)
 
@@ -164,4 +170,4 @@ def _compile(body: Callable, constants: tuple[Any, ...], signature: Any) -> Call
 
 def num_kernels() -> int:
     """How many kernels were compiled in this process."""
-    return _compile.cache_info().currsize
+    return len(_KERNELS)
