@@ -171,9 +171,7 @@ class _ConvNormNeuron(torch.autograd.Function):
         input_dtype = ctx.dtype if plan.packed_input is not None else x.dtype
         if plan.packed_input is not None:
             x = _image(PackedSpikes(x, plan.packed_input.num_steps).unpack(ctx.dtype), ctx.input_size)
-        if plan.packed_residual is not None:
-            residual = PackedSpikes(residual, num_steps).unpack(ctx.dtype)
-        elif residual is not None:
+        if residual is not None and plan.packed_residual is None:
             residual = _rows(residual, num_steps)
         x, weight = x.to(ctx.dtype), conv_weight.to(ctx.dtype)
         if rows is None:
@@ -251,13 +249,15 @@ def _by_sample(channels: Tensor, batch: int) -> Tensor:
 
 
 def _currents(kind: Kind, z: Tensor, *, scale: Tensor, shift: Tensor, residual: Tensor | None) -> list[Tensor]:
-    """The current of the neuron by step, in float32 or more."""
+    """The current of the neuron by step, in float32 or more; the residual may be the bytes of spikes."""
     currents = [step.to(scale.dtype) * scale + shift for step in z.unbind(0)]
     if len(currents) < kind.num_steps:
         currents *= kind.num_steps
     if residual is None:
         return currents
-    return [x + r.to(x.dtype) for x, r in zip(currents, residual.unbind(0), strict=True)]
+    packed = residual.dtype == torch.uint8
+    steps = packing.unpack_steps(residual, kind.num_steps) if packed else residual.unbind(0)
+    return [x + r.to(x.dtype) for x, r in zip(currents, steps, strict=True)]
 
 
 def _forward(

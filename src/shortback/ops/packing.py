@@ -25,6 +25,11 @@ def pack_fired(fired: Sequence[Tensor]) -> Tensor:
     return torch.stack([kernels.total([s * 2.0**i for i, s in enumerate(group)]).to(torch.uint8) for group in groups])
 
 
+def unpack_steps(bits: Tensor, num_steps: int) -> list[Tensor]:
+    """Zeros and ones by step, in uint8; within a kernel."""
+    return [(bits[t // STEPS_A_BYTE] >> (t % STEPS_A_BYTE)) & 1 for t in range(num_steps)]
+
+
 @dataclass(frozen=True)
 class PackedSpikes:
     """The spikes of a layer in memory's order.
@@ -60,8 +65,7 @@ def packed_of(tensor: Tensor) -> PackedSpikes | None:
 
 
 def _unpack(num_steps: int, dtype: torch.dtype, bits: Tensor) -> Tensor:
-    steps = ((bits[t // STEPS_A_BYTE] >> (t % STEPS_A_BYTE)) & 1 for t in range(num_steps))
-    return torch.stack([step.to(dtype) for step in steps])
+    return torch.stack([step.to(dtype) for step in unpack_steps(bits, num_steps)])
 
 
 def _average(num_steps: int, dtype: torch.dtype, bits: Tensor) -> Tensor:
