@@ -25,14 +25,15 @@ import torch
 from torch import Tensor, nn
 
 from harness import Device, Settings
-from workloads import Variant, Workload, autocast, batch, build, training_step
+from workloads import Variant, Workload, autocast, batch, build, diagnosis, training_step
 
 TINY = (2, 3)  # two sizes, after which a compiler knows that the size varies
+CALLS = {"step": training_step, "diagnosis": diagnosis}
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
-def peak_of(work: Workload, variant: Variant, *, runs: int = 3) -> dict[str, Any]:
-    """Peak and saved bytes of a training step, each run in a child process.
+def peak_of(work: Workload, variant: Variant, *, runs: int = 3, call: str = "step") -> dict[str, Any]:
+    """Peak and saved bytes of a training step, or the peak of another of `CALLS`, each run in a child process.
 
     Returns:
         `peak_bytes`: the median; `samples`: of every run; `saved_bytes`: see `saved_bytes`, None where it cannot be
@@ -44,7 +45,7 @@ def peak_of(work: Workload, variant: Variant, *, runs: int = 3) -> dict[str, Any
     """
     if variant.device == "cpu" and not Path("/proc/self/clear_refs").exists():
         raise NotImplementedError("the peak of a process can be measured on Linux only; use --device cuda elsewhere")
-    spec = json.dumps({"work": asdict(work), "variant": asdict(variant)})
+    spec = json.dumps({"work": asdict(work), "variant": asdict(variant), "call": call})
     measured = [_run_child(spec) for _ in range(runs)]
     samples = [one["peak_bytes"] for one in measured]
     return {"peak_bytes": statistics.median(samples), "samples": samples, "saved_bytes": measured[0]["saved_bytes"]}
@@ -94,9 +95,9 @@ def _run_child(spec: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _measure(work: Workload, variant: Variant) -> dict[str, int | None]:
+def _measure(work: Workload, variant: Variant, call: str) -> dict[str, int | None]:
     """What a child does."""
-    step = training_step(work, variant)
+    step = CALLS[call](work, variant)
     for size in TINY:
         step(*batch(work, variant, size=size))
     x, y = batch(work, variant)
@@ -107,7 +108,7 @@ def _measure(work: Workload, variant: Variant) -> dict[str, int | None]:
     if _num_graphs() > graphs:
         raise RuntimeError("the measured step compiled something, so its peak is the compiler's")
     saved = None
-    if not variant.recompute:  # what a checkpoint keeps is kept by no node of the graph
+    if call == "step" and not variant.recompute:  # what a checkpoint keeps is kept by no node of the graph
         with autocast(variant.execution()):
             saved = saved_bytes(build(work, variant), x)
     return {"peak_bytes": peak, "saved_bytes": saved}
@@ -145,4 +146,4 @@ def _status(key: str) -> int:
 
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
-    print(json.dumps(_measure(Workload(**asked["work"]), Variant(**asked["variant"]))))
+    print(json.dumps(_measure(Workload(**asked["work"]), Variant(**asked["variant"]), asked["call"])))

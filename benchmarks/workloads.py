@@ -144,6 +144,17 @@ def training_step(work: Workload, variant: Variant) -> TrainStep:
     return step
 
 
+def diagnosis(work: Workload, variant: Variant) -> Callable[[Tensor, Tensor], sb.GradientReport]:
+    """The diagnosis of a batch, without trials."""
+    net, execution = build(work, variant), variant.execution()
+
+    def call(x: Tensor, y: Tensor) -> sb.GradientReport:
+        with autocast(execution):
+            return sb.diagnose(net, x, y, suggest=False)
+
+    return call
+
+
 def inference_step(net: nn.Module, execution: Execution) -> Callable[[Tensor], Tensor]:
     """Logits of a batch, without autograd."""
     net.eval()

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from shortback.schedules import SCHEDULES, Constant, Cosine, Exponential, Linear, Step, is_zero_from
+from shortback.schedules import SCHEDULES, Adaptive, Constant, Cosine, Exponential, Linear, Step, is_zero_from
 
 PROGRESS = [0.0, 0.25, 0.5, 0.75, 1.0]
 
@@ -24,7 +24,7 @@ def test_closed_forms(schedule, expected):
             assert schedule(progress) == pytest.approx(value)
 
 
-@pytest.mark.parametrize("kind", [k for k in SCHEDULES.values() if k is not Constant])
+@pytest.mark.parametrize("kind", [k for k in SCHEDULES.values() if k not in (Constant, Adaptive)])
 def test_falling_schedules_fall_and_end_where_they_should(kind):
     schedule = kind(start=1.5, end=0.5, over=0.8)
     values = [schedule(i / 100) for i in range(101)]
@@ -33,12 +33,28 @@ def test_falling_schedules_fall_and_end_where_they_should(kind):
     assert values[80:] == [0.5] * 21
 
 
+@pytest.mark.parametrize(
+    ("schedule", "ratio", "expected"),
+    [
+        (Adaptive(start=0.5), 1.0, [1, 3 / 5, 1 / 3, 1 / 7, 0]),
+        (Adaptive(start=0.5), 4.0, [4, 12 / 5, 4 / 3, 4 / 7, 0]),
+        (Adaptive(start=0.5, largest=2.0), math.inf, [2, 2, 2, 2, 0]),
+        (Adaptive(start=0.8, end=0.8, combine="convex"), 0.5, [2 / 3] * 5),
+        (Adaptive(start=0.5, combine="convex"), math.inf, [1, 1, 1, 1, 0]),
+        (Adaptive(start=0.6, end=0.2, over=0.5), 0.0, [0] * 5),
+    ],
+)
+def test_the_adaptive_coefficient_by_hand(schedule, ratio, expected):
+    assert [schedule(progress, ratio) for progress in PROGRESS] == pytest.approx(expected)
+
+
 def test_when_branches_are_of_no_more_use():
     assert is_zero_from(Constant(value=0.0), 0.0)
     assert not is_zero_from(Constant(value=0.1), 1.0)
     falling = Linear(over=0.5)
     assert [is_zero_from(falling, p) for p in (0.0, 0.49, 0.5, 1.0)] == [False, False, True, True]
     assert not is_zero_from(Linear(end=0.1), 1.0)
+    assert [is_zero_from(Adaptive(over=0.5), p) for p in (0.0, 0.5)] == [False, True]
     assert not is_zero_from(lambda p: 0.0, 1.0)  # a function of the user's own says nothing about later
 
 
@@ -56,6 +72,9 @@ def test_wrong_numbers_are_refused():
         (lambda: Cosine(over=0), "over=0"),
         (lambda: Exponential(rate=0), "rate=0"),
         (lambda: Step(num_levels=1), "num_levels=1"),
+        (lambda: Adaptive(start=1.0), "start=1.0"),
+        (lambda: Adaptive(over=2), "over=2"),
+        (lambda: Adaptive(largest=0), "largest=0"),
     ):
         with pytest.raises(ValueError, match=message):
             make()

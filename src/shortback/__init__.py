@@ -9,10 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shortback import health as health
     from shortback import losses as losses
     from shortback import neurons as neurons
     from shortback import schedules as schedules
     from shortback import surrogates as surrogates
+    from shortback.diagnosis import diagnose as diagnose
+    from shortback.health import GradientReport as GradientReport
     from shortback.losses import TET as TET
     from shortback.losses import CrossEntropy as CrossEntropy
     from shortback.losses import LossTerms as LossTerms
@@ -33,13 +36,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "shortback.diagnosis": ("diagnose",),
+    "shortback.health": ("GradientReport",),
     "shortback.losses": ("CrossEntropy", "LossTerms", "Outputs", "ShortcutLoss", "TET", "shortcut_loss"),
     "shortback.models": ("create_model", "list_models"),
     "shortback.neurons": ("IF", "LIF", "PLIF"),
     "shortback.shortcuts": ("ShortcutNetwork", "attach", "strip"),
     "shortback.spiking": ("SpikingNetwork", "spikify"),
 }
-_MODULES = ("losses", "neurons", "schedules", "surrogates")
+_MODULES = ("health", "losses", "neurons", "schedules", "surrogates")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -48,6 +53,7 @@ __all__ = [
     "PLIF",
     "TET",
     "CrossEntropy",
+    "GradientReport",
     "LossTerms",
     "Outputs",
     "ShortcutLoss",
@@ -55,6 +61,8 @@ __all__ = [
     "SpikingNetwork",
     "attach",
     "create_model",
+    "diagnose",
+    "health",
     "list_models",
     "losses",
     "neurons",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from shortback import schedules
 from shortback.config import BranchesConfig, DataConfig, LossConfig, Method, ModelConfig, NeuronConfig, Recipe
@@ -121,6 +121,22 @@ def build_loader(images: ImageSet, recipe: Recipe, source: ImageData, *, trainin
     )
 
 
+def first_batch(recipe: Recipe, splits: Splits, count: int) -> tuple[Tensor, Tensor]:
+    """The first training images of a recipe and their classes, not augmented; the same in every process."""
+    source = splits.source
+    loader = BatchLoader(
+        splits.train,
+        transform=eval_transform(image_size=source.image_size),
+        batch_size=min(count, len(splits.train)),
+        mean=source.mean,
+        std=source.std,
+        seed=recipe.seed,
+        shuffle=True,
+        drop_last=False,
+    )
+    return next(iter(loader.epoch(0)))
+
+
 def _num_workers(data: DataConfig, fabric: Fabric) -> int:
     if data.num_workers != "auto":
         return data.num_workers
@@ -133,6 +149,8 @@ def build_schedule(method: Method, branches: BranchesConfig) -> schedules.Schedu
         return schedules.Constant(value=0.0)
     if method == "shortcut":
         return schedules.Constant(value=branches.start)
+    if branches.schedule == "adaptive":
+        return schedules.Adaptive(start=branches.share, over=branches.over, combine=branches.combine)
     settings: dict[str, Any] = branches.model_dump(include={"start", "end", "over"})
     if branches.schedule == "exponential":
         settings["rate"] = branches.rate
@@ -196,6 +214,8 @@ def build_training(recipe: Recipe, net: nn.Module, *, steps_per_epoch: int) -> d
         ),
         "plan": Plan(
             clip_norm=optimizer.clip_norm,
+            watch_every=recipe.health.every,
+            watch_samples=recipe.health.samples,
             **recipe.train.model_dump(include={"epochs", "accumulate", "ema", "log_every", "checkpoint_every"}),
         ),
     }
@@ -210,5 +230,5 @@ def check_recipe(recipe: Recipe) -> None:
     Augmentation(**recipe.data.augment.model_dump())
     model = build_model(recipe.model, num_classes=10, in_channels=3)
     if recipe.method != "vanilla":
-        find_places(model, recipe.branches.at)
+        find_places(model, "blocks" if recipe.branches.at == "auto" else recipe.branches.at)
     build_training(recipe, model, steps_per_epoch=100)

@@ -84,6 +84,41 @@ def evaluate(
         print(f"  {name:{width}}  {rate:.4f}")
 
 
+@app.command()
+def diagnose(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe, or the folder of a run.")],
+    settings: SettingsOption = None,
+    as_json: JsonOption = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page with pictures to this file.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Write the pictures as PNG files to this folder.")] = None,
+) -> None:
+    """Measure gradients by layer and time step, judge them, and try what may help."""
+    with _user_errors():
+        from shortback.checkup import check_recipe_gradients, check_run_gradients
+        from shortback.config import load_recipe
+
+        if Path(recipe).is_dir():
+            if settings:
+                raise ValueError("-s changes a recipe; a run is diagnosed as it was trained")
+            checkup = check_run_gradients(Path(recipe))
+        else:
+            checkup = check_recipe_gradients(load_recipe(recipe, settings=settings or ()))
+        if html is not None:
+            from shortback.pages import write_gradient_page
+
+            write_gradient_page(html, checkup)
+        if figures is not None:
+            from shortback.health import plots
+
+            plots.save(checkup.report, figures)
+    if as_json:
+        print(json.dumps({"title": checkup.title, **checkup.report.to_dict()}, indent=2))
+        return
+    print(f"{checkup.title}\n{checkup.report}")
+    if html is not None:
+        print(f"\nthe page is {html}")
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(
     context: typer.Context,

@@ -87,17 +87,21 @@ class DataConfig(_Section):
 
 
 class BranchesConfig(_Section):
-    """Where branches go and how much they weigh; `start` is the coefficient of the method `shortcut`."""
+    """Where branches go and how much they weigh.
+
+    `start` is the coefficient of the method `shortcut`; `share` where the schedule `adaptive` begins.
+    """
 
     at: str | list[str] = "blocks"
     weights: Literal["sum", "mean"] = "sum"
     combine: Literal["additive", "convex"] = "additive"
-    schedule: Literal["linear", "cosine", "exponential", "step"] = "linear"
+    schedule: Literal["linear", "cosine", "exponential", "step", "adaptive"] = "linear"
     start: NonNegative = 1.0
     end: NonNegative = 0.0
     over: Annotated[float, Field(gt=0, le=1)] = 1.0
     rate: Positive = 5.0
     num_levels: Annotated[int, Field(ge=2)] = 4
+    share: Fraction = 0.5
 
 
 class LossConfig(_Section):
@@ -135,6 +139,13 @@ class TrainConfig(_Section):
     tensorboard: bool = False
 
 
+class HealthConfig(_Section):
+    """When training looks at its gradients: before the first step, and `every` steps from there; null for never."""
+
+    every: Count | None = 200
+    samples: Annotated[int, Field(ge=2)] = 16
+
+
 class Recipe(_Section):
     """One run, or with `compare` one run for each of several methods."""
 
@@ -147,6 +158,7 @@ class Recipe(_Section):
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
+    health: HealthConfig = HealthConfig()
 
     @model_validator(mode="after")
     def _agree(self) -> Recipe:

@@ -26,12 +26,14 @@ from shortback.build import (
     build_loader,
     build_model,
     build_training,
+    first_batch,
     resolve,
 )
 from shortback.config import Recipe
 from shortback.health import firing_rates
 from shortback.runs import RunFolder
 from shortback.shortcuts import ShortcutNetwork, attach, strip
+from shortback.shortcuts.auto import NUM_SAMPLES, choose_places
 from shortback.spiking import SpikingNetwork
 from shortback.training import Execution, JsonLines, Logger, TensorBoard, Terminal, Trainer, evaluate
 from shortback.training.checkpoint import write_aside
@@ -57,12 +59,15 @@ def train_recipe(
     """
     recipe, execution = resolve(recipe)
     folder = RunFolder(out)
+    if resume and recipe.branches.at == "auto" and folder.recipe.exists():
+        recipe = _at(recipe, folder.read_recipe().branches.at)
     first_process = int(os.environ.get("RANK", "0")) == 0
     if first_process:
         folder.check(recipe, resume=resume, overwrite=overwrite)
     if resume and folder.is_finished:
         return folder.read_summary()
     splits = build_data(recipe.data, seed=recipe.seed)
+    recipe = place_branches(recipe, splits)
     if first_process:
         folder.start(recipe, overwrite=overwrite)
     fabric = build_fabric(execution)
@@ -125,6 +130,21 @@ def build_network(recipe: Recipe, splits: Splits) -> tuple[SpikingNetwork, nn.Mo
         return model, model
     sample = torch.zeros(2, source.in_channels, source.image_size, source.image_size)
     return model, attach(model, at=recipe.branches.at, sample=sample)
+
+
+def place_branches(recipe: Recipe, splits: Splits) -> Recipe:
+    """The recipe with names in the place of `branches.at: auto`, found by measuring the network it starts from."""
+    if recipe.branches.at != "auto" or recipe.method == "vanilla":
+        return recipe
+    torch.manual_seed(recipe.seed)
+    source = splits.source
+    model = build_model(recipe.model, num_classes=len(source.classes), in_channels=source.in_channels)
+    x, _ = first_batch(recipe, splits, NUM_SAMPLES)
+    return _at(recipe, choose_places(model, x))
+
+
+def _at(recipe: Recipe, places: str | list[str]) -> Recipe:
+    return recipe.model_copy(update={"branches": recipe.branches.model_copy(update={"at": places})})
 
 
 def load_run(path: Path) -> tuple[Recipe, SpikingNetwork, Splits]:

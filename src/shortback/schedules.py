@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 Schedule = Callable[[float], float]
 
@@ -102,12 +103,65 @@ class Step(_Falling):
         return self.start + (self.end - self.start) * math.floor(q * gaps) / gaps
 
 
+@dataclass(frozen=True, kw_only=True)
+class Adaptive:
+    r"""The coefficient that gives the branches a share $s(p)$ of the first layer's gradient, which falls linearly.
+
+    With $\rho$ the norm of the main gradient there over that of the branches at coefficient 1, measured now and then
+    (`shortback.health.main_over_branches`), the share is
+
+    $$\frac{c}{\rho + c} = s \quad\Rightarrow\quad c = \rho\,\frac{s}{1 - s} \text{ (additive)}, \qquad
+      \frac{c}{\rho (1 - c) + c} = s \quad\Rightarrow\quad c = \frac{\rho\,s}{1 - s + \rho\,s} \text{ (convex)}$$
+
+    Args:
+        start, end: the share at the beginning, and from `over` on, both in [0, 1).
+        over: the part of training in which it falls, in (0, 1].
+        largest: the coefficient is never above it, whatever is measured; never above 1 where the loss is convex.
+        combine: how the loss adds the branches, `"additive"` or `"convex"`.
+
+    Raises:
+        ValueError: a number outside its range.
+    """
+
+    start: float = 0.5
+    end: float = 0.0
+    over: float = 1.0
+    largest: float = 10.0
+    combine: Literal["additive", "convex"] = "additive"
+
+    def __post_init__(self) -> None:
+        for name, share in (("start", self.start), ("end", self.end)):
+            if not 0 <= share < 1:
+                raise ValueError(f"Adaptive({name}={share!r}): a share, must be in [0, 1)")
+        if not 0 < self.over <= 1:
+            raise ValueError(f"Adaptive(over={self.over!r}): must be in (0, 1]")
+        if not 0 < self.largest < math.inf:
+            raise ValueError(f"Adaptive(largest={self.largest!r}): must be a positive number")
+
+    def share(self, progress: float) -> float:
+        """The share aimed at."""
+        _check_progress(progress)
+        q = min(1.0, progress / self.over)
+        return self.start + (self.end - self.start) * q
+
+    def __call__(self, progress: float, main_over_branches: float = 1.0) -> float:
+        """The coefficient, by progress and by the ratio measured last."""
+        share = self.share(progress)
+        if share == 0:
+            return 0.0
+        odds = main_over_branches * share / (1 - share)
+        if self.combine == "additive":
+            return min(self.largest, odds)
+        return min(self.largest, 1.0 if odds == math.inf else odds / (1 + odds))
+
+
 SCHEDULES: dict[str, type] = {
     "constant": Constant,
     "linear": Linear,
     "cosine": Cosine,
     "exponential": Exponential,
     "step": Step,
+    "adaptive": Adaptive,
 }
 
 
@@ -115,7 +169,7 @@ def is_zero_from(schedule: Schedule, progress: float) -> bool:
     """Whether the coefficient is and stays 0 from `progress` on, so that branches need not be computed any more."""
     if isinstance(schedule, Constant):
         return schedule.value == 0
-    if isinstance(schedule, _Falling):
+    if isinstance(schedule, _Falling | Adaptive):
         return schedule.end == 0 and (progress >= schedule.over or schedule.start == 0)
     return False
 

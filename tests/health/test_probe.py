@@ -1,57 +1,207 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from shortback.health import branch_share
-from shortback.losses import Outputs, ShortcutLoss
+import shortback as sb
+from shortback.health import measure
+from shortback.losses import ShortcutLoss
+
+LOSS = ShortcutLoss()
 
 
-class TwoPaths(nn.Module):
-    """Logits 2 w x and branch logits 3 w x, so that both gradients by w are known."""
+def snapshot(net):
+    hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in net.modules()]
+    state = {key: value.clone() for key, value in net.state_dict().items()}
+    return hooks, state, [m.training for m in net.modules()], torch.get_rng_state()
+
+
+def assert_same(a, b):
+    assert a[0] == b[0]
+    assert list(a[1]) == list(b[1])
+    assert all(torch.equal(value, b[1][key]) for key, value in a[1].items())
+    assert a[2] == b[2]
+    assert torch.equal(a[3], b[3])
+
+
+def test_a_linear_network_by_hand():
+    """L = CE(W2 W1 x, y): dL/dW2 = d (W1 x)^T and dL/dW1 = W2^T d x^T, with d = softmax - onehot."""
+    net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)).double()
+    first, second = torch.tensor([[1.0, 2.0], [0.5, -1.0]]).double(), torch.tensor([[0.3, 1.0], [-1.0, 0.2]]).double()
+    with torch.no_grad():
+        net[0].weight.copy_(first)
+        net[1].weight.copy_(second)
+    x, y = torch.tensor([[1.0, -1.0], [2.0, 0.5]]).double(), torch.tensor([0, 1])
+    hidden = x @ first.T
+    delta = (torch.softmax(hidden @ second.T, 1) - F.one_hot(y, 2)) / 2
+    seen = measure(net, x, y, loss=LOSS, coefficient=0.0)
+    expected = {"0": (second.T @ delta.T @ x, first), "1": (delta.T @ hidden, second)}
+    for layer in seen.layers:
+        gradient, weight = expected[layer.name]
+        assert layer.gradient_norm == pytest.approx(gradient.norm().item())
+        assert layer.weight_norm == pytest.approx(weight.norm().item())
+        assert layer.terms == {"main": pytest.approx(layer.gradient_norm)}
+        assert layer.num_zero == 0
+    assert [layer.name for layer in seen.layers] == ["0", "1"]
+    assert seen.neurons == []
+
+
+class TwoLIF(nn.Module):
+    """One weight into each of two neurons in a row, and a readout of (s, 0)."""
 
     def __init__(self):
         super().__init__()
-        self.w = nn.Parameter(torch.tensor([[1.0], [-1.0]]))
-        self.norm = nn.BatchNorm1d(1)
+        self.a, self.b = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+        surrogate = sb.surrogates.Triangular(half_width=1.0)
+        self.first = sb.LIF(2, decay=0.5, surrogate=surrogate, backend="reference")
+        self.second = sb.LIF(2, decay=0.5, surrogate=surrogate, backend="reference")
+        with torch.no_grad():
+            self.a.weight.fill_(0.8)
+            self.b.weight.fill_(1.5)
 
     def forward(self, x):
-        h = x @ self.w.T
-        self.norm(x)
-        return Outputs(2 * h, {"a": 3 * h}) if self.training else Outputs(2 * h, {})
+        s = self.second(self.b(self.first(self.a(x))))
+        return F.pad(s.unflatten(0, (2, -1)).mean(0), (0, 1))
 
 
-@pytest.mark.parametrize(("combine", "coefficient"), [("additive", 0.5), ("convex", 0.25), ("additive", 0.0)])
-def test_the_share_by_hand(combine, coefficient):
-    net, x, y = TwoPaths(), torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1])
+def test_two_lif_layers_by_hand():
+    """Two steps of input 1 for the one sample.
 
-    def norm(scale):
-        h = (scale * x @ net.w.detach().T).requires_grad_()
-        nn.functional.cross_entropy(h, y).backward()
-        return (scale * h.grad.T @ x).norm().item()
-
-    main, branch = norm(2), coefficient * norm(3)
-    main *= 1 - coefficient if combine == "convex" else 1
-    share = branch_share(net, x, y, loss=ShortcutLoss(combine=combine), coefficient=coefficient)
-    assert share == pytest.approx(branch / (main + branch), rel=1e-5)
-
-
-def test_it_leaves_no_trace():
-    net = TwoPaths().eval()
-    before = {k: v.clone() for k, v in net.state_dict().items()}
-    random = torch.get_rng_state()
-    branch_share(
-        net,
-        torch.randn(4, 1, generator=torch.Generator().manual_seed(0)),
-        torch.tensor([0, 1, 0, 1]),
-        loss=ShortcutLoss(),
-        coefficient=1.0,
-    )
-    assert not net.training
-    assert net.w.grad is None
-    assert torch.equal(torch.get_rng_state(), random)
-    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    First neuron: u = .8, 1.2, spikes 0, 1, surrogate 1 - |u - 1| = .8, .8. Second: current 0, 1.5; u = 0, 1.5, spikes
+    0, 1, surrogate 0, .5. Output mean .5, so dL/dO = softmax(.5, 0)_0 - 1 = d for class 0, and d/2 reaches each spike.
+    Second neuron, step 2: g_u = .5 d/2, and g_v = 0; it decays to step 1 as .5 g_u times dv/du there, whose surrogate
+    is 0 and which did not fire: 1. So dL/db = g_u[2] * s1[2] + g_u[1] * s1[1] = .25 d.
+    First neuron: spike gradient 1.5 g_u of the second: step 2 .375 d, step 1 1.5 * .5 * .25 d = .1875 d.
+    g_u[2] = .8 * .375 d = .3 d; g_v[1] = .5 * .3 d; dv/du[1] = 1 - s - u g = 1 - 0 - .64 = .36;
+    g_u[1] = .8 * .1875 d + .15 d * .36 = .204 d; dL/da = (.3 + .204) d = .504 d.
+    """
+    seen = measure(TwoLIF(), torch.ones(2, 1), torch.tensor([0]), loss=LOSS, coefficient=0.0)
+    d = 1 - torch.softmax(torch.tensor([0.5, 0.0]), 0)[0].item()
+    a, b = seen.layers
+    assert b.gradient_norm == pytest.approx(0.25 * d, rel=1e-5)
+    assert a.gradient_norm == pytest.approx(0.504 * d, rel=1e-5)
+    assert a.relative == pytest.approx(0.504 * d / 0.8, rel=1e-5)
+    first, second = seen.neurons
+    assert (first.firing_rate, second.firing_rate) == (0.5, 0.5)
+    assert (first.in_window, second.in_window) == (1.0, 0.5)
+    assert second.gradient_by_step == pytest.approx([d / 2, d / 2], rel=1e-5)
+    assert first.gradient_by_step == pytest.approx([0.1875 * d, 0.375 * d], rel=1e-5)
+    assert (first.dead, first.saturated, first.not_binary) == (0, 0, 0)
 
 
-def test_without_branches_it_is_zero():
-    linear = nn.Linear(1, 2)
-    assert branch_share(linear, torch.ones(2, 1), torch.tensor([0, 1]), loss=ShortcutLoss(), coefficient=1.0) == 0
+def test_terms_add_up_to_the_total(make_network, batch):
+    """Each term's gradient, found by differentiating that term alone, sums to the total's to 1e-5."""
+    x, y = batch
+    net = sb.attach(make_network(), at="stages", sample=x)
+    seen = measure(net, x, y, loss=LOSS, coefficient=0.3)
+    weights = [p for name, p in net.model.network.named_parameters() if p.ndim >= 2]
+    outputs = net.train()(x)
+    terms = LOSS(outputs, y, coefficient=0.3)
+    parts = {"main": terms.main, **{name: 0.3 * term for name, term in terms.branches.items()}}
+    grads = {
+        name: torch.autograd.grad(part, weights, retain_graph=True, allow_unused=True) for name, part in parts.items()
+    }
+    total = torch.autograd.grad(terms.total, weights)
+    assert len(seen.layers) == len(weights)
+    by_norm = sorted(seen.layers, key=lambda layer: layer.weight_norm)
+    for i in sorted(range(len(weights)), key=lambda i: weights[i].norm().item()):
+        layer = by_norm.pop(0)
+        mine = {name: g[i] if g[i] is not None else torch.zeros_like(weights[i]) for name, g in grads.items()}
+        summed = torch.stack(list(mine.values())).sum(0)
+        assert (summed - total[i]).norm() <= 1e-5 * total[i].norm()
+        assert layer.gradient_norm == pytest.approx(total[i].norm().item(), rel=1e-5)
+        assert layer.terms == {n: pytest.approx(g.norm().item(), rel=1e-5, abs=1e-12) for n, g in mine.items()}
+        branches = summed - mine["main"]
+        assert layer.branch_norm == pytest.approx(branches.norm().item(), rel=1e-4, abs=1e-9)
+        if layer.cosine is not None:
+            cosine = F.cosine_similarity(mine["main"].flatten(), branches.flatten(), dim=0).item()
+            assert layer.cosine == pytest.approx(cosine, abs=1e-4)
+    assert seen.losses.keys() == {"main", "layer1", "layer2"}
+
+
+def test_all_branches_together_are_their_sum(make_network, batch):
+    x, y = batch
+    net = sb.attach(make_network(), at="stages", sample=x)
+    one, other = (measure(net, x, y, loss=LOSS, coefficient=1.0, by_branch=each) for each in (True, False))
+    for a, b in zip(one.layers, other.layers, strict=True):
+        assert a.branch_norm == pytest.approx(b.branch_norm, rel=1e-4, abs=1e-9)
+        assert list(b.terms) == ["main"]
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_it_changes_nothing(make_network, batch, attached):
+    x, y = batch
+    net = make_network(backend="auto")
+    net = sb.attach(net, at="blocks", sample=x) if attached else net
+    net.eval()
+    next(net.parameters()).grad = torch.ones_like(next(net.parameters()))
+    before, grads = snapshot(net), [None if p.grad is None else p.grad.clone() for p in net.parameters()]
+    measure(net, x, y, loss=LOSS, coefficient=1.0, backend="reference")
+    assert_same(before, snapshot(net))
+    assert {m.backend for m in net.modules() if isinstance(m, sb.LIF)} == {"auto"}
+    for p, grad in zip(net.parameters(), grads, strict=True):
+        assert (p.grad is None) == (grad is None)
+        assert grad is None or torch.equal(p.grad, grad)
+
+
+def test_it_works_where_gradients_are_off(make_network, batch):
+    x, y = batch
+    net = make_network()
+    expected = measure(net, x, y, loss=LOSS, coefficient=0.0)
+    for off in (torch.no_grad, torch.inference_mode):
+        with off():
+            assert measure(net, x.clone(), y.clone(), loss=LOSS, coefficient=0.0) == expected
+
+
+class Shared(nn.Module):
+    """One layer and one neuron, both used twice, and one of each not at all."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.neuron = nn.Linear(4, 4), sb.LIF(2, threshold=0.3, backend="reference")
+        self.out, self.spare = nn.Linear(4, 3), nn.Linear(4, 4)
+
+    def forward(self, x):
+        for _ in range(2):
+            x = self.neuron(self.layer(x))
+        return self.out(x.unflatten(0, (2, -1)).mean(0))
+
+
+def test_a_layer_used_twice_has_all_of_its_gradient():
+    torch.manual_seed(0)
+    net, x, y = Shared(), torch.randn(2 * 6, 4), torch.arange(6) % 3
+    seen = measure(net, x, y, loss=LOSS, coefficient=0.0)
+    assert [layer.name for layer in seen.layers] == ["layer", "out"]
+    assert seen.unused == ["spare"]
+    F.cross_entropy(net(x), y).backward()
+    assert seen.layers[0].gradient_norm == pytest.approx(net.layer.weight.grad.norm().item(), rel=1e-5)
+    (neuron,) = seen.neurons
+    assert len(neuron.gradient_by_step) == 4  # two steps in each of two calls
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda net, x, y: (net.requires_grad_(False), x, y), "no weights that are trained"),
+        (lambda net, x, y: (net, x[:1], y[:1]), "one sample under batch norm"),
+        (lambda net, x, y: (net, x, y + 7), "must be from 0 to 9"),
+        (lambda net, x, y: (net, x, y - 1), "labels from -1"),
+        (lambda net, x, y: (net, x, y[:3]), "3 labels for 8 samples"),
+        (lambda net, x, y: (net, x[:0], y[:0]), "empty"),
+        (lambda net, x, y: (torch.compile(net), x, y), "before torch.compile"),
+        (lambda net, x, y: (nn.LSTM(12, 3), x[:, 0, 0, :], y), "returns tuple"),
+    ],
+)
+def test_bad_input_is_named(make_network, batch, change, message):
+    net, x, y = change(make_network(), *batch)
+    with pytest.raises(ValueError, match=message):
+        measure(net, x, y, loss=LOSS, coefficient=0.0)
+
+
+def test_numbers_that_are_not_finite_are_counted(make_network, batch):
+    x, y = batch
+    net = make_network()
+    with torch.no_grad():
+        net.network.fc.weight[0, 0] = float("nan")
+    layers = {layer.name: layer for layer in measure(net, x, y, loss=LOSS, coefficient=0.0).layers}
+    assert layers["fc"].num_nan == layers["fc"].num_weights

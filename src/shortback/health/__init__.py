@@ -1,7 +1,27 @@
-"""Measures of what a network, and its gradients, do."""
+"""Measures of what a network, and its gradients, do, and a judgement on them."""
 
+from shortback.health.activity import NeuronActivity
 from shortback.health.firing import firing_rates
+from shortback.health.judgement import Judgement, judge
 from shortback.health.nonfinite import first_nonfinite
-from shortback.health.probe import branch_share
+from shortback.health.probe import LayerGradient, Measurement, first_samples, measure
+from shortback.health.report import GradientReport, Suggestion
+from shortback.health.share import Balance, branch_share, first_layer_balance, main_over_branches
 
-__all__ = ["branch_share", "firing_rates", "first_nonfinite"]
+__all__ = [
+    "Balance",
+    "GradientReport",
+    "Judgement",
+    "LayerGradient",
+    "Measurement",
+    "NeuronActivity",
+    "Suggestion",
+    "branch_share",
+    "firing_rates",
+    "first_layer_balance",
+    "first_nonfinite",
+    "first_samples",
+    "judge",
+    "main_over_branches",
+    "measure",
+]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from shortback.undisturbed import undisturbed
+
 
 @torch.no_grad()
 def first_nonfinite(model: nn.Module, x: Tensor) -> str | None:
@@ -37,12 +39,10 @@ def _first_output(model: nn.Module, x: Tensor) -> str | None:
 
     leaves = [(name, m) for name, m in model.named_modules() if not any(m.children())]
     handles = [module.register_forward_hook(check(name)) for name, module in leaves]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
-        model(x)
+        with undisturbed(model, x):
+            model(x)
     finally:
         for handle in handles:
             handle.remove()
-        for buffer, before in buffers:
-            buffer.copy_(before)
     return found[0] if found else None

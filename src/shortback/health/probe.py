@@ -1,60 +1,304 @@
-"""Measure what the branches bring to the gradient of the first layer."""
+r"""Measure the gradient of every layer on one batch, by the terms of the loss, and what the neurons do.
+
+The gradient of a layer is the sum of what reaches it through the main output and through each branch,
+
+$$\frac{\partial L}{\partial w} = \sum_{o \in \{O, O_1, \dots, O_K\}}
+  \Big(\frac{\partial o}{\partial w}\Big)^{\!\top} \frac{\partial L}{\partial o},$$
+
+so the loss is differentiated once by the outputs, whatever it does with them, and the network once for every output.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from shortback.health.activity import NeuronActivity, Observer
 from shortback.losses import LossTerms, Outputs
+from shortback.neurons import SpikingNeuron
+from shortback.ops import Backend
+from shortback.spiking import SpikingNetwork
+from shortback.undisturbed import undisturbed
+
+MAIN = "main"
 
 
-def branch_share(
+@dataclass(frozen=True)
+class LayerGradient:
+    """The gradient of one layer's weights (its parameters of two or more dimensions).
+
+    Attributes:
+        name: of the module.
+        kind: its class.
+        weight_norm: of the weights.
+        gradient_norm: of the gradient of the whole loss.
+        terms: norm of the gradient through each output, `"main"` and the branches by their place, coefficient included.
+        branch_norm: of the gradient through all branches together.
+        cosine: between the gradient through the main output and that through the branches; None where one is 0.
+        num_weights, num_zero, num_nan, num_inf: elements, and how many of them have such a gradient.
+    """
+
+    name: str
+    kind: str
+    weight_norm: float
+    gradient_norm: float
+    terms: dict[str, float]
+    branch_norm: float
+    cosine: float | None
+    num_weights: int
+    num_zero: int
+    num_nan: int
+    num_inf: int
+
+    @property
+    def relative(self) -> float:
+        """Gradient norm over weight norm; 0 for weights that are all 0."""
+        return self.gradient_norm / self.weight_norm if self.weight_norm else 0.0
+
+    @property
+    def branch_share(self) -> float:
+        """Norm through the branches over the sum of the norms through main output and branches."""
+        both = self.terms.get(MAIN, 0.0) + self.branch_norm
+        return self.branch_norm / both if both else 0.0
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What `measure` saw.
+
+    Attributes:
+        layers: in the order in which they were first called.
+        neurons: likewise.
+        loss: of the batch.
+        losses: of every output, before weight and coefficient.
+        coefficient: of the branches.
+        num_samples: in the batch.
+        unused: layers with weights that the forward did not call, or that no output depends on.
+    """
+
+    layers: list[LayerGradient]
+    neurons: list[NeuronActivity]
+    loss: float
+    losses: dict[str, float]
+    coefficient: float
+    num_samples: int
+    unused: list[str]
+
+
+def measure(
     net: nn.Module,
     x: Tensor,
     target: Tensor,
     *,
     loss: Callable[..., LossTerms],
     coefficient: float,
-) -> float:
-    r"""The share of the branches in the gradient of the first layer's weight.
+    by_branch: bool = True,
+    backend: Backend | None = None,
+) -> Measurement:
+    """One forward in training mode, and a backward for the loss and for each of its terms.
 
-    $$\frac{\lVert g_{branches} \rVert}{\lVert g_{main} \rVert + \lVert g_{branches} \rVert}$$
-
-    where $g_{main}$ is the gradient of the total loss through the main output and $g_{branches}$ that through the
-    branches, both by the first weight of two or more dimensions. 0 where there are no branches or they have no
-    gradient. One forward in training mode; parameters, their gradients and the buffers are left as they were.
+    It runs in the precision, on the backend and under the autocast it is called in. Parameters, their `.grad`, buffers,
+    modes, hooks and the random state are afterwards what they were.
 
     Args:
         net: what `attach` returned, or a network without branches.
         x: a batch the network takes.
         target: its classes `[N]` or probabilities `[N, K]`.
-        loss: such as `ShortcutLoss`.
+        loss: of outputs, target and coefficient, such as `ShortcutLoss`.
         coefficient: of the branches.
+        by_branch: whether each branch is measured on its own too, or only all of them together.
+        backend: of the neurons for this measurement; each has its own where it is not given. The reference waits for no
+            compiler and keeps about ten times as much in memory.
+
+    Raises:
+        ValueError: a network or a batch that cannot be measured, and why.
     """
-    buffers = [(buffer, buffer.clone()) for buffer in net.buffers()]
-    devices = [x.device] if x.device.type == "cuda" else []
-    was_training = net.training
-    with torch.random.fork_rng(devices=devices), torch.enable_grad():
-        outputs: Outputs | Tensor = net.train()(x)
-        if isinstance(outputs, Tensor) or not outputs.branches:
-            share = 0.0
+    trunk = _trunk(net)
+    _refuse_unsuitable(net, trunk, x)
+    layers = _layers(trunk)
+    order: list[str] = []
+    handles = [module.register_forward_pre_hook(_append(name, order)) for name, (module, _) in layers.items()]
+    observer = Observer(len(target))
+    try:
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            _run_by(backend, trunk),
+            undisturbed(net, x),
+            observer.observe(trunk),
+        ):
+            x, target = (t.clone() if t.is_inference() else t for t in (x, target))
+            outputs = _outputs(net.train()(x))
+            _check_labels(outputs.logits, target)
+            terms, cotangents = _differentiate(loss, outputs, target, coefficient)
+            called = list(dict.fromkeys(order))
+            weights = [weight for name in called for weight in layers[name][1]]
+            grads = _backward(outputs, cotangents, weights, observer=observer, by_branch=by_branch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    measured, start = [], 0
+    unused = [name for name in layers if name not in called]
+    for name in called:
+        module, own = layers[name]
+        mine = {term: gradients[start : start + len(own)] for term, gradients in grads.items()}
+        start += len(own)
+        if all(gradient is None for gradient in mine[_TOTAL]):
+            unused.append(name)
         else:
-            first = next(p for p in net.parameters() if p.requires_grad and p.ndim >= 2)
-            logits, branches = outputs
-            alone = Outputs(logits.detach(), branches), Outputs(logits, {k: v.detach() for k, v in branches.items()})
-            through_branches, through_main = (
-                _norm(loss(part, target, coefficient=coefficient).total, first) for part in alone
-            )
-            share = through_branches / (through_main + through_branches) if through_branches else 0.0
-    net.train(was_training)
-    with torch.no_grad():
-        for buffer, before in buffers:
-            buffer.copy_(before)
-    return share
+            measured.append(_layer(name, module, own, mine))
+    losses = {MAIN: terms.main.item(), **{name: term.item() for name, term in terms.branches.items()}}
+    return Measurement(
+        measured, observer.activities(), terms.total.item(), losses, float(coefficient), len(target), unused
+    )
 
 
-def _norm(loss: Tensor, weight: Tensor) -> float:
-    (gradient,) = torch.autograd.grad(loss, weight, retain_graph=True)
-    return gradient.float().norm().item()
+def first_samples(x: Tensor, count: int) -> Tensor:
+    """The first samples of a batch `[N, ...]` or of a sequence `[T, N, C, H, W]`."""
+    return x[:, :count] if x.ndim == 5 else x[:count]
+
+
+@contextmanager
+def _run_by(backend: Backend | None, model: nn.Module) -> Iterator[None]:
+    neurons: list[tuple[SpikingNeuron, Backend]] = [
+        (m, m.backend) for m in model.modules() if isinstance(m, SpikingNeuron)
+    ]
+    for neuron, own in neurons:
+        neuron.backend = backend or own
+    try:
+        yield
+    finally:
+        for neuron, own in neurons:
+            neuron.backend = own
+
+
+def _append(name: str, order: list[str]) -> Callable[..., None]:
+    def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        order.append(name)
+
+    return hook
+
+
+_TOTAL, _BRANCHES = object(), object()  # beside the names of the outputs, which are the network's own
+
+
+def _trunk(net: nn.Module) -> nn.Module:
+    """The network itself: without its branches, and without the wrapper that owns its time steps."""
+    model = net.model if hasattr(net, "places") and isinstance(net.model, nn.Module) else net
+    return model.network if isinstance(model, SpikingNetwork) else model
+
+
+def _refuse_unsuitable(net: nn.Module, trunk: nn.Module, x: Tensor) -> None:
+    if any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None for m in net.modules()):
+        raise ValueError("the network is compiled, and would not see the probe: pass it as it was before torch.compile")
+    if not any(p.requires_grad and p.ndim >= 2 for p in trunk.parameters()):
+        raise ValueError(f"{type(trunk).__name__} has no weights that are trained: there is no gradient to measure")
+    if not isinstance(x, Tensor) or not len(x):
+        raise ValueError("the batch is empty, or no tensor")
+    if len(x) == 1 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in trunk.modules()):
+        raise ValueError("a batch of one sample under batch norm says nothing about training: give two or more")
+
+
+def _layers(trunk: nn.Module) -> dict[str, tuple[nn.Module, list[nn.Parameter]]]:
+    """Every module that has weights of its own, by name."""
+    owned = (
+        (name, module, [p for p in module.parameters(recurse=False) if p.ndim >= 2 and p.requires_grad])
+        for name, module in trunk.named_modules()
+    )
+    return {name: (module, weights) for name, module, weights in owned if weights}
+
+
+def _outputs(outputs: Any) -> Outputs:
+    if isinstance(outputs, Outputs):
+        return outputs
+    if isinstance(outputs, Tensor):
+        return Outputs(outputs, {})
+    raise ValueError(f"the network returns {type(outputs).__name__}: it must return logits, [N, K] or [T, N, K]")
+
+
+def _check_labels(logits: Tensor, target: Tensor) -> None:
+    num_samples, num_classes = logits.shape[-2:]
+    if len(target) != num_samples:
+        raise ValueError(f"{len(target)} labels for {num_samples} samples")
+    if target.ndim == 1 and not (target.min() >= 0 and target.max() < num_classes):
+        raise ValueError(
+            f"labels from {target.min().item()} to {target.max().item()}: the network has {num_classes} classes, "
+            f"so they must be from 0 to {num_classes - 1}"
+        )
+
+
+def _differentiate(
+    loss: Callable[..., LossTerms], outputs: Outputs, target: Tensor, coefficient: float
+) -> tuple[LossTerms, list[Tensor]]:
+    """The loss, and its gradient by every output, the main one first."""
+    leaves = [output.detach().requires_grad_() for output in (outputs.logits, *outputs.branches.values())]
+    terms = loss(
+        Outputs(leaves[0], dict(zip(outputs.branches, leaves[1:], strict=True))), target, coefficient=coefficient
+    )
+    gradients = torch.autograd.grad(terms.total, leaves, allow_unused=True)
+    return terms, [torch.zeros_like(o) if g is None else g for o, g in zip(leaves, gradients, strict=True)]
+
+
+def _backward(
+    outputs: Outputs,
+    cotangents: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    *,
+    observer: Observer,
+    by_branch: bool,
+) -> dict[Any, Sequence[Tensor | None]]:
+    """The gradients of the weights: of the whole loss, through the main output, through each branch and through all."""
+    mains, branches = [outputs.logits], list(outputs.branches.values())
+
+    def gradients(of: Sequence[Tensor], cotangent: Sequence[Tensor], *, last: bool = False) -> Sequence[Tensor | None]:
+        return torch.autograd.grad(of, weights, cotangent, retain_graph=not last, allow_unused=True)
+
+    observer.records_gradients = True
+    grads: dict[Any, Sequence[Tensor | None]] = {_TOTAL: gradients([*mains, *branches], cotangents, last=not branches)}
+    observer.records_gradients = False
+    if not branches:
+        return {**grads, MAIN: grads[_TOTAL]}
+    if by_branch:
+        for name, output, cotangent in zip(outputs.branches, branches, cotangents[1:], strict=True):
+            grads[name] = gradients([output], [cotangent])
+            so_far = grads.get(_BRANCHES, [None] * len(weights))
+            grads[_BRANCHES] = [_add(a, b) for a, b in zip(so_far, grads[name], strict=True)]
+    else:
+        grads[_BRANCHES] = gradients(branches, cotangents[1:])
+    return {**grads, MAIN: gradients(mains, cotangents[:1], last=True)}
+
+
+def _add(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b
+
+
+def _layer(
+    name: str, module: nn.Module, weights: Sequence[Tensor], grads: dict[Any, Sequence[Tensor | None]]
+) -> LayerGradient:
+    total, main = _flat(weights, grads[_TOTAL]), _flat(weights, grads[MAIN])
+    through_branches = _flat(weights, grads.get(_BRANCHES, [None] * len(weights)))
+    norms = main.norm().item(), through_branches.norm().item()
+    return LayerGradient(
+        name=name,
+        kind=type(module).__name__,
+        weight_norm=_flat(weights, weights).norm().item(),
+        gradient_norm=total.norm().item(),
+        terms={str(t): _flat(weights, g).norm().item() for t, g in grads.items() if isinstance(t, str)},
+        branch_norm=norms[1],
+        cosine=(main @ through_branches).item() / (norms[0] * norms[1]) if all(norms) else None,
+        num_weights=total.numel(),
+        num_zero=int((total == 0).sum()),
+        num_nan=int(total.isnan().sum()),
+        num_inf=int(total.isinf().sum()),
+    )
+
+
+def _flat(weights: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:
+    """All of a layer's gradients as one vector, in float64."""
+    both = zip(weights, gradients, strict=True)
+    return torch.cat([(torch.zeros_like(w) if g is None else g.detach()).double().flatten() for w, g in both])

@@ -14,6 +14,7 @@ from shortback.ops.dynamics import Dynamics, Reset
 from shortback.ops.kernels import num_kernels
 from shortback.ops.layer import Convolution, Memory, conv_norm_neuron
 from shortback.ops.norm import Statistics
+from shortback.ops.reference import membranes
 
 __all__ = [
     "Backend",
@@ -23,6 +24,7 @@ __all__ = [
     "Reset",
     "Statistics",
     "conv_norm_neuron",
+    "membranes",
     "multi_step",
     "num_kernels",
     "resolve",

@@ -5,6 +5,7 @@ Every other implementation must match this one, in outputs and in gradients.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -49,3 +50,14 @@ def multi_step(
         reset = s.detach() if dynamics.detach_reset else s
         v = u * (1 - reset) if dynamics.reset == "hard" else u - dynamics.threshold * reset
     return torch.stack(spikes).to(x.dtype), v if return_state else None
+
+
+def membranes(x: Tensor, *, dynamics: Dynamics, decay: float | Tensor, num_steps: int) -> Iterator[Tensor]:
+    """The membrane before firing, `[...]` of one step after another; arguments are those of `multi_step`."""
+    currents = x.to(torch.promote_types(x.dtype, torch.float32)).expand(num_steps, *x.shape[1:])
+    v = torch.zeros_like(currents[0])
+    for current in currents.unbind(0):
+        u = decay * v + current
+        yield u
+        fired = u >= dynamics.threshold
+        v = torch.where(fired, 0.0, u) if dynamics.reset == "hard" else u - dynamics.threshold * fired

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +12,7 @@ from shortback.neurons import SpikingNeuron
 from shortback.shortcuts.heads import HeadFactory, average_over_space, linear_head
 from shortback.shortcuts.network import ShortcutNetwork, Tap
 from shortback.shortcuts.places import find_places
+from shortback.undisturbed import undisturbed
 
 
 def attach(
@@ -27,8 +27,10 @@ def attach(
     Args:
         model: a network on folded time, such as `create_model` and `spikify` return, or one without time; its output is
             `[N, K]`. It is not copied.
-        at: `"blocks"` or `"stages"` (after each but the last), or names of modules.
-        sample: an input to run once, on the device of the model. Two samples are enough.
+        at: `"blocks"` or `"stages"` (after each but the last), names of modules, or `"auto"`: as few blocks as bring
+            every layer's gradient inside the band, see `shortback.shortcuts.auto`.
+        sample: an input to run once, on the device of the model. Two samples are enough; with `"auto"`, which measures
+            on it, give some sixteen real ones.
         head: makes the head of a branch.
 
     Raises:
@@ -36,6 +38,10 @@ def attach(
             each sample (and step); a network that is compiled or has branches already.
     """
     _refuse_unsuitable(model)
+    if at == "auto":
+        from shortback.shortcuts.auto import choose_places  # which attaches to measure
+
+        at = choose_places(model, sample)
     places = find_places(model, at)
     seen, num_classes = _dry_run(model, places, sample)
     parameter = next(model.parameters(), sample)
@@ -88,8 +94,8 @@ def _dry_run(model: nn.Module, places: dict[str, nn.Module], sample: Tensor) -> 
     handles = [neuron.register_forward_hook(watch) for neuron in neurons]
     handles += [module.register_forward_hook(recorder(place)) for place, module in places.items()]
     try:
-        with _undisturbed(model), torch.no_grad():
-            logits = model(sample)
+        with undisturbed(model), torch.no_grad():
+            logits = model.eval()(sample)
     finally:
         for handle in handles:
             handle.remove()
@@ -116,21 +122,3 @@ def _num_features(place: str, outputs: list[Any], num_samples: int) -> int:
             "a branch needs [T*N, C, ...] (time-major) or [N, C, ...]"
         )
     return average_over_space(output).shape[1]
-
-
-@contextmanager
-def _undisturbed(model: nn.Module):
-    """Run a model in `eval()` and leave modes, buffers and the random state as they were."""
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    with torch.random.fork_rng(devices=list(devices)):
-        model.eval()
-        try:
-            yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
-            with torch.no_grad():
-                for buffer, before in buffers:
-                    buffer.copy_(before)

@@ -45,7 +45,7 @@ def find_places(model: nn.Module, at: str | Sequence[str]) -> dict[str, nn.Modul
         raise ValueError("at=[]: name at least one module, or write 'blocks' or 'stages'")
     for name in names:
         if name not in modules:
-            nearest = difflib.get_close_matches(name, ["blocks", "stages", *modules], n=3, cutoff=0.3)
+            nearest = difflib.get_close_matches(name, ["auto", "blocks", "stages", *modules], n=3, cutoff=0.3)
             raise ValueError(
                 f"at={name!r}: {type(network).__name__} has no such module; "
                 f"the nearest are {', '.join(nearest) or 'none'}"

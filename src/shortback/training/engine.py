@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -17,42 +16,23 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from shortback.data import BatchLoader
-from shortback.health import branch_share, first_nonfinite
+from shortback.health import branch_share, first_nonfinite, main_over_branches
 from shortback.losses import LossTerms, Outputs, ShortcutLoss, mean_over_time
-from shortback.schedules import Schedule, is_zero_from
+from shortback.schedules import Adaptive, Schedule, is_zero_from
 from shortback.shortcuts import ShortcutNetwork
 from shortback.training.checkpoint import CheckpointFolder, write_aside
 from shortback.training.evaluate import evaluate
 from shortback.training.execution import Execution
 from shortback.training.loggers import Logger
+from shortback.training.plan import Plan
 from shortback.training.signals import Interrupted, StopRequest
 from shortback.training.state import Sums, TrainState, random_state, set_random_state
 from shortback.training.sync_norm import restore_norms, synchronise_norms
+from shortback.training.watch import GradientWatch
 
 
 class NonFiniteError(RuntimeError):
     """The loss or a gradient is no number any more; the message names the first bad layer."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The numbers of a training.
-
-    Args:
-        epochs: of the whole training.
-        accumulate: parts a batch is computed in; must divide the batch of a process.
-        clip_norm: largest norm of the whole gradient.
-        ema: decay of an exponential moving average of the weights, which is then what is evaluated and kept.
-        log_every: optimizer steps between rows.
-        checkpoint_every: optimizer steps between checkpoints inside an epoch; there is one after each epoch anyway.
-    """
-
-    epochs: int
-    accumulate: int = 1
-    clip_norm: float | None = None
-    ema: float | None = None
-    log_every: int = 10
-    checkpoint_every: int | None = None
 
 
 class FitResult(NamedTuple):
@@ -111,6 +91,7 @@ class Trainer:
         if plan.ema is not None:
             self.average = AveragedModel(self.trunk, multi_avg_fn=get_ema_multi_avg_fn(plan.ema), use_buffers=True)
         self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
+        self.watch = GradientWatch(net, loss=loss, every=plan.watch_every, num_samples=plan.watch_samples)
         self.state = TrainState()
         self.row_sums = Sums()
         self.tick = time.perf_counter()
@@ -162,12 +143,10 @@ class Trainer:
     def _step(self, x: Tensor, y: Tensor) -> None:
         """One optimizer step, and what is measured of it."""
         state = self.state
-        coefficient = self.schedule(state.step / self.total_steps)
         if is_zero_from(self.schedule, state.step / self.total_steps):
             self._drop_branches()
-        if state.batch == 0 and isinstance(self.net, ShortcutNetwork):
-            with self.fabric.autocast():
-                state.branch_share = branch_share(self.net, x, y, loss=self.loss, coefficient=coefficient)
+        with self.fabric.autocast():
+            coefficient = self._look(x, y)
         learning_rate = self.learning_rate(state.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -195,8 +174,27 @@ class Trainer:
             logger.advance(state.step)
         if row_is_due:
             measured = {"learning_rate": learning_rate, "gradient_norm": norm.item()}
-            self._log("step", self.row_sums, coefficient=coefficient, **measured)
+            self._log("step", **self.row_sums.means(self.fabric), coefficient=coefficient, **measured)
             self.row_sums = Sums()
+
+    def _look(self, x: Tensor, y: Tensor) -> float:
+        """Measure what is due before the step, and return the coefficient for it."""
+        state, is_due = self.state, self.watch.is_due(self.state.step)
+        has_branches = isinstance(self.net, ShortcutNetwork) and self.net.branches_enabled
+        if has_branches and isinstance(self.schedule, Adaptive) and (is_due or state.batch == 0):
+            state.main_over_branches = main_over_branches(self.net, x, y, loss=self.loss)
+        coefficient = self._coefficient()
+        if state.batch == 0 and isinstance(self.net, ShortcutNetwork):
+            state.branch_share = branch_share(self.net, x, y, loss=self.loss, coefficient=coefficient)
+        if is_due:
+            self._log("health", step=state.step + 1, **self.watch.look(x, y, coefficient=coefficient))
+        return coefficient
+
+    def _coefficient(self) -> float:
+        progress = self.state.step / self.total_steps
+        if isinstance(self.schedule, Adaptive):
+            return self.schedule(progress, self.state.main_over_branches)
+        return self.schedule(progress)
 
     def _drop_branches(self) -> None:
         """Compute the branches no more: their coefficient is 0 from here on."""
@@ -249,14 +247,13 @@ class Trainer:
             weights = {name: value.contiguous() for name, value in evaluated.state_dict().items()}
             write_aside(self.best_file, lambda path: save_file(weights, path))
         state.seconds += self._lap()
-        coefficient = self.schedule(state.step / self.total_steps)
-        self._log("epoch", state.epoch_sums, coefficient=coefficient, branch_share=state.branch_share, **scores)
+        measured = {"coefficient": self._coefficient(), "branch_share": state.branch_share}
+        self._log("epoch", **state.epoch_sums.means(self.fabric), **measured, **scores)
         state.epoch, state.batch, state.epoch_sums = state.epoch + 1, 0, Sums()
         self._save()
 
-    def _log(self, kind: str, sums: Sums, **measured: float | None) -> None:
-        means = sums.means(self.fabric)
-        row = {"kind": kind, "step": self.state.step, "epoch": self.state.epoch + 1, **means, **measured}
+    def _log(self, kind: str, **measured: Any) -> None:
+        row = {"kind": kind, "step": self.state.step, "epoch": self.state.epoch + 1, **measured}
         for logger in self.loggers:
             logger.log(row)
 

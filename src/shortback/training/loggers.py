@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
@@ -15,7 +16,10 @@ Row = Mapping[str, Any]
 
 
 class Logger(Protocol):
-    """Takes rows of a kind, `"step"` or `"epoch"`, each with the number of optimizer steps done under `"step"`."""
+    """Takes rows of a kind, each with an optimizer step under `"step"`.
+
+    A row `"step"` or `"epoch"` is of the training up to that step, one `"health"` of what was seen right before it.
+    """
 
     def start(self, *, step: int, total_steps: int) -> None:
         """Training begins, or goes on, with `step` of `total_steps` done."""
@@ -57,7 +61,7 @@ class JsonLines:
 
 
 class TensorBoard:
-    """Scalars of every row, in `folder`."""
+    """Scalars of every row, and histograms over the layers, in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -73,6 +77,11 @@ class TensorBoard:
         for key, value in row.items():
             if isinstance(value, int | float) and key not in ("step", "epoch"):
                 self._writer.add_scalar(f"{row['kind']}/{key}", value, row["step"])
+            elif isinstance(value, dict):
+                for quantity, by_layer in value.items():
+                    numbers = [number for number in by_layer.values() if number is not None]
+                    if numbers:
+                        self._writer.add_histogram(f"{row['kind']}/{quantity}", torch.tensor(numbers), row["step"])
 
     def advance(self, step: int) -> None:
         pass
@@ -89,6 +98,7 @@ class Terminal:
         self.title = title
         self.console = console or Console(highlight=False, soft_wrap=True)
         self._progress: Progress | None = None
+        self._verdict: str | None = None
 
     def start(self, *, step: int, total_steps: int) -> None:
         if not self.console.is_terminal:
@@ -109,7 +119,11 @@ class Terminal:
             self._progress.update(self._task, completed=step)
 
     def log(self, row: Row) -> None:
-        if row["kind"] == "epoch":
+        if row["kind"] == "health":
+            if row["verdict"] != self._verdict:
+                self.console.print(f"{self.title}  {_health_line(row)}")
+            self._verdict = row["verdict"]
+        elif row["kind"] == "epoch":
             self.console.print(f"{self.title}  {_epoch_line(row)}")
         elif self._progress is not None:
             self._progress.update(self._task, numbers=_short_line(row))
@@ -127,6 +141,13 @@ def _step_line(row: Row) -> str:
         f"loss {row['loss']:.3f}  accuracy {row['accuracy']:.1%}  coefficient {row['coefficient']:.2f}  "
         f"{row['images_per_second']:.0f} images/s"
     )
+
+
+def _health_line(row: Row) -> str:
+    line = f"gradients before step {row['step']}: {row['verdict']}"
+    if row["verdict"] == "healthy":
+        return f"{line}, effective depth {row['effective_depth']} of {row['num_layers']} layers"
+    return f"{line}: {row['reason']} (shortback diagnose tries what may help)"
 
 
 def _short_line(row: Row) -> str:

@@ -1,0 +1,139 @@
+"""Diagnose a network: measure its gradients on a batch, judge them, and try what might help on the same samples."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from shortback.health import GradientReport, Suggestion, first_samples, judge, measure
+from shortback.losses import ShortcutLoss
+from shortback.neurons import SpikingNeuron
+from shortback.shortcuts import ShortcutNetwork, attach
+from shortback.surrogates import Surrogate
+
+NUM_TRIAL_SAMPLES = 16
+
+
+def diagnose(
+    net: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    loss: ShortcutLoss | None = None,
+    coefficient: float = 1.0,
+    suggest: bool = True,
+) -> GradientReport:
+    """See whether a spiking network can learn from a batch: its gradient by layer and time step, and what neurons do.
+
+    Runs in training mode, in the precision and under the autocast it is called in, and enables gradients by itself. The
+    network, its `.grad`, statistics, modes, hooks and the random state are afterwards what they were. A layer that is
+    called several times appears once, where it was first called, with all of its gradient.
+
+    Args:
+        net: any network that `attach` takes, or what it returned; before `torch.compile`.
+        x: a batch, two samples or more under batch norm; some 64 make shares of dead neurons mean something.
+        y: its classes `[N]`, or probabilities `[N, K]`.
+        loss: `ShortcutLoss()` where not given.
+        coefficient: of the branches.
+        suggest: whether to try changes where the network is not healthy: each on a copy, on the first 16 samples and
+            on the reference backend, before and after.
+
+    Raises:
+        ValueError: a network without weights to train, one that is compiled, a batch of one under batch norm, labels
+            that are no classes of the network.
+    """
+    loss = loss or ShortcutLoss()
+    report = GradientReport.of(measure(net, x, y, loss=loss, coefficient=coefficient))
+    if not suggest or report.judgement.verdict == "healthy":
+        return report
+    x, y = first_samples(x, NUM_TRIAL_SAMPLES), y[:NUM_TRIAL_SAMPLES]
+
+    def judged(changed: nn.Module, coefficient: float):
+        settings: dict[str, Any] = {"coefficient": coefficient, "by_branch": False, "backend": "reference"}
+        return judge(measure(changed, x, y, loss=loss, **settings))
+
+    before = judged(net, coefficient)
+    tried = []
+    for trial in _trials(net, report.judgement.verdict, coefficient):
+        changed = trial.change(copy.deepcopy(net), x)
+        if changed is not None:
+            after = judged(changed, trial.coefficient)
+            tried.append(Suggestion(trial.what, trial.setting, before, after))
+    tried.sort(key=lambda s: (s.helps, s.after.verdict == "healthy", s.after.effective_depth), reverse=True)
+    return dataclasses.replace(report, suggestions=tried)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A change of a copy of the network, which returns what to measure, or None where it cannot be made."""
+
+    what: str
+    setting: str
+    change: Callable[[nn.Module, Tensor], nn.Module | None]
+    coefficient: float
+
+
+def _trials(net: nn.Module, verdict: str, coefficient: float) -> Iterator[_Trial]:
+    neuron = next((m for m in net.modules() if isinstance(m, SpikingNeuron)), None)
+    if neuron is not None:
+        key, threshold, surrogate = "model.neuron", neuron.dynamics.threshold, neuron.dynamics.surrogate
+        if verdict in ("dead", "saturated", "vanishing"):
+            value = _other_threshold(threshold, raise_it=verdict == "saturated")
+            what = f"threshold {value:g} in place of {threshold:g}"
+            yield _Trial(what, f"{key}.threshold={value:g}", _with(threshold=value), coefficient)
+        name, width, wider = _widened(surrogate)
+        what = f"{name} {getattr(wider, name):g} in place of {width:g}, a surrogate twice as wide"
+        yield _Trial(what, f"{key}.surrogate.{name}={getattr(wider, name):g}", _with(surrogate=wider), coefficient)
+        for scale in ("area", "peak"):
+            scaled = dataclasses.replace(surrogate, scale=scale)
+            if scaled.peak != surrogate.peak:
+                what = f"a surrogate of unit {scale}, {scaled.peak:g} at the threshold in place of {surrogate.peak:g}"
+                yield _Trial(what, f"{key}.surrogate.scale={scale}", _with(surrogate=scaled), coefficient)
+    if isinstance(net, ShortcutNetwork):
+        for factor in (4.0, 0.25):
+            value = coefficient * factor
+            what = f"coefficient {value:g} in place of {coefficient:g}"
+            yield _Trial(what, f"branches.start={value:g}", lambda copied, x: copied, value)
+        return
+    for at in ("blocks", "stages"):
+        what = f"branches at {at}"
+        yield _Trial(what, f"branches.at={at}", _with_branches(at), coefficient)
+
+
+def _other_threshold(threshold: float, *, raise_it: bool) -> float:
+    """A usual one where it is far off, else half or twice as much."""
+    if raise_it:
+        return 1.0 if threshold <= 0 else 2 * threshold
+    return 1.0 if threshold > 2 else threshold / 2
+
+
+def _widened(surrogate: Surrogate) -> tuple[str, float, Surrogate]:
+    """The name and the value of what sets the width, and the surrogate twice as wide."""
+    name = "half_width" if hasattr(surrogate, "half_width") else "slope"
+    value = getattr(surrogate, name)
+    return name, value, dataclasses.replace(surrogate, **{name: value * 2 if name == "half_width" else value / 2})
+
+
+def _with(**dynamics: Any) -> Callable[[nn.Module, Tensor], nn.Module]:
+    def change(net: nn.Module, x: Tensor) -> nn.Module:
+        for module in net.modules():
+            if isinstance(module, SpikingNeuron):
+                module.dynamics = dataclasses.replace(module.dynamics, **dynamics)
+        return net
+
+    return change
+
+
+def _with_branches(at: str) -> Callable[[nn.Module, Tensor], nn.Module | None]:
+    def change(net: nn.Module, x: Tensor) -> nn.Module | None:
+        try:
+            return attach(net, at=at, sample=x)
+        except ValueError:  # it has no such places
+            return None
+
+    return change

@@ -1,0 +1,159 @@
+"""What neurons do on a batch: how often they fire, where their membranes are, and the gradient that reaches them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shortback import ops
+from shortback.neurons import SpikingNeuron
+
+WINDOW = 0.01  # of the peak: where the surrogate is above it, a membrane is inside the window
+
+
+@dataclass(frozen=True)
+class NeuronActivity:
+    """One layer of neurons on one batch.
+
+    Attributes:
+        name: of the module.
+        kind: its class.
+        firing_rate: spikes a neuron and step.
+        dead: share of the neurons (each of `[C, H, W]` is one) that never fire on the batch.
+        saturated: share of those that fire at every step of every sample.
+        in_window: share of the membrane potentials, before firing, where the surrogate is above 1% of its peak; None
+            for neurons of other libraries, whose membranes are not seen.
+        not_binary: number of outputs that are neither 0 nor 1.
+        gradient_by_step: norm of the gradient that reaches the spikes of each step.
+    """
+
+    name: str
+    kind: str
+    firing_rate: float
+    dead: float
+    saturated: float
+    in_window: float | None
+    not_binary: int
+    gradient_by_step: list[float]
+
+
+@dataclass
+class _Counts:
+    """Sums over the calls of one layer."""
+
+    kind: str
+    fired: Tensor | None = None
+    rows: int = 0
+    seen: int = 0
+    inside: Tensor | None = None
+    membranes: int = 0
+    not_binary: int = 0
+    squares: list[Tensor] = field(default_factory=list)
+
+
+class Observer:
+    """Watches the neurons of a model while `observe` holds.
+
+    A neuron is a `SpikingNeuron`, or a module of another library without submodules that makes zeros and ones from
+    something else.
+
+    Args:
+        num_samples: `N` of the batch, which tells how many steps a folded tensor has.
+    """
+
+    def __init__(self, num_samples: int) -> None:
+        self.num_samples = num_samples
+        self.records_gradients = False
+        self._counts: dict[str, _Counts] = {}
+
+    @contextmanager
+    def observe(self, model: nn.Module) -> Iterator[None]:
+        leaves = [
+            (name, m) for name, m in model.named_modules() if isinstance(m, SpikingNeuron) or not any(m.children())
+        ]
+        handles = [module.register_forward_hook(self._watch(name)) for name, module in leaves]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def activities(self) -> list[NeuronActivity]:
+        """What was seen of every layer of neurons, in the order in which they were first called."""
+        return [_summary(name, counts) for name, counts in self._counts.items()]
+
+    def _watch(self, name: str):
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            spikes = output[0] if isinstance(output, tuple) and output else output
+            if not isinstance(spikes, Tensor) or not spikes.is_floating_point() or spikes.ndim < 2:
+                return
+            if isinstance(module, SpikingNeuron):
+                self._count(name, module, spikes)
+                self._count_membranes(name, module, inputs[0])
+            elif _fires(inputs, spikes) or name in self._counts:
+                self._count(name, module, spikes)
+
+        return hook
+
+    @torch.no_grad()
+    def _count(self, name: str, module: nn.Module, spikes: Tensor) -> None:
+        counts = self._counts.setdefault(name, _Counts(type(module).__name__))
+        fired = spikes.detach() != 0
+        counts.not_binary += int((fired & (spikes != 1)).sum())
+        by_neuron = fired.sum(0)
+        counts.fired = by_neuron if counts.fired is None else counts.fired + by_neuron
+        counts.rows += len(spikes)
+        if not spikes.requires_grad:
+            return
+        steps = max(1, len(spikes) // self.num_samples)
+        first = len(counts.squares)
+        counts.squares += [spikes.new_zeros(()) for _ in range(steps)]
+
+        def record(grad: Tensor) -> None:
+            if self.records_gradients:
+                squares = grad.detach().float().square().flatten(1).sum(1)
+                for step, part in enumerate(squares.chunk(steps)):
+                    counts.squares[first + step] = counts.squares[first + step].float() + part.sum()
+
+        with torch.enable_grad():
+            spikes.register_hook(record)
+
+    @torch.no_grad()
+    def _count_membranes(self, name: str, neuron: SpikingNeuron, current: Tensor) -> None:
+        counts, dynamics = self._counts[name], neuron.dynamics
+        sequence = neuron.unfold(current.detach())
+        threshold, surrogate = dynamics.threshold, dynamics.surrogate
+        for u in ops.membranes(sequence, dynamics=dynamics, decay=neuron.leak(), num_steps=neuron.num_steps):
+            inside = (surrogate.gradient(u - threshold) > WINDOW * surrogate.peak).sum()
+            counts.inside = inside if counts.inside is None else counts.inside + inside
+            counts.membranes += u.numel()
+
+
+def _fires(inputs: tuple[Any, ...], spikes: Tensor) -> bool:
+    """Whether a module turns something else into zeros and ones."""
+    x = next((value for value in inputs if isinstance(value, Tensor)), None)
+    return x is not None and x.shape == spikes.shape and _is_binary(spikes) and not _is_binary(x)
+
+
+def _is_binary(x: Tensor) -> bool:
+    return bool(((x == 0) | (x == 1)).all())
+
+
+def _summary(name: str, counts: _Counts) -> NeuronActivity:
+    assert counts.fired is not None
+    fired = counts.fired.double()
+    return NeuronActivity(
+        name=name,
+        kind=counts.kind,
+        firing_rate=(fired.mean() / counts.rows).item(),
+        dead=(fired == 0).double().mean().item(),
+        saturated=(fired == counts.rows).double().mean().item(),
+        in_window=None if counts.inside is None else counts.inside.item() / counts.membranes,
+        not_binary=counts.not_binary,
+        gradient_by_step=[square.float().sqrt().item() for square in counts.squares],
+    )

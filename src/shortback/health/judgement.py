@@ -1,0 +1,163 @@
+r"""Judge a measurement: is the gradient healthy, and if not, what is wrong with it, where, and by how much a layer.
+
+With $r_l = \lVert g_l \rVert / \lVert w_l \rVert$ the gradient of layer $l$ over its weights, in forward order, and
+$\tilde r$ the median over the last quarter of the layers (three at least), which are nearest to the loss:
+
+- **factor** of a layer: $r_l / r_{l+1}$, what the step from the layer after it to this one multiplies the gradient by;
+- **slope**: $-b$ of the least-squares line $\log_{10} r_l \approx a + b\,l$ over layers with $r_l > 0$, in decades a
+  layer on the way to the input: above 0 the gradient grows towards the input, below 0 it fades;
+- **band**: $\tilde r / 100 \le r_l \le 100\,\tilde r$. A layer below learns a hundred times slower than the last ones;
+- **effective depth**: the number of layers within a factor 100 of the median over all of them.
+
+These are Shortback's choices; the paper has no such measure.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from shortback.health.activity import NeuronActivity
+from shortback.health.probe import LayerGradient, Measurement
+
+Verdict = Literal["healthy", "vanishing", "exploding", "dead", "saturated", "not finite"]
+
+BAND = 100.0
+SILENT = 0.95  # share of a layer's neurons
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdict on a measurement.
+
+    Attributes:
+        verdict: in one word. Where several hold, the first of: not finite; saturated or dead in more than half of the
+            layers of neurons; dead, where a layer has no gradient at all; exploding or vanishing; dead or saturated in
+            one layer.
+        layer: where it starts on the way of the gradient, from the output to the input; None where it is healthy.
+        reason: the numbers, in a sentence.
+        slope: decades a layer towards the input; nan with fewer than two layers that have a gradient.
+        effective_depth: layers within a factor 100 of the median.
+        num_layers: of how many.
+    """
+
+    verdict: Verdict
+    layer: str | None
+    reason: str
+    slope: float
+    effective_depth: int
+    num_layers: int
+
+
+def judge(measured: Measurement) -> Judgement:
+    """The verdict on a measurement, see above."""
+    layers = measured.layers
+    relative = [layer.relative for layer in layers]
+    neurons = measured.neurons
+    half = len(neurons) / 2
+    verdict, where, reason = (
+        _not_finite(layers)
+        or _always_firing(neurons, more_than=half)
+        or _never_firing(neurons, more_than=half)
+        or _without_gradient(layers)
+        or _out_of_band(layers)
+        or _never_firing(neurons, more_than=0)
+        or _always_firing(neurons, more_than=0)
+        or ("healthy", None, _span(relative))
+    )
+    return Judgement(verdict, where, reason, slope(relative), effective_depth(relative), len(layers))
+
+
+def factors(layers: Sequence[LayerGradient]) -> list[float | None]:
+    """Of every layer, its relative gradient over that of the layer after it; None for the last, and over 0."""
+    pairs = itertools.pairwise(layers)
+    return [*(a.relative / b.relative if b.relative else None for a, b in pairs), None]
+
+
+def slope(relative: Sequence[float]) -> float:
+    """Decades a layer towards the input."""
+    points = [(i, math.log10(r)) for i, r in enumerate(relative) if 0 < r < math.inf]
+    if len(points) < 2:
+        return math.nan
+    return -statistics.linear_regression(*zip(*points, strict=True)).slope
+
+
+def effective_depth(relative: Sequence[float]) -> int:
+    """Layers within a factor 100 of the median of all."""
+    middle = statistics.median(relative)
+    return sum(middle / BAND <= r <= middle * BAND for r in relative) if 0 < middle < math.inf else 0
+
+
+def reference(relative: Sequence[float]) -> float:
+    """The median of the last quarter of the layers, three at least; 0 where none of them has a gradient."""
+    last = relative[-max(3, len(relative) // 4) :]
+    return statistics.median(last)
+
+
+_Finding = tuple[Verdict, str | None, str] | None
+
+
+def _not_finite(layers: Sequence[LayerGradient]) -> _Finding:
+    for layer in reversed(layers):
+        if layer.num_nan or layer.num_inf:
+            count = f"{layer.num_nan} NaN and {layer.num_inf} infinite of {layer.num_weights} gradients"
+            return "not finite", layer.name, f"{count} at {layer.name}"
+    return None
+
+
+def _never_firing(neurons: Sequence[NeuronActivity], *, more_than: float) -> _Finding:
+    dead = [neuron for neuron in neurons if neuron.dead >= SILENT]
+    if len(dead) <= more_than:
+        return None
+    first = dead[0]
+    share = f"{first.dead:.0%} of the neurons of {first.name} never fire on this batch"
+    return "dead", first.name, f"{share}; so it is in {len(dead)} of {len(neurons)} layers of neurons"
+
+
+def _without_gradient(layers: Sequence[LayerGradient]) -> _Finding:
+    without = [layer for layer in layers if layer.num_zero == layer.num_weights]
+    if not without:
+        return None
+    return (
+        "dead",
+        without[-1].name,
+        f"no gradient at all in {len(without)} of {len(layers)} layers, from {without[-1].name} to {without[0].name}: "
+        "no membrane on the way is inside the surrogate's window",
+    )
+
+
+def _always_firing(neurons: Sequence[NeuronActivity], *, more_than: float) -> _Finding:
+    always = [neuron for neuron in neurons if neuron.saturated >= SILENT]
+    if len(always) <= more_than:
+        return None
+    first = always[0]
+    share = f"{first.saturated:.0%} of the neurons of {first.name} fire at every step of every sample"
+    return "saturated", first.name, f"{share}; so it is in {len(always)} of {len(neurons)} layers of neurons"
+
+
+def _out_of_band(layers: Sequence[LayerGradient]) -> _Finding:
+    relative = [layer.relative for layer in layers]
+    middle = reference(relative)
+    out = [i for i, r in enumerate(relative) if not middle / BAND <= r <= middle * BAND]
+    if not out:
+        return None
+    worst = max(out, key=lambda i: abs(math.log10(relative[i] / middle)) if relative[i] and middle else math.inf)
+    grows = relative[worst] > middle
+    start = max(i for i in out if (relative[i] > middle) == grows)
+    per_layer = slope(relative)
+    how = "times the" if grows else "of the"
+    return (
+        "exploding" if grows else "vanishing",
+        layers[start].name,
+        f"gradient over weight is {relative[worst]:.1e} at {layers[worst].name}, {relative[worst] / middle:.1e} {how} "
+        f"{middle:.1e} of the last layers; a factor {10**per_layer:.2f} a layer towards the input, out of the band of "
+        f"{BAND:.0f} from {layers[start].name} on",
+    )
+
+
+def _span(relative: Sequence[float]) -> str:
+    return f"gradient over weight is between {min(relative):.1e} and {max(relative):.1e} in all {len(relative)} layers"

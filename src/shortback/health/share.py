@@ -1,0 +1,74 @@
+"""Weigh the gradient that branches bring to the first layer against that of the main output."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from shortback.losses import Outputs, ShortcutLoss
+from shortback.undisturbed import undisturbed
+
+
+class Balance(NamedTuple):
+    """Norms of the gradient of the first weight of two or more dimensions.
+
+    Attributes:
+        main: through the main output.
+        branches: through the branches.
+    """
+
+    main: float
+    branches: float
+
+    @property
+    def share(self) -> float:
+        r"""The branches' share, $\lVert g_b \rVert / (\lVert g_m \rVert + \lVert g_b \rVert)$; 0 where both are 0."""
+        return self.branches / (self.main + self.branches) if self.branches else 0.0
+
+
+def branch_share(net: nn.Module, x: Tensor, target: Tensor, *, loss: ShortcutLoss, coefficient: float) -> float:
+    """The share of the branches in the gradient of the first layer's weight, see `first_layer_balance`."""
+    return first_layer_balance(net, x, target, loss=loss, coefficient=coefficient).share
+
+
+def first_layer_balance(
+    net: nn.Module, x: Tensor, target: Tensor, *, loss: ShortcutLoss, coefficient: float
+) -> Balance:
+    """What reaches the first layer through the main output and through the branches.
+
+    One forward in training mode; parameters, their gradients, buffers and the random state are left as they were.
+
+    Args:
+        net: what `attach` returned; without branches theirs is 0.
+        x: a batch the network takes.
+        target: its classes `[N]` or probabilities `[N, K]`.
+        loss: the combined loss.
+        coefficient: of the branches.
+    """
+    with undisturbed(net, x), torch.enable_grad():
+        outputs: Outputs | Tensor = net.train()(x)
+        if isinstance(outputs, Tensor) or not outputs.branches:
+            return Balance(math.nan, 0.0)
+        first = next(p for p in net.parameters() if p.requires_grad and p.ndim >= 2)
+        logits, branches = outputs
+        alone = Outputs(logits, {k: v.detach() for k, v in branches.items()}), Outputs(logits.detach(), branches)
+        return Balance(*(_norm(loss(part, target, coefficient=coefficient).total, first) for part in alone))
+
+
+def main_over_branches(net: nn.Module, x: Tensor, target: Tensor, *, loss: ShortcutLoss) -> float:
+    """The norm of the main gradient at the first layer over that of the branches, at coefficient 1 each.
+
+    Infinite where nothing comes through the branches. It is what `schedules.Adaptive` asks for.
+    """
+    main, branches = first_layer_balance(net, x, target, loss=loss, coefficient=0.5)
+    if loss.combine == "additive":
+        branches *= 2
+    return main / branches if branches else math.inf
+
+
+def _norm(loss: Tensor, weight: Tensor) -> float:
+    (gradient,) = torch.autograd.grad(loss, weight, retain_graph=True)
+    return gradient.float().norm().item()

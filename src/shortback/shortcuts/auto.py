@@ -1,0 +1,92 @@
+r"""Place branches by measurement: as few blocks as bring every layer's gradient inside the band.
+
+A branch is attached after every block but the last, and the gradient of every layer is measured once through each of
+them. With $m_l$ the gradient over weight of layer $l$ through the main output, $b_{kl}$ that through branch $k$ at
+coefficient 1, and $\tilde m$ the median of $m$ over the last layers (`shortback.health.judgement`), a set $S$ of
+branches brings a layer inside the band where
+
+$$\sqrt{m_l^2 + \sum_{k \in S} b_{kl}^2} \ge \tilde m / 100,$$
+
+gradients through different outputs being close to orthogonal. The set grows by the branch that brings most layers
+inside, and what it turns out not to need is left out again. Branches add to a gradient: one that explodes stays so.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from shortback.health import Measurement, first_samples, measure
+from shortback.health.judgement import BAND, reference
+from shortback.health.probe import MAIN
+from shortback.losses import ShortcutLoss
+from shortback.shortcuts.attach import attach
+from shortback.shortcuts.strip import strip
+from shortback.undisturbed import undisturbed
+
+NUM_SAMPLES = 16
+
+log = logging.getLogger("shortback")
+
+
+def choose_places(model: nn.Module, sample: Tensor) -> list[str]:
+    """The blocks to tap, by name, in the order of the network; one in the middle where none is needed.
+
+    Args:
+        model: without branches; left as it is.
+        sample: a batch to measure on, with random classes; real images, two or more. No more than 16 are used.
+
+    Raises:
+        ValueError: see `attach` and `shortback.health.measure`.
+    """
+    sample = first_samples(sample, NUM_SAMPLES)
+    with undisturbed(model, sample), torch.no_grad():
+        num_samples, num_classes = model.eval()(sample).shape[-2:]
+    target = torch.randint(num_classes, (num_samples,), generator=torch.Generator().manual_seed(0)).to(sample.device)
+    net = attach(model, at="blocks", sample=sample)
+    try:
+        measured = measure(net, sample, target, loss=ShortcutLoss(), coefficient=1.0, backend="reference")
+    finally:
+        strip(net)
+    places, outside = smallest_set(measured, net.places)
+    if outside:
+        log.warning("at='auto': no branch brings the gradient of %s inside the band", ", ".join(outside))
+    if not places:
+        middle = net.places[len(net.places) // 2]
+        log.warning("at='auto': no layer's gradient fades that a branch could help; attaching one at %s", middle)
+        return [middle]
+    log.info("at='auto': %s", ", ".join(places))
+    return places
+
+
+def smallest_set(measured: Measurement, places: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The places chosen from a measurement with a branch at each of `places`, and the layers that stay outside."""
+    layers = [layer for layer in measured.layers if layer.weight_norm]
+    lowest = reference([layer.terms[MAIN] / layer.weight_norm for layer in layers]) / BAND
+    faint = [layer for layer in layers if layer.terms[MAIN] < lowest * layer.weight_norm]
+
+    def inside(chosen: Iterable[str]) -> set[str]:
+        outputs = (MAIN, *chosen)
+        return {
+            layer.name
+            for layer in faint
+            if math.hypot(*(layer.terms[output] for output in outputs)) >= lowest * layer.weight_norm
+        }
+
+    order, chosen = list(places), []
+    while len(inside(chosen)) < len(faint):
+        rest = [place for place in order if place not in chosen]
+        best = max(rest, key=lambda place: len(inside([*chosen, place])), default=None)
+        if best is None or len(inside([*chosen, best])) == len(inside(chosen)):
+            break
+        chosen.append(best)
+    for place in list(chosen):
+        others = [other for other in chosen if other != place]
+        if inside(others) == inside(chosen):
+            chosen = others
+    outside = [layer.name for layer in faint if layer.name not in inside(chosen)]
+    return sorted(chosen, key=order.index), outside

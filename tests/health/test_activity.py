@@ -1,0 +1,62 @@
+import pytest
+import torch
+from torch import nn
+
+import shortback as sb
+from shortback.health.activity import Observer
+
+
+class Threshold(nn.Module):
+    """A neuron of some other library: zeros and ones from anything, one step a call."""
+
+    def forward(self, x):
+        return (x > 0).to(x.dtype)
+
+
+def seen(net, x, *, num_samples):
+    observer = Observer(num_samples)
+    with observer.observe(net):
+        net(x)
+    return observer.activities()
+
+
+def test_rates_dead_and_saturated_neurons_by_hand():
+    neuron = sb.LIF(2, decay=0.0, threshold=1.0, backend="reference")
+    x = torch.tensor([[[0.0, 2.0, 2.0, 0.6]], [[0.0, 2.0, 2.0, 0.9]], [[0.0, 2.0, 0.0, 0.0]], [[0.0, 2.0, 0.0, 3.0]]])
+    (activity,) = seen(nn.Sequential(neuron), x, num_samples=2)
+    assert activity.name == "0"
+    assert activity.firing_rate == 7 / 16
+    assert activity.dead == 1 / 4
+    assert activity.saturated == 1 / 4
+    # Within 1 of the threshold, edges excluded: .6 and .9 alone.
+    assert activity.in_window == 2 / 16
+
+
+def test_neurons_of_other_libraries_are_found_by_what_they_do():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 8), Threshold(), nn.Dropout(0.0), nn.Flatten(), nn.Linear(8, 2))
+    (activity,) = seen(net, torch.randn(16, 3), num_samples=16)
+    assert (activity.name, activity.kind, activity.in_window) == ("1", "Threshold", None)
+    assert 0 < activity.firing_rate < 1
+
+
+class Graded(sb.LIF):
+    def forward(self, x):
+        return 0.5 * super().forward(x)
+
+
+def test_spikes_that_are_neither_0_nor_1_are_counted():
+    (activity,) = seen(nn.Sequential(Graded(1, backend="reference")), torch.full((3, 5), 2.0), num_samples=3)
+    assert activity.not_binary == 15
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_the_window_is_that_of_the_membrane_it_runs_on(static):
+    neuron = sb.LIF(
+        3, decay=0.5, threshold=1.0, surrogate=sb.surrogates.Rectangular(half_width=0.3), backend="reference"
+    )
+    neuron.static_input = static
+    x = torch.full((1 if static else 3, 1), 0.6)  # membranes .6, .9 and 1.05
+    (activity,) = seen(nn.Sequential(neuron), x, num_samples=1)
+    assert activity.in_window == pytest.approx(2 / 3)
+    assert activity.firing_rate == pytest.approx(1 / 3)

@@ -1,0 +1,110 @@
+import functools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import shortback as sb
+from shortback.health import judge, measure
+from shortback.health.judgement import effective_depth, factors, slope
+from shortback.losses import ShortcutLoss
+from shortback.surrogates import Arctan, Triangular
+
+
+def judged(net, *, num_samples=16, channels=1, size=12):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(num_samples, channels, size, size, generator=generator)
+    y = torch.randint(0, 10, (num_samples,), generator=generator)
+    seen = measure(net, x, y, loss=ShortcutLoss(), coefficient=0.0, backend="reference")
+    return judge(seen), seen
+
+
+def network(name="resnet20", *, neuron, **settings):
+    torch.manual_seed(0)
+    settings = {"width": 0.5, "num_steps": 2, "in_channels": 1, **settings}
+    return sb.create_model(name, neuron=functools.partial(sb.LIF, **neuron), **settings)
+
+
+def test_numbers_by_hand():
+    relative = [1000.0, 100.0, 10.0, 1.0]
+    assert slope(relative) == pytest.approx(1.0)
+    assert slope([0.0, 1.0, 10.0]) == pytest.approx(-1.0)
+    assert math.isnan(slope([0.0, 1.0]))
+    assert effective_depth(relative) == 4
+    assert effective_depth([1e6, 1e5, 1.0, 1.0, 1.0]) == 3
+    assert effective_depth([0.0, 0.0, 0.0]) == 0
+    _, seen = judged(network(neuron={}))
+    for i, factor in enumerate(factors(seen.layers)[:-1]):
+        assert factor == pytest.approx(seen.layers[i].relative / seen.layers[i + 1].relative)
+
+
+def test_a_network_that_learns_is_healthy():
+    judgement, seen = judged(network(neuron={}))
+    assert (judgement.verdict, judgement.layer) == ("healthy", None)
+    assert judgement.effective_depth == judgement.num_layers == len(seen.layers) == 22
+
+
+def test_a_narrow_surrogate_of_unit_peak_vanishes():
+    neuron = {"surrogate": Triangular(half_width=0.2, scale="peak")}
+    judgement, seen = judged(network("resnet32", neuron=neuron, residual="plain"))
+    assert judgement.verdict == "vanishing"
+    assert judgement.slope < -0.05
+    assert judgement.effective_depth < judgement.num_layers
+    names = [layer.name for layer in seen.layers]
+    assert judgement.layer in names
+    assert seen.layers[0].relative < 1e-2 * seen.layers[-1].relative
+
+
+class Deep(nn.Module):
+    """Twelve layers without a norm, whose weights are small."""
+
+    def __init__(self):
+        super().__init__()
+        layers = []
+        for _ in range(12):
+            layers += [nn.Linear(64, 64), sb.LIF(2, surrogate=Arctan(slope=4.0, scale="peak"), backend="reference")]
+        self.layers, self.out = nn.Sequential(*layers), nn.Linear(64, 10)
+        for module in self.layers:
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.06)
+                nn.init.constant_(module.bias, 0.8)
+
+    def forward(self, x):
+        return self.out(self.layers(x.flatten(1).repeat(2, 1)).unflatten(0, (2, -1)).mean(0))
+
+
+def test_small_weights_without_a_norm_vanish():
+    torch.manual_seed(0)
+    judgement, _ = judged(Deep(), size=8)
+    assert judgement.verdict == "vanishing"
+    assert "times" not in judgement.reason
+
+
+def test_a_narrow_surrogate_of_unit_area_explodes():
+    judgement, seen = judged(network("resnet32", neuron={"surrogate": Triangular(half_width=0.4)}, residual="plain"))
+    assert judgement.verdict == "exploding"
+    assert judgement.slope > 0.05
+    assert seen.layers[0].relative > 1e2 * seen.layers[-2].relative
+
+
+def test_out_of_reach_it_is_dead():
+    judgement, seen = judged(network(neuron={"threshold": 50.0}))
+    assert judgement.verdict == "dead"
+    assert judgement.layer == seen.neurons[0].name
+    assert all(neuron.firing_rate == 0 for neuron in seen.neurons)
+
+
+def test_below_everything_it_is_saturated():
+    judgement, seen = judged(network(neuron={"threshold": -50.0}))
+    assert judgement.verdict == "saturated"
+    assert judgement.layer == seen.neurons[0].name
+    assert all(neuron.firing_rate == 1 for neuron in seen.neurons)
+
+
+def test_what_is_not_finite_is_found_nearest_to_the_loss():
+    net = network(neuron={})
+    with torch.no_grad():
+        net.network.fc.bias[0] = math.inf
+    judgement, _ = judged(net)
+    assert (judgement.verdict, judgement.layer) == ("not finite", "fc")

@@ -1,0 +1,72 @@
+import itertools
+
+import pytest
+
+import shortback as sb
+from shortback.health import GradientReport, measure, plots
+from shortback.losses import ShortcutLoss
+
+
+@pytest.fixture
+def report(make_network, batch):
+    x, y = batch
+    net = sb.attach(make_network(), at="blocks", sample=x)
+    return GradientReport.of(measure(net, x, y, loss=ShortcutLoss(), coefficient=1.0))
+
+
+def line(figure, label):
+    (found,) = [one for one in figure.axes[0].get_lines() if one.get_label() == label]
+    return list(found.get_ydata())
+
+
+def test_the_lines_are_the_numbers_of_the_report(report):
+    figure = plots.of_report(report)
+    assert line(figure, "shortcut (whole loss)") == [layer.relative for layer in report.layers]
+    mains = [layer.terms["main"] / layer.weight_norm for layer in report.layers]
+    assert line(figure, "vanilla (main output)") == mains
+    assert figure.axes[0].get_yscale() == "log"
+
+    figure = plots.activity_by_layer(report.neurons)
+    assert line(figure, "firing rate") == [neuron.firing_rate for neuron in report.neurons]
+    assert line(figure, "membranes in the window") == [neuron.in_window for neuron in report.neurons]
+
+    (image,) = plots.gradient_by_step(report.neurons).axes[0].get_images()
+    assert image.get_array().tolist() == [
+        [neuron.gradient_by_step[step] for neuron in report.neurons] for step in range(2)
+    ]
+
+
+def test_they_are_saved(report, tmp_path):
+    files = plots.save(report, tmp_path / "new" / "folder")
+    assert [file.name for file in files] == [
+        "gradient-by-layer.png",
+        "gradient-by-layer-and-time-step.png",
+        "what-the-neurons-do.png",
+    ]
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
+
+
+def test_a_run_has_pictures_of_its_rows():
+    shares, relative = {"stem": 0.25, "fc": 0.0}, {"stem": 1e-3, "fc": 1e-1}
+    rows = []
+    for step in (1, 3, 5):
+        layers = {"branch_share": shares, "relative": relative}
+        rows.append({"kind": "health", "step": step, "layers": layers})
+        rows.append({"kind": "step", "step": step + 1, "loss": 2.0, "main_loss": 1.0, "coefficient": 1 - step / 6})
+    figures = plots.through_training(rows)
+    assert list(figures) == [
+        "Loss",
+        "Balance coefficient",
+        "Branch share of the first layer's gradient",
+        "Gradient by layer through training",
+    ]
+    assert line(figures["Loss"], "main output") == [1.0] * 3
+    assert line(figures["Branch share of the first layer's gradient"], "branches") == [0.25] * 3
+    assert plots.through_training([]) == {}
+
+
+def test_layers_without_a_gradient_leave_a_gap():
+    figure = plots.gradient_by_layer({"one": {"a": 0.0, "b": 1.0}, "other": {"a": 2.0, "c": 3.0}})
+    points = {one.get_label(): list(zip(one.get_xdata(), one.get_ydata(), strict=True)) for one in figure.axes[0].lines}
+    assert points == {"one": [(1, 1.0)], "other": [(0, 2.0), (2, 3.0)]}
+    assert len(set(itertools.chain(*points.values()))) == 3

@@ -1,0 +1,53 @@
+import json
+
+import shortback as sb
+from shortback.health import GradientReport, Suggestion, judge, measure
+from shortback.health.report import plain
+from shortback.losses import ShortcutLoss
+
+
+def report_of(net, x, y):
+    return GradientReport.of(measure(net, x, y, loss=ShortcutLoss(), coefficient=1.0))
+
+
+def test_the_words_and_numbers_are_all_there(make_network, batch):
+    x, y = batch
+    net = sb.attach(make_network(), at="stages", sample=x)
+    report = report_of(net, x, y)
+    text = str(report)
+    assert text.startswith(f"{report.judgement.verdict}: ")
+    for layer in report.layers:
+        (line,) = [line for line in text.splitlines() if line.startswith(f"{layer.name} ")]
+        assert f"{layer.relative:.2e}" in line
+        assert f"{layer.branch_share:.2f}" in line
+    for neuron in report.neurons:
+        (line,) = [line for line in text.splitlines() if line.startswith(f"{neuron.name} ")]
+        assert f"{neuron.firing_rate:.1%}" in line
+    assert "through the main output alone" in text
+
+
+def test_main_only_is_the_judgement_without_branches(make_network, batch):
+    x, y = batch
+    model = make_network()
+    vanilla = report_of(model, x, y)
+    assert vanilla.main_only is None
+    shortcut = report_of(sb.attach(model, at="stages", sample=x), x, y)
+    assert shortcut.main_only.effective_depth == vanilla.judgement.effective_depth
+    assert abs(shortcut.main_only.slope - vanilla.judgement.slope) < 1e-3
+
+
+def test_it_is_plain_json(make_network, batch):
+    report = report_of(make_network(), *batch)
+    content = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert content["judgement"]["verdict"] == report.judgement.verdict
+    rows = content["measurement"]["layers"]
+    assert [row["relative"] for row in rows] == [layer.relative for layer in report.layers]
+    assert rows[-1]["factor"] is None
+    assert plain({"a": [float("nan"), 1.0, float("inf")]}) == {"a": [None, 1.0, None]}
+
+
+def test_a_suggestion_helps_where_the_network_gets_better(make_network, batch):
+    x, y = batch
+    good = judge(measure(make_network(), x, y, loss=ShortcutLoss(), coefficient=0.0))
+    assert good.verdict == "healthy"
+    assert not Suggestion("nothing", "", good, good).helps

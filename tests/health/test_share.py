@@ -1,0 +1,76 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from shortback.health import branch_share, main_over_branches
+from shortback.losses import Outputs, ShortcutLoss
+from shortback.schedules import Adaptive
+
+
+class TwoPaths(nn.Module):
+    """Logits 2 w x and branch logits 3 w x, so that both gradients by w are known."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor([[1.0], [-1.0]]))
+        self.norm = nn.BatchNorm1d(1)
+
+    def forward(self, x):
+        h = x @ self.w.T
+        self.norm(x)
+        return Outputs(2 * h, {"a": 3 * h}) if self.training else Outputs(2 * h, {})
+
+
+@pytest.mark.parametrize(("combine", "coefficient"), [("additive", 0.5), ("convex", 0.25), ("additive", 0.0)])
+def test_the_share_by_hand(combine, coefficient):
+    net, x, y = TwoPaths(), torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1])
+
+    def norm(scale):
+        h = (scale * x @ net.w.detach().T).requires_grad_()
+        nn.functional.cross_entropy(h, y).backward()
+        return (scale * h.grad.T @ x).norm().item()
+
+    main, branch = norm(2), coefficient * norm(3)
+    main *= 1 - coefficient if combine == "convex" else 1
+    share = branch_share(net, x, y, loss=ShortcutLoss(combine=combine), coefficient=coefficient)
+    assert share == pytest.approx(branch / (main + branch), rel=1e-5)
+
+
+def test_it_leaves_no_trace():
+    net = TwoPaths().eval()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    random = torch.get_rng_state()
+    branch_share(
+        net,
+        torch.randn(4, 1, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([0, 1, 0, 1]),
+        loss=ShortcutLoss(),
+        coefficient=1.0,
+    )
+    assert not net.training
+    assert net.w.grad is None
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_without_branches_it_is_zero():
+    linear = nn.Linear(1, 2)
+    assert branch_share(linear, torch.ones(2, 1), torch.tensor([0, 1]), loss=ShortcutLoss(), coefficient=1.0) == 0
+
+
+@pytest.mark.parametrize("combine", ["additive", "convex"])
+def test_the_adaptive_coefficient_gives_the_share_asked_for(combine):
+    net, x, y = TwoPaths(), torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1])
+    loss = ShortcutLoss(combine=combine)
+    schedule = Adaptive(start=0.7, end=0.1, combine=combine)
+    ratio = main_over_branches(net, x, y, loss=loss)
+    for progress, share in ((0.0, 0.7), (0.5, 0.4), (1.0, 0.1)):
+        coefficient = schedule(progress, ratio)
+        assert branch_share(net, x, y, loss=loss, coefficient=coefficient) == pytest.approx(share, rel=1e-4)
+
+
+def test_without_branches_the_ratio_is_infinite():
+    linear = nn.Linear(1, 2)
+    assert main_over_branches(linear, torch.ones(2, 1), torch.tensor([0, 1]), loss=ShortcutLoss()) == math.inf

@@ -1,0 +1,60 @@
+import functools
+
+import pytest
+import torch
+
+import shortback as sb
+from shortback.surrogates import Triangular
+from tests.health.test_probe import assert_same, snapshot
+
+
+def network(name="resnet20", **neuron):
+    torch.manual_seed(0)
+    factory = functools.partial(sb.LIF, **{"backend": "reference", **neuron})
+    return sb.create_model(name, width=0.5, num_steps=2, in_channels=1, residual="plain", neuron=factory)
+
+
+def test_a_healthy_network_gets_no_advice(make_network, batch):
+    report = sb.diagnose(make_network(), *batch)
+    assert isinstance(report, sb.GradientReport)
+    assert report.judgement.verdict == "healthy"
+    assert report.suggestions == []
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_advice_is_tried_and_changes_nothing(batch, attached):
+    x, y = batch
+    net = network(threshold=50.0)
+    net = sb.attach(net, at="stages", sample=x) if attached else net
+    before = snapshot(net)
+    report = sb.diagnose(net, x, y)
+    assert_same(before, snapshot(net))
+    assert report.judgement.verdict == "dead"
+    best = report.suggestions[0]
+    assert best.helps
+    assert best.setting == "model.neuron.threshold=1"
+    assert best.before.verdict == "dead"
+    # What was said of the change holds where it is made.
+    for neuron in [m for m in net.modules() if isinstance(m, sb.LIF)]:
+        neuron.dynamics = type(neuron.dynamics)(threshold=1.0, surrogate=neuron.dynamics.surrogate)
+    again = sb.diagnose(net, x, y, suggest=False).judgement
+    assert (again.verdict, again.effective_depth) == (best.after.verdict, best.after.effective_depth)
+    settings = {s.setting for s in report.suggestions}
+    assert ("branches.at=blocks" in settings) != attached
+    assert ("branches.start=4" in settings) == attached
+
+
+def test_a_wider_surrogate_is_found_for_one_that_explodes(batch):
+    report = sb.diagnose(network("resnet32", surrogate=Triangular(half_width=0.4)), *batch)
+    assert report.judgement.verdict == "exploding"
+    wide = next(s for s in report.suggestions if s.setting == "model.neuron.surrogate.half_width=0.8")
+    assert wide.helps
+    assert wide.after.slope < wide.before.slope
+
+
+def test_only_what_changes_something_is_tried(batch):
+    unit = sb.diagnose(network(threshold=50.0, surrogate=Triangular(half_width=1.0)), *batch)
+    assert not any("scale" in s.setting for s in unit.suggestions)
+    text = str(unit)
+    assert "tried on this batch" in text
+    assert "-s model.neuron.threshold=1" in text

@@ -1,0 +1,96 @@
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import shortback as sb
+from shortback.checkup import Checkup
+from shortback.config import load_recipe
+from shortback.health import plots
+from shortback.pages import Section, Table, write_gradient_page, write_page
+from tests.test_diagnosis import network
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture
+def checkup(batch):
+    x, y = batch
+    report = sb.diagnose(sb.attach(network(threshold=3.0), at="stages", sample=x), x, y)
+    return Checkup("resnet20 <before> & after", load_recipe("quickstart"), report, None)
+
+
+def test_one_file_with_all_of_it(checkup, tmp_path):
+    page = tmp_path / "new" / "page.html"
+    write_gradient_page(page, checkup)
+    text = page.read_text()
+    # Addresses in it are names of XML, and links within the page.
+    assert not re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', text)
+    assert "url(http" not in text
+    assert "resnet20 &lt;before&gt; &amp; after" in text
+    assert text.count("<svg ") == 3
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    for layer in checkup.report.layers:
+        assert f"<td>{layer.relative:.2e}</td>" in text
+    for suggestion in checkup.report.suggestions:
+        assert suggestion.setting in text
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, flags=re.DOTALL)[1])
+    assert data == json.loads(json.dumps(checkup.report.to_dict()))
+
+
+def test_data_cannot_end_its_element(tmp_path):
+    write_page(tmp_path / "a.html", title="t", lead="l", sections=[], data={"x": "</script><b>"})
+    assert "</script><b>" not in (tmp_path / "a.html").read_text()
+
+
+def test_tables_and_text_are_escaped(tmp_path):
+    section = Section("a & b", text=["<i>"], tables=[Table("c", ["<h>"], [["<r>", "<c>"]])])
+    write_page(tmp_path / "a.html", title="t", lead="l", sections=[section], data={})
+    text = (tmp_path / "a.html").read_text()
+    for raw in ("<i>", "<h>", "<r>", "<c>"):
+        assert raw not in text
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_a_browser_opens_it_without_an_error_and_shows_the_numbers(checkup, tmp_path):
+    page = tmp_path / "page.html"
+    write_gradient_page(page, checkup)
+    # A page that reports of itself: an error, what is loaded from elsewhere, what is wider than a phone.
+    probe = """<script>addEventListener("load", () => {
+      const wide = [...document.querySelectorAll("body *")].filter(e => !e.closest(".scroll, .skip, svg")
+        && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName);
+      const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+      document.title = JSON.stringify({wide, dark, paper: getComputedStyle(document.body).backgroundColor,
+        ink: getComputedStyle(document.querySelector("figure svg")).color,
+        loaded: performance.getEntriesByType("resource").length, svgs: document.querySelectorAll("figure svg").length,
+        focusable: document.querySelectorAll("a[href], [tabindex='0']").length});
+    });</script>"""
+    probed = tmp_path / "probed.html"
+    probed.write_text(page.read_text().replace("</head>", probe + "</head>"))
+    common = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    for scheme in ([], ["--blink-settings=preferredColorScheme=0"]):
+        done = subprocess.run(
+            [*common, *scheme, "--enable-logging=stderr", "--window-size=500,900", "--dump-dom", probed.as_uri()],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        assert "CONSOLE" not in done.stderr
+        report = json.loads(re.search(r"<title>(\{.*?\})</title>", done.stdout)[1])
+        assert report["wide"] == []
+        assert report["loaded"] == 0
+        assert report["svgs"] == 3
+        assert report["focusable"] > 5
+        assert report["ink"] != report["paper"]
+        for layer in checkup.report.layers:
+            assert f"{layer.relative:.2e}" in done.stdout
+
+
+def test_pictures_take_the_ink_of_the_page(checkup, tmp_path):
+    write_gradient_page(tmp_path / "a.html", checkup)
+    assert plots.INK not in Path(tmp_path / "a.html").read_text()
