@@ -26,7 +26,7 @@ def measure(settings: Settings) -> dict[str, Any]:
     The wait is from the finished imports and data to the end of the first step (the network built, its branches
     attached, what the trainer measures at the beginning of an epoch, one step), less the same without compiling.
     """
-    processes: dict[str, list[dict[str, float]]] = {"empty cache": [], "filled cache": []}
+    processes: dict[str, list[dict[str, Any]]] = {"empty cache": [], "filled cache": []}
     for _ in range(1 if settings.quick else min(settings.rounds, 3)):
         with tempfile.TemporaryDirectory() as cache:
             for name, measured in processes.items():
@@ -38,7 +38,7 @@ def measure(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _in_child(cache: str) -> dict[str, float]:
+def _in_child(cache: str) -> dict[str, Any]:
     caches = {"TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": f"{cache}/triton"}
     command = [sys.executable, str(Path(__file__).resolve()), CHILD]
     done = subprocess.run(command, env=os.environ | caches, capture_output=True, text=True, check=False)
@@ -47,14 +47,15 @@ def _in_child(cache: str) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _measure_here() -> dict[str, float]:
+def _measure_here() -> dict[str, Any]:
     """What a child does."""
-    from jobs import Job
     from shortback.config import load_recipe
+    from shortback.rehearsal import Rehearsal
 
-    job = Job(load_recipe("quickstart", settings=RECIPE))
+    job = Rehearsal(load_recipe("quickstart", settings=RECIPE))
     lap = partial(seconds, device=job.execution.device)
     laps = [lap(job.build), lap(job.begin_epoch), lap(job.step)]
+    profile = _phases()
     warm_epoch = lap(job.begin_epoch)
     warm_step = statistics.median(lap(job.step) for _ in range(WARM_STEPS))
     return {
@@ -62,7 +63,16 @@ def _measure_here() -> dict[str, float]:
         **dict(zip(("build", "begin_epoch", "first_step"), laps, strict=True)),
         "warm_begin_epoch": warm_epoch,
         "warm_step": warm_step,
+        "profile": profile,
     }
+
+
+def _phases() -> dict[str, list[float]]:
+    """How often each phase of compiling was entered and its seconds, phases within others included, longest first."""
+    from torch._dynamo.utils import compilation_time_metrics
+
+    totals = {name: [len(laps), round(sum(laps), 3)] for name, laps in compilation_time_metrics.items()}
+    return dict(sorted(totals.items(), key=lambda item: -item[1][1])[:15])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import Settings, run, seconds, spread
-from jobs import Job
 from shortback.config import load_recipe
+from shortback.rehearsal import Rehearsal
 
 BUNDLED = ["compare=null", "method=evolutionary"]
 CIFAR10 = ["data.kind=image_folder", "data.train_images=12800", "train.epochs=1"]
@@ -32,7 +32,7 @@ def measure(settings: Settings) -> dict[str, Any]:
     if settings.quick:
         changes = [*changes, *QUICK]
     parsed = load_recipe(recipe, settings=changes)
-    job = Job(parsed)
+    job = Rehearsal(parsed)
     job.build()
     for _ in range(settings.warmup):
         job.step()

@@ -14,7 +14,7 @@ import torch
 from shortback.neurons import LIF
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
-HELPERS = {"harness", "machine", "workloads", "gates", "peaks", "jobs"}
+HELPERS = {"harness", "machine", "workloads", "gates", "peaks"}
 QUESTIONS = sorted(file.stem for file in FOLDER.glob("*.py") if file.stem not in HELPERS)
 ON_LINUX = Path("/proc/self/clear_refs").exists()
 

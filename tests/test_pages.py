@@ -9,8 +9,9 @@ import pytest
 import shortback as sb
 from shortback.checkup import Checkup
 from shortback.config import load_recipe
+from shortback.gradient_page import write_gradient_page
 from shortback.health import plots
-from shortback.pages import Section, Table, write_gradient_page, write_page
+from shortback.pages import Section, Table, write_page
 from tests.test_diagnosis import network
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

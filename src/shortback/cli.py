@@ -85,6 +85,54 @@ def evaluate(
 
 
 @app.command()
+def ablate(
+    recipe: RecipeArgument,
+    methods: Annotated[str, typer.Option(help="Methods, with commas between.")] = "vanilla,shortcut,evolutionary",
+    seeds: Annotated[int, typer.Option(help="Runs of each, with the recipe's seed and those after it.")] = 3,
+    vary: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE,VALUE", help="An axis: a setting and its values.")
+    ] = None,
+    settings: SettingsOption = None,
+    jobs: Annotated[int, typer.Option(help="Runs side by side.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Folder; runs/RECIPE-ablation where not given.")] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print the grid and how long it will take; run nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Run more than 500 cells.")] = False,
+) -> None:
+    """Train a recipe by several methods with several seeds, and say whether the difference is real."""
+    with _user_errors():
+        from shortback.ablation_command import Ablation
+
+        ablation = Ablation(
+            recipe,
+            settings=settings or (),
+            methods=methods.split(","),
+            seeds=seeds,
+            vary=vary or (),
+            out=out or Path("runs") / f"{Path(recipe).stem}-ablation",
+        )
+        if plan:
+            ablation.print_plan(jobs=jobs)
+            return
+        failed = ablation.run(jobs=jobs, many=yes)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of ablations, or of single runs.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the page; the first one where not given.")] = None,
+) -> None:
+    """Write the results and the page of ablations anew, or join those of several."""
+    with _user_errors():
+        from shortback.ablation_command import report_folders
+
+        report_folders(folders, out or folders[0])
+
+
+@app.command()
 def diagnose(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe, or the folder of a run.")],
     settings: SettingsOption = None,
@@ -104,7 +152,7 @@ def diagnose(
         else:
             checkup = check_recipe_gradients(load_recipe(recipe, settings=settings or ()))
         if html is not None:
-            from shortback.pages import write_gradient_page
+            from shortback.gradient_page import write_gradient_page
 
             write_gradient_page(html, checkup)
         if figures is not None:

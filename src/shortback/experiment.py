@@ -31,7 +31,7 @@ from shortback.build import (
 )
 from shortback.config import Recipe
 from shortback.health import firing_rates
-from shortback.runs import RunFolder
+from shortback.runs import RunFolder, with_places
 from shortback.shortcuts import ShortcutNetwork, attach, strip
 from shortback.shortcuts.auto import NUM_SAMPLES, choose_places
 from shortback.spiking import SpikingNetwork
@@ -59,8 +59,8 @@ def train_recipe(
     """
     recipe, execution = resolve(recipe)
     folder = RunFolder(out)
-    if resume and recipe.branches.at == "auto" and folder.recipe.exists():
-        recipe = _at(recipe, folder.read_recipe().branches.at)
+    if resume:
+        recipe = folder.placed(recipe)
     first_process = int(os.environ.get("RANK", "0")) == 0
     if first_process:
         folder.check(recipe, resume=resume, overwrite=overwrite)
@@ -140,11 +140,7 @@ def place_branches(recipe: Recipe, splits: Splits) -> Recipe:
     source = splits.source
     model = build_model(recipe.model, num_classes=len(source.classes), in_channels=source.in_channels)
     x, _ = first_batch(recipe, splits, NUM_SAMPLES)
-    return _at(recipe, choose_places(model, x))
-
-
-def _at(recipe: Recipe, places: str | list[str]) -> Recipe:
-    return recipe.model_copy(update={"branches": recipe.branches.model_copy(update={"at": places})})
+    return with_places(recipe, choose_places(model, x))
 
 
 def load_run(path: Path) -> tuple[Recipe, SpikingNetwork, Splits]:

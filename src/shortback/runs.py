@@ -13,6 +13,11 @@ import yaml
 from shortback.config import Recipe, RecipeError, differences, parse_recipe
 
 
+def with_places(recipe: Recipe, at: str | list[str]) -> Recipe:
+    """The recipe with branches at other places."""
+    return recipe.model_copy(update={"branches": recipe.branches.model_copy(update={"at": at})})
+
+
 class RunFolder:
     """Paths in the folder of one run.
 
@@ -72,6 +77,12 @@ class RunFolder:
                 shutil.rmtree(folder, ignore_errors=True)
         self.path.mkdir(parents=True, exist_ok=True)
         self.recipe.write_text(recipe.to_yaml())
+
+    def placed(self, recipe: Recipe) -> Recipe:
+        """The recipe with the places that the run here found, where it asks for `branches.at: auto`."""
+        if recipe.branches.at != "auto" or not self.recipe.exists():
+            return recipe
+        return with_places(recipe, self.read_recipe().branches.at)
 
     def read_recipe(self) -> Recipe:
         """The recipe of the run.

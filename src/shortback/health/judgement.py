@@ -27,7 +27,7 @@ from shortback.health.probe import LayerGradient, Measurement
 Verdict = Literal["healthy", "vanishing", "exploding", "dead", "saturated", "not finite"]
 
 BAND = 100.0
-SILENT = 0.95  # share of a layer's neurons
+STUCK = 0.95  # share of a layer's neurons
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ def judge(measured: Measurement) -> Judgement:
     half = len(neurons) / 2
     verdict, where, reason = (
         _not_finite(layers)
-        or _always_firing(neurons, more_than=half)
-        or _never_firing(neurons, more_than=half)
+        or _stuck(neurons, "saturated", more_than=half)
+        or _stuck(neurons, "dead", more_than=half)
         or _without_gradient(layers)
         or _out_of_band(layers)
-        or _never_firing(neurons, more_than=0)
-        or _always_firing(neurons, more_than=0)
+        or _stuck(neurons, "dead", more_than=0)
+        or _stuck(neurons, "saturated", more_than=0)
         or ("healthy", None, _span(relative))
     )
     return Judgement(verdict, where, reason, slope(relative), effective_depth(relative), len(layers))
@@ -109,13 +109,15 @@ def _not_finite(layers: Sequence[LayerGradient]) -> _Finding:
     return None
 
 
-def _never_firing(neurons: Sequence[NeuronActivity], *, more_than: float) -> _Finding:
-    dead = [neuron for neuron in neurons if neuron.dead >= SILENT]
-    if len(dead) <= more_than:
+def _stuck(neurons: Sequence[NeuronActivity], verdict: Literal["dead", "saturated"], *, more_than: float) -> _Finding:
+    """Where most neurons of more than so many layers do the same on every sample."""
+    stuck = [neuron for neuron in neurons if getattr(neuron, verdict) >= STUCK]
+    if len(stuck) <= more_than:
         return None
-    first = dead[0]
-    share = f"{first.dead:.0%} of the neurons of {first.name} never fire on this batch"
-    return "dead", first.name, f"{share}; so it is in {len(dead)} of {len(neurons)} layers of neurons"
+    first = stuck[0]
+    what = "never fire on this batch" if verdict == "dead" else "fire at every step of every sample"
+    share = f"{getattr(first, verdict):.0%} of the neurons of {first.name} {what}"
+    return verdict, first.name, f"{share}; so it is in {len(stuck)} of {len(neurons)} layers of neurons"
 
 
 def _without_gradient(layers: Sequence[LayerGradient]) -> _Finding:
@@ -128,15 +130,6 @@ def _without_gradient(layers: Sequence[LayerGradient]) -> _Finding:
         f"no gradient at all in {len(without)} of {len(layers)} layers, from {without[-1].name} to {without[0].name}: "
         "no membrane on the way is inside the surrogate's window",
     )
-
-
-def _always_firing(neurons: Sequence[NeuronActivity], *, more_than: float) -> _Finding:
-    always = [neuron for neuron in neurons if neuron.saturated >= SILENT]
-    if len(always) <= more_than:
-        return None
-    first = always[0]
-    share = f"{first.saturated:.0%} of the neurons of {first.name} fire at every step of every sample"
-    return "saturated", first.name, f"{share}; so it is in {len(always)} of {len(neurons)} layers of neurons"
 
 
 def _out_of_band(layers: Sequence[LayerGradient]) -> _Finding:

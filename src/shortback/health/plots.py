@@ -141,6 +141,19 @@ def through_training(rows: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
     return figures
 
 
+def curves_with_bands(lines: Mapping[str, Sequence[tuple[int, float, float, float]]], *, label: str) -> Figure:
+    """Lines by step with a band around each: `(step, value, lowest, highest)`."""
+    figure, axes = _canvas("step", label)
+    for (name, points), colour in zip(lines.items(), _colours(len(lines)), strict=True):
+        if points:
+            steps, values, low, high = zip(*points, strict=True)
+            axes.plot(steps, values, label=name, color=colour, marker="o", markersize=3)
+            axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+    if any(lines.values()):
+        axes.legend(frameon=False, labelcolor=INK, fontsize=8)
+    return figure
+
+
 def _by_step(label: str, lines: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
     figure, axes = _canvas("step", label)
     for (name, points), colour in zip(lines.items(), COLOURS, strict=False):

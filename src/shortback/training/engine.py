@@ -247,7 +247,8 @@ class Trainer:
             weights = {name: value.contiguous() for name, value in evaluated.state_dict().items()}
             write_aside(self.best_file, lambda path: save_file(weights, path))
         state.seconds += self._lap()
-        measured = {"coefficient": self._coefficient(), "branch_share": state.branch_share}
+        seconds = state.step_seconds + state.seconds
+        measured = {"coefficient": self._coefficient(), "branch_share": state.branch_share, "seconds": seconds}
         self._log("epoch", **state.epoch_sums.means(self.fabric), **measured, **scores)
         state.epoch, state.batch, state.epoch_sums = state.epoch + 1, 0, Sums()
         self._save()

@@ -1,6 +1,12 @@
-"""A recipe's training taken apart: the same network, data, loss and optimizer, without the trainer around them."""
+"""A recipe's training taken apart: the same network, data, loss and optimizer, without the trainer around them.
+
+For what a step takes, before or beside a training.
+"""
 
 from __future__ import annotations
+
+import statistics
+import time
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +15,9 @@ from shortback.build import Splits, build_data, build_fabric, build_loader, buil
 from shortback.config import Recipe
 from shortback.experiment import build_network
 from shortback.health import branch_share
-from workloads import autocast
 
 
-class Job:
+class Rehearsal:
     """The first batch of a recipe, ready to be trained on.
 
     Args:
@@ -39,15 +44,33 @@ class Job:
 
     def begin_epoch(self) -> None:
         """What the trainer measures before the first step of an epoch."""
-        with autocast(self.execution):
+        with self._autocast():
             branch_share(self.net, self.x, self.y, loss=self.loss, coefficient=0.5)
 
     def step(self) -> Tensor:
         """One optimizer step; returns the loss."""
-        with autocast(self.execution):
+        with self._autocast():
             outputs = self.run(self.x)
         loss = self.loss(outputs, self.y, coefficient=0.5).total
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss.detach()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.execution.device, torch.bfloat16, enabled=self.execution.precision == "bf16")
+
+
+def seconds_a_step(recipe: Recipe, *, steps: int = 2) -> tuple[float, int]:
+    """How long a step of a recipe takes, the median of some after two that compile, and how many steps it has."""
+    rehearsal = Rehearsal(recipe)
+    rehearsal.build()
+    laps = []
+    for _ in range(2 + steps):
+        start = time.perf_counter()
+        rehearsal.step()
+        if rehearsal.device.type == "cuda":
+            torch.cuda.synchronize()
+        laps.append(time.perf_counter() - start)
+    per_epoch = len(rehearsal.splits.train) // recipe.train.batch_size
+    return statistics.median(laps[2:]), per_epoch * recipe.train.epochs

@@ -1,0 +1,158 @@
+"""Write the tables of docs/performance.md from benchmarks/results, each between `<!-- name -->` and `<!-- end -->`.
+
+python scripts/performance_tables.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "performance.md"
+MIB = 2**20
+
+
+def render(text: str) -> str:
+    """The page with its tables made anew."""
+
+    def fill(match: re.Match[str]) -> str:
+        name = match[1]
+        lines = TABLES[name](read(name.partition("-")[0])["results"])
+        return f"<!-- {name} -->\n" + "\n".join(lines) + "\n<!-- end -->"
+
+    return re.sub(r"<!-- ([\w-]+) -->\n.*?<!-- end -->", fill, text, flags=re.DOTALL)
+
+
+def read(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    headings = list(headings)
+    lines = [headings, ["---"] * len(headings), *map(list, rows)]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def ratio(over: dict[str, Any]) -> str:
+    """A ratio of medians, and the quartiles of the ratios by round."""
+    low, high = over["by_round"]["quartiles"]
+    return f"{over['of_medians']:.2f} ({low:.2f} to {high:.2f})"
+
+
+def ms(side: dict[str, Any]) -> str:
+    return "failed" if "failed" in side else f"{side['median'] * 1e3:.0f} ms"
+
+
+def floor(results: dict[str, Any]) -> list[str]:
+    rows = (
+        [
+            case["case"],
+            ms(case["sides"]["shortback"]),
+            ms(case["sides"]["relu"]),
+            ratio(case["over"]["shortback / relu"]),
+        ]
+        for case in results["cases"]
+    )
+    return table(["network", "spiking step", "ReLU step", "ratio"], rows)
+
+
+def peers(job: str) -> Callable[[dict[str, Any]], list[str]]:
+    def rows(results: dict[str, Any]) -> Iterable[list[str]]:
+        for case in results["cases"]:
+            if case["job"] != job or case["compile"] != "neuron":
+                continue
+            row = [case["case"], ms(case["sides"]["shortback"])]
+            for library in ("spikingjelly", "snntorch"):
+                row.append(ratio(case["over"][f"shortback / {library} as run"]))
+                tuned = (case["over"][f"shortback / {library} tuned{kind}"] for kind in ("", ", contiguous"))
+                row.append(ratio(max(tuned, key=lambda over: over["of_medians"])))
+            yield row
+
+    headings = ["network", "ours", "/ SpikingJelly as run", "/ tuned", "/ snnTorch as run", "/ tuned"]
+    return lambda results: table(headings, rows(results))
+
+
+def branches(results: dict[str, Any]) -> list[str]:
+    rows = (
+        [
+            case["case"],
+            case["branches"],
+            ratio(case["training"]["over"]["shortcut / vanilla"]),
+            f"{case['memory']['over']['shortcut / vanilla']:.2f}",
+            ratio(case["inference"]["over"]["stripped / never attached"]),
+        ]
+        for case in results["cases"]
+    )
+    return table(["network", "branches at", "training time", "peak memory", "stripped inference time"], rows)
+
+
+def memory(results: dict[str, Any]) -> list[str]:
+    rows = []
+    for case in results["cases"]:
+        peaks, sides, over = case["memory"]["peaks"], case["time"]["sides"], case["memory"]["over"]
+        for name, peak in peaks.items():
+            saved = "" if peak["saved_bytes"] is None else f"{peak['saved_bytes'] / MIB:.0f}"
+            ratios = [f"{over[f'{name} / {other}']:.2f}" if f"{name} / {other}" in over else "" for other in THEIRS]
+            rows.append([case["case"], name, f"{peak['peak_bytes'] / MIB:.0f}", saved, ms(sides[name]), *ratios])
+    return table(["network", "side", "peak MiB", "saved MiB", "step", "/ as run", "/ tuned", "/ level 1"], rows)
+
+
+THEIRS = ("spikingjelly as run", "spikingjelly tuned", "spikingjelly tuned, level 1")
+
+
+def neuron(results: dict[str, Any]) -> list[str]:
+    rows = (
+        [case["case"], f"{case['over_bandwidth']:.2f}", f"{case['bytes_per_second'] / 1e9:.1f} GB/s"]
+        for case in results["cases"]
+    )
+    return table(["layer", "time / time of its bytes", "bandwidth"], rows)
+
+
+def growth(results: dict[str, Any]) -> list[str]:
+    rows = (
+        [
+            case["axis"],
+            str(row[case["axis"]]),
+            f"{row['seconds'] * 1e3:.0f} ms",
+            f"{row['seconds_each'] * 1e3:.2f} ms",
+            f"{row['peak_bytes'] / MIB:.0f} MiB",
+        ]
+        for case in results["cases"]
+        for row in case["table"]
+    )
+    return table(["along", "value", "step", "step / value", "peak"], rows)
+
+
+def whole_job(results: dict[str, Any]) -> list[str]:
+    rates, over = results["images_per_second"], results["over_bare"]
+    names = {"bare": "the bare step", "in_steps": "all steps of the run", "in_all": "with validation and checkpoints"}
+    rows = (
+        [text, f"{rates[name]['median']:.0f}", f"{over[name]['median']:.2f}" if name in over else "1"]
+        for name, text in names.items()
+    )
+    return table(["", "images/s", "over the bare step"], rows)
+
+
+def startup(results: dict[str, Any]) -> list[str]:
+    rows = ([name, f"{found['wait']['median']:.1f} s"] for name, found in results.items())
+    return table(["process", "waits"], rows)
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "floor": floor,
+    "against_peers-training": peers("training"),
+    "against_peers-inference": peers("inference"),
+    "branches": branches,
+    "memory": memory,
+    "neuron": neuron,
+    "growth": growth,
+    "whole_job": whole_job,
+    "startup": startup,
+}
+
+if __name__ == "__main__":
+    PAGE.write_text(render(PAGE.read_text()))

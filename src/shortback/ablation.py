@@ -1,0 +1,180 @@
+"""Run the cells of an ablation: side by side, going on where they were, each a normal run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing import connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+from shortback.build import resolve
+from shortback.grid import Cell
+from shortback.runs import RunFolder
+
+ERROR_FILE, LOG_FILE = "error.txt", "log.txt"
+POLL_SECONDS = 1.0
+
+
+def check_cells(cells: Sequence[Cell], out: Path) -> None:
+    """See that every cell can start or go on in its folder; nothing is written.
+
+    Raises:
+        ValueError: a folder holds another run, and what differs.
+    """
+    for cell in cells:
+        recipe, _ = resolve(cell.recipe)
+        folder = RunFolder(out / cell.folder)
+        if folder.recipe.exists():
+            folder.check(folder.placed(recipe), resume=True, overwrite=False)
+
+
+def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int, watch: Callable[[set[Path]], None]) -> None:
+    """Run every cell that is not finished; one that fails leaves its error in its folder and the others go on.
+
+    Processes live through all of their cells, so that what is imported, decoded and compiled serves the next one too.
+    A signal stops them, each with a checkpoint.
+
+    Args:
+        cells: of `build_grid`.
+        out: folder of the ablation.
+        jobs: how many side by side. On a CPU each has its share of the cores, on GPUs one of them each in turn.
+        watch: called about once a second, and at the end, with the folders of the cells that are under way.
+
+    Raises:
+        ValueError: `jobs` below 1, or a folder that holds another run.
+    """
+    if jobs < 1:
+        raise ValueError(f"--jobs {jobs}: must be 1 or more")
+    check_cells(cells, out)
+    todo = [cell for cell in cells if not RunFolder(out / cell.folder).is_finished]
+    workers = [_Worker(number, jobs, out) for number in range(min(jobs, len(todo)))]
+    with _stopped_by_signals():
+        try:
+            while todo or any(worker.cell for worker in workers):
+                for worker in workers:
+                    if worker.cell is None and todo:
+                        worker.start(todo.pop(0))
+                connection.wait([handle for worker in workers for handle in worker.handles()], timeout=POLL_SECONDS)
+                for worker in workers:
+                    worker.look()
+                watch({worker.cell.folder for worker in workers if worker.cell is not None})
+        finally:
+            for worker in workers:
+                worker.stop()
+    watch(set())
+
+
+class _Worker:
+    """A process that runs one cell after another; a new one takes the place of one that died."""
+
+    def __init__(self, number: int, jobs: int, out: Path) -> None:
+        self.cell: Cell | None = None
+        self._arguments = number, jobs, out
+        self._process: SpawnProcess | None = None
+
+    def start(self, cell: Cell) -> None:
+        if self._process is None:
+            context = multiprocessing.get_context("spawn")
+            self._pipe, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs, *self._arguments))
+            process.start()
+            theirs.close()
+            self._process = process
+        self.cell = cell
+        self._pipe.send(cell)
+
+    def handles(self) -> list[Any]:
+        """What becomes ready when there is something to look at."""
+        return [self._pipe, self._process.sentinel] if self._process is not None and self.cell is not None else []
+
+    def look(self) -> None:
+        """See whether the cell is done, or its process dead."""
+        if self._process is None or self.cell is None:
+            return
+        try:
+            if self._pipe.poll():
+                self._pipe.recv()
+                self.cell = None
+        except EOFError:
+            self._process.join()
+            how = f"the process died, exit code {self._process.exitcode}"
+            _write_error(self._arguments[2] / self.cell.folder, how)
+            self.cell = self._process = None
+
+    def stop(self) -> None:
+        """End the process, which writes a checkpoint first, and wait for it."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.join()
+
+
+def _work(pipe: connection.Connection, number: int, jobs: int, out: Path) -> None:
+    """What a worker's process does: the cells that come through the pipe."""
+    os.setsid()  # Ctrl-C is for the parent, which stops this process by a signal of its own
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())
+    else:
+        torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
+    while True:
+        _run_cell(pipe.recv(), out)
+        pipe.send(None)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _run_cell(cell: Cell, out: Path) -> None:
+    """One run, its output in a file beside its folder."""
+    from shortback.experiment import train_recipe
+    from shortback.training import Interrupted
+
+    folder = out / cell.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    error, log = folder / ERROR_FILE, folder.parent / f"{folder.name}.{LOG_FILE}"
+    error.unlink(missing_ok=True)
+    with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        print(f"# {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
+        try:
+            train_recipe(cell.recipe, folder, resume=True)
+        except Interrupted:
+            os._exit(0)
+        except Exception as problem:
+            traceback.print_exc()
+            _write_error(folder, f"{type(problem).__name__}: {problem}")
+
+
+def _write_error(folder: Path, message: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ERROR_FILE).write_text(message + "\n")
+
+
+@contextlib.contextmanager
+def _stopped_by_signals():
+    """Make SIGTERM end the wait as SIGINT does."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

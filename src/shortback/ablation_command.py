@@ -1,0 +1,175 @@
+"""The commands `ablate` and `report`: a grid, its plan, its run with a live table, and its results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from shortback.ablation import check_cells, run_cells
+from shortback.ablation_page import terminal_table, write_ablation_page
+from shortback.ablation_results import Group, Run, group_runs, read_run, to_dict
+from shortback.grid import MAX_CELLS, Axis, Cell, build_grid
+from shortback.runs import RunFolder
+
+CELLS_FILE, RESULTS_FILE, PAGE_FILE = "cells.json", "results.json", "report.html"
+
+
+class Ablation:
+    """A grid of runs in a folder.
+
+    Args:
+        recipe: a name or a file.
+        settings: `key=value`, the same in every cell.
+        methods, seeds: of the grid.
+        vary: axes, `key=value,value`.
+        out: the folder.
+
+    Raises:
+        ValueError: something that does not exist, with the nearest names.
+    """
+
+    def __init__(
+        self,
+        recipe: str,
+        *,
+        settings: Iterable[str],
+        methods: Sequence[str],
+        seeds: int,
+        vary: Iterable[str],
+        out: Path,
+    ) -> None:
+        axes = [Axis.parse(text) for text in vary]
+        self.recipe, self.out, self.console = recipe, out, Console(soft_wrap=True, highlight=False)
+        self.cells = build_grid(recipe, settings=settings, methods=methods, seeds=seeds, axes=axes)
+
+    def print_plan(self, *, jobs: int) -> None:
+        """The grid and an estimate of the time, from two measured steps of every kind of cell."""
+        from shortback.rehearsal import seconds_a_step
+
+        measured: dict[tuple[str, str], tuple[float, int]] = {}
+        table = Table("run", "steps", "s a step", "minutes", "")
+        total = 0.0
+        for cell in self.cells:
+            kind = cell.setting, cell.method
+            if kind not in measured:
+                measured[kind] = seconds_a_step(cell.recipe)
+            per_step, steps = measured[kind]
+            done = RunFolder(self.out / cell.folder).is_finished
+            total += 0.0 if done else per_step * steps
+            row = [str(cell.folder), str(steps), f"{per_step:.3f}", f"{per_step * steps / 60:.1f}"]
+            table.add_row(*row, "finished" if done else "")
+        self.console.print(table)
+        self.console.print(
+            f"{len(self.cells)} runs, about {total / 60:.0f} minutes of steps one after another"
+            + (f", {total / jobs / 60:.0f} if {jobs} run at the same speed side by side" if jobs > 1 else "")
+            + "; validation and checkpoints come on top"
+        )
+
+    def run(self, *, jobs: int, many: bool) -> bool:
+        """Run what is not finished, and write the results; returns whether a cell failed.
+
+        Raises:
+            ValueError: more than 500 cells and not `many`, or a folder that holds something else.
+        """
+        if len(self.cells) > MAX_CELLS and not many:
+            raise ValueError(f"{len(self.cells)} runs are more than {MAX_CELLS}: add --yes, or look at --plan first")
+        check_cells(self.cells, self.out)
+        self._remember_cells()
+        shown = _Shown(self.console, len(self.cells))
+        with Live(console=self.console, refresh_per_second=2, transient=True) as live:
+            interactive = self.console.is_terminal
+
+            def watch(running: set[Path]) -> None:
+                runs = self._runs()
+                shown.note(runs)
+                if interactive:
+                    live.update(_progress(runs, running))
+
+            run_cells(self.cells, self.out, jobs=jobs, watch=watch)
+        groups = write_results(self._runs(), self.out, title=f"Ablation of {self.recipe}")
+        self.console.print(terminal_table(groups))
+        self.console.print(f"{self.out / RESULTS_FILE}, {self.out / PAGE_FILE}")
+        return any(run.status == "failed" for group in groups for run in group.runs)
+
+    def _runs(self) -> list[Run]:
+        return [_read(cell, self.out) for cell in self.cells]
+
+    def _remember_cells(self) -> None:
+        """Add the cells to the file that `report` reads, beside those of earlier grids in the same folder."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        file = self.out / CELLS_FILE
+        known = json.loads(file.read_text()) if file.exists() else {}
+        known |= {
+            str(cell.folder): {"setting": cell.setting, "method": cell.method, "seed": cell.seed} for cell in self.cells
+        }
+        file.write_text(json.dumps(known, indent=2) + "\n")
+
+
+def report_folders(folders: Sequence[Path], out: Path) -> None:
+    """Read ablations and single runs, and write `results.json` and the page of all of them into `out`.
+
+    Raises:
+        ValueError: a folder that holds neither.
+    """
+    runs = []
+    for folder in folders:
+        name = f"folder={folder.name}" if len(folders) > 1 else ""
+        cells = folder / CELLS_FILE
+        if cells.exists():
+            for path, cell in json.loads(cells.read_text()).items():
+                setting = ", ".join(filter(None, (name, cell["setting"])))
+                within = folder.parent if name else folder
+                runs.append(read_run(setting, cell["method"], cell["seed"], folder / path, within=within))
+            continue
+        recipe = RunFolder(folder).read_recipe()  # or its error
+        runs.append(read_run(name, recipe.method, recipe.seed, folder, within=folder.parent))
+    groups = write_results(runs, out, title="Ablation")
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(terminal_table(groups))
+    console.print(f"{out / RESULTS_FILE}, {out / PAGE_FILE}")
+
+
+def write_results(runs: Sequence[Run], out: Path, *, title: str) -> list[Group]:
+    """Write `results.json` and the page, and return the groups."""
+    groups = group_runs(runs)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / RESULTS_FILE).write_text(json.dumps(to_dict(groups), indent=2) + "\n")
+    write_ablation_page(out / PAGE_FILE, groups, title=title)
+    return groups
+
+
+def _read(cell: Cell, out: Path) -> Run:
+    return read_run(cell.setting, cell.method, cell.seed, out / cell.folder, within=out)
+
+
+class _Shown:
+    """Prints a line for every run when it is finished or has failed, once."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self.console, self.total = console, total
+        self._done: dict[str, str] = {}
+
+    def note(self, runs: Sequence[Run]) -> None:
+        for run in runs:
+            if run.status not in ("finished", "failed") or self._done.get(run.folder) == run.status:
+                continue
+            self._done[run.folder] = run.status
+            how = run.error if run.summary is None else f"test accuracy {run.summary['test_accuracy']:.2%}"
+            self.console.print(f"{len(self._done)} of {self.total}  {run.folder}  {how}")
+
+
+def _progress(runs: Sequence[Run], running: set[Path]) -> Table:
+    table = Table("run", "", "epoch", "step", "loss", "validation")
+    for run in runs:
+        last = run.rows[-1] if run.rows else {}
+        losses = [row["loss"] for row in run.rows if row["kind"] in ("step", "epoch")]
+        validated = run.curve("val_accuracy")
+        status = "running" if Path(run.folder) in running else run.status
+        numbers = [str(last.get("epoch", "")), str(last.get("step", "")), f"{losses[-1]:.3f}" if losses else ""]
+        table.add_row(run.folder, status, *numbers, f"{validated[-1][1]:.1%}" if validated else "")
+    return table

@@ -1,0 +1,142 @@
+"""The page and the table of an ablation."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from rich.table import Table as TerminalTable
+
+from shortback.ablation_results import NO_INTERVAL, Group, Run, to_dict
+from shortback.health import plots
+from shortback.pages import Section, Table, write_page
+from shortback.significance import Difference, Estimate
+
+HEADINGS = ("setting", "method", "runs", "test accuracy", "95 % interval", "to vanilla, paired", "95 % interval", "p")
+TIME_HEADINGS = ("setting", "method", "accuracy", "reached by", "steps", "seconds", "steps / vanilla")
+
+
+def rows_of(groups: Sequence[Group]) -> list[list[str]]:
+    """The result, a row a group, under `HEADINGS`."""
+    return [
+        [
+            group.setting or "-",
+            group.method,
+            _statuses(group.runs),
+            _mean(group.accuracy),
+            _interval(group.accuracy),
+            _signed(group.difference),
+            _interval(group.difference.estimate if group.difference else None, signed=True),
+            "" if group.difference is None or group.difference.p_value is None else f"{group.difference.p_value:.3g}",
+        ]
+        for group in groups
+    ]
+
+
+def terminal_table(groups: Sequence[Group]) -> TerminalTable:
+    """The result for a terminal."""
+    table = TerminalTable(caption=_note(groups), caption_justify="left")
+    for i, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="left" if i < 3 else "right")
+    for row in rows_of(groups):
+        table.add_row(*row)
+    return table
+
+
+def write_ablation_page(path: Path, groups: Sequence[Group], *, title: str) -> None:
+    """The result as one self-contained page."""
+    time_rows = [
+        [
+            group.setting or "-",
+            group.method,
+            f"{time.threshold:.1%}",
+            f"{time.reached} of {time.num_runs}",
+            "" if time.steps is None else f"{time.steps:.0f}",
+            "" if time.seconds is None else f"{time.seconds:.0f}",
+            "" if time.steps_ratio is None else f"{time.steps_ratio:.2f}",
+        ]
+        for group in groups
+        for time in group.times
+    ]
+    curves = [
+        (
+            _curves(groups, "val_accuracy", "validation accuracy"),
+            "Validation accuracy by step, mean and range of seeds.",
+        ),
+        (_curves(groups, "loss", "training loss"), "Training loss by step, with the branches' share of it."),
+        (_curves(groups, "main_loss", "loss of the main output"), "Training loss of the main output by step."),
+        (_curves(groups, "branch_share", "share"), "The branches' share of the first layer's gradient by step."),
+    ]
+    failed = [[run.folder, run.error or ""] for group in groups for run in group.runs if run.status == "failed"]
+    sections = [
+        Section(
+            "Result", text=[_note(groups)], tables=[Table("Test accuracy over the seeds", HEADINGS, rows_of(groups))]
+        ),
+        Section("Curves", figures=curves),
+        Section(
+            "Time to accuracy",
+            text=["When a validation accuracy was first reached at the end of an epoch, the median over the seeds."],
+            tables=[Table("At parts of the final validation accuracy of vanilla training", TIME_HEADINGS, time_rows)],
+        ),
+    ]
+    if failed:
+        sections.append(Section("Failed", tables=[Table("Runs that failed", ("run", "error"), failed)]))
+    write_page(path, title=title, lead=_lead(groups), sections=sections, data=to_dict(groups))
+
+
+def _curves(groups: Sequence[Group], key: str, label: str) -> Figure:
+    lines = {}
+    for group in groups:
+        by_step: dict[int, list[float]] = {}
+        for run in group.runs:
+            for step, value in run.curve(key):
+                by_step.setdefault(step, []).append(value)
+        name = ", ".join(filter(None, (group.method, group.setting)))
+        lines[name] = [(step, statistics.fmean(v), min(v), max(v)) for step, v in sorted(by_step.items())]
+    return plots.curves_with_bands(lines, label=label)
+
+
+def _lead(groups: Sequence[Group]) -> str:
+    """The best that is known to be better than vanilla, or that none is."""
+    better: list[tuple[float, str]] = []
+    for group in groups:
+        found = group.difference.estimate if group.difference else None
+        if found is not None and found.interval is not None and found.interval[0] > 0:
+            name = " at ".join(filter(None, (group.method, group.setting)))
+            interval = _interval(found, signed=True)
+            better.append((found.mean, f"{name}: {_signed(group.difference)} over vanilla, 95 % interval {interval}."))
+    return max(better, default=(0.0, "No method beats vanilla training with a paired 95 % interval above zero."))[1]
+
+
+def _note(groups: Sequence[Group]) -> str:
+    unfinished = sum(run.status != "finished" for group in groups for run in group.runs)
+    parts = ["Differences are of runs of the same seed, in points of test accuracy."]
+    if any(group.accuracy is not None and group.accuracy.interval is None for group in groups):
+        parts.append(f"Where none is printed, {NO_INTERVAL}.")
+    if unfinished:
+        parts.append(f"{unfinished} runs are not finished.")
+    return " ".join(parts)
+
+
+def _statuses(runs: Sequence[Run]) -> str:
+    counts = {status: sum(run.status == status for run in runs) for status in dict.fromkeys(run.status for run in runs)}
+    return ", ".join(f"{count} {status}" for status, count in counts.items())
+
+
+def _mean(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return ""
+    return f"{estimate.mean:.2%}" + ("" if estimate.std is None else f" ± {100 * estimate.std:.2f}")
+
+
+def _signed(difference: Difference | None) -> str:
+    return "" if difference is None else f"{100 * difference.estimate.mean:+.2f}"
+
+
+def _interval(estimate: Estimate | None, *, signed: bool = False) -> str:
+    if estimate is None or estimate.interval is None:
+        return ""
+    form = "+.2f" if signed else ".2f"
+    return " to ".join(format(100 * bound, form) for bound in estimate.interval)

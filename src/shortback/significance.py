@@ -1,0 +1,71 @@
+r"""Is a difference real: means with their intervals, and paired differences over the same seeds.
+
+For $n$ values with mean $\bar x$ and standard deviation $s$ (with $n - 1$), the 95 % interval is
+$\bar x \pm t_{0.975,\,n-1}\, s / \sqrt n$, Student's $t$ with $n - 1$ degrees of freedom. Two methods are compared by
+the differences of runs of the same seed, which begin from the same weights and see the same batches: their mean, its
+interval by the same formula, and the p-value of the paired t-test.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds.
+
+    Attributes:
+        mean: of the values.
+        std: standard deviation, None for fewer than two values.
+        interval: 95 % interval of the mean, None likewise.
+        num_values: `n`.
+    """
+
+    mean: float
+    std: float | None
+    interval: tuple[float, float] | None
+    num_values: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The paired difference of two methods: `estimate` of it, and the p-value, None for fewer than two pairs."""
+
+    estimate: Estimate
+    p_value: float | None
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean, standard deviation and 95 % interval of some values, one at least."""
+    mean, count = statistics.fmean(values), len(values)
+    if count < 2:
+        return Estimate(mean, None, None, count)
+    std = statistics.stdev(values)
+    half = float(_student().ppf((1 + LEVEL) / 2, count - 1)) * std / math.sqrt(count)
+    return Estimate(mean, std, (mean - half, mean + half), count)
+
+
+def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference | None:
+    """Ours less theirs over the seeds that both have; None where there are none."""
+    differences = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
+    if not differences:
+        return None
+    found = estimate(differences)
+    if found.std is None:
+        return Difference(found, None)
+    if found.std == 0:
+        return Difference(found, 1.0 if found.mean == 0 else 0.0)
+    t = abs(found.mean) / (found.std / math.sqrt(len(differences)))
+    return Difference(found, float(2 * _student().sf(t, len(differences) - 1)))
+
+
+def _student():
+    from scipy import stats  # half a second to import
+
+    return stats.t

@@ -1,0 +1,69 @@
+import json
+
+import pytest
+
+from tests.test_cli import SETTINGS, refused, run
+from tests.test_pages import CHROMIUM
+
+
+@pytest.fixture(scope="module")
+def ablation(tmp_path_factory):
+    """An ablation that ran, one cell of which failed."""
+    out = tmp_path_factory.mktemp("ablation") / "new"
+    words = ["ablate", "quickstart", *SETTINGS, "-s", "train.epochs=1", "--methods", "vanilla,shortcut", "--seeds", "2"]
+    words += ["--vary", "branches.at=stages,nowhere", "--out", out]
+    return out, run(*words, COLUMNS="200"), words
+
+
+def test_a_failed_cell_is_in_the_table_and_in_the_exit_code(ablation):
+    out, done, _ = ablation
+    assert done.returncode == 1, done.stderr
+    assert "no such module" in done.stdout
+    (row,) = [line for line in done.stdout.splitlines() if "branches.at=stages" in line and "2 finished" in line]
+    results = json.loads((out / "results.json").read_text())
+    group = next(g for g in results["groups"] if g["setting"] == "branches.at=stages")
+    assert f"{group['accuracy']['mean']:.2%}" in row
+    assert f"{100 * group['difference']['estimate']['mean']:+.2f}" in row
+    failed = next(g for g in results["groups"] if g["setting"] == "branches.at=nowhere")
+    assert [one["status"] for one in failed["runs"]] == ["failed", "failed"]
+
+
+def test_the_page_has_the_numbers(ablation):
+    out, _, _ = ablation
+    text = (out / "report.html").read_text()
+    results = json.loads((out / "results.json").read_text())
+    for group in results["groups"]:
+        if group["accuracy"]:
+            assert f"{group['accuracy']['mean']:.2%}" in text
+    assert text.count("<svg ") == 4
+    assert "no such module" in text
+    assert CHROMIUM is None or "http://www.w3.org" in text
+
+
+def test_report_makes_it_again_and_joins(ablation, tmp_path):
+    out, _, _ = ablation
+    before = (out / "results.json").read_text()
+    (out / "results.json").unlink()
+    assert run("report", out).returncode == 0
+    assert (out / "results.json").read_text() == before
+    joined = run("report", out, out / "vanilla-seed0", "--out", tmp_path / "both")
+    assert joined.returncode == 0, joined.stderr
+    groups = json.loads((tmp_path / "both" / "results.json").read_text())["groups"]
+    assert {group["setting"] for group in groups} >= {"folder=new", "folder=vanilla-seed0"}
+    assert "holds no run" in refused("report", tmp_path)
+
+
+def test_the_plan_runs_nothing(ablation, tmp_path):
+    _, _, words = ablation
+    done = run(*[*words[:-4], "--out", tmp_path / "plan", "--plan", "--jobs", "2"], COLUMNS="200")
+    assert done.returncode == 0, done.stderr
+    assert "4 runs, about" in done.stdout
+    assert "vanilla-seed1" in done.stdout
+    assert not (tmp_path / "plan").exists()
+
+
+def test_wrong_input(tmp_path):
+    common = ["ablate", "quickstart", *SETTINGS, "--out", tmp_path]
+    assert "the nearest are shortcut" in refused(*common, "--methods", "shortcuts")
+    assert "add --yes" in refused(*common, "--seeds", "200")
+    assert "options of their own" in refused(*common, "--vary", "seed=1,2")

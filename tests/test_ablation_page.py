@@ -1,0 +1,41 @@
+import re
+
+from shortback.ablation_page import HEADINGS, rows_of, write_ablation_page
+from shortback.ablation_results import group_runs
+from tests.test_ablation_results import run
+
+
+def test_rows_by_hand():
+    runs = [
+        run("vanilla", 0, 0.50),
+        run("vanilla", 1, 0.60),
+        run("shortcut", 0, 0.52),
+        run("shortcut", 1, 0.64),
+        run("evolutionary", 0, None, error="no"),
+    ]
+    vanilla, shortcut, evolutionary = (
+        dict(zip(HEADINGS[:3] + HEADINGS[3:6] + ("interval of it", "p"), row, strict=True))
+        for row in rows_of(group_runs(runs))
+    )
+    assert vanilla["test accuracy"] == "55.00% ± 7.07"
+    assert vanilla["to vanilla, paired"] == ""
+    assert shortcut["to vanilla, paired"] == "+3.00"
+    # s = 1.414 points, t for 1 degree of freedom 12.706: 3 +- 12.706
+    assert shortcut["interval of it"] == "-9.71 to +15.71"
+    assert shortcut["p"] == "0.205"
+    assert evolutionary["runs"] == "1 failed"
+    assert evolutionary["test accuracy"] == ""
+
+
+def test_the_lead_claims_no_more_than_the_interval(tmp_path):
+    close = [
+        run(method, seed, 0.5 + shift) for seed in range(3) for method, shift in (("vanilla", 0.0), ("shortcut", 0.0))
+    ]
+    clear = [
+        run(method, seed, 0.5 + shift + 0.01 * seed * shift)
+        for seed in range(3)
+        for method, shift in (("vanilla", 0.0), ("shortcut", 0.1))
+    ]
+    for runs, lead in ((close, "No method beats vanilla"), (clear, r"shortcut: \+10\.10 over vanilla")):
+        write_ablation_page(tmp_path / "page.html", group_runs(runs), title="t")
+        assert re.search(rf'class="lead">{lead}', (tmp_path / "page.html").read_text())
