@@ -15,7 +15,7 @@ from shortback.config import load_recipe
 from shortback.rehearsal import Rehearsal
 
 BUNDLED = ["compare=null", "method=evolutionary"]
-CIFAR10 = ["data.kind=image_folder", "data.train_images=12800", "train.epochs=1"]
+CIFAR10 = ["data.kind=image_folder", "data.train_images=25600", "train.epochs=1"]
 QUICK = ["data.train_images=256", "train.epochs=1", "model.width=0.125"]
 STEPS = 20  # of the bare loop in a round
 

@@ -97,7 +97,8 @@ class _Worker:
 
     def look(self) -> None:
         """See whether the cell is done, or its process dead."""
-        if self._process is None or self.cell is None:
+        cell = self.cell
+        if self._process is None or cell is None:
             return
         try:
             if self._pipe.poll():
@@ -106,7 +107,7 @@ class _Worker:
         except EOFError:
             self._process.join()
             how = f"the process died, exit code {self._process.exitcode}"
-            _write_error(self._arguments[2] / self.cell.folder, how)
+            _write_error(self._arguments[2] / cell.folder, how)
             self.cell = self._process = None
 
     def stop(self) -> None:
