@@ -221,3 +221,12 @@ def test_one_value_a_channel_cannot_be_normalised():
     layer = channels_last(OneLayer(LIF(1)).double())
     with pytest.raises(ValueError, match="more than 1 value"):
         layer(channels_last(random(1, 5, 1, 1)))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_whoever_asks_is_given_the_spikes(fused):
+    seen, layer = [], OneLayer(LIF(4, backend="compiled" if fused else "reference"))
+    layer.neuron.on_spikes = seen.append
+    spikes = layer(channels_last(random(*SHAPE)))
+    assert len(seen) == 1
+    assert seen[0] is spikes

@@ -49,13 +49,16 @@ def conv_norm_fire(
         num_steps=neuron.num_steps,
         static_input=neuron.static_input,
         memory=neuron.memory,
-        average=neuron.averages_output,
+        # Whoever watches the spikes is to see all of their gradient, that of their average too.
+        average=neuron.averages_output and neuron.on_spikes is None,
     )
     if output.statistics is not None:
         rows = output.spikes[:, 0].numel() // (neuron.num_steps if neuron.static_input else 1)
         _update(norm, output.statistics, rows)
     if output.average is not None:
         neuron.output_average = output.average
+    if neuron.on_spikes is not None:
+        neuron.on_spikes(output.spikes)
     return output.spikes
 
 

@@ -7,6 +7,7 @@ those of `shortback.ops.Dynamics`; the kinds differ in the decay $\lambda$ alone
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,8 @@ class SpikingNeuron(TimeModule):
             `"small"`, see `shortback.ops.layer`.
         averages_output: whether such a layer leaves the average of its spikes over time and space behind.
         output_average: that average, `[N, C]`, until it is taken.
+        on_spikes: called with the spikes of every forward. A hook would see them too, but a hooked neuron does not run
+            as one operation with its layer.
 
     Raises:
         ValueError: a value outside its range, naming it.
@@ -93,6 +96,7 @@ class SpikingNeuron(TimeModule):
         self.memory: ops.Memory = "balanced"
         self.averages_output = False
         self.output_average: Tensor | None = None
+        self.on_spikes: Callable[[Tensor], None] | None = None
 
     def leak(self) -> float | Tensor:
         """The decay of the membrane a step."""
@@ -107,7 +111,10 @@ class SpikingNeuron(TimeModule):
             num_steps=self.num_steps,
             backend=self.backend,
         )
-        return spikes.flatten(0, 1)
+        spikes = spikes.flatten(0, 1)
+        if self.on_spikes is not None:
+            self.on_spikes(spikes)
+        return spikes
 
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One time step, for streaming.

@@ -205,3 +205,20 @@ def test_numbers_that_are_not_finite_are_counted(make_network, batch):
         net.network.fc.weight[0, 0] = float("nan")
     layers = {layer.name: layer for layer in measure(net, x, y, loss=LOSS, coefficient=0.0).layers}
     assert layers["fc"].num_nan == layers["fc"].num_weights
+
+
+def test_what_is_seen_does_not_depend_on_how_layers_run(make_network, batch):
+    """As one operation and module by module, in float64: the same report."""
+    x, y = batch
+    x = x.double().contiguous(memory_format=torch.channels_last)
+    seen = []
+    for backend in ("compiled", "reference"):
+        net = sb.attach(make_network(backend=backend).double(), at="stages", sample=x)
+        net.to(memory_format=torch.channels_last)
+        seen.append(measure(net, x, y, loss=LOSS, coefficient=0.5))
+    for a, b in zip(seen[0].layers, seen[1].layers, strict=True):
+        assert a.gradient_norm == pytest.approx(b.gradient_norm, rel=1e-9)
+        assert a.terms == pytest.approx(b.terms, rel=1e-9)
+    for a, b in zip(seen[0].neurons, seen[1].neurons, strict=True):
+        assert (a.name, a.firing_rate, a.dead, a.in_window) == (b.name, b.firing_rate, b.dead, b.in_window)
+        assert a.gradient_by_step == pytest.approx(b.gradient_by_step, rel=1e-9)

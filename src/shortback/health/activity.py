@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -49,7 +50,6 @@ class _Counts:
     kind: str
     fired: Tensor | None = None
     rows: int = 0
-    seen: int = 0
     inside: Tensor | None = None
     membranes: int = 0
     not_binary: int = 0
@@ -57,7 +57,7 @@ class _Counts:
 
 
 class Observer:
-    """Watches the neurons of a model while `observe` holds.
+    """Watches the neurons of a model: what they do in one forward, and the gradient that reaches them after another.
 
     A neuron is a `SpikingNeuron`, or a module of another library without submodules that makes zeros and ones from
     something else.
@@ -73,6 +73,7 @@ class Observer:
 
     @contextmanager
     def observe(self, model: nn.Module) -> Iterator[None]:
+        """See what the neurons do in the forwards within the block."""
         leaves = [
             (name, m) for name, m in model.named_modules() if isinstance(m, SpikingNeuron) or not any(m.children())
         ]
@@ -83,45 +84,76 @@ class Observer:
             for handle in handles:
                 handle.remove()
 
+    @contextmanager
+    def observe_gradients(self, model: nn.Module) -> Iterator[None]:
+        """Have the backwards after forwards within the block noted, while `records_gradients`.
+
+        No neuron of this package is hooked, so that layers run as in training, and keep as little.
+        """
+        found = [(self._counts[name], m) for name, m in model.named_modules() if name in self._counts]
+        ours = [(module, module.on_spikes) for _, module in found if isinstance(module, SpikingNeuron)]
+        handles = []
+        for counts, module in found:
+            if isinstance(module, SpikingNeuron):
+                module.on_spikes = partial(self._watch_gradient, counts)
+            else:
+                handles.append(module.register_forward_hook(self._gradient_hook(counts)))
+        try:
+            yield
+        finally:
+            for neuron, before in ours:
+                neuron.on_spikes = before
+            for handle in handles:
+                handle.remove()
+
     def activities(self) -> list[NeuronActivity]:
         """What was seen of every layer of neurons, in the order in which they were first called."""
         return [_summary(name, counts) for name, counts in self._counts.items()]
 
     def _watch(self, name: str):
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            spikes = output[0] if isinstance(output, tuple) and output else output
-            if not isinstance(spikes, Tensor) or not spikes.is_floating_point() or spikes.ndim < 2:
+            spikes = _spikes(output)
+            if spikes is None:
                 return
             if isinstance(module, SpikingNeuron):
                 self._count(name, module, spikes)
                 self._count_membranes(name, module, inputs[0])
-            elif _fires(inputs, spikes) or name in self._counts:
+            elif name in self._counts or _fires(inputs, spikes):
                 self._count(name, module, spikes)
 
         return hook
 
-    @torch.no_grad()
-    def _count(self, name: str, module: nn.Module, spikes: Tensor) -> None:
-        counts = self._counts.setdefault(name, _Counts(type(module).__name__))
-        fired = spikes.detach() != 0
-        counts.not_binary += int((fired & (spikes != 1)).sum())
-        by_neuron = fired.sum(0)
-        counts.fired = by_neuron if counts.fired is None else counts.fired + by_neuron
-        counts.rows += len(spikes)
+    def _gradient_hook(self, counts: _Counts):
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            spikes = _spikes(output)
+            if spikes is not None:
+                self._watch_gradient(counts, spikes)
+
+        return hook
+
+    def _watch_gradient(self, counts: _Counts, spikes: Tensor) -> None:
         if not spikes.requires_grad:
             return
         steps = max(1, len(spikes) // self.num_samples)
         first = len(counts.squares)
-        counts.squares += [spikes.new_zeros(()) for _ in range(steps)]
+        counts.squares += [torch.zeros((), device=spikes.device, dtype=torch.float64) for _ in range(steps)]
 
         def record(grad: Tensor) -> None:
             if self.records_gradients:
-                squares = grad.detach().float().square().flatten(1).sum(1)
-                for step, part in enumerate(squares.chunk(steps)):
-                    counts.squares[first + step] = counts.squares[first + step].float() + part.sum()
+                dtype = torch.promote_types(grad.dtype, torch.float32)
+                for step, part in enumerate(grad.detach().chunk(steps)):
+                    counts.squares[first + step] += torch.linalg.vector_norm(part, dtype=dtype).square()
 
-        with torch.enable_grad():
-            spikes.register_hook(record)
+        spikes.register_hook(record)
+
+    @torch.no_grad()
+    def _count(self, name: str, module: nn.Module, spikes: Tensor) -> None:
+        counts = self._counts.setdefault(name, _Counts(type(module).__name__))
+        fired = spikes != 0
+        counts.not_binary += int((fired & (spikes != 1)).sum())
+        by_neuron = fired.sum(0)
+        counts.fired = by_neuron if counts.fired is None else counts.fired + by_neuron
+        counts.rows += len(spikes)
 
     @torch.no_grad()
     def _count_membranes(self, name: str, neuron: SpikingNeuron, current: Tensor) -> None:
@@ -132,6 +164,12 @@ class Observer:
             inside = (surrogate.gradient(u - threshold) > WINDOW * surrogate.peak).sum()
             counts.inside = inside if counts.inside is None else counts.inside + inside
             counts.membranes += u.numel()
+
+
+def _spikes(output: Any) -> Tensor | None:
+    """The first tensor that a module returned, if it may be spikes."""
+    first = output[0] if isinstance(output, tuple) and output else output
+    return first if isinstance(first, Tensor) and first.is_floating_point() and first.ndim >= 2 else None
 
 
 def _fires(inputs: tuple[Any, ...], spikes: Tensor) -> bool:
@@ -155,5 +193,5 @@ def _summary(name: str, counts: _Counts) -> NeuronActivity:
         saturated=(fired == counts.rows).double().mean().item(),
         in_window=None if counts.inside is None else counts.inside.item() / counts.membranes,
         not_binary=counts.not_binary,
-        gradient_by_step=[square.float().sqrt().item() for square in counts.squares],
+        gradient_by_step=[square.sqrt().item() for square in counts.squares],
     )

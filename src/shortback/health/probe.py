@@ -100,7 +100,7 @@ def measure(
     by_branch: bool = True,
     backend: Backend | None = None,
 ) -> Measurement:
-    """One forward in training mode, and a backward for the loss and for each of its terms.
+    """Two forwards in training mode, and a backward for the loss and for each of its terms.
 
     It runs in the precision, on the backend and under the autocast it is called in. Parameters, their `.grad`, buffers,
     modes, hooks and the random state are afterwards what they were.
@@ -121,27 +121,19 @@ def measure(
     trunk = _trunk(net)
     _refuse_unsuitable(net, trunk, x)
     layers = _layers(trunk)
-    order: list[str] = []
-    handles = [module.register_forward_pre_hook(_append(name, order)) for name, (module, _) in layers.items()]
     observer = Observer(len(target))
-    try:
-        with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            _run_by(backend, trunk),
-            undisturbed(net, x),
-            observer.observe(trunk),
-        ):
-            x, target = (t.clone() if t.is_inference() else t for t in (x, target))
-            outputs = _outputs(net.train()(x))
-            _check_labels(outputs.logits, target)
-            terms, cotangents = _differentiate(loss, outputs, target, coefficient)
-            called = list(dict.fromkeys(order))
-            weights = [weight for name in called for weight in layers[name][1]]
-            grads = _backward(outputs, cotangents, weights, observer=observer, by_branch=by_branch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.inference_mode(False), torch.enable_grad(), _run_by(backend, trunk), undisturbed(net, x):
+        x, target = (t.clone() if t.is_inference() else t for t in (x, target))
+        # Once to look at every module, and once more without hooks, so that it keeps for backward what training keeps.
+        with torch.no_grad(), observer.observe(trunk), _order_of_calls(layers) as order:
+            net.train()(x)
+        with observer.observe_gradients(trunk):
+            outputs = _outputs(net(x))
+        _check_labels(outputs.logits, target)
+        terms, cotangents = _differentiate(loss, outputs, target, coefficient)
+        called = list(dict.fromkeys(order))
+        weights = [weight for name in called for weight in layers[name][1]]
+        grads = _backward(outputs, cotangents, weights, observer=observer, by_branch=by_branch)
     measured, start = [], 0
     unused = [name for name in layers if name not in called]
     for name in called:
@@ -177,11 +169,20 @@ def _run_by(backend: Backend | None, model: nn.Module) -> Iterator[None]:
             neuron.backend = own
 
 
-def _append(name: str, order: list[str]) -> Callable[..., None]:
-    def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        order.append(name)
+@contextmanager
+def _order_of_calls(layers: dict[str, tuple[nn.Module, list[nn.Parameter]]]) -> Iterator[list[str]]:
+    """The names of the layers as they are called."""
+    order: list[str] = []
 
-    return hook
+    def noting(name: str) -> Callable[..., None]:
+        return lambda module, inputs: order.append(name)
+
+    handles = [module.register_forward_pre_hook(noting(name)) for name, (module, _) in layers.items()]
+    try:
+        yield order
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 _TOTAL, _BRANCHES = object(), object()  # beside the names of the outputs, which are the network's own

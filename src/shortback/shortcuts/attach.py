@@ -46,7 +46,8 @@ def attach(
     seen, num_classes = _dry_run(model, places, sample)
     parameter = next(model.parameters(), sample)
     with torch.random.fork_rng(devices=[]):  # a run with branches draws the same numbers as one without
-        heads = [head(seen[place].num_features, num_classes).to(parameter.device) for place in places]
+        dtype = torch.promote_types(parameter.dtype, torch.float32)  # that of the averages
+        heads = [head(seen[place].num_features, num_classes).to(parameter.device, dtype) for place in places]
     taps = [Tap(seen[place].neuron) for place in places]
     handles = [module.register_forward_hook(tap) for module, tap in zip(places.values(), taps, strict=True)]
     network = ShortcutNetwork(model, list(places), heads, taps, handles)
