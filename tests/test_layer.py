@@ -225,7 +225,7 @@ def test_one_value_a_channel_cannot_be_normalised():
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_whoever_asks_is_given_the_spikes(fused):
-    seen, layer = [], OneLayer(LIF(4, backend="compiled" if fused else "reference"))
+    seen, layer = [], OneLayer(LIF(4, backend="compiled" if fused else "reference")).double()
     layer.neuron.on_spikes = seen.append
     spikes = layer(channels_last(random(*SHAPE)))
     assert len(seen) == 1
