@@ -33,7 +33,7 @@ def environment() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_commit": _git(here, "rev-parse", "HEAD"),
-        "git_changed": bool(_git(here, "status", "--porcelain", "--untracked-files=no")),
+        "git_changed": bool(_git(here, "status", "--porcelain", "--untracked-files=no", "--", ":!results")),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
         "platform": platform.platform(),
         "cpu": _cpu(),

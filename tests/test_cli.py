@@ -81,7 +81,7 @@ def test_a_signal_stops_it_gracefully(tmp_path, number):
     arguments = ["train", "quickstart", *SETTINGS, "-s", "train.epochs=500", "--out", out]
     process = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     metrics, deadline = out / "metrics.jsonl", time.monotonic() + 60
-    while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text()):
+    while time.monotonic() < deadline and not (metrics.exists() and '"kind": "step"' in metrics.read_text()):
         time.sleep(0.05)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)

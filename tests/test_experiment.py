@@ -65,6 +65,7 @@ def test_metrics_have_a_row_a_logging_step_and_a_row_an_epoch(run):
     out, _, _ = run
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [(r["kind"], r["step"]) for r in rows] == [
+        ("health", 1),
         *(("step", s) for s in (3, 6, 9)),
         ("epoch", 9),
         *(("step", s) for s in (12, 15, 18)),
