@@ -137,6 +137,20 @@ def whole_job(results: dict[str, Any]) -> list[str]:
     return table(["", "images/s", "over the bare step"], rows)
 
 
+def diagnosis(results: dict[str, Any]) -> list[str]:
+    rows = (
+        [
+            case["case"],
+            ms(case["sides"]["diagnosis"]),
+            ratio(case["over"]["diagnosis / step"]),
+            f"{case['peak_over_step']:.2f}",
+            f"{case['look_over_run']:.1%}",
+        ]
+        for case in results["cases"]
+    )
+    return table(["network", "diagnosis", "/ a training step", "peak / that of a step", "looks, of a run"], rows)
+
+
 def startup(results: dict[str, Any]) -> list[str]:
     rows = ([name, f"{found['wait']['median']:.1f} s"] for name, found in results.items())
     return table(["process", "waits"], rows)
@@ -152,6 +166,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "growth": growth,
     "whole_job": whole_job,
     "startup": startup,
+    "diagnosis": diagnosis,
 }
 
 if __name__ == "__main__":
