@@ -59,10 +59,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of CIFAR-10 as images")
     parser.add_argument("--runs", type=Path, required=True, help="folder for the runs")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     arguments = parser.parse_args()
     cases = []
     lines: dict[str, dict[str, dict[str, float]]] = {}
-    for network in NETWORKS:
+    for network in arguments.networks:
         for method in METHODS:
             recipe = recipe_of(network, method, arguments.data)
             folder = arguments.runs / f"{network.replace(' ', '-')}-{method}"
