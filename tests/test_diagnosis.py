@@ -32,14 +32,14 @@ def test_advice_is_tried_and_changes_nothing(batch, attached):
     assert report.judgement.verdict == "dead"
     best = report.suggestions[0]
     assert best.helps
-    assert best.setting == "model.neuron.threshold=1"
+    assert best.settings == ("model.neuron.threshold=1",)
     assert best.before.verdict == "dead"
     # What was said of the change holds where it is made.
     for neuron in [m for m in net.modules() if isinstance(m, sb.LIF)]:
         neuron.dynamics = type(neuron.dynamics)(threshold=1.0, surrogate=neuron.dynamics.surrogate)
     again = sb.diagnose(net, x, y, suggest=False).judgement
     assert (again.verdict, again.effective_depth) == (best.after.verdict, best.after.effective_depth)
-    settings = {s.setting for s in report.suggestions}
+    settings = {setting for s in report.suggestions for setting in s.settings}
     assert ("branches.at=blocks" in settings) != attached
     assert ("branches.start=4" in settings) == attached
 
@@ -47,14 +47,32 @@ def test_advice_is_tried_and_changes_nothing(batch, attached):
 def test_a_wider_surrogate_is_found_for_one_that_explodes(batch):
     report = sb.diagnose(network("resnet32", surrogate=Triangular(half_width=0.4)), *batch)
     assert report.judgement.verdict == "exploding"
-    wide = next(s for s in report.suggestions if s.setting == "model.neuron.surrogate.half_width=0.8")
+    wide = next(s for s in report.suggestions if s.settings == ("model.neuron.surrogate.half_width=0.8",))
     assert wide.helps
     assert wide.after.slope < wide.before.slope
 
 
 def test_only_what_changes_something_is_tried(batch):
     unit = sb.diagnose(network(threshold=50.0, surrogate=Triangular(half_width=1.0)), *batch)
-    assert not any("scale" in s.setting for s in unit.suggestions)
+    assert not any("scale" in s.options for s in unit.suggestions)
     text = str(unit)
     assert "tried on this batch" in text
     assert "-s model.neuron.threshold=1" in text
+
+
+def test_branches_are_tried_where_vanilla_training_has_none(batch):
+    """With a coefficient of 0, as vanilla training has it: the branches tried still carry a gradient."""
+    narrow = Triangular(half_width=0.4, scale="peak")
+    report = sb.diagnose(network("resnet32", surrogate=narrow), *batch, coefficient=0.0)
+    assert report.judgement.verdict == "vanishing"
+    branches = next(s for s in report.suggestions if s.what == "branches at blocks")
+    assert branches.settings == ("method=evolutionary", "branches.at=blocks")
+    assert branches.after.slope > branches.before.slope
+    assert f"-s {branches.settings[0]} -s {branches.settings[1]}" in str(report)
+
+
+def test_a_coefficient_of_0_is_not_scaled(batch):
+    x, y = batch
+    net = sb.attach(network(threshold=50.0), at="stages", sample=x)
+    tried = {s.settings for s in sb.diagnose(net, x, y, coefficient=0.0).suggestions}
+    assert {s for s in tried if s[0].startswith("branches")} == {("branches.start=1",)}

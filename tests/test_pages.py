@@ -38,7 +38,7 @@ def test_one_file_with_all_of_it(checkup, tmp_path):
     for layer in checkup.report.layers:
         assert f"<td>{layer.relative:.2e}</td>" in text
     for suggestion in checkup.report.suggestions:
-        assert suggestion.setting in text
+        assert suggestion.options in text
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, flags=re.DOTALL)[1])
     assert data == json.loads(json.dumps(checkup.report.to_dict()))
 

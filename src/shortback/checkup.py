@@ -13,8 +13,9 @@ from shortback.build import build_loss as loss_of
 from shortback.config import Recipe
 from shortback.diagnosis import diagnose
 from shortback.experiment import build_network, place_branches
-from shortback.health import GradientReport
+from shortback.health import GradientReport, main_over_branches
 from shortback.runs import RunFolder
+from shortback.schedules import Adaptive
 from shortback.training.checkpoint import CheckpointFolder
 
 MAX_SAMPLES = 64
@@ -31,7 +32,7 @@ class Checkup(NamedTuple):
 
 def check_recipe_gradients(recipe: Recipe) -> Checkup:
     """Diagnose the network of a recipe as training would begin, on its first images (64 at most)."""
-    report, recipe = _diagnose(recipe, weights=None, progress=0.0)
+    report, recipe = _diagnose(recipe, weights=None, state={"step": 0})
     return Checkup(f"{_name(recipe)}, before training", recipe, report, None)
 
 
@@ -47,12 +48,11 @@ def check_run_gradients(path: Path) -> Checkup:
     if content is None:
         raise ValueError(f"{path} holds a run without a checkpoint yet: diagnose its recipe instead")
     state = content["state"]
-    progress = min(1.0, state["epoch"] / recipe.train.epochs)
-    report, recipe = _diagnose(recipe, weights=content["net"], progress=progress)
+    report, recipe = _diagnose(recipe, weights=content["net"], state=state)
     return Checkup(f"{_name(recipe)}, after {state['step']} steps", recipe, report, path)
 
 
-def _diagnose(recipe: Recipe, *, weights: dict | None, progress: float) -> tuple[GradientReport, Recipe]:
+def _diagnose(recipe: Recipe, *, weights: dict | None, state: dict) -> tuple[GradientReport, Recipe]:
     recipe, execution = resolve(recipe)
     splits = build_data(recipe.data, seed=recipe.seed)
     recipe = place_branches(recipe, splits)
@@ -64,9 +64,16 @@ def _diagnose(recipe: Recipe, *, weights: dict | None, progress: float) -> tuple
     net: nn.Module = net.to(fabric.device)
     execution.prepare(net)
     x, y = fabric.to_device(first_batch(recipe, splits, min(MAX_SAMPLES, recipe.train.batch_size)))
-    coefficient = build_schedule(recipe.method, recipe.branches)(progress)
+    schedule = build_schedule(recipe.method, recipe.branches)
+    progress = state["step"] / (recipe.train.epochs * (len(splits.train) // recipe.train.batch_size))
+    loss = loss_of(recipe.loss, recipe.branches)
     with fabric.autocast():
-        report = diagnose(net, x, y, loss=loss_of(recipe.loss, recipe.branches), coefficient=coefficient)
+        if isinstance(schedule, Adaptive):
+            ratio = state["main_over_branches"] if weights else main_over_branches(net, x, y, loss=loss)
+            coefficient = schedule(progress, ratio)
+        else:
+            coefficient = schedule(progress)
+        report = diagnose(net, x, y, loss=loss, coefficient=coefficient)
     return report, recipe
 
 

@@ -63,7 +63,7 @@ def diagnose(
         changed = trial.change(copy.deepcopy(net), x)
         if changed is not None:
             after = judged(changed, trial.coefficient)
-            tried.append(Suggestion(trial.what, trial.setting, before, after))
+            tried.append(Suggestion(trial.what, trial.settings, before, after))
     tried.sort(key=lambda s: (s.helps, s.after.verdict == "healthy", s.after.effective_depth), reverse=True)
     return dataclasses.replace(report, suggestions=tried)
 
@@ -73,7 +73,7 @@ class _Trial:
     """A change of a copy of the network, which returns what to measure, or None where it cannot be made."""
 
     what: str
-    setting: str
+    settings: tuple[str, ...]
     change: Callable[[nn.Module, Tensor], nn.Module | None]
     coefficient: float
 
@@ -85,24 +85,24 @@ def _trials(net: nn.Module, verdict: str, coefficient: float) -> Iterator[_Trial
         if verdict in ("dead", "saturated", "vanishing"):
             value = _other_threshold(threshold, raise_it=verdict == "saturated")
             what = f"threshold {value:g} in place of {threshold:g}"
-            yield _Trial(what, f"{key}.threshold={value:g}", _with(threshold=value), coefficient)
+            yield _Trial(what, (f"{key}.threshold={value:g}",), _with(threshold=value), coefficient)
         name, width, wider = _widened(surrogate)
         what = f"{name} {getattr(wider, name):g} in place of {width:g}, a surrogate twice as wide"
-        yield _Trial(what, f"{key}.surrogate.{name}={getattr(wider, name):g}", _with(surrogate=wider), coefficient)
+        setting = f"{key}.surrogate.{name}={getattr(wider, name):g}"
+        yield _Trial(what, (setting,), _with(surrogate=wider), coefficient)
         for scale in ("area", "peak"):
             scaled = dataclasses.replace(surrogate, scale=scale)
             if scaled.peak != surrogate.peak:
                 what = f"a surrogate of unit {scale}, {scaled.peak:g} at the threshold in place of {surrogate.peak:g}"
-                yield _Trial(what, f"{key}.surrogate.scale={scale}", _with(surrogate=scaled), coefficient)
+                yield _Trial(what, (f"{key}.surrogate.scale={scale}",), _with(surrogate=scaled), coefficient)
     if isinstance(net, ShortcutNetwork):
-        for factor in (4.0, 0.25):
-            value = coefficient * factor
+        for value in (4 * coefficient, coefficient / 4) if coefficient else (1.0,):
             what = f"coefficient {value:g} in place of {coefficient:g}"
-            yield _Trial(what, f"branches.start={value:g}", lambda copied, x: copied, value)
+            yield _Trial(what, (f"branches.start={value:g}",), lambda copied, x: copied, value)
         return
     for at in ("blocks", "stages"):
-        what = f"branches at {at}"
-        yield _Trial(what, f"branches.at={at}", _with_branches(at), coefficient)
+        settings = ("method=evolutionary", f"branches.at={at}")
+        yield _Trial(f"branches at {at}", settings, _with_branches(at), 1.0)
 
 
 def _other_threshold(threshold: float, *, raise_it: bool) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from shortback.checkup import Checkup
 from shortback.health import GradientReport, plots
-from shortback.health.judgement import factors
+from shortback.health.report import layer_rows, neuron_rows
 from shortback.pages import Section, Table, write_page
 from shortback.runs import RunFolder
 
@@ -15,7 +15,11 @@ from shortback.runs import RunFolder
 def write_gradient_page(path: Path, checkup: Checkup) -> None:
     """The page of a diagnosis, with the pictures of the run where it is of one."""
     report = checkup.report
-    tables = {"Gradient by layer": _layers(report), "What the neurons do": _neurons(report)}
+    order = "from the input to the output"
+    tables = {
+        "Gradient by layer": Table(f"Every layer, {order}", *layer_rows(report)),
+        "What the neurons do": Table(f"Every layer of neurons, {order}", *neuron_rows(report)),
+    }
     sections = [
         Section(title, figures=[picture], tables=[tables[title]] if title in tables else [])
         for title, picture in plots.pictures(report).items()
@@ -32,42 +36,6 @@ def write_gradient_page(path: Path, checkup: Checkup) -> None:
     write_page(path, title=f"Gradient health: {checkup.title}", lead=first, sections=sections, data=report.to_dict())
 
 
-def _layers(report: GradientReport) -> Table:
-    has_branches = report.main_only is not None
-    headings = ["layer", "gradient", "over weight", "factor", "zero"]
-    headings += ["main", "branches", "share", "cosine"] if has_branches else []
-    rows = []
-    for layer, factor in zip(report.layers, factors(report.layers), strict=True):
-        row = [
-            layer.name,
-            f"{layer.gradient_norm:.2e}",
-            f"{layer.relative:.2e}",
-            "" if factor is None else f"{factor:.3g}",
-            f"{layer.num_zero / layer.num_weights:.0%}",
-        ]
-        if has_branches:
-            cosine = "" if layer.cosine is None else f"{layer.cosine:.2f}"
-            row += [f"{layer.terms['main']:.2e}", f"{layer.branch_norm:.2e}", f"{layer.branch_share:.2f}", cosine]
-        rows.append(row)
-    return Table("Every layer, from the input to the output", headings, rows)
-
-
-def _neurons(report: GradientReport) -> Table:
-    headings = ["neurons", "firing rate", "dead", "saturated", "in window", "gradient by step"]
-    rows = [
-        [
-            neuron.name,
-            f"{neuron.firing_rate:.1%}",
-            f"{neuron.dead:.0%}",
-            f"{neuron.saturated:.0%}",
-            "" if neuron.in_window is None else f"{neuron.in_window:.1%}",
-            " ".join(f"{norm:.1e}" for norm in neuron.gradient_by_step),
-        ]
-        for neuron in report.neurons
-    ]
-    return Table("Every layer of neurons, from the input to the output", headings, rows)
-
-
 def _suggestions(report: GradientReport) -> Table:
     headings = ["change", "helps", "verdict", "effective depth", "slope", "in a recipe"]
     rows = [
@@ -77,7 +45,7 @@ def _suggestions(report: GradientReport) -> Table:
             f"{s.before.verdict} > {s.after.verdict}",
             f"{s.before.effective_depth} > {s.after.effective_depth}",
             f"{s.before.slope:+.3f} > {s.after.slope:+.3f}",
-            f"-s {s.setting}" if s.setting else "",
+            s.options,
         ]
         for s in report.suggestions
     ]

@@ -7,7 +7,7 @@ from torch import nn
 
 import shortback as sb
 from shortback.health import judge, measure
-from shortback.health.judgement import effective_depth, factors, slope
+from shortback.health.judgement import effective_depth, factors, reference, slope
 from shortback.losses import ShortcutLoss
 from shortback.surrogates import Arctan, Triangular
 
@@ -108,3 +108,16 @@ def test_what_is_not_finite_is_found_nearest_to_the_loss():
         net.network.fc.bias[0] = math.inf
     judgement, _ = judged(net)
     assert (judgement.verdict, judgement.layer) == ("not finite", "fc")
+
+
+def test_weights_that_are_all_0_have_no_say():
+    """A classifier that starts at 0 has a gradient, but none over its weights."""
+    torch.manual_seed(0)
+    net = sb.create_model("resnet20", width=0.5, num_steps=2, in_channels=1)
+    torch.nn.init.zeros_(net.network.fc.weight)
+    x, y = torch.randn(4, 1, 16, 16), torch.arange(4)
+    judged = judge(measure(net, x, y, loss=sb.ShortcutLoss(), coefficient=0.0))
+    assert judged.verdict == "dead"  # nothing comes through weights of 0
+    assert judged.num_layers > judged.effective_depth == 0
+    assert effective_depth([]) == 0
+    assert reference([]) == 0

@@ -50,4 +50,4 @@ def test_a_suggestion_helps_where_the_network_gets_better(make_network, batch):
     x, y = batch
     good = judge(measure(make_network(), x, y, loss=ShortcutLoss(), coefficient=0.0))
     assert good.verdict == "healthy"
-    assert not Suggestion("nothing", "", good, good).helps
+    assert not Suggestion("nothing", (), good, good).helps

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shortback.health.activity import NeuronActivity
-from shortback.health.probe import LayerGradient, Measurement
+from shortback.health.measurement import LayerGradient, Measurement
 
 Verdict = Literal["healthy", "vanishing", "exploding", "dead", "saturated", "not finite"]
 
@@ -55,7 +55,8 @@ class Judgement:
 
 def judge(measured: Measurement) -> Judgement:
     """The verdict on a measurement, see above."""
-    layers = measured.layers
+    # Where all weights are 0, gradient over weight has no meaning: a last layer that starts at 0, for one.
+    layers = [layer for layer in measured.layers if layer.weight_norm]
     relative = [layer.relative for layer in layers]
     neurons = measured.neurons
     half = len(neurons) / 2
@@ -69,7 +70,7 @@ def judge(measured: Measurement) -> Judgement:
         or _stuck(neurons, "saturated", more_than=0)
         or ("healthy", None, _span(relative))
     )
-    return Judgement(verdict, where, reason, slope(relative), effective_depth(relative), len(layers))
+    return Judgement(verdict, where, reason, slope(relative), effective_depth(relative), len(measured.layers))
 
 
 def factors(layers: Sequence[LayerGradient]) -> list[float | None]:
@@ -88,14 +89,14 @@ def slope(relative: Sequence[float]) -> float:
 
 def effective_depth(relative: Sequence[float]) -> int:
     """Layers within a factor 100 of the median of all."""
-    middle = statistics.median(relative)
+    middle = statistics.median(relative) if relative else 0.0
     return sum(middle / BAND <= r <= middle * BAND for r in relative) if 0 < middle < math.inf else 0
 
 
 def reference(relative: Sequence[float]) -> float:
     """The median of the last quarter of the layers, three at least; 0 where none of them has a gradient."""
     last = relative[-max(3, len(relative) // 4) :]
-    return statistics.median(last)
+    return statistics.median(last) if last else 0.0
 
 
 _Finding = tuple[Verdict, str | None, str] | None
@@ -136,9 +137,9 @@ def _out_of_band(layers: Sequence[LayerGradient]) -> _Finding:
     relative = [layer.relative for layer in layers]
     middle = reference(relative)
     out = [i for i, r in enumerate(relative) if not middle / BAND <= r <= middle * BAND]
-    if not out:
+    if not out or not middle:
         return None
-    worst = max(out, key=lambda i: abs(math.log10(relative[i] / middle)) if relative[i] and middle else math.inf)
+    worst = max(out, key=lambda i: abs(math.log10(relative[i] / middle)) if relative[i] else math.inf)
     grows = relative[worst] > middle
     start = max(i for i in out if (relative[i] > middle) == grows)
     per_layer = slope(relative)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from shortback.health.activity import NeuronActivity
 from shortback.health.judgement import BAND, reference
-from shortback.health.probe import MAIN
+from shortback.health.measurement import MAIN
 from shortback.health.report import GradientReport
 
 INK = "#767676"  # readable on white and on black

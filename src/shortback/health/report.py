@@ -8,7 +8,7 @@ from typing import Any
 
 from shortback.health.activity import NeuronActivity
 from shortback.health.judgement import Judgement, factors, judge
-from shortback.health.probe import MAIN, LayerGradient, Measurement
+from shortback.health.measurement import MAIN, LayerGradient, Measurement
 
 
 @dataclass(frozen=True)
@@ -17,14 +17,19 @@ class Suggestion:
 
     Attributes:
         what: in words.
-        setting: the same in a recipe, `key=value`; empty where a recipe has no such setting.
+        settings: the same in a recipe, `key=value` each.
         before, after: judgements on the same samples.
     """
 
     what: str
-    setting: str
+    settings: tuple[str, ...]
     before: Judgement
     after: Judgement
+
+    @property
+    def options(self) -> str:
+        """What makes the change on the command line."""
+        return " ".join(f"-s {setting}" for setting in self.settings)
 
     @property
     def helps(self) -> bool:
@@ -76,7 +81,8 @@ class GradientReport:
         return plain(content)
 
     def __str__(self) -> str:
-        return "\n".join([*self.headline(), "", *_layer_table(self), "", *_neuron_table(self), *self._advice()])
+        neurons = _aligned(*neuron_rows(self)) if self.neurons else ["no spiking neurons were seen"]
+        return "\n".join([*self.headline(), "", *_aligned(*layer_rows(self)), "", *neurons, *self._advice()])
 
     def headline(self) -> list[str]:
         """The judgement in a few lines."""
@@ -108,7 +114,7 @@ class GradientReport:
                 f"  {'+' if suggestion.helps else '-'} {suggestion.what}: {after.verdict}, effective depth "
                 f"{before.effective_depth} > {after.effective_depth}, "
                 f"slope {before.slope:+.3f} > {after.slope:+.3f}"
-                + (f"   (-s {suggestion.setting})" if suggestion.setting else "")
+                f"   ({suggestion.options})"
             )
         return lines
 
@@ -132,34 +138,50 @@ def _main_part(measurement: Measurement) -> Measurement:
     return replace(measurement, layers=layers)
 
 
-def _layer_table(report: GradientReport) -> list[str]:
-    layers, has_branches = report.layers, report.main_only is not None
-    width = max(len(layer.name) for layer in layers)
-    head = f"{'layer':{width}}  {'gradient':>9}  {'/ weight':>9}  {'factor':>8}  {'zero':>5}"
-    lines = [head + (f"  {'main':>9}  {'branches':>9}  {'share':>5}  {'cosine':>6}" if has_branches else "")]
-    for layer, factor in zip(layers, factors(layers), strict=True):
-        line = (
-            f"{layer.name:{width}}  {layer.gradient_norm:9.2e}  {layer.relative:9.2e}  "
-            f"{'' if factor is None else format(factor, '8.3g'):>8}  {layer.num_zero / layer.num_weights:5.0%}"
-        )
+def layer_rows(report: GradientReport) -> tuple[list[str], list[list[str]]]:
+    """Headings, and a row of text for every layer from the input to the output."""
+    has_branches = report.main_only is not None
+    headings = ["layer", "gradient", "/ weight", "factor", "zero"]
+    headings += ["main", "branches", "share", "cosine"] if has_branches else []
+    rows = []
+    for layer, factor in zip(report.layers, factors(report.layers), strict=True):
+        row = [
+            layer.name,
+            f"{layer.gradient_norm:.2e}",
+            f"{layer.relative:.2e}",
+            "" if factor is None else f"{factor:.3g}",
+            f"{layer.num_zero / layer.num_weights:.0%}",
+        ]
         if has_branches:
-            cosine = "" if layer.cosine is None else format(layer.cosine, "6.2f")
-            line += f"  {layer.terms[MAIN]:9.2e}  {layer.branch_norm:9.2e}  {layer.branch_share:5.2f}  {cosine:>6}"
-        lines.append(line)
-    return lines
+            cosine = "" if layer.cosine is None else f"{layer.cosine:.2f}"
+            row += [f"{layer.terms[MAIN]:.2e}", f"{layer.branch_norm:.2e}", f"{layer.branch_share:.2f}", cosine]
+        rows.append(row)
+    return headings, rows
 
 
-def _neuron_table(report: GradientReport) -> list[str]:
-    if not report.neurons:
-        return ["no spiking neurons were seen"]
-    width = max(len(neuron.name) for neuron in report.neurons)
-    head = f"{'neurons':{width}}  {'rate':>6}  {'dead':>5}  {'always':>6}  {'window':>6}"
-    lines = [f"{head}  gradient reaching the spikes, by step"]
-    for neuron in report.neurons:
-        window = "" if neuron.in_window is None else format(neuron.in_window, "6.1%")
-        steps = " ".join(f"{norm:.1e}" for norm in neuron.gradient_by_step)
-        lines.append(
-            f"{neuron.name:{width}}  {neuron.firing_rate:6.1%}  {neuron.dead:5.0%}  {neuron.saturated:6.0%}  "
-            f"{window:>6}  {steps}"
+def neuron_rows(report: GradientReport) -> tuple[list[str], list[list[str]]]:
+    """Headings, and a row of text for every layer of neurons from the input to the output."""
+    headings = ["neurons", "rate", "dead", "always", "window", "gradient by step"]
+    rows = [
+        [
+            neuron.name,
+            f"{neuron.firing_rate:.1%}",
+            f"{neuron.dead:.0%}",
+            f"{neuron.saturated:.0%}",
+            "" if neuron.in_window is None else f"{neuron.in_window:.1%}",
+            " ".join(f"{norm:.1e}" for norm in neuron.gradient_by_step),
+        ]
+        for neuron in report.neurons
+    ]
+    return headings, rows
+
+
+def _aligned(headings: list[str], rows: list[list[str]]) -> list[str]:
+    """A table as lines, names to the left and numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         )
-    return lines
+        for row in (headings, *rows)
+    ]

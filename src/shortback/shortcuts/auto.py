@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from shortback.health import Measurement, first_samples, measure
 from shortback.health.judgement import BAND, reference
-from shortback.health.probe import MAIN
+from shortback.health.measurement import MAIN
 from shortback.losses import ShortcutLoss
 from shortback.shortcuts.attach import attach
 from shortback.shortcuts.strip import strip

@@ -1,0 +1,71 @@
+"""What a measurement of gradients holds, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shortback.health.activity import NeuronActivity
+
+MAIN = "main"
+
+
+@dataclass(frozen=True)
+class LayerGradient:
+    """The gradient of one layer's weights (its parameters of two or more dimensions).
+
+    Attributes:
+        name: of the module.
+        kind: its class.
+        weight_norm: of the weights.
+        gradient_norm: of the gradient of the whole loss.
+        terms: norm of the gradient through each output, `"main"` and the branches by their place, coefficient included.
+        branch_norm: of the gradient through all branches together.
+        cosine: between the gradient through the main output and that through the branches; None where one is 0.
+        num_weights, num_zero, num_nan, num_inf: elements, and how many of them have such a gradient.
+    """
+
+    name: str
+    kind: str
+    weight_norm: float
+    gradient_norm: float
+    terms: dict[str, float]
+    branch_norm: float
+    cosine: float | None
+    num_weights: int
+    num_zero: int
+    num_nan: int
+    num_inf: int
+
+    @property
+    def relative(self) -> float:
+        """Gradient norm over weight norm; 0 for weights that are all 0."""
+        return self.gradient_norm / self.weight_norm if self.weight_norm else 0.0
+
+    @property
+    def branch_share(self) -> float:
+        """Norm through the branches over the sum of the norms through main output and branches."""
+        both = self.terms.get(MAIN, 0.0) + self.branch_norm
+        return self.branch_norm / both if both else 0.0
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What `measure` saw.
+
+    Attributes:
+        layers: in the order in which they were first called.
+        neurons: likewise.
+        loss: of the batch.
+        losses: of every output, before weight and coefficient.
+        coefficient: of the branches.
+        num_samples: in the batch.
+        unused: layers with weights that the forward did not call, or that no output depends on.
+    """
+
+    layers: list[LayerGradient]
+    neurons: list[NeuronActivity]
+    loss: float
+    losses: dict[str, float]
+    coefficient: float
+    num_samples: int
+    unused: list[str]
