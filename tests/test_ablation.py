@@ -54,7 +54,7 @@ def test_a_folder_of_another_recipe_is_refused(tmp_path):
     RunFolder(tmp_path / grid[0].folder).start(grid[0].recipe, overwrite=False)
     check_cells(cells(methods=["vanilla"]), tmp_path / "new")
     with pytest.raises(ValueError, match=r"optimizer\.lr: 0\.07, 0\.05"):
-        run_cells(cells("optimizer.lr=0.07", methods=["vanilla"]), tmp_path, jobs=1, watch=lambda running: None)
+        check_cells(cells("optimizer.lr=0.07", methods=["vanilla"]), tmp_path)
     with pytest.raises(ValueError, match="--jobs 0"):
         run_cells(grid, tmp_path, jobs=0, watch=lambda running: None)
 

@@ -2,17 +2,11 @@ import re
 
 from shortback.ablation_page import HEADINGS, rows_of, write_ablation_page
 from shortback.ablation_results import group_runs
-from tests.test_ablation_results import run
+from tests.test_ablation_results import run, two_methods
 
 
 def test_rows_by_hand():
-    runs = [
-        run("vanilla", 0, 0.50),
-        run("vanilla", 1, 0.60),
-        run("shortcut", 0, 0.52),
-        run("shortcut", 1, 0.64),
-        run("evolutionary", 0, None, error="no"),
-    ]
+    runs = [*two_methods(), run("evolutionary", 0, None, error="no")]
     vanilla, shortcut, evolutionary = (
         dict(zip(HEADINGS[:3] + HEADINGS[3:6] + ("interval of it", "p"), row, strict=True))
         for row in rows_of(group_runs(runs))

@@ -14,15 +14,14 @@ def run(method, seed, accuracy, *, setting="", curve=(0.1, 0.2, 0.3, 0.4), error
     return Run(setting, method, seed, f"{method}-{seed}", summary, error, rows)
 
 
+def two_methods():
+    """Two seeds of each, 2 and 4 points apart."""
+    accuracies = {"vanilla": (0.50, 0.60), "shortcut": (0.52, 0.64)}
+    return [run(method, seed, one) for method, both in accuracies.items() for seed, one in enumerate(both)]
+
+
 def test_groups_are_compared_over_their_seeds():
-    runs = [
-        run("vanilla", 0, 0.50),
-        run("shortcut", 0, 0.52),
-        run("vanilla", 1, 0.60),
-        run("shortcut", 1, 0.64),
-        run("shortcut", 2, None, error="ValueError: no"),
-    ]
-    vanilla, shortcut = group_runs(runs)
+    vanilla, shortcut = group_runs([*two_methods(), run("shortcut", 2, None, error="ValueError: no")])
     assert vanilla.difference is None
     assert vanilla.accuracy.mean == pytest.approx(0.55)
     assert shortcut.difference.estimate.mean == pytest.approx(0.03)

@@ -1,7 +1,5 @@
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,9 +10,8 @@ from shortback.config import load_recipe
 from shortback.gradient_page import write_gradient_page
 from shortback.health import plots
 from shortback.pages import Section, Table, write_page
+from tests.browser import CHROMIUM, opened
 from tests.test_diagnosis import network
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture
@@ -60,36 +57,12 @@ def test_tables_and_text_are_escaped(tmp_path):
 def test_a_browser_opens_it_without_an_error_and_shows_the_numbers(checkup, tmp_path):
     page = tmp_path / "page.html"
     write_gradient_page(page, checkup)
-    # A page that reports of itself: an error, what is loaded from elsewhere, what is wider than a phone.
-    probe = """<script>addEventListener("load", () => {
-      const wide = [...document.querySelectorAll("body *")].filter(e => !e.closest(".scroll, .skip, svg")
-        && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName);
-      const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-      document.title = JSON.stringify({wide, dark, paper: getComputedStyle(document.body).backgroundColor,
-        ink: getComputedStyle(document.querySelector("figure svg")).color,
-        loaded: performance.getEntriesByType("resource").length, svgs: document.querySelectorAll("figure svg").length,
-        focusable: document.querySelectorAll("a[href], [tabindex='0']").length});
-    });</script>"""
-    probed = tmp_path / "probed.html"
-    probed.write_text(page.read_text().replace("</head>", probe + "</head>"))
-    common = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    for scheme in ([], ["--blink-settings=preferredColorScheme=0"]):
-        done = subprocess.run(
-            [*common, *scheme, "--enable-logging=stderr", "--window-size=500,900", "--dump-dom", probed.as_uri()],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        )
-        assert "CONSOLE" not in done.stderr
-        report = json.loads(re.search(r"<title>(\{.*?\})</title>", done.stdout)[1])
-        assert report["wide"] == []
-        assert report["loaded"] == 0
+    for dark in (False, True):
+        report, text = opened(page, tmp_path, dark=dark)
         assert report["svgs"] == 3
         assert report["focusable"] > 5
-        assert report["ink"] != report["paper"]
         for layer in checkup.report.layers:
-            assert f"{layer.relative:.2e}" in done.stdout
+            assert f"{layer.relative:.2e}" in text
 
 
 def test_pictures_take_the_ink_of_the_page(checkup, tmp_path):

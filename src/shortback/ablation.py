@@ -39,21 +39,20 @@ def check_cells(cells: Sequence[Cell], out: Path) -> None:
 def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int, watch: Callable[[set[Path]], None]) -> None:
     """Run every cell that is not finished; one that fails leaves its error in its folder and the others go on.
 
-    Processes live through all of their cells, so that what is imported, decoded and compiled serves the next one too.
+    Processes live through all of their cells, so that what is imported and compiled serves the next one too.
     A signal stops them, each with a checkpoint.
 
     Args:
-        cells: of `build_grid`.
+        cells: of `build_grid`, which `check_cells` has seen.
         out: folder of the ablation.
         jobs: how many side by side. On a CPU each has its share of the cores, on GPUs one of them each in turn.
         watch: called about once a second, and at the end, with the folders of the cells that are under way.
 
     Raises:
-        ValueError: `jobs` below 1, or a folder that holds another run.
+        ValueError: `jobs` below 1.
     """
     if jobs < 1:
         raise ValueError(f"--jobs {jobs}: must be 1 or more")
-    check_cells(cells, out)
     todo = [cell for cell in cells if not RunFolder(out / cell.folder).is_finished]
     workers = [_Worker(number, jobs, out) for number in range(min(jobs, len(todo)))]
     with _stopped_by_signals():
