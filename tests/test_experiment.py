@@ -117,8 +117,9 @@ def test_without_a_validation_split_the_last_weights_are_kept(tmp_path):
         ["data.augment={crop_padding: 2, flip: true, cutout: 4, mixup: 0.2}", "loss.label_smoothing=0.1"],
         ["optimizer={kind: adamw, lr: 0.001}", "train.precision=bf16", "branches.combine=convex"],
         ["method=vanilla", "train.accumulate=2", "optimizer.clip_norm=1"],
+        ["model.width=1.0", "train.precision=bf16", "train.compile=neuron"],
     ],
-    ids=["tet-ema-tensorboard", "augmented", "adamw-bf16-convex", "vanilla-accumulate"],
+    ids=["tet-ema-tensorboard", "augmented", "adamw-bf16-convex", "vanilla-accumulate", "compiled-bf16"],
 )
 def test_options_that_change_the_run(tmp_path, settings):
     summary = train_recipe(tiny("train.epochs=1", "data.train_images=60", *settings), tmp_path / "run")

@@ -108,7 +108,7 @@ def train_recipe(
         **result._asdict(),
         "peak_memory_mb": _peak_memory_mb(fabric),
         "num_parameters": sum(p.numel() for p in model.parameters()),
-        "stripped_is_bit_equal": _equals_unbranched(model, recipe, splits, fabric),
+        "stripped_is_bit_equal": _equals_unbranched(model, recipe, splits, fabric, execution),
         "execution": execution.describe(),
         **_environment(),
     }
@@ -210,11 +210,13 @@ def _announcement(recipe: Recipe, execution: Execution, splits: Splits, net: nn.
 
 
 @torch.no_grad()
-def _equals_unbranched(model: SpikingNetwork, recipe: Recipe, splits: Splits, fabric: Fabric) -> bool:
+def _equals_unbranched(
+    model: SpikingNetwork, recipe: Recipe, splits: Splits, fabric: Fabric, execution: Execution
+) -> bool:
     """Whether the network gives, bit for bit, the logits of one with the same weights that never had branches."""
     source = splits.source
     never = build_model(recipe.model, num_classes=len(source.classes), in_channels=source.in_channels)
-    never.to(fabric.device)
+    execution.prepare(never.to(fabric.device))  # in the memory format too, which decides how a convolution sums
     never.load_state_dict(model.state_dict())
     generator = torch.Generator().manual_seed(recipe.seed)
     x = torch.randn(8, source.in_channels, source.image_size, source.image_size, generator=generator)
