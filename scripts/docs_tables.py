@@ -1,6 +1,8 @@
-"""Write the tables of docs/performance.md from benchmarks/results, each between `<!-- name -->` and `<!-- end -->`.
+"""Write the tables of the pages in docs from benchmarks/results, each between `<!-- name -->` and `<!-- end -->`.
 
-python scripts/performance_tables.py
+A name is that of a file of results, with `-something` behind it where one file makes several tables.
+
+python scripts/docs_tables.py
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "performance.md"
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = (ROOT / "docs" / "performance.md", ROOT / "docs" / "results.md")
 MIB = 2**20
 
 
@@ -21,7 +24,8 @@ def render(text: str) -> str:
 
     def fill(match: re.Match[str]) -> str:
         name = match[1]
-        lines = TABLES[name](read(name.partition("-")[0])["results"])
+        found = read(name.partition("-")[0])
+        lines = ablation(found["groups"]) if "groups" in found else TABLES[name](found["results"])
         return f"<!-- {name} -->\n" + "\n".join(lines) + "\n<!-- end -->"
 
     return re.sub(r"<!-- ([\w-]+) -->\n.*?<!-- end -->", fill, text, flags=re.DOTALL)
@@ -156,6 +160,43 @@ def startup(results: dict[str, Any]) -> list[str]:
     return table(["process", "waits"], rows)
 
 
+def ablation(groups: list[dict[str, Any]]) -> list[str]:
+    """A row a group, compared with vanilla training under the same settings, or the only one there is."""
+    by_setting = {group["setting"]: group for group in groups if group["method"] == "vanilla"}
+    varied = any(group["setting"] for group in groups)
+    rows = []
+    for group in groups:
+        accuracy, difference = group["accuracy"], group["difference"]
+        vanilla = by_setting.get(group["setting"], next(iter(by_setting.values()), None))
+        tests = [f"{100 * run['summary']['test_accuracy']:.1f}" for run in group["runs"]]
+        row = [group["setting"]] if varied else []
+        row += [group["method"], ", ".join(tests), f"{100 * accuracy['mean']:.2f}"]
+        if difference is None:
+            rows.append([*row, "", "", "", ""])
+            continue
+        mean, interval = difference["estimate"]["mean"], difference["estimate"]["interval"]
+        row.append(f"{100 * mean:+.2f}")
+        row.append("" if interval is None else " to ".join(f"{100 * bound:+.2f}" for bound in interval))
+        row.append("" if difference["p_value"] is None else f"{difference['p_value']:.3g}")
+        rows.append([*row, steps_to_vanilla(group, vanilla)])
+    headings = ["method", "test accuracy by seed", "mean", "to vanilla", "95 % interval", "p", "steps to vanilla's end"]
+    return table([*(["setting"] if varied else []), *headings], rows)
+
+
+def steps_to_vanilla(group: dict[str, Any], vanilla: dict[str, Any] | None) -> str:
+    """By seed: when the last validation accuracy of vanilla was reached, over when vanilla itself first did."""
+    ratios = []
+    for run in group["runs"]:
+        for other in vanilla["runs"] if vanilla else []:
+            if other["seed"] == run["seed"]:
+                goal = other["epochs"][-1]["val_accuracy"]
+                ours, theirs = (
+                    next((e["step"] for e in r["epochs"] if e["val_accuracy"] >= goal), None) for r in (run, other)
+                )
+                ratios.append("never" if ours is None else f"{ours / theirs:.2f}")
+    return ", ".join(ratios)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "floor": floor,
     "against_peers-training": peers("training"),
@@ -170,4 +211,5 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
 }
 
 if __name__ == "__main__":
-    PAGE.write_text(render(PAGE.read_text()))
+    for page in PAGES:
+        page.write_text(render(page.read_text()))
