@@ -138,21 +138,21 @@ def test_under_torch_compile(make_network, batch):
 
 
 class Shared(nn.Module):
-    """A module called twice, one never called, and one that returns a tuple."""
+    """A module called twice, one never called, and one that returns no tensor."""
 
     def __init__(self):
         super().__init__()
         self.twice, self.never, self.fc = nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1), nn.Linear(1, 10)
-        self.pair = Pair()
+        self.nothing = Nothing()
 
     def forward(self, x):
         x = self.twice(self.twice(x))
-        return self.fc(self.pair(x)[0].mean((2, 3)))
+        return self.fc(self.nothing(x)["x"].mean((2, 3)))
 
 
-class Pair(nn.Module):
+class Nothing(nn.Module):
     def forward(self, x):
-        return x, x
+        return {"x": x}
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ class Pair(nn.Module):
     [
         (["twice"], "is called 2 times"),
         (["never"], "is not called"),
-        (["pair"], "returns tuple; a branch needs a tensor"),
+        (["nothing"], "returns dict; a branch needs a tensor"),
         (["twyce"], "the nearest are twice"),
         (["fc", "fc"], "named twice"),
         ([], "name at least one"),

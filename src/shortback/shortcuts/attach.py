@@ -9,14 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from shortback.neurons import SpikingNeuron
-from shortback.shortcuts.heads import HeadFactory, average_over_space, linear_head
+from shortback.shortcuts.heads import HeadFactory, linear_head
+from shortback.shortcuts.layout import LAYOUTS, Layout, Reduction, first_tensor, logits_of, why_not
 from shortback.shortcuts.network import ShortcutNetwork, Tap
 from shortback.shortcuts.places import find_places
 from shortback.undisturbed import undisturbed
 
 
 def attach(
-    model: nn.Module, *, at: str | Sequence[str] = "blocks", sample: Tensor, head: HeadFactory = linear_head
+    model: nn.Module,
+    *,
+    at: str | Sequence[str] = "blocks",
+    sample: Tensor,
+    head: HeadFactory = linear_head,
+    layout: Layout = "folded",
+    reduce: Reduction | None = None,
 ) -> ShortcutNetwork:
     """Give a network shortcut branches from intermediate modules straight to the loss (Guo et al., NeurIPS 2024).
 
@@ -25,32 +32,39 @@ def attach(
     are, and `strip` takes every trace away.
 
     Args:
-        model: a network on folded time, such as `create_model` and `spikify` return, or one without time; its output is
-            `[N, K]`. It is not copied.
+        model: any network; its output is `[N, K]`, or one for each step: see `reduce`. It is not copied.
         at: `"blocks"` or `"stages"` (after each but the last), names of modules, or `"auto"`: as few blocks as bring
             every layer's gradient inside the band, see `shortback.shortcuts.auto`.
         sample: an input to run once, on the device of the model. Two samples are enough; with `"auto"`, which measures
             on it, give some sixteen real ones.
         head: makes the head of a branch.
+        layout: how time runs through the network (`shortback.shortcuts.layout`). `"folded"` is that of `create_model`,
+            `spikify` and networks without time.
+        reduce: what makes `[N, K]` of an output for each step, `[T, N, K]`, `[N, T, K]` or a list over steps; None
+            leaves it as `[T, N, K]`. Of a tuple, such as (spikes, membranes), the first is taken.
 
     Raises:
-        ValueError: a place that does not exist, is not called exactly once or does not return a tensor with one row for
-            each sample (and step); a network that is compiled or has branches already.
+        ValueError: a place that does not exist, is not called once (once a step with `layout="steps"`) or does not
+            return a tensor of that layout; a network that is compiled or has branches already.
     """
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout={layout!r}: must be one of {', '.join(LAYOUTS)}")
+    if reduce not in (None, "mean", "sum", "last"):
+        raise ValueError(f"reduce={reduce!r}: must be 'mean', 'sum', 'last' or None")
     _refuse_unsuitable(model)
     if at == "auto":
         from shortback.shortcuts.auto import choose_places  # which attaches to measure
 
         at = choose_places(model, sample)
     places = find_places(model, at)
-    seen, num_classes = _dry_run(model, places, sample)
+    seen, num_classes = _dry_run(model, places, sample, layout, reduce)
     parameter = next(model.parameters(), sample)
     with torch.random.fork_rng(devices=[]):  # a run with branches draws the same numbers as one without
         dtype = torch.promote_types(parameter.dtype, torch.float32)  # that of the averages
         heads = [head(seen[place].num_features, num_classes).to(parameter.device, dtype) for place in places]
-    taps = [Tap(seen[place].neuron) for place in places]
+    taps = [Tap(layout, seen[place].neuron) for place in places]
     handles = [module.register_forward_hook(tap) for module, tap in zip(places.values(), taps, strict=True)]
-    network = ShortcutNetwork(model, list(places), heads, taps, handles)
+    network = ShortcutNetwork(model, list(places), heads, taps, handles, layout=layout, reduce=reduce)
     return network.train(model.training)
 
 
@@ -71,7 +85,9 @@ class _Seen(NamedTuple):
     neuron: SpikingNeuron | None
 
 
-def _dry_run(model: nn.Module, places: dict[str, nn.Module], sample: Tensor) -> tuple[dict[str, _Seen], int]:
+def _dry_run(
+    model: nn.Module, places: dict[str, nn.Module], sample: Tensor, layout: Layout, reduce: Reduction | None
+) -> tuple[dict[str, _Seen], int]:
     """What is at each place, and the number of classes."""
     outputs: dict[str, list[Any]] = {place: [] for place in places}
     sources: dict[str, SpikingNeuron] = {}
@@ -96,30 +112,28 @@ def _dry_run(model: nn.Module, places: dict[str, nn.Module], sample: Tensor) -> 
     handles += [module.register_forward_hook(recorder(place)) for place, module in places.items()]
     try:
         with undisturbed(model), torch.no_grad():
-            logits = model.eval()(sample)
+            logits = logits_of(model.eval()(sample), layout, reduce)
     finally:
         for handle in handles:
             handle.remove()
-    if not isinstance(logits, Tensor) or logits.ndim not in (2, 3):
-        got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"the network returns {got}: it must return logits, [N, K] or [T, N, K]")
     num_samples, num_classes = logits.shape[-2:]
     seen = {
-        place: _Seen(_num_features(place, found, num_samples), sources.get(place)) for place, found in outputs.items()
+        place: _Seen(_num_features(place, found, layout, num_samples), sources.get(place))
+        for place, found in outputs.items()
     }
     return seen, num_classes
 
 
-def _num_features(place: str, outputs: list[Any], num_samples: int) -> int:
-    if len(outputs) != 1:
+def _num_features(place: str, outputs: list[Any], layout: Layout, num_samples: int) -> int:
+    if not outputs or (len(outputs) != 1 and layout != "steps"):
         times = "is not called" if not outputs else f"is called {len(outputs)} times"
-        raise ValueError(f"at={place!r}: the module {times} in a forward; a branch needs one that is called once")
-    (output,) = outputs
-    if not isinstance(output, Tensor):
-        raise ValueError(f"at={place!r}: the module returns {type(output).__name__}; a branch needs a tensor")
-    if output.ndim < 2 or output.shape[0] % num_samples:
         raise ValueError(
-            f"at={place!r}: the module returns {list(output.shape)} for {num_samples} samples; "
-            "a branch needs [T*N, C, ...] (time-major) or [N, C, ...]"
+            f"at={place!r}: the module {times} in a forward; a branch needs one that is called once"
+            + (", or once a step, and then layout='steps'" if outputs else "")
         )
-    return average_over_space(output).shape[1]
+    for output in outputs:
+        if reason := why_not(output, layout, num_samples):
+            raise ValueError(f"at={place!r}: the module {reason}")
+    tensor = first_tensor(outputs[0])
+    assert tensor is not None
+    return tensor.shape[2 if layout in ("time_first", "batch_first") else 1]

@@ -9,7 +9,7 @@ from torch.utils.hooks import RemovableHandle
 
 from shortback.losses import Outputs
 from shortback.neurons import SpikingNeuron
-from shortback.shortcuts.heads import average_over_space, average_over_time
+from shortback.shortcuts.layout import Layout, Reduction, average_over_space, average_over_time, first_tensor, logits_of
 
 
 class Tap:
@@ -18,13 +18,16 @@ class Tap:
     An object and not a closure, so that a deep copy of the network has taps of its own.
 
     Args:
+        layout: of the output. Where the module is called once a step, the averages of all steps are added up.
         neuron: the neuron whose spikes are the output of the module, where that is so. A layer that runs as one
             operation then counts them itself, which costs no pass over the activation.
     """
 
-    def __init__(self, neuron: SpikingNeuron | None = None) -> None:
+    def __init__(self, layout: Layout = "folded", neuron: SpikingNeuron | None = None) -> None:
+        self.layout: Layout = layout
         self.neuron = neuron
         self.features: Tensor | None = None
+        self.num_calls = 0
         self._is_open = False
 
     @property
@@ -34,6 +37,8 @@ class Tap:
     @is_open.setter
     def is_open(self, value: bool) -> None:
         self._is_open = value
+        if value:
+            self.features, self.num_calls = None, 0
         if self.neuron is not None:
             self.neuron.averages_output = value
 
@@ -42,14 +47,21 @@ class Tap:
             return
         if self.neuron is not None and self.neuron.output_average is not None:
             self.features, self.neuron.output_average = self.neuron.output_average, None
-        else:
-            self.features = average_over_space(output)
+            return
+        tensor = first_tensor(output)
+        assert tensor is not None
+        features = average_over_space(tensor, self.layout)
+        before = self.features if self.layout == "steps" else None
+        self.features = features if before is None else before + features
+        self.num_calls += 1
 
-    def take(self) -> Tensor:
-        """The features kept, `[N, C]` or by step `[T*N, C]`, which the tap lets go of."""
+    def take(self, num_samples: int) -> Tensor:
+        """The average over space and time, `[N, C]`, which the tap lets go of."""
         features, self.features = self.features, None
         assert features is not None
-        return features
+        if self.layout == "steps":
+            return features / self.num_calls
+        return average_over_time(features, num_samples, self.layout)
 
 
 class ShortcutNetwork(nn.Module):
@@ -73,6 +85,9 @@ class ShortcutNetwork(nn.Module):
         heads: list[nn.Module],
         taps: list[Tap],
         handles: list[RemovableHandle],
+        *,
+        layout: Layout = "folded",
+        reduce: Reduction | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -80,6 +95,8 @@ class ShortcutNetwork(nn.Module):
         self.places = tuple(places)
         self.branches_enabled = True
         self.is_stripped = False
+        self.layout: Layout = layout
+        self.reduce: Reduction | None = reduce
         self._taps = taps
         self._handles = handles
 
@@ -95,17 +112,17 @@ class ShortcutNetwork(nn.Module):
         if self.is_stripped:
             raise RuntimeError("this network was stripped: call what strip() returned")
         if not (self.training and self.branches_enabled):
-            return Outputs(self.model(x), {})
+            return Outputs(logits_of(self.model(x), self.layout, self.reduce), {})
         for tap in self._taps:
             tap.is_open = True
         try:
-            logits = self.model(x)
+            logits = logits_of(self.model(x), self.layout, self.reduce)
         finally:
             for tap in self._taps:
                 tap.is_open = False
         num_samples = logits.shape[-2]
         branches = {
-            place: head(average_over_time(tap.take(), num_samples))
+            place: head(tap.take(num_samples))
             for place, head, tap in zip(self.places, self.heads, self._taps, strict=True)
         }
         return Outputs(logits, branches)

@@ -1,0 +1,114 @@
+"""One network, its time run through it in every way there is: the branches see the same."""
+
+import pytest
+import torch
+from torch import nn
+
+import shortback as sb
+from shortback.shortcuts.layout import average_over_space, average_over_time, logits_of
+
+T, N, C = 3, 4, 5
+
+
+def test_averages_by_hand():
+    activation = torch.arange(16.0).reshape(4, 2, 1, 2)  # T=2, N=2, C=2
+    features = average_over_space(activation)
+    assert features.tolist() == [[0.5, 2.5], [4.5, 6.5], [8.5, 10.5], [12.5, 14.5]]
+    assert average_over_time(features, num_samples=2).tolist() == [[4.5, 6.5], [8.5, 10.5]]
+    assert torch.equal(average_over_time(features, num_samples=4), features)
+
+
+def test_bfloat16_is_summed_in_float32():
+    ones = torch.ones(1, 1, 100, 100, dtype=torch.bfloat16)
+    assert average_over_space(ones).dtype == torch.float32
+    assert average_over_space(ones).item() == 1
+
+
+class Membrane(nn.Module):
+    """Adds up what comes, step by step, and returns that and its state, as cells do."""
+
+    def __init__(self):
+        super().__init__()
+        self.state = None
+
+    def forward(self, x):
+        self.state = x if self.state is None else self.state + x
+        return self.state, self.state
+
+
+class Network(nn.Module):
+    """The same computation with time where the layout has it: `[N, 1, 6, 6]` in, logits of every step out."""
+
+    def __init__(self, layout):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layout, self.cell, self.tapped = layout, Membrane(), nn.Identity()
+        self.conv, self.fc = nn.Conv2d(1, C, 3), nn.Linear(C, 10)
+
+    def forward(self, x):
+        current = self.conv(x)
+        self.cell.state = None
+        if self.layout == "steps":
+            steps = [self.tapped(self.cell(current))[0] for _ in range(T)]
+            return [self.fc(step.mean((2, 3))) for step in steps]
+        sequence = torch.stack([(i + 1) * current for i in range(T)])  # what the cell adds up to
+        out = self.tapped(self.moved(sequence))
+        logits = self.fc(sequence.mean((3, 4)))
+        assert out.shape.numel() == sequence.shape.numel()
+        return logits.transpose(0, 1) if self.layout == "batch_first" else (logits, "state")
+
+    def moved(self, sequence):
+        return {
+            "folded": lambda: sequence.flatten(0, 1),
+            "folded_batch": lambda: sequence.transpose(0, 1).flatten(0, 1),
+            "time_first": lambda: sequence,
+            "batch_first": lambda: sequence.transpose(0, 1),
+            "time_last": lambda: sequence.movedim(0, -1),
+        }[self.layout]()
+
+
+LAYOUTS = ["folded", "folded_batch", "time_first", "batch_first", "time_last", "steps"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_branches_see_the_same_in_every_layout(layout):
+    x = torch.randn(N, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+    net = sb.attach(Network(layout), at=["tapped"], sample=x, layout=layout, reduce="mean")
+    features = 2 * net.model.conv(x).mean((2, 3))  # the mean of 1, 2 and 3 times the current
+    for _ in range(2):  # nothing is left over from one call to the next
+        out = net(x)
+        torch.testing.assert_close(out.logits, net.model.fc(features))
+        torch.testing.assert_close(out.branches["tapped"], net.heads[0](features))
+    out.branches["tapped"].sum().backward()
+    assert net.model.conv.weight.grad.abs().sum() > 0
+    torch.testing.assert_close(net.eval()(x).logits, out.logits)
+    assert type(sb.strip(net)(x)) is {"batch_first": torch.Tensor, "steps": list}.get(layout, tuple)
+
+
+@pytest.mark.parametrize("wrong", ["time_first", "batch_first", "steps"])
+def test_another_layout_than_it_has_is_refused(wrong):
+    x = torch.randn(N, 1, 6, 6)
+    with pytest.raises(ValueError, match=rf"with layout='{wrong}' it needs"):
+        sb.attach(Network("folded"), at=["tapped"], sample=x, layout=wrong, reduce="mean")
+    with pytest.raises(ValueError, match="or once a step, and then layout='steps'"):
+        sb.attach(Network("steps"), at=["tapped"], sample=x, reduce="mean")
+
+
+def test_misspelt_words_are_named():
+    x = torch.randn(N, 1, 6, 6)
+    with pytest.raises(ValueError, match="must be one of folded, "):
+        sb.attach(Network("folded"), at=["tapped"], sample=x, layout="TN")
+    with pytest.raises(ValueError, match="reduce='max'"):
+        sb.attach(Network("folded"), at=["tapped"], sample=x, reduce="max")
+
+
+def test_outputs_by_step_are_reduced():
+    steps = torch.arange(12.0).reshape(2, 3, 2)  # T=2, N=3, K=2
+    for output, layout in ((steps, "folded"), (list(steps), "steps"), (steps.transpose(0, 1), "batch_first")):
+        assert torch.equal(logits_of(output, layout, None), steps)
+        assert torch.equal(logits_of((output, "state"), layout, "mean"), steps.mean(0))
+        assert torch.equal(logits_of(output, layout, "sum"), steps.sum(0))
+        assert torch.equal(logits_of(output, layout, "last"), steps[1])
+    assert torch.equal(logits_of(steps[0], "folded", "sum"), steps[0])
+    with pytest.raises(ValueError, match="returns dict: it must return logits"):
+        logits_of({}, "folded", None)
