@@ -2,7 +2,7 @@ r"""How time runs through a network, and so through what its modules and the net
 
 | layout | a module returns | such as |
 |---|---|---|
-| `folded` | `[T*N, C, ...]`, step after step; without time `[N, C, ...]` | ours; inside SpikingJelly's containers; an ANN |
+| `folded` | `[T*N, C, ...]`, step after step; without time `[N, C, ...]` | ours; SpikingJelly's containers; an ANN |
 | `folded_batch` | `[N*T, C, ...]`, sample after sample | sinabs with squeezed layers |
 | `time_first` | `[T, N, C, ...]` | SpikingJelly with `step_mode="m"`, Norse's lifted layers |
 | `batch_first` | `[N, T, C, ...]` | sinabs |
