@@ -17,13 +17,14 @@ CORE = {
     "losses": set(),
     "activations": set(),
     "undisturbed": set(),
+    "states": set(),
     "ops": {"surrogates"},
     "neurons": {"ops", "surrogates"},
     "layer": {"ops", "neurons"},
     "spiking": {"neurons", "activations", "ops"},
     "models": {"layer", "spiking", "neurons", "surrogates"},
-    "health": {"spiking", "neurons", "losses", "ops", "undisturbed"},
-    "shortcuts": {"spiking", "neurons", "losses", "health", "undisturbed"},
+    "health": {"spiking", "neurons", "losses", "ops", "states", "undisturbed"},
+    "shortcuts": {"spiking", "neurons", "losses", "health", "states", "undisturbed"},
     "diagnosis": {"health", "shortcuts", "losses", "neurons", "surrogates"},
 }
 DRAWS = {"plots.py": {"matplotlib"}}

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from shortback.shortcuts import strip as strip
     from shortback.spiking import SpikingNetwork as SpikingNetwork
     from shortback.spiking import spikify as spikify
+    from shortback.states import reset_states as reset_states
 
 __version__ = "0.1.0"
 
@@ -43,6 +44,7 @@ _HOMES = {
     "shortback.neurons": ("IF", "LIF", "PLIF"),
     "shortback.shortcuts": ("ShortcutNetwork", "attach", "strip"),
     "shortback.spiking": ("SpikingNetwork", "spikify"),
+    "shortback.states": ("reset_states",),
 }
 _MODULES = ("health", "losses", "neurons", "schedules", "surrogates")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -66,6 +68,7 @@ __all__ = [
     "list_models",
     "losses",
     "neurons",
+    "reset_states",
     "schedules",
     "shortcut_loss",
     "spikify",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +12,16 @@ from torch import Tensor, nn
 
 @contextmanager
 def undisturbed(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
-    """Put back the modes, the buffers and the random state when the block ends, however it ends.
+    """Put back the modes, the buffers, what neurons remember and the random state when the block ends, however it ends.
 
     Args:
         model: what may be changed in the block.
         inputs: tensors whose devices' generators are kept too.
     """
     modes = [(module, module.training) for module in model.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    # A table is put back by reference, so that a state which is part of a graph stays part of it.
+    tables = [(table, dict(table)) for module in model.modules() for table in _tables(module)]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers() if not buffer.requires_grad]
     devices = {t.device for t in (*inputs, *model.parameters()) if t.device.type == "cuda"}
     with torch.random.fork_rng(devices=list(devices)):
         try:
@@ -26,6 +29,25 @@ def undisturbed(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
         finally:
             for module, mode in modes:
                 module.training = mode
+            for table, before in tables:
+                _put_back(table, before)
             with torch.no_grad():
                 for buffer, before in buffers:
                     buffer.copy_(before)
+
+
+def _tables(module: nn.Module) -> list[dict[str, Any]]:
+    """Where a module has its state: its buffers, plain attributes, and what SpikingJelly calls memories."""
+    memories = module.__dict__.get("_memories")
+    return [module._buffers, module.__dict__, *([memories] if isinstance(memories, dict) else [])]
+
+
+def _put_back(table: dict[str, Any], before: dict[str, Any]) -> None:
+    """Undo every change from a tensor, or to one."""
+    for key, value in list(table.items()):
+        was = before.get(key)
+        if value is not was and (isinstance(value, Tensor) or isinstance(was, Tensor)):
+            if key in before:
+                table[key] = was
+            else:
+                del table[key]

@@ -23,6 +23,7 @@ from shortback.losses import LossTerms, Outputs
 from shortback.neurons import SpikingNeuron
 from shortback.ops import Backend
 from shortback.spiking import SpikingNetwork
+from shortback.states import reset_states
 from shortback.undisturbed import undisturbed
 
 
@@ -62,8 +63,10 @@ def measure(
         x, target = (t.clone() if t.is_inference() else t for t in (x, target))
         # Once to look at every module, and once more without hooks, so that it keeps for backward what training keeps.
         with torch.no_grad(), observer.observe(trunk), _order_of_calls(layers) as order:
+            reset_states(net)
             net.train()(x)
         with observer.observe_gradients(trunk):
+            reset_states(net)
             outputs = _outputs(net(x))
         _check_labels(outputs.logits, target)
         terms, cotangents = _differentiate(loss, outputs, target, coefficient)

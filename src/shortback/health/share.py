@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from shortback.losses import Outputs, ShortcutLoss
+from shortback.states import reset_states
 from shortback.undisturbed import undisturbed
 
 
@@ -49,6 +50,7 @@ def first_layer_balance(
         coefficient: of the branches.
     """
     with undisturbed(net, x), torch.enable_grad():
+        reset_states(net)
         outputs: Outputs | Tensor = net.train()(x)
         if isinstance(outputs, Tensor) or not outputs.branches:
             return Balance(math.nan, 0.0)

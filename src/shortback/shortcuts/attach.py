@@ -13,6 +13,7 @@ from shortback.shortcuts.heads import HeadFactory, linear_head
 from shortback.shortcuts.layout import LAYOUTS, Layout, Reduction, first_tensor, logits_of, why_not
 from shortback.shortcuts.network import ShortcutNetwork, Tap
 from shortback.shortcuts.places import find_places
+from shortback.states import reset_states
 from shortback.undisturbed import undisturbed
 
 
@@ -112,6 +113,7 @@ def _dry_run(
     handles += [module.register_forward_hook(recorder(place)) for place, module in places.items()]
     try:
         with undisturbed(model), torch.no_grad():
+            reset_states(model)
             logits = logits_of(model.eval()(sample), layout, reduce)
     finally:
         for handle in handles:

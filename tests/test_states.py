@@ -1,0 +1,104 @@
+"""Networks of other libraries keep a state from one batch to the next; here it is reset, and left alone by a look."""
+
+import pytest
+import torch
+from torch import nn
+
+import shortback as sb
+
+N = 4
+
+
+def spikingjelly_net():
+    layers = pytest.importorskip("spikingjelly.activation_based.layer")
+    neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
+    return nn.Sequential(
+        layers.Conv2d(1, 4, 3, step_mode="s"),
+        nn.Sequential(neuron.LIFNode(detach_reset=True)),
+        layers.AdaptiveAvgPool2d(1, step_mode="s"),
+        nn.Flatten(),
+        nn.Linear(4, 10),
+    )
+
+
+def snntorch_net():
+    snntorch = pytest.importorskip("snntorch")
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.Sequential(snntorch.Leaky(beta=0.9, init_hidden=True)),  # nested, where the library's own reset misses it
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 10),
+    )
+
+
+class OverSteps(nn.Module):
+    """One call a step, and logits of all of them."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def forward(self, x):
+        return [self.step(x) for _ in range(3)]
+
+
+@pytest.fixture(params=[spikingjelly_net, snntorch_net], ids=["spikingjelly", "snntorch"])
+def net(request):
+    torch.manual_seed(0)
+    return OverSteps(request.param())
+
+
+@pytest.fixture
+def x():
+    return 3 * torch.rand(N, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def stacked(net, x):
+    with torch.no_grad():
+        return torch.stack(net(x))
+
+
+def test_after_a_reset_a_batch_gives_what_it_gave(net, x):
+    first = stacked(net, x)
+    assert not torch.equal(stacked(net, x), first)
+    assert sb.reset_states(net) == 1
+    assert torch.equal(stacked(net, x), first)
+    sb.reset_states(net)
+    net(x)[0].sum().backward()
+    sb.reset_states(net)
+    net(x)[0].sum().backward()  # the graph of the batch before is let go of
+
+
+def test_networks_without_a_state_have_none_to_reset(make_network):
+    assert sb.reset_states(make_network()) == 0
+
+
+def test_attaching_stripping_and_diagnosing_leave_the_state_alone(net, x):
+    y = torch.arange(N)
+    reference = stacked(net, x), stacked(net, x)
+    sb.reset_states(net)
+    assert torch.equal(stacked(net, x), reference[0])
+    keys = list(net.state_dict())
+    with_branches = sb.attach(net, at=["step.1"], sample=x[:2], layout="steps", reduce="mean")
+    sb.diagnose(with_branches, x, y)
+    assert sb.strip(with_branches) is net
+    assert torch.equal(stacked(net, x), reference[1])  # the second batch, as if nothing had been between
+    assert list(net.state_dict()) == keys
+
+
+def test_it_learns_through_the_branch_alone(net, x):
+    y = torch.arange(N)
+    with_branches = sb.attach(net, at=["step.1"], sample=x, layout="steps", reduce="mean")
+    optimizer = torch.optim.Adam(with_branches.parameters(), lr=0.02)
+    losses = []
+    for _ in range(20):
+        sb.reset_states(with_branches)
+        out = with_branches(x)
+        loss = nn.functional.cross_entropy(out.branches["step.1"], y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert net.step[0].weight.grad.abs().sum() > 0
+    assert losses[-1] < losses[0] - 0.1
