@@ -1,5 +1,6 @@
 import pytest
 import torchvision
+from torch import nn
 
 from shortback.models import create_model
 from shortback.shortcuts.places import find_places
@@ -24,3 +25,10 @@ def test_a_spikified_torchvision_network():
 def test_a_misspelt_place_names_the_nearest():
     with pytest.raises(ValueError, match="the nearest are blocks"):
         find_places(create_model("resnet20"), "block")
+
+
+def test_a_branch_cannot_be_called_as_the_main_output_is():
+    net = nn.Module()
+    net.main = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="'main' is the name of the main output"):
+        find_places(net, ["main"])

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
+from shortback.health.measurement import MAIN
 from shortback.neurons import TimeModule
 from shortback.spiking import SpikingNetwork
 
@@ -50,6 +51,8 @@ def find_places(model: nn.Module, at: str | Sequence[str]) -> dict[str, nn.Modul
                 f"at={name!r}: {type(network).__name__} has no such module; "
                 f"the nearest are {', '.join(nearest) or 'none'}"
             )
+    if MAIN in names:
+        raise ValueError(f"at={names!r}: {MAIN!r} is the name of the main output among the losses; tap a module in it")
     if len(set(names)) < len(names):
         raise ValueError(f"at={names!r}: a module is named twice")
     order = list(modules)
