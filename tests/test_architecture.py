@@ -17,14 +17,23 @@ CORE = {
     "losses": set(),
     "activations": set(),
     "undisturbed": set(),
-    "states": set(),
+    "libraries": set(),
+    "states": {"libraries"},
+    "layout": set(),
+    "detection": {"layout", "states", "undisturbed"},
     "ops": {"surrogates"},
     "neurons": {"ops", "surrogates"},
     "layer": {"ops", "neurons"},
     "spiking": {"neurons", "activations", "ops"},
     "models": {"layer", "spiking", "neurons", "surrogates"},
-    "health": {"spiking", "neurons", "losses", "ops", "states", "undisturbed"},
-    "shortcuts": {"spiking", "neurons", "losses", "health", "states", "undisturbed"},
+    "health": {
+        *("spiking", "neurons", "losses", "ops", "states", "undisturbed"),
+        *("layout", "detection", "libraries"),
+    },
+    "shortcuts": {
+        *("spiking", "neurons", "losses", "health", "states", "undisturbed"),
+        *("layout", "detection", "libraries", "activations"),
+    },
     "diagnosis": {"health", "shortcuts", "losses", "neurons", "surrogates"},
 }
 DRAWS = {"plots.py": {"matplotlib"}}

@@ -51,7 +51,7 @@ def diagnose(
     report = GradientReport.of(measure(net, x, y, loss=loss, coefficient=coefficient))
     if not suggest or report.judgement.verdict == "healthy":
         return report
-    x, y = first_samples(x, NUM_TRIAL_SAMPLES), y[:NUM_TRIAL_SAMPLES]
+    x, y = first_samples(net, x, y, NUM_TRIAL_SAMPLES)
 
     def judged(changed: nn.Module, coefficient: float):
         settings: dict[str, Any] = {"coefficient": coefficient, "by_branch": False, "backend": "reference"}

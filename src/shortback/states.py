@@ -9,12 +9,7 @@ from __future__ import annotations
 
 from torch import nn
 
-# What resets one module, by the attribute that marks a module of the library.
-_RESETS = {
-    "_memories": "reset",  # SpikingJelly's MemoryModule
-    "reset_mem": "reset_mem",  # snnTorch's neurons
-    "reset_states": "reset_states",  # sinabs's stateful layers
-}
+from shortback.libraries import reset_module
 
 
 def reset_states(model: nn.Module) -> int:
@@ -26,11 +21,4 @@ def reset_states(model: nn.Module) -> int:
     Returns:
         How many modules were reset.
     """
-    count = 0
-    for module in model.modules():
-        for mark, reset in _RESETS.items():
-            if hasattr(module, mark):
-                getattr(module, reset)()
-                count += 1
-                break
-    return count
+    return sum(reset_module(module) for module in model.modules())

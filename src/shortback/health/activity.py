@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from shortback import ops
+from shortback.layout import Layout, by_step, why_not
 from shortback.neurons import SpikingNeuron
 
 WINDOW = 0.01  # of the peak: where the surrogate is above it, a membrane is inside the window
@@ -64,10 +65,12 @@ class Observer:
 
     Args:
         num_samples: `N` of the batch, which tells how many steps a folded tensor has.
+        layouts: how time runs through neurons, by name; folded where nothing is said.
     """
 
-    def __init__(self, num_samples: int) -> None:
+    def __init__(self, num_samples: int, layouts: Mapping[str, Layout] | None = None) -> None:
         self.num_samples = num_samples
+        self.layouts = layouts or {}
         self.records_gradients = False
         self._counts: dict[str, _Counts] = {}
 
@@ -90,14 +93,14 @@ class Observer:
 
         No neuron of this package is hooked, so that layers run as in training, and keep as little.
         """
-        found = [(self._counts[name], m) for name, m in model.named_modules() if name in self._counts]
-        ours = [(module, module.on_spikes) for _, module in found if isinstance(module, SpikingNeuron)]
+        found = [(name, self._counts[name], m) for name, m in model.named_modules() if name in self._counts]
+        ours = [(module, module.on_spikes) for _, _, module in found if isinstance(module, SpikingNeuron)]
         handles = []
-        for counts, module in found:
+        for name, counts, module in found:
             if isinstance(module, SpikingNeuron):
-                module.on_spikes = partial(self._watch_gradient, counts)
+                module.on_spikes = partial(self._watch_gradient, name, counts)
             else:
-                handles.append(module.register_forward_hook(self._gradient_hook(counts)))
+                handles.append(module.register_forward_hook(self._gradient_hook(name, counts)))
         try:
             yield
         finally:
@@ -123,25 +126,25 @@ class Observer:
 
         return hook
 
-    def _gradient_hook(self, counts: _Counts):
+    def _gradient_hook(self, name: str, counts: _Counts):
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             spikes = _spikes(output)
             if spikes is not None:
-                self._watch_gradient(counts, spikes)
+                self._watch_gradient(name, counts, spikes)
 
         return hook
 
-    def _watch_gradient(self, counts: _Counts, spikes: Tensor) -> None:
+    def _watch_gradient(self, name: str, counts: _Counts, spikes: Tensor) -> None:
         if not spikes.requires_grad:
             return
-        steps = max(1, len(spikes) // self.num_samples)
+        steps = len(self._by_step(name, spikes))
         first = len(counts.squares)
         counts.squares += [torch.zeros((), device=spikes.device, dtype=torch.float64) for _ in range(steps)]
 
         def record(grad: Tensor) -> None:
             if self.records_gradients:
                 dtype = torch.promote_types(grad.dtype, torch.float32)
-                for step, part in enumerate(grad.detach().chunk(steps)):
+                for step, part in enumerate(self._by_step(name, grad.detach())):
                     counts.squares[first + step] += torch.linalg.vector_norm(part, dtype=dtype).square()
 
         spikes.register_hook(record)
@@ -149,11 +152,17 @@ class Observer:
     @torch.no_grad()
     def _count(self, name: str, module: nn.Module, spikes: Tensor) -> None:
         counts = self._counts.setdefault(name, _Counts(type(module).__name__))
-        fired = spikes != 0
-        counts.not_binary += int((fired & (spikes != 1)).sum())
-        by_neuron = fired.sum(0)
+        fired = self._by_step(name, spikes != 0)
+        counts.not_binary += int((spikes != 0).logical_and(spikes != 1).sum())
+        by_neuron = fired.sum((0, 1))
         counts.fired = by_neuron if counts.fired is None else counts.fired + by_neuron
-        counts.rows += len(spikes)
+        counts.rows += fired.shape[0] * fired.shape[1]
+
+    def _by_step(self, name: str, spikes: Tensor) -> Tensor:
+        """`[T, N, ...]`, or all in one step where that is not what the spikes are."""
+        layout = self.layouts.get(name, "folded")
+        fits = why_not(spikes, layout, self.num_samples) is None
+        return by_step(spikes, self.num_samples, layout) if fits else spikes.unsqueeze(0)
 
     @torch.no_grad()
     def _count_membranes(self, name: str, neuron: SpikingNeuron, current: Tensor) -> None:

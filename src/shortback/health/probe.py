@@ -17,8 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shortback.detection import find_layouts
 from shortback.health.activity import Observer
 from shortback.health.measurement import MAIN, LayerGradient, Measurement
+from shortback.layout import Layout
+from shortback.libraries import is_library_neuron
 from shortback.losses import LossTerms, Outputs
 from shortback.neurons import SpikingNeuron
 from shortback.ops import Backend
@@ -56,9 +59,9 @@ def measure(
         ValueError: a network or a batch that cannot be measured, and why.
     """
     trunk = _trunk(net)
-    _refuse_unsuitable(net, trunk, x)
+    _refuse_unsuitable(net, trunk, x, target)
     layers = _layers(trunk)
-    observer = Observer(len(target))
+    observer = Observer(len(target), _layouts(net, trunk, x))
     with torch.inference_mode(False), torch.enable_grad(), _run_by(backend, trunk), undisturbed(net, x):
         x, target = (t.clone() if t.is_inference() else t for t in (x, target))
         # Once to look at every module, and once more without hooks, so that it keeps for backward what training keeps.
@@ -89,9 +92,14 @@ def measure(
     )
 
 
-def first_samples(x: Tensor, count: int) -> Tensor:
-    """The first samples of a batch `[N, ...]` or of a sequence `[T, N, C, H, W]`."""
-    return x[:, :count] if x.ndim == 5 else x[:count]
+def first_samples(net: nn.Module, x: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The first samples of a batch that a network takes, and their target; all where these are folded in the input."""
+    axis: Any = getattr(net, "batch_axis", None)  # that of what attach() returned
+    if axis is None or isinstance(getattr(net, "model", None), SpikingNetwork):
+        axis = int(x.ndim == 5)
+    elif net.num_steps is not None:
+        return x, target
+    return x.narrow(axis, 0, min(count, x.shape[axis])), target[:count]
 
 
 @contextmanager
@@ -124,6 +132,20 @@ def _order_of_calls(layers: dict[str, tuple[nn.Module, list[nn.Parameter]]]) -> 
             handle.remove()
 
 
+def _layouts(net: nn.Module, trunk: nn.Module, x: Tensor) -> dict[str, Layout]:
+    """How time runs through the neurons of other libraries, as far as it is to be found out."""
+    neurons = {name: module for name, module in trunk.named_modules() if is_library_neuron(module)}
+    if not neurons:
+        return {}
+    try:
+        found = find_layouts(trunk, x, neurons, num_steps=getattr(net, "num_steps", None))
+    except ValueError:
+        return {}
+    if found.output == "batch_first":  # and so is a neuron whose samples lie first
+        return {name: "batch_first" if layout == "folded" else layout for name, layout in found.modules.items()}
+    return found.modules
+
+
 _TOTAL, _BRANCHES = object(), object()  # beside the names of the outputs, which are the network's own
 
 
@@ -133,14 +155,14 @@ def _trunk(net: nn.Module) -> nn.Module:
     return model.network if isinstance(model, SpikingNetwork) else model
 
 
-def _refuse_unsuitable(net: nn.Module, trunk: nn.Module, x: Tensor) -> None:
+def _refuse_unsuitable(net: nn.Module, trunk: nn.Module, x: Tensor, target: Tensor) -> None:
     if any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None for m in net.modules()):
         raise ValueError("the network is compiled, and would not see the probe: pass it as it was before torch.compile")
     if not any(p.requires_grad and p.ndim >= 2 for p in trunk.parameters()):
         raise ValueError(f"{type(trunk).__name__} has no weights that are trained: there is no gradient to measure")
     if not isinstance(x, Tensor) or not len(x):
         raise ValueError("the batch is empty, or no tensor")
-    if len(x) == 1 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in trunk.modules()):
+    if len(target) == 1 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in trunk.modules()):
         raise ValueError("a batch of one sample under batch norm says nothing about training: give two or more")
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from shortback.detection import Found, LayerCalls, find_layouts
+from shortback.layout import LAYOUTS, Layout, Reduction, feature_axis, first_tensor, logits_of, why_not
 from shortback.neurons import SpikingNeuron
 from shortback.shortcuts.heads import HeadFactory, linear_head
-from shortback.shortcuts.layout import LAYOUTS, Layout, Reduction, first_tensor, logits_of, why_not
 from shortback.shortcuts.network import ShortcutNetwork, Tap
 from shortback.shortcuts.places import find_places
+from shortback.spiking import SpikingNetwork
 from shortback.states import reset_states
 from shortback.undisturbed import undisturbed
 
@@ -23,55 +26,73 @@ def attach(
     at: str | Sequence[str] = "blocks",
     sample: Tensor,
     head: HeadFactory = linear_head,
-    layout: Layout = "folded",
+    layout: Layout | Literal["auto"] = "auto",
     reduce: Reduction | None = None,
+    num_steps: int | None = None,
 ) -> ShortcutNetwork:
     """Give a network shortcut branches from intermediate modules straight to the loss (Guo et al., NeurIPS 2024).
 
-    One dry run on `sample`, in `eval()` and without gradients, sizes the heads; it leaves weights, statistics, modes
-    and the random state as they were. The branches live outside the network: its keys and parameters stay what they
-    are, and `strip` takes every trace away.
+    Dry runs on `sample`, in `eval()` and without gradients, find how time runs through the network and size the heads;
+    they leave weights, statistics, states, modes and the random state as they were. The branches live outside the
+    network: its keys and parameters stay what they are, and `strip` takes every trace away.
 
     Args:
         model: any network; its output is `[N, K]`, or one for each step: see `reduce`. It is not copied.
         at: `"blocks"` or `"stages"` (after each but the last), names of modules, or `"auto"`: as few blocks as bring
             every layer's gradient inside the band, see `shortback.shortcuts.auto`.
-        sample: an input to run once, on the device of the model. Two samples are enough; with `"auto"`, which measures
+        sample: an input to run, on the device of the model. Two samples are enough; with `"auto"`, which measures
             on it, give some sixteen real ones.
         head: makes the head of a branch.
-        layout: how time runs through the network (`shortback.shortcuts.layout`). `"folded"` is that of `create_model`,
-            `spikify` and networks without time.
+        layout: how time runs through the network (`shortback.layout`), the same at every place; `"auto"` finds it out,
+            at each place, see `shortback.detection`.
         reduce: what makes `[N, K]` of an output for each step, `[T, N, K]`, `[N, T, K]` or a list over steps; None
             leaves it as `[T, N, K]`. Of a tuple, such as (spikes, membranes), the first is taken.
+        num_steps: `T`, for a network whose input and output are folded as its modules are, `[T*N, ...]` or
+            `[N*T, ...]`; not for one that folds and unfolds by itself.
 
     Raises:
-        ValueError: a place that does not exist, is not called once (once a step with `layout="steps"`) or does not
-            return a tensor of that layout; a network that is compiled or has branches already.
+        ValueError: a place that does not exist, is not called once (or once a step) or does not return a tensor of the
+            layout; a layout that is not to be found; a network that is compiled, wrapped or has branches already.
     """
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout={layout!r}: must be one of {', '.join(LAYOUTS)}")
+    if layout not in ("auto", *LAYOUTS):
+        raise ValueError(f"layout={layout!r}: must be one of auto, {', '.join(LAYOUTS)}")
     if reduce not in (None, "mean", "sum", "last"):
         raise ValueError(f"reduce={reduce!r}: must be 'mean', 'sum', 'last' or None")
     _refuse_unsuitable(model)
     if at == "auto":
         from shortback.shortcuts.auto import choose_places  # which attaches to measure
 
-        at = choose_places(model, sample)
-    places = find_places(model, at)
-    seen, num_classes = _dry_run(model, places, sample, layout, reduce)
+        at = choose_places(model, sample, layout=layout, reduce=reduce, num_steps=num_steps)
+    places = find_places(model, at, called=lambda: _called(model, sample))
+    time = _time_of(model, places, sample, layout, num_steps)
+    seen, num_classes = _dry_run(model, places, sample, time, reduce, num_steps)
     parameter = next(model.parameters(), sample)
     with torch.random.fork_rng(devices=[]):  # a run with branches draws the same numbers as one without
         dtype = torch.promote_types(parameter.dtype, torch.float32)  # that of the averages
         heads = [head(seen[place].num_features, num_classes).to(parameter.device, dtype) for place in places]
-    taps = [Tap(layout, seen[place].neuron) for place in places]
+    taps = [Tap(time.modules[place], seen[place].feature_axis, seen[place].neuron) for place in places]
     handles = [module.register_forward_hook(tap) for module, tap in zip(places.values(), taps, strict=True)]
-    network = ShortcutNetwork(model, list(places), heads, taps, handles, layout=layout, reduce=reduce)
+    network = ShortcutNetwork(
+        model,
+        list(places),
+        heads,
+        taps,
+        handles,
+        layout=time.output,
+        reduce=reduce,
+        num_steps=num_steps,
+        batch_axis=time.batch_axis,
+    )
     return network.train(model.training)
 
 
 def _refuse_unsuitable(model: nn.Module) -> None:
     if isinstance(model, ShortcutNetwork):
         raise ValueError("the network has branches already: strip() it first")
+    if isinstance(model, nn.DataParallel):
+        raise ValueError("nn.DataParallel runs copies that share their taps: use DistributedDataParallel instead")
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        raise ValueError("attach to the network itself, net = attach(model.module, ...), and wrap what comes back")
     for name, module in model.named_modules():
         # torch.compile(module) wraps and module.compile() marks; asking for the wrapper's class would import dynamo.
         if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
@@ -79,18 +100,64 @@ def _refuse_unsuitable(model: nn.Module) -> None:
             raise ValueError(f"{where} is compiled, and would not see its branches: attach first, then torch.compile")
 
 
+def _time_of(
+    model: nn.Module,
+    places: dict[str, nn.Module],
+    sample: Tensor,
+    layout: Layout | Literal["auto"],
+    num_steps: int | None,
+) -> Found:
+    """How time runs through the places: found out, or as the caller says."""
+    batch_axis = 1 if sample.ndim == 5 and layout != "batch_first" else 0
+    if layout == "auto" and not isinstance(model, SpikingNetwork):
+        return find_layouts(model, sample, places, num_steps=num_steps)
+    known: Layout = "folded" if layout == "auto" else layout
+    return Found(batch_axis, dict.fromkeys(places, known), {}, known)
+
+
+@contextmanager
+def _running(model: nn.Module) -> Iterator[None]:
+    """For a run that is to leave no trace."""
+    with undisturbed(model), torch.no_grad():
+        reset_states(model)
+        model.eval()
+        yield
+
+
+def _called(model: nn.Module, sample: Tensor) -> set[nn.Module]:
+    """The modules that a forward calls."""
+    called: set[nn.Module] = set()
+    handles = [
+        module.register_forward_pre_hook(lambda module, inputs: called.add(module)) for module in model.modules()
+    ]
+    try:
+        with _running(model):
+            model(sample)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return called
+
+
 class _Seen(NamedTuple):
-    """What a place returns: so many features, and the spikes of a neuron where it is these and nothing else."""
+    """What a place returns: so many features on an axis, and the spikes of a neuron where it is these alone."""
 
     num_features: int
+    feature_axis: int
     neuron: SpikingNeuron | None
 
 
 def _dry_run(
-    model: nn.Module, places: dict[str, nn.Module], sample: Tensor, layout: Layout, reduce: Reduction | None
+    model: nn.Module,
+    places: dict[str, nn.Module],
+    sample: Tensor,
+    time: Found,
+    reduce: Reduction | None,
+    num_steps: int | None,
 ) -> tuple[dict[str, _Seen], int]:
     """What is at each place, and the number of classes."""
     outputs: dict[str, list[Any]] = {place: [] for place in places}
+    layers: dict[str, nn.Module | None] = {}
     sources: dict[str, SpikingNeuron] = {}
     # By neuron the tensor it returned, and its version: changed in place since, it is no longer its spikes.
     fired: list[tuple[SpikingNeuron, Any, int]] = []
@@ -101,41 +168,56 @@ def _dry_run(
     def recorder(place: str) -> Callable[..., None]:
         def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             outputs[place].append(output)
+            layers[place] = calls.last
             for neuron, spikes, version in fired:
                 if spikes is output and spikes._version == version:
                     sources[place] = neuron
 
         return record
 
-    # The neurons' hooks first: of a place that is a neuron itself, both see the call.
-    neurons = [module for module in model.modules() if isinstance(module, SpikingNeuron)]
-    handles = [neuron.register_forward_hook(watch) for neuron in neurons]
-    handles += [module.register_forward_hook(recorder(place)) for place, module in places.items()]
-    try:
-        with undisturbed(model), torch.no_grad():
-            reset_states(model)
-            logits = logits_of(model.eval()(sample), layout, reduce)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with LayerCalls.of(model) as calls:
+        # The neurons' hooks first: of a place that is a neuron itself, both see the call.
+        neurons = [module for module in model.modules() if isinstance(module, SpikingNeuron)]
+        handles = [neuron.register_forward_hook(watch) for neuron in neurons]
+        handles += [module.register_forward_hook(recorder(place)) for place, module in places.items()]
+        try:
+            with _running(model):
+                logits = logits_of(model(sample), time.output, reduce, num_steps=num_steps)
+        finally:
+            for handle in handles:
+                handle.remove()
     num_samples, num_classes = logits.shape[-2:]
-    seen = {
-        place: _Seen(_num_features(place, found, layout, num_samples), sources.get(place))
-        for place, found in outputs.items()
-    }
+    seen = {}
+    for place, found in outputs.items():
+        elsewhere = {n for layer, n in calls.counts.items() if layer not in set(places[place].modules())}
+        tensor = _checked(place, found, time, num_samples, elsewhere | {len(logits) if logits.ndim == 3 else 1})
+        axis = feature_axis(tensor.shape, time.modules[place], layers[place])
+        seen[place] = _Seen(tensor.shape[axis], axis, sources.get(place))
     return seen, num_classes
 
 
-def _num_features(place: str, outputs: list[Any], layout: Layout, num_samples: int) -> int:
-    if not outputs or (len(outputs) != 1 and layout != "steps"):
-        times = "is not called" if not outputs else f"is called {len(outputs)} times"
+def _checked(place: str, outputs: list[Any], time: Found, num_samples: int, counts: set[int]) -> Tensor:
+    """What a place returned, if it can be tapped; `counts` is how often other layers are called."""
+    layout, times = time.modules.get(place), len(outputs)
+    if not outputs or (times > 1 and layout not in (None, "steps")):
+        how_often = f"called {times} times" if times else "not called"
         raise ValueError(
-            f"at={place!r}: the module {times} in a forward; a branch needs one that is called once"
+            f"at={place!r}: the module is {how_often} in a forward; a branch needs one that is called once"
             + (", or once a step, and then layout='steps'" if outputs else "")
         )
+    if times > 1 and times not in counts:
+        raise ValueError(
+            f"at={place!r}: the module is called {times} times in a forward, and no other layer is: several places of "
+            "the network share it, and a branch needs one; tap what is around a call, or after it"
+        )
+    if layout is None and first_tensor(outputs[0]) is not None:
+        raise ValueError(
+            f"at={place!r}: the module {time.undecided[place]}; say layout={' or '.join(map(repr, LAYOUTS))}, or tap "
+            "another"
+        )
     for output in outputs:
-        if reason := why_not(output, layout, num_samples):
+        if reason := why_not(output, layout or "folded", num_samples):
             raise ValueError(f"at={place!r}: the module {reason}")
     tensor = first_tensor(outputs[0])
     assert tensor is not None
-    return tensor.shape[2 if layout in ("time_first", "batch_first") else 1]
+    return tensor

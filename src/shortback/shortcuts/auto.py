@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +24,11 @@ from torch import Tensor, nn
 from shortback.health import Measurement, first_samples, measure
 from shortback.health.judgement import BAND, reference
 from shortback.health.measurement import MAIN
+from shortback.layout import Layout, Reduction
 from shortback.losses import ShortcutLoss
 from shortback.shortcuts.attach import attach
 from shortback.shortcuts.strip import strip
+from shortback.states import reset_states
 from shortback.undisturbed import undisturbed
 
 NUM_SAMPLES = 16
@@ -33,21 +36,30 @@ NUM_SAMPLES = 16
 log = logging.getLogger("shortback")
 
 
-def choose_places(model: nn.Module, sample: Tensor) -> list[str]:
+def choose_places(
+    model: nn.Module,
+    sample: Tensor,
+    *,
+    layout: Layout | Literal["auto"] = "auto",
+    reduce: Reduction | None = None,
+    num_steps: int | None = None,
+) -> list[str]:
     """The blocks to tap, by name, in the order of the network; one in the middle where none is needed.
 
     Args:
         model: without branches; left as it is.
         sample: a batch to measure on, with random classes; real images, two or more. No more than 16 are used.
+        layout, reduce, num_steps: as for `attach`.
 
     Raises:
         ValueError: see `attach` and `shortback.health.measure`.
     """
-    sample = first_samples(sample, NUM_SAMPLES)
-    with undisturbed(model, sample), torch.no_grad():
-        num_samples, num_classes = model.eval()(sample).shape[-2:]
+    net = attach(model, at="blocks", sample=sample, layout=layout, reduce=reduce, num_steps=num_steps)
+    with undisturbed(net, sample), torch.no_grad():
+        reset_states(net)
+        num_samples, num_classes = net.eval()(sample).logits.shape[-2:]
     target = torch.randint(num_classes, (num_samples,), generator=torch.Generator().manual_seed(0)).to(sample.device)
-    net = attach(model, at="blocks", sample=sample)
+    sample, target = first_samples(net, sample, target, NUM_SAMPLES)
     try:
         measured = measure(net, sample, target, loss=ShortcutLoss(), coefficient=1.0, backend="reference")
     finally:

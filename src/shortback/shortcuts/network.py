@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from shortback.layout import Layout, Reduction, average_over_space, average_over_time, first_tensor, logits_of
 from shortback.losses import Outputs
 from shortback.neurons import SpikingNeuron
-from shortback.shortcuts.layout import Layout, Reduction, average_over_space, average_over_time, first_tensor, logits_of
+from shortback.spiking import SpikingNetwork
 
 
 class Tap:
@@ -19,15 +22,20 @@ class Tap:
 
     Args:
         layout: of the output. Where the module is called once a step, the averages of all steps are added up.
+        features: the axis of the features, where it is not the usual one of the layout.
         neuron: the neuron whose spikes are the output of the module, where that is so. A layer that runs as one
             operation then counts them itself, which costs no pass over the activation.
     """
 
-    def __init__(self, layout: Layout = "folded", neuron: SpikingNeuron | None = None) -> None:
+    def __init__(
+        self, layout: Layout = "folded", features: int | None = None, neuron: SpikingNeuron | None = None
+    ) -> None:
         self.layout: Layout = layout
+        self.features_at = features
         self.neuron = neuron
-        self.features: Tensor | None = None
+        self.average: Tensor | None = None
         self.num_calls = 0
+        self.needs_gradient = False
         self._is_open = False
 
     @property
@@ -38,30 +46,44 @@ class Tap:
     def is_open(self, value: bool) -> None:
         self._is_open = value
         if value:
-            self.features, self.num_calls = None, 0
+            self.average, self.num_calls = None, 0
+            self.needs_gradient = torch.is_grad_enabled()
         if self.neuron is not None:
             self.neuron.averages_output = value
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if not self._is_open:
             return
+        if self.needs_gradient and not torch.is_grad_enabled():
+            raise RuntimeError(
+                f"a branch is tapped at {type(module).__name__}, which runs without gradients while the network has "
+                "them: under activation checkpointing use use_reentrant=False, or tap what is checkpointed as a "
+                "whole; under torch.no_grad() a branch cannot train what comes before it"
+            )
+        self.num_calls += 1
         if self.neuron is not None and self.neuron.output_average is not None:
-            self.features, self.neuron.output_average = self.neuron.output_average, None
+            self.average, self.neuron.output_average = self.neuron.output_average, None
             return
         tensor = first_tensor(output)
         assert tensor is not None
-        features = average_over_space(tensor, self.layout)
-        before = self.features if self.layout == "steps" else None
-        self.features = features if before is None else before + features
-        self.num_calls += 1
+        average = average_over_space(tensor, self.layout, features=self.features_at)
+        self.average = average if self.average is None else self.average + average
 
     def take(self, num_samples: int) -> Tensor:
-        """The average over space and time, `[N, C]`, which the tap lets go of."""
-        features, self.features = self.features, None
-        assert features is not None
+        """The average over space and time, `[N, C]`, which the tap lets go of.
+
+        Raises:
+            RuntimeError: the module was not called, or several times where the layout has it called once.
+        """
+        average, self.average = self.average, None
+        if average is None or (self.num_calls != 1 and self.layout != "steps"):
+            raise RuntimeError(
+                f"a tapped module was called {self.num_calls} times in this forward, unlike in the dry run of "
+                "attach(): tap a module that is called the same way every time"
+            )
         if self.layout == "steps":
-            return features / self.num_calls
-        return average_over_time(features, num_samples, self.layout)
+            return average / self.num_calls
+        return average_over_time(average, num_samples, self.layout)
 
 
 class ShortcutNetwork(nn.Module):
@@ -76,6 +98,7 @@ class ShortcutNetwork(nn.Module):
         heads: the branches' heads, one for a place.
         branches_enabled: whether branches are computed in training; set False once the coefficient stays 0.
         is_stripped: whether `strip` took the branches off.
+        batch_axis: of the input, along which the samples lie.
     """
 
     def __init__(
@@ -88,6 +111,8 @@ class ShortcutNetwork(nn.Module):
         *,
         layout: Layout = "folded",
         reduce: Reduction | None = None,
+        num_steps: int | None = None,
+        batch_axis: int = 0,
     ) -> None:
         super().__init__()
         self.model = model
@@ -97,26 +122,30 @@ class ShortcutNetwork(nn.Module):
         self.is_stripped = False
         self.layout: Layout = layout
         self.reduce: Reduction | None = reduce
+        self.num_steps = num_steps
+        self.batch_axis = batch_axis
         self._taps = taps
         self._handles = handles
 
-    def forward(self, x: Tensor) -> Outputs:
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Outputs:
         """Logits of the main output and of the branches.
 
         Args:
-            x: what the network takes.
+            x: what the network takes; all arguments are passed on to it.
 
         Raises:
-            RuntimeError: the branches were stripped.
+            RuntimeError: the branches were stripped, or cannot be computed, and why.
         """
         if self.is_stripped:
             raise RuntimeError("this network was stripped: call what strip() returned")
         if not (self.training and self.branches_enabled):
-            return Outputs(logits_of(self.model(x), self.layout, self.reduce), {})
+            return Outputs(self._logits(self.model(x, *args, **kwargs)), {})
+        if getattr(self, "_is_replica", False):
+            raise RuntimeError("nn.DataParallel runs copies that share their taps: use DistributedDataParallel instead")
         for tap in self._taps:
             tap.is_open = True
         try:
-            logits = logits_of(self.model(x), self.layout, self.reduce)
+            logits = self._logits(self.model(x, *args, **kwargs))
         finally:
             for tap in self._taps:
                 tap.is_open = False
@@ -126,6 +155,22 @@ class ShortcutNetwork(nn.Module):
             for place, head, tap in zip(self.places, self.heads, self._taps, strict=True)
         }
         return Outputs(logits, branches)
+
+    def _logits(self, output: Any) -> Tensor:
+        return logits_of(output, self.layout, self.reduce, num_steps=self.num_steps)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ShortcutNetwork:
+        """A copy with taps of its own, on modules too whose own way of copying forgets hooks, as sinabs's does."""
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
+        if not self.is_stripped:
+            network = copied.model.network if isinstance(copied.model, SpikingNetwork) else copied.model
+            for index, (place, tap) in enumerate(zip(copied.places, copied._taps, strict=True)):
+                module = network.get_submodule(place)
+                if tap not in module._forward_hooks.values():
+                    copied._handles[index] = module.register_forward_hook(tap)
+        return copied
 
     def remove_taps(self) -> None:
         """Take the hooks off the tapped modules, for good."""

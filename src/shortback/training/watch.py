@@ -35,8 +35,7 @@ class GradientWatch:
         """The judgement and its numbers as plain values; `layers` and `neurons` hold those by layer."""
         measured = measure(
             self.net,
-            first_samples(x, self.num_samples),
-            y[: self.num_samples],
+            *first_samples(self.net, x, y, self.num_samples),
             loss=self.loss,
             coefficient=coefficient,
             by_branch=False,

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import shortback as sb
-from shortback.shortcuts.layout import average_over_space, average_over_time, logits_of
+from shortback.layout import average_over_space, average_over_time, logits_of
 
 T, N, C = 3, 4, 5
 
@@ -55,7 +55,9 @@ class Network(nn.Module):
         out = self.tapped(self.moved(sequence))
         logits = self.fc(sequence.mean((3, 4)))
         assert out.shape.numel() == sequence.shape.numel()
-        return logits.transpose(0, 1) if self.layout == "batch_first" else (logits, "state")
+        return {"batch_first": logits.transpose(0, 1), "time_last": logits.permute(1, 2, 0)}.get(
+            self.layout, (logits, "state")
+        )
 
     def moved(self, sequence):
         return {
@@ -70,10 +72,11 @@ class Network(nn.Module):
 LAYOUTS = ["folded", "folded_batch", "time_first", "batch_first", "time_last", "steps"]
 
 
+@pytest.mark.parametrize("says", [True, False], ids=["said", "found"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_branches_see_the_same_in_every_layout(layout):
+def test_branches_see_the_same_in_every_layout(layout, says):
     x = torch.randn(N, 1, 6, 6, generator=torch.Generator().manual_seed(1))
-    net = sb.attach(Network(layout), at=["tapped"], sample=x, layout=layout, reduce="mean")
+    net = sb.attach(Network(layout), at=["tapped"], sample=x, layout=layout if says else "auto", reduce="mean")
     features = 2 * net.model.conv(x).mean((2, 3))  # the mean of 1, 2 and 3 times the current
     for _ in range(2):  # nothing is left over from one call to the next
         out = net(x)
@@ -82,7 +85,8 @@ def test_branches_see_the_same_in_every_layout(layout):
     out.branches["tapped"].sum().backward()
     assert net.model.conv.weight.grad.abs().sum() > 0
     torch.testing.assert_close(net.eval()(x).logits, out.logits)
-    assert type(sb.strip(net)(x)) is {"batch_first": torch.Tensor, "steps": list}.get(layout, tuple)
+    returned = {"batch_first": torch.Tensor, "time_last": torch.Tensor, "steps": list}.get(layout, tuple)
+    assert type(sb.strip(net)(x)) is returned
 
 
 @pytest.mark.parametrize("wrong", ["time_first", "batch_first", "steps"])
@@ -91,12 +95,12 @@ def test_another_layout_than_it_has_is_refused(wrong):
     with pytest.raises(ValueError, match=rf"with layout='{wrong}' it needs"):
         sb.attach(Network("folded"), at=["tapped"], sample=x, layout=wrong, reduce="mean")
     with pytest.raises(ValueError, match="or once a step, and then layout='steps'"):
-        sb.attach(Network("steps"), at=["tapped"], sample=x, reduce="mean")
+        sb.attach(Network("steps"), at=["tapped"], sample=x, layout="folded", reduce="mean")
 
 
 def test_misspelt_words_are_named():
     x = torch.randn(N, 1, 6, 6)
-    with pytest.raises(ValueError, match="must be one of folded, "):
+    with pytest.raises(ValueError, match="must be one of auto, folded, "):
         sb.attach(Network("folded"), at=["tapped"], sample=x, layout="TN")
     with pytest.raises(ValueError, match="reduce='max'"):
         sb.attach(Network("folded"), at=["tapped"], sample=x, reduce="max")

@@ -1,0 +1,33 @@
+"""What the modules of SpikingJelly, snnTorch, Norse and sinabs are known by, none of which is imported."""
+
+from __future__ import annotations
+
+from torch import nn
+
+_NEURONS = {
+    "spikingjelly": {"BaseNode"},
+    "snntorch": {"SpikingNeuron"},
+    "norse": {"SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell"},
+    "sinabs": {"StatefulLayer"},
+}
+
+# What resets one module, by the attribute that marks a module of the library.
+_RESETS = {
+    "_memories": "reset",  # SpikingJelly's MemoryModule
+    "reset_mem": "reset_mem",  # snnTorch's neurons
+    "reset_states": "reset_states",  # sinabs's stateful layers
+}
+
+
+def is_library_neuron(module: nn.Module) -> bool:
+    """Whether it is a neuron of one of the libraries, or of a class derived from one."""
+    return any(cls.__name__ in _NEURONS.get(cls.__module__.partition(".")[0], ()) for cls in type(module).__mro__)
+
+
+def reset_module(module: nn.Module) -> bool:
+    """Set a module of one of the libraries back to its first state; False where it is none."""
+    for mark, reset in _RESETS.items():
+        if hasattr(module, mark):
+            getattr(module, reset)()
+            return True
+    return False
