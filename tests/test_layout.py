@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import shortback as sb
-from shortback.layout import average_over_space, average_over_time, logits_of
+from shortback.layout import average_over_space, average_over_time, feature_axis, logits_of
 
 T, N, C = 3, 4, 5
 
@@ -116,3 +116,25 @@ def test_outputs_by_step_are_reduced():
     assert torch.equal(logits_of(steps[0], "folded", "sum"), steps[0])
     with pytest.raises(ValueError, match="returns dict: it must return logits"):
         logits_of({}, "folded", None)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "layer", "axis"),
+    [
+        ((4, 8, 5, 5), "folded", nn.Conv2d(1, 8, 3), 1),
+        ((4, 8, 8, 8), "folded", nn.Conv2d(1, 8, 3), 1),
+        ((4, 7, 7, 8), "folded", nn.Linear(2, 8), 3),  # [N, H, W, C]
+        ((4, 7, 8), "folded", nn.LayerNorm(8), 2),  # tokens
+        ((4, 8, 7), "folded", nn.BatchNorm1d(8), 1),
+        ((4, 8, 7, 7), "folded", nn.Linear(2, 8), 1),  # a linear layer on permuted channels, as in ConvNeXt
+        ((4, 24, 7, 7), "folded", nn.Conv2d(1, 8, 3), 1),  # put together from several
+        ((4, 3, 8, 5, 5), "folded", nn.Conv2d(1, 8, 3), 2),  # [N, T, C, H, W]
+        ((4, 3, 200), "folded", nn.Conv2d(1, 8, 3), 2),  # [N, T, F], flattened
+        ((3, 4, 8, 5, 5), "time_first", nn.Conv2d(1, 8, 3), 2),
+        ((3, 4, 8, 64), "time_first", nn.Conv1d(1, 8, 1), 2),
+        ((4, 8, 5, 5, 3), "time_last", None, 1),
+        ((4, 8), "steps", None, 1),
+    ],
+)
+def test_the_axis_of_the_features(shape, layout, layer, axis):
+    assert feature_axis(shape, layout, layer) == axis

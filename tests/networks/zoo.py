@@ -1,4 +1,4 @@
-"""Networks of other libraries as their users write them: what to give `attach` beside the sample, and how to make them."""
+"""Networks of other libraries as their users write them: how to make them, and what to give `attach`."""
 
 from __future__ import annotations
 
@@ -46,9 +46,7 @@ def _jelly(name: str):
 def sew_resnet18() -> nn.Module:
     neuron, functional, surrogate = _jelly("neuron"), _jelly("functional"), _jelly("surrogate")
     settings = {"surrogate_function": surrogate.ATan(), "detach_reset": True}
-    net = _jelly("model.sew_resnet").sew_resnet18(
-        spiking_neuron=neuron.LIFNode, cnf="ADD", num_classes=10, **settings
-    )
+    net = _jelly("model.sew_resnet").sew_resnet18(spiking_neuron=neuron.LIFNode, cnf="ADD", num_classes=10, **settings)
     net.conv1 = _jelly("layer").Conv2d(1, 64, 3, padding=1, bias=False)
     functional.set_step_mode(net, "m")
     return net

@@ -1,0 +1,177 @@
+"""What networks do that spoils a tap: it works all the same, or it is refused with a reason."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import shortback as sb
+
+
+@pytest.fixture
+def x():
+    return torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+class InPlace(nn.Module):
+    """What two modules return is changed in place afterwards."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.flat = nn.Conv2d(1, 3, 3), nn.Flatten()
+        self.hidden, self.relu, self.fc = nn.Linear(108, 6), nn.ReLU(inplace=True), nn.Linear(6, 10)
+
+    def forward(self, x):
+        out = self.conv(x)
+        out += out.detach() + 1
+        return self.fc(self.relu(self.hidden(self.flat(out))))
+
+
+def test_a_tap_sees_what_the_module_returned_before_it_is_changed_in_place(x):
+    net = sb.attach(InPlace(), at=["conv", "hidden"], sample=x)
+    out = net(x)
+    model = net.model
+    current = model.conv(x)
+    torch.testing.assert_close(out.branches["conv"], net.heads[0](current.mean((2, 3))))
+    hidden = model.hidden((2 * current + 1).flatten(1))
+    assert (hidden < 0).any()
+    torch.testing.assert_close(out.branches["hidden"], net.heads[1](hidden))
+    gradients = torch.autograd.grad(out.branches["hidden"].sum(), model.hidden.weight)[0]
+    expected = torch.autograd.grad(net.heads[1](hidden).sum(), model.hidden.weight)[0]
+    torch.testing.assert_close(gradients, expected)
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, *, use_reentrant):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(1, 3, 3)
+        self.block = nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.ReLU())
+        self.fc = nn.Linear(3, 10)
+        self.use_reentrant, self.on = use_reentrant, True
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = checkpoint(self.block, x, use_reentrant=self.use_reentrant) if self.on else self.block(x)
+        return self.fc(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("at", ["block", "block.0", "block.1"])
+def test_activation_checkpointing_gives_the_same_gradients(x, at):
+    gradients = []
+    for on in (False, True):
+        model = Checkpointed(use_reentrant=False)
+        model.on = on
+        net = sb.attach(model, at=[at], sample=x)
+        out = net(x)
+        (out.logits.square().sum() + out.branches[at].square().sum()).backward()
+        gradients.append([p.grad for p in net.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs")  # said of the dry run, which needs no gradients
+def test_reentrant_checkpointing_is_refused_inside_and_works_around(x):
+    inside = sb.attach(Checkpointed(use_reentrant=True), at=["block.0"], sample=x)
+    with pytest.raises(RuntimeError, match="use use_reentrant=False"):
+        inside(x)
+    whole = sb.attach(Checkpointed(use_reentrant=True), at=["stem"], sample=x)
+    whole(x).branches["stem"].sum().backward()
+    assert whole.model.stem.weight.grad.abs().sum() > 0
+
+
+def test_our_layers_under_checkpointing(make_network, batch):
+    x, y = batch
+    gradients = []
+    for on in (False, True):
+        model = make_network()
+        if on:
+            stage = model.network.layer1
+            stage.forward = lambda x, blocks=list(stage): [x := checkpoint(b, x, use_reentrant=False) for b in blocks][
+                -1
+            ]
+        net = sb.attach(model, at="blocks", sample=x)
+        sb.shortcut_loss(net(x), y, coefficient=1.0).total.backward()
+        gradients.append([p.grad for p in net.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_wrappers_that_run_copies_are_refused(x):
+    with pytest.raises(ValueError, match="use DistributedDataParallel instead"):
+        sb.attach(nn.DataParallel(InPlace()), at=["conv"], sample=x)
+    net = sb.attach(InPlace(), at=["conv"], sample=x)
+    net._is_replica = True  # as DataParallel marks its copies
+    with pytest.raises(RuntimeError, match="use DistributedDataParallel instead"):
+        net(x)
+
+
+class Repeats(nn.Module):
+    """Calls a module as often as it is told."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.times, self.fc = nn.Conv2d(1, 1, 3, padding=1), 1, nn.Linear(64, 10)
+
+    def forward(self, x):
+        for _ in range(self.times):
+            x = self.conv(x)
+        return self.fc(x.flatten(1))
+
+
+def test_a_shared_module_is_refused_and_one_that_becomes_shared_too(x):
+    shared = Repeats()
+    shared.times = 3
+    with pytest.raises(ValueError, match="several places of the network share it"):
+        sb.attach(shared, at=["conv"], sample=x)
+    net = sb.attach(Repeats(), at=["conv"], sample=x)
+    for times in (0, 2):
+        net.model.times = times
+        with pytest.raises(RuntimeError, match=f"called {times} times in this forward, unlike in the dry run"):
+            net(x)
+    net.model.times = 1
+    assert net(x).branches
+
+
+class ResetsItself(nn.Module):
+    """Resets its neurons in its own forward, before or after."""
+
+    def __init__(self, when):
+        super().__init__()
+        torch.manual_seed(0)
+        snntorch = pytest.importorskip("snntorch")
+        self.when, self.conv, self.fc = when, nn.Conv2d(1, 4, 3), nn.Linear(144, 10)
+        self.lif = snntorch.Leaky(beta=0.9, threshold=0.3, init_hidden=True)
+
+    def forward(self, x):
+        if self.when == "before":
+            self.lif.reset_mem()
+        out = torch.stack([self.fc(self.lif(self.conv(x)).flatten(1)) for _ in range(3)])
+        if self.when == "after":
+            self.lif.reset_mem()
+        return out
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_networks_that_reset_themselves(x, when):
+    net = sb.attach(ResetsItself(when), at=["lif"], sample=x, reduce="mean")
+    outs = [net(x) for _ in range(2)]
+    assert torch.equal(outs[0].logits, outs[1].logits)
+    assert torch.equal(outs[0].branches["lif"], outs[1].branches["lif"])
+    outs[1].branches["lif"].sum().backward()
+    assert net.model.conv.weight.grad.abs().sum() > 0
+
+
+def test_a_copy_of_a_network_with_a_registry_resets_its_own_neurons(x):
+    net = sb.attach(ResetsItself("never"), at=["lif"], sample=x, reduce="mean")
+    copied = copy.deepcopy(net)
+    for one, other in ((net, copied), (copied, net)):
+        sb.reset_states(net)
+        sb.reset_states(copied)
+        first = one(x).logits
+        other(x)
+        sb.reset_states(one)
+        assert torch.equal(one(x).logits, first)
