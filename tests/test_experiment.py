@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 import shortback as sb
-from shortback.build import build_fabric, build_model, resolve
+from shortback.build import build_model, resolve
 from shortback.config import load_recipe
 from shortback.experiment import _equals_unbranched, branch_shares, evaluate_run, load_run, train_recipe
 from shortback.runs import RunFolder
-from shortback.training import JsonLines
+from shortback.training import JsonLines, build_fabric
 from shortback.training.checkpoint import read_checkpoint
 
 TINY = [

@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from shortback.libraries import is_library_neuron, reset_module
+from shortback.libraries import is_library_neuron, reset_of
 
 
 def test_neurons_of_the_libraries():
@@ -26,4 +26,4 @@ def test_a_class_of_the_same_name_elsewhere_is_none():
         pass
 
     assert not is_library_neuron(BaseNode())
-    assert not reset_module(BaseNode())
+    assert reset_of(BaseNode()) is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,20 +165,6 @@ def build_loss(loss: LossConfig, branches: BranchesConfig) -> ShortcutLoss:
     if loss.kind == "tet":
         main = TET(label_smoothing=loss.label_smoothing, weight=loss.tet_weight)
     return ShortcutLoss(main=main, branch=entropy, combine=branches.combine, branch_weights=branches.weights)
-
-
-def build_fabric(execution: Execution) -> Fabric:
-    """Fabric for this process, and for as many as `torchrun` started."""
-    local, total = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
-    fabric = Fabric(
-        accelerator=execution.device,
-        devices=local,
-        num_nodes=max(1, total // local),
-        strategy="ddp" if total > 1 else "auto",
-        precision="bf16-mixed" if execution.precision == "bf16" else "32-true",
-    )
-    fabric.launch()
-    return fabric
 
 
 def resolve(recipe: Recipe) -> tuple[Recipe, Execution]:

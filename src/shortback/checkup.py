@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from shortback.build import build_data, build_fabric, build_schedule, first_batch, resolve
+from shortback.build import build_data, build_schedule, first_batch, resolve
 from shortback.build import build_loss as loss_of
 from shortback.config import Recipe
 from shortback.diagnosis import diagnose
@@ -16,6 +16,7 @@ from shortback.experiment import build_network, place_branches
 from shortback.health import GradientReport, main_over_branches
 from shortback.runs import RunFolder
 from shortback.schedules import Adaptive
+from shortback.training import build_fabric
 from shortback.training.checkpoint import CheckpointFolder
 
 MAX_SAMPLES = 64

@@ -37,14 +37,14 @@ class Found:
     """What `find_layouts` found.
 
     Attributes:
-        batch_axis: of the input.
+        batch_axis: of the input; None where its number of axes tells, as for a `SpikingNetwork`.
         modules: by name their layout. Where the samples lie along the first axis and the module is called once it is
             called `folded`, be there one step or be time another axis, which is averaged over as space is.
         undecided: by name, why there is none.
         output: the layout of the network's output.
     """
 
-    batch_axis: int
+    batch_axis: int | None
     modules: dict[str, Layout]
     undecided: dict[str, str]
     output: Layout

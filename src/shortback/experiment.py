@@ -22,7 +22,6 @@ import shortback
 from shortback.build import (
     Splits,
     build_data,
-    build_fabric,
     build_loader,
     build_model,
     build_training,
@@ -35,7 +34,7 @@ from shortback.runs import RunFolder, with_places
 from shortback.shortcuts import ShortcutNetwork, attach, strip
 from shortback.shortcuts.auto import NUM_SAMPLES, choose_places
 from shortback.spiking import SpikingNetwork
-from shortback.training import Execution, JsonLines, Logger, TensorBoard, Terminal, Trainer, evaluate
+from shortback.training import Execution, JsonLines, Logger, TensorBoard, Terminal, Trainer, build_fabric, evaluate
 from shortback.training.checkpoint import write_aside
 
 Say = Callable[[str], None]

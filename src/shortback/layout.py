@@ -25,6 +25,19 @@ Reduction = Literal["mean", "sum", "last"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
+def sample_axis(net: nn.Module, x: Tensor) -> int | None:
+    """The axis of an input along which the samples lie; None where they are folded with the steps.
+
+    Args:
+        net: what `attach` returned, which knows; else it is the second of `[T, N, C, H, W]` and the first of others.
+        x: what it takes.
+    """
+    axis: Any = getattr(net, "batch_axis", None)
+    if axis is None:
+        return int(x.ndim == 5)
+    return axis if net.num_steps is None else None
+
+
 def leading_axes(layout: Layout) -> int:
     """How many axes of an output are of samples and steps alone, before the features and the rest."""
     return 2 if layout in ("time_first", "batch_first") else 1

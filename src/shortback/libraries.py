@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import nn
 
 _NEURONS = {
@@ -24,10 +26,6 @@ def is_library_neuron(module: nn.Module) -> bool:
     return any(cls.__name__ in _NEURONS.get(cls.__module__.partition(".")[0], ()) for cls in type(module).__mro__)
 
 
-def reset_module(module: nn.Module) -> bool:
-    """Set a module of one of the libraries back to its first state; False where it is none."""
-    for mark, reset in _RESETS.items():
-        if hasattr(module, mark):
-            getattr(module, reset)()
-            return True
-    return False
+def reset_of(module: nn.Module) -> Callable[[], object] | None:
+    """What sets a module of one of the libraries back to its first state; None for all others."""
+    return next((getattr(module, reset) for mark, reset in _RESETS.items() if hasattr(module, mark)), None)

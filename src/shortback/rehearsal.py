@@ -11,10 +11,11 @@ import time
 import torch
 from torch import Tensor, nn
 
-from shortback.build import Splits, build_data, build_fabric, build_loader, build_training, resolve
+from shortback.build import Splits, build_data, build_loader, build_training, resolve
 from shortback.config import Recipe
 from shortback.experiment import build_network
 from shortback.health import branch_share
+from shortback.training import build_fabric
 
 
 class Rehearsal:

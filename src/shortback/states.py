@@ -7,9 +7,9 @@ Here every module is asked, so one call is right for all of them, and for networ
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
-from shortback.libraries import reset_module
+from shortback.libraries import is_library_neuron, reset_of
 
 
 def reset_states(model: nn.Module) -> int:
@@ -21,4 +21,18 @@ def reset_states(model: nn.Module) -> int:
     Returns:
         How many modules were reset.
     """
-    return sum(reset_module(module) for module in model.modules())
+    resets = [reset for module in model.modules() if (reset := reset_of(module)) is not None]
+    for reset in resets:
+        reset()
+    return len(resets)
+
+
+def without_states(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict without what neurons remember: sinabs's keep it in buffers as long as the last batch."""
+    states = {
+        f"{name}.{buffer}" if name else buffer
+        for name, module in model.named_modules()
+        if is_library_neuron(module) and reset_of(module) is not None
+        for buffer, _ in module.named_buffers(recurse=False)
+    }
+    return {name: value for name, value in model.state_dict().items() if name not in states}

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from shortback.detection import find_layouts
 from shortback.health.activity import Observer
 from shortback.health.measurement import MAIN, LayerGradient, Measurement
-from shortback.layout import Layout
+from shortback.layout import Layout, sample_axis
 from shortback.libraries import is_library_neuron
 from shortback.losses import LossTerms, Outputs
 from shortback.neurons import SpikingNeuron
@@ -94,12 +94,8 @@ def measure(
 
 def first_samples(net: nn.Module, x: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The first samples of a batch that a network takes, and their target; all where these are folded in the input."""
-    axis: Any = getattr(net, "batch_axis", None)  # that of what attach() returned
-    if axis is None or isinstance(getattr(net, "model", None), SpikingNetwork):
-        axis = int(x.ndim == 5)
-    elif net.num_steps is not None:
-        return x, target
-    return x.narrow(axis, 0, min(count, x.shape[axis])), target[:count]
+    axis = sample_axis(net, x)
+    return (x, target) if axis is None else (x.narrow(axis, 0, min(count, x.shape[axis])), target[:count])
 
 
 @contextmanager

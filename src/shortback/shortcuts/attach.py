@@ -108,11 +108,10 @@ def _time_of(
     num_steps: int | None,
 ) -> Found:
     """How time runs through the places: found out, or as the caller says."""
-    batch_axis = 1 if sample.ndim == 5 and layout != "batch_first" else 0
     if layout == "auto" and not isinstance(model, SpikingNetwork):
         return find_layouts(model, sample, places, num_steps=num_steps)
     known: Layout = "folded" if layout == "auto" else layout
-    return Found(batch_axis, dict.fromkeys(places, known), {}, known)
+    return Found(0 if layout == "batch_first" else None, dict.fromkeys(places, known), {}, known)
 
 
 @contextmanager

@@ -98,7 +98,7 @@ class ShortcutNetwork(nn.Module):
         heads: the branches' heads, one for a place.
         branches_enabled: whether branches are computed in training; set False once the coefficient stays 0.
         is_stripped: whether `strip` took the branches off.
-        batch_axis: of the input, along which the samples lie.
+        batch_axis: of the input, along which the samples lie; None where its number of axes tells.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class ShortcutNetwork(nn.Module):
         layout: Layout = "folded",
         reduce: Reduction | None = None,
         num_steps: int | None = None,
-        batch_axis: int = 0,
+        batch_axis: int | None = None,
     ) -> None:
         super().__init__()
         self.model = model

@@ -13,20 +13,22 @@ import torch
 from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from shortback.data import BatchLoader
 from shortback.health import branch_share, first_nonfinite, main_over_branches
-from shortback.losses import LossTerms, Outputs, ShortcutLoss, mean_over_time
+from shortback.layout import sample_axis
+from shortback.losses import ShortcutLoss
 from shortback.schedules import Adaptive, Schedule, is_zero_from
 from shortback.shortcuts import ShortcutNetwork
+from shortback.states import reset_states, without_states
+from shortback.training.average import WeightAverage
+from shortback.training.batches import Batches
 from shortback.training.checkpoint import CheckpointFolder, write_aside
 from shortback.training.evaluate import evaluate
 from shortback.training.execution import Execution
 from shortback.training.loggers import Logger
 from shortback.training.plan import Plan
 from shortback.training.signals import Interrupted, StopRequest
-from shortback.training.state import Sums, TrainState, random_state, set_random_state
+from shortback.training.state import Sums, TrainState, random_state, set_random_state, sums_of
 from shortback.training.sync_norm import restore_norms, synchronise_norms
 from shortback.training.watch import GradientWatch
 
@@ -49,7 +51,7 @@ class Trainer:
     """Trains a network with or without shortcut branches.
 
     Args:
-        net: what `attach` returned, or a network without branches; `[N, C, H, W]` to logits.
+        net: what `attach` returned, or a network without branches that returns logits.
         train: batches of the training split.
         validation: the split that chooses the best weights; without one the last are kept.
         loss: of outputs, classes and coefficient.
@@ -67,8 +69,8 @@ class Trainer:
         self,
         net: nn.Module,
         *,
-        train: BatchLoader,
-        validation: BatchLoader | None,
+        train: Batches,
+        validation: Batches | None,
         loss: ShortcutLoss,
         schedule: Schedule,
         optimizer: torch.optim.Optimizer,
@@ -86,10 +88,8 @@ class Trainer:
         if fabric.world_size > 1:
             synchronise_norms(net, device=fabric.device.type)
         self.module = fabric.setup_module(execution.prepare(net.train()))
-        self.trunk = net.model if isinstance(net, ShortcutNetwork) else net
-        self.average = None
-        if plan.ema is not None:
-            self.average = AveragedModel(self.trunk, multi_avg_fn=get_ema_multi_avg_fn(plan.ema), use_buffers=True)
+        self.has_states = reset_states(net) > 0
+        self.average = None if plan.ema is None else WeightAverage(net, decay=plan.ema)
         self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
         self.watch = GradientWatch(net, loss=loss, every=plan.watch_every, num_samples=plan.watch_samples)
         self.state = TrainState()
@@ -130,13 +130,13 @@ class Trainer:
             for logger in self.loggers:
                 logger.close()
         restore_norms(self.net)
-        self.trunk.load_state_dict(load_file(self.best_file))
+        _trunk(self.net).load_state_dict(load_file(self.best_file), strict=False)
         self.fabric.barrier()
         return FitResult(
             epochs=state.epoch,
             steps=state.step,
             train_seconds=state.step_seconds + state.seconds,
-            images_per_second=state.step * self.train.batch_size / state.step_seconds,
+            images_per_second=state.images / state.step_seconds,
             best_val_accuracy=state.best_accuracy if self.validation is not None else None,
         )
 
@@ -160,10 +160,11 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average is not None:
-            self.average.update_parameters(self.trunk)
+            self.average.update(self.net)
 
         state.step += 1
         state.batch += 1
+        state.images += len(y) * self.fabric.world_size
         state.epoch_sums.add(sums)
         self.row_sums.add(sums)
         seconds = self._lap()
@@ -206,15 +207,20 @@ class Trainer:
 
     def _forward_backward(self, x: Tensor, y: Tensor, coefficient: float) -> Tensor:
         """The gradient of a batch, in as many parts as planned; returns what `Sums` adds up."""
-        parts = list(zip(x.chunk(self.plan.accumulate), y.chunk(self.plan.accumulate), strict=True))
+        axis = sample_axis(self.net, x)
+        if self.plan.accumulate > 1 and axis is None:
+            raise ValueError("accumulate: an input that is folded itself cannot be computed in parts")
+        parts = list(zip(x.chunk(self.plan.accumulate, axis or 0), y.chunk(self.plan.accumulate), strict=True))
         sums = []
         for xs, ys in parts:
             more_to_come = self.fabric.world_size > 1 and len(sums) < len(parts) - 1
             with self.fabric.no_backward_sync(self.module) if more_to_come else nullcontext():
+                if self.has_states:
+                    reset_states(self.net)
                 outputs = self.module(xs)
                 terms = self.loss(outputs, ys, coefficient=coefficient)
                 self.fabric.backward(terms.total / len(parts))
-            sums.append(_sums(outputs, ys, terms))
+            sums.append(sums_of(outputs, ys, terms))
         return torch.stack(sums).sum(0)
 
     def _clip_gradient(self) -> Tensor:
@@ -236,7 +242,7 @@ class Trainer:
         """Validate, keep the weights if they are the best, and save."""
         state = self.state
         best, scores = True, {"val_accuracy": None, "val_loss": None}
-        evaluated: nn.Module = self.trunk if self.average is None else self.average.module
+        evaluated: nn.Module = self.net if self.average is None else self.average.module
         if self.validation is not None:
             result = evaluate(evaluated, self.validation.epoch(0), fabric=self.fabric)
             best = result.accuracy > state.best_accuracy
@@ -244,7 +250,7 @@ class Trainer:
             scores = {"val_accuracy": result.accuracy, "val_loss": result.loss}
         if best and self.fabric.is_global_zero:
             self.best_file.parent.mkdir(parents=True, exist_ok=True)
-            weights = {name: value.contiguous() for name, value in evaluated.state_dict().items()}
+            weights = {name: value.contiguous() for name, value in without_states(_trunk(evaluated)).items()}
             write_aside(self.best_file, lambda path: save_file(weights, path))
         state.seconds += self._lap()
         seconds = state.step_seconds + state.seconds
@@ -271,7 +277,7 @@ class Trainer:
     def _save(self) -> None:
         if self.fabric.is_global_zero:
             content: dict[str, Any] = {
-                "net": self.net.state_dict(),
+                "net": without_states(self.net),
                 "average": {} if self.average is None else self.average.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "random": random_state(),
@@ -285,7 +291,7 @@ class Trainer:
         content = self.checkpoints.load()
         if content is None:
             return
-        self.net.load_state_dict(content["net"])
+        self.net.load_state_dict(content["net"], strict=False)
         if self.average is not None:
             self.average.load_state_dict(content["average"])
         self.optimizer.load_state_dict(content["optimizer"])
@@ -294,11 +300,6 @@ class Trainer:
         self.row_sums = Sums.from_dict(content["row_sums"])
 
 
-def _sums(outputs: Outputs | Tensor, target: Tensor, terms: LossTerms) -> Tensor:
-    """Loss and main loss over the images, images classified right, images."""
-    logits = mean_over_time(outputs if isinstance(outputs, Tensor) else outputs.logits.detach())
-    classes = target if target.ndim == 1 else target.argmax(1)
-    correct = (logits.argmax(1) == classes).sum()
-    count = len(target)
-    sums = [terms.total.detach() * count, terms.main.detach() * count, correct, correct.new_tensor(count)]
-    return torch.stack([value.double() for value in sums])
+def _trunk(net: nn.Module) -> nn.Module:
+    """The network without its branches."""
+    return net.model if isinstance(net, ShortcutNetwork) else net

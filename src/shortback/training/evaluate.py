@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from shortback.losses import mean_over_time
+from shortback.losses import Outputs, mean_over_time
+from shortback.states import reset_states
 
 
 class Evaluation(NamedTuple):
@@ -22,21 +23,24 @@ class Evaluation(NamedTuple):
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, fabric: Fabric) -> Evaluation:
-    """Evaluate a network that returns logits, summing over all processes.
+def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, fabric: Fabric | None = None) -> Evaluation:
+    """Evaluate a network, summing over all processes; states of other libraries' neurons are reset before each batch.
 
     Args:
-        model: `[N, C, H, W]` to `[N, K]` or `[T, N, K]`; its mode is put back afterwards.
+        model: what `attach` returned, or a network that returns `[N, K]` or `[T, N, K]`; its mode is put back.
         batches: this process's part of the split.
-        fabric: for device, precision and the sum over processes.
+        fabric: for device, precision and the sum over processes; without one the model runs where it is, as it is.
     """
+    fabric = fabric or Fabric(accelerator=next(model.parameters()).device.type, devices=1)
     was_training = model.training
     model.eval()
     sums = torch.zeros(3, dtype=torch.float64)
     for x, y in batches:
         x, y = fabric.to_device((x, y))
         with fabric.autocast():
-            logits = mean_over_time(model(x)).float()
+            reset_states(model)
+            outputs: Outputs | Tensor = model(x)
+            logits = mean_over_time(outputs if isinstance(outputs, Tensor) else outputs.logits).float()
         loss = F.cross_entropy(logits, y, reduction="sum")
         sums += torch.stack([(logits.argmax(1) == y).sum(), loss, torch.tensor(len(y))]).double().cpu()
     model.train(was_training)

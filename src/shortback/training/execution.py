@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
 from shortback.neurons import SpikingNeuron
@@ -100,3 +101,17 @@ def choose_num_workers(device: Literal["cpu", "cuda"]) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(8, max(1, cores // processes - 1))
+
+
+def build_fabric(execution: Execution) -> Fabric:
+    """Fabric for this process, and for as many as `torchrun` started."""
+    local, total = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    fabric = Fabric(
+        accelerator=execution.device,
+        devices=local,
+        num_nodes=max(1, total // local),
+        strategy="ddp" if total > 1 else "auto",
+        precision="bf16-mixed" if execution.precision == "bf16" else "32-true",
+    )
+    fabric.launch()
+    return fabric

@@ -9,6 +9,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from shortback.losses import LossTerms, Outputs, mean_over_time
+
 
 @dataclass
 class Sums:
@@ -46,6 +48,16 @@ class Sums:
         return cls(**content)
 
 
+def sums_of(outputs: Outputs | Tensor, target: Tensor, terms: LossTerms) -> Tensor:
+    """What `Sums` adds up, of one batch: loss and main loss over the images, images classified right, images."""
+    logits = mean_over_time(outputs if isinstance(outputs, Tensor) else outputs.logits.detach())
+    classes = target if target.ndim == 1 else target.argmax(1)
+    correct = (logits.argmax(1) == classes).sum()
+    count = len(target)
+    sums = [terms.total.detach() * count, terms.main.detach() * count, correct, correct.new_tensor(count)]
+    return torch.stack([value.double() for value in sums])
+
+
 @dataclass
 class TrainState:
     """Progress of a run.
@@ -54,6 +66,7 @@ class TrainState:
         step: optimizer steps done.
         epoch: epochs done.
         batch: batches done of the epoch that follows.
+        images: seen by all processes.
         step_seconds: the steps took.
         seconds: what came besides them took: validation and checkpoints.
         best_accuracy: on the validation split, or -1.
@@ -65,6 +78,7 @@ class TrainState:
     step: int = 0
     epoch: int = 0
     batch: int = 0
+    images: int = 0
     step_seconds: float = 0.0
     seconds: float = 0.0
     best_accuracy: float = -1.0

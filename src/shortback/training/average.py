@@ -1,0 +1,40 @@
+"""An exponential moving average of a network's weights and statistics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from shortback.states import without_states
+
+
+class WeightAverage:
+    """PyTorch's `AveragedModel`, on networks too whose neurons keep their states in buffers.
+
+    Args:
+        net: copied.
+        decay: of the average, a step.
+
+    Attributes:
+        module: the network with averaged weights.
+    """
+
+    def __init__(self, net: nn.Module, *, decay: float) -> None:
+        self._averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        self.module: nn.Module = self._averaged.module
+
+    def update(self, net: nn.Module) -> None:
+        """Take the weights after a step in."""
+        for mine, theirs in zip(self.module.buffers(), net.buffers(), strict=True):
+            if mine.shape != theirs.shape:  # a state, as long as the batch, and reset before it is used
+                mine.data = torch.zeros_like(theirs)
+        self._averaged.update_parameters(net)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return without_states(self._averaged)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._averaged.load_state_dict(state, strict=False)

@@ -1,0 +1,84 @@
+"""What the engine asks of data, and how any loader gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from shortback.data.seeding import derive_seed
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """Batches of inputs and classes, by epoch; `shortback.data.BatchLoader` is one."""
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        ...
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an epoch from number `start` on."""
+        ...
+
+
+class SeededBatches:
+    """A loader such as a `DataLoader`, whose order and augmentation depend on the seed and the epoch alone.
+
+    It draws from the CPU's global generator, as a `DataLoader` does that was given none of its own, but from a stream
+    of its own: loading and training do not disturb each other, and a run that is resumed sees what it would have seen.
+
+    Args:
+        loader: gives pairs of inputs and classes anew at every `iter()`, and has a length. The sampler's `set_epoch`
+            is called where there is one.
+        seed: of its draws.
+
+    Raises:
+        ValueError: it has no length.
+    """
+
+    def __init__(self, loader: Any, *, seed: int = 0) -> None:
+        if not hasattr(loader, "__len__"):
+            raise ValueError(f"{type(loader).__name__} has no length: the schedules need to know how long an epoch is")
+        self.loader, self.seed = loader, seed
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an epoch from number `start` on; those before are read too."""
+        set_epoch = getattr(getattr(self.loader, "sampler", None), "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(epoch)
+        stream = _Stream(derive_seed(self.seed, epoch))
+        with stream.drawing():
+            batches = iter(self.loader)
+        for index in range(len(self)):
+            with stream.drawing():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            if index >= start:
+                x, y = batch
+                yield x, y
+
+
+class _Stream:
+    """A state of the CPU's global generator."""
+
+    def __init__(self, seed: int) -> None:
+        self.state = torch.Generator().manual_seed(seed).get_state()
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Draw from this stream within the block."""
+        outside = torch.get_rng_state()
+        torch.set_rng_state(self.state)
+        try:
+            yield
+        finally:
+            self.state = torch.get_rng_state()
+            torch.set_rng_state(outside)

@@ -1,0 +1,140 @@
+"""`fit` trains networks of any kind from any loader, and goes on bit for bit."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import shortback as sb
+from shortback.schedules import Constant, Linear
+from shortback.training import choose_execution, evaluate, fit
+
+
+@pytest.fixture
+def data():
+    """Images whose class is the number of bright columns."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(64) % 4
+    x = 0.2 * torch.rand(64, 1, 12, 12, generator=generator)
+    for image, label in zip(x, y.tolist(), strict=True):
+        image[:, :, : 3 * label] += 1
+    return TensorDataset(x, y)
+
+
+def plainly(**settings):
+    return {"execution": choose_execution(device="cpu", precision="fp32", compile="off"), "loggers": [], **settings}
+
+
+def loader(data, **settings):
+    return DataLoader(data, batch_size=16, **{"shuffle": True, **settings})
+
+
+def snntorch_net():
+    snntorch = pytest.importorskip("snntorch")
+    neuron = {"beta": 0.9, "threshold": 0.3, "init_hidden": True}
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 4, 3), snntorch.Leaky(**neuron), nn.Conv2d(4, 4, 3), snntorch.Leaky(**neuron)]
+    return OverSteps(nn.Sequential(*layers, nn.Flatten(), nn.Linear(256, 4)))
+
+
+class OverSteps(nn.Module):
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def forward(self, x):
+        return [self.step(x) for _ in range(3)]
+
+
+def attached(data):
+    return sb.attach(snntorch_net(), sample=data.tensors[0][:2], reduce="mean")
+
+
+def test_a_foreign_network_learns_and_is_given_back(data, tmp_path):
+    net = attached(data)
+    result = fit(net, loader(data), validation=loader(data), epochs=4, folder=tmp_path, lr=0.1, **plainly())
+    assert (result.epochs, result.steps) == (4, 16)
+    assert result.best_val_accuracy > 0.6
+    assert evaluate(net, loader(data)).accuracy == result.best_val_accuracy
+    assert type(sb.strip(net)) is OverSteps
+
+
+def test_killed_and_resumed_it_ends_with_the_same_weights(data, tmp_path):
+    whole, halves = attached(data), attached(data)
+    fit(whole, loader(data), epochs=2, folder=tmp_path / "whole", **plainly())
+
+    class Stop:
+        def start(self, **numbers): ...
+        def log(self, row): ...
+        def close(self): ...
+        def advance(self, step):
+            if step == 6:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(halves, loader(data), epochs=2, folder=tmp_path / "half", checkpoint_every=1, **plainly(loggers=[Stop()]))
+    torch.manual_seed(99)
+    fresh = attached(data)
+    fit(fresh, loader(data), epochs=2, folder=tmp_path / "half", resume=True, **plainly())
+    for (name, a), b in zip(whole.state_dict().items(), fresh.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_loading_and_training_do_not_disturb_each_other(data, tmp_path):
+    def weights(folder, dataset):
+        torch.manual_seed(0)
+        net = sb.attach(nn.Sequential(nn.Flatten(), nn.Linear(144, 8), nn.Dropout(0.5), nn.Linear(8, 4)), at=["1"],
+                        sample=data.tensors[0][:2])  # fmt: skip
+        fit(net, loader(dataset), epochs=1, folder=folder, **plainly())
+        return net.model[1].weight
+
+    class Drawing(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(data)
+
+        def __getitem__(self, index):
+            torch.rand(3)
+            return data[index]
+
+    assert torch.equal(weights(tmp_path / "a", data), weights(tmp_path / "b", Drawing()))
+
+
+def test_without_branches_and_with_a_coefficient_of_zero_it_is_the_same(data, tmp_path, make_network):
+    weights = []
+    for branches in (False, True):
+        model = make_network()
+        net = sb.attach(model, at="stages", sample=data.tensors[0][:2]) if branches else model
+        fit(net, loader(data), epochs=1, folder=tmp_path / str(branches), schedule=Constant(value=0.0), **plainly())
+        weights.append(model.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(*(w.values() for w in weights), strict=True))
+
+
+def test_parts_of_a_batch_and_the_average_of_weights(data, tmp_path):
+    net = attached(data)
+    fit(net, loader(data), epochs=1, folder=tmp_path, accumulate=2, ema=0.5, schedule=Linear(start=0.5), **plainly())
+    (tmp_path / "metrics.jsonl").write_text("{}")
+    with pytest.raises(ValueError, match="holds a run"):
+        fit(net, loader(data), epochs=1, folder=tmp_path, **plainly())
+
+
+def test_sequences_are_split_along_their_samples(data, tmp_path):
+    class Sequence(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.relu, self.fc = nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Linear(4, 4)
+
+        def forward(self, x):
+            out = self.relu(self.conv(x.flatten(0, 1))).unflatten(0, x.shape[:2])
+            return self.fc(out.mean((3, 4))).cumsum(0)
+
+    x, y = data.tensors
+    batches = [(x[i : i + 16].expand(3, -1, -1, -1, -1), y[i : i + 16]) for i in range(0, 64, 16)]
+    torch.manual_seed(0)
+    net = sb.attach(Sequence(), at=["relu"], sample=batches[0][0], reduce="last")
+    fit(net, batches, epochs=1, folder=tmp_path, accumulate=4, lr=0.01, **plainly())
+    assert evaluate(net, batches).num_images == 64
+
+
+def test_a_loader_without_a_length_is_refused(data, tmp_path):
+    with pytest.raises(ValueError, match="generator has no length"):
+        fit(attached(data), (b for b in loader(data)), epochs=1, folder=tmp_path, **plainly())
