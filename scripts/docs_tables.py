@@ -94,6 +94,18 @@ def branches(results: dict[str, Any]) -> list[str]:
     return table(["network", "branches at", "training time", "peak memory", "stripped inference time"], rows)
 
 
+def any_network(results: dict[str, Any]) -> list[str]:
+    rows = (
+        [
+            case["case"],
+            str(case["branches"]),
+            ratio(case["training"]["over"]["branches / vanilla"]),
+        ]
+        for case in results["cases"]
+    )
+    return table(["network", "branches", "training time"], rows)
+
+
 def memory(results: dict[str, Any]) -> list[str]:
     rows = []
     for case in results["cases"]:
@@ -202,6 +214,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "against_peers-training": peers("training"),
     "against_peers-inference": peers("inference"),
     "branches": branches,
+    "any_network": any_network,
     "memory": memory,
     "neuron": neuron,
     "growth": growth,

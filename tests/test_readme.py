@@ -13,16 +13,28 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = (ROOT / "README.md").read_text()
 
 
+def _title(block, number):
+    """The library of a program, so that it can be chosen, or its number."""
+    found = re.search(
+        r"^(?:import|from) (spikingjelly|snntorch|norse|sinabs|timm|lightning)", block, flags=re.MULTILINE
+    )
+    return found[1] if found else number
+
+
 def blocks(language):
     return [
-        pytest.param(block, id=f"{document.name}-{i}")
+        pytest.param(block, id=f"{document.name}-{_title(block, i)}")
         for document in DOCUMENTS
         for i, block in enumerate(re.findall(rf"```{language}\n(.*?)```", document.read_text(), flags=re.DOTALL))
     ]
 
 
 @pytest.mark.parametrize("code", blocks("python"))
-def test_python_runs(code):
+@pytest.mark.filterwarnings("default")  # of the libraries
+def test_python_runs(code, tmp_path, monkeypatch):
+    for library in re.findall(r"^import (sinabs|norse|lightning|snntorch)", code, flags=re.MULTILINE):
+        pytest.importorskip(library)
+    monkeypatch.chdir(tmp_path)
     exec(compile(code, "README", "exec"), {})
 
 

@@ -1,5 +1,9 @@
 """Networks of other libraries keep a state from one batch to the next; here it is reset, and left alone by a look."""
 
+import gc
+import resource
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -102,3 +106,39 @@ def test_it_learns_through_the_branch_alone(net, x):
         losses.append(loss.item())
     assert net.step[0].weight.grad.abs().sum() > 0
     assert losses[-1] < losses[0] - 0.1
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="measures the memory of the process as Linux says it")
+def test_nothing_piles_up_over_a_thousand_batches(net, x):
+    y = torch.arange(N)
+    with_branches = sb.attach(net, at=["step.1"], sample=x, reduce="mean")
+    optimizer = torch.optim.SGD(with_branches.parameters(), lr=0.01)
+    tensors, megabytes = [], []
+    for batch in range(1000):
+        sb.reset_states(with_branches)
+        sb.shortcut_loss(with_branches(x), y, coefficient=0.5).total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if batch in (199, 999):
+            gc.collect()
+            tensors.append(sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects()))
+            megabytes.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20)
+    assert tensors[0] == tensors[1]
+    assert megabytes[1] < megabytes[0] + 8  # a graph kept would be some 0.1 MB a batch
+
+
+def test_the_libraries_own_resets_go_on_working(x):
+    functional = pytest.importorskip("spikingjelly.activation_based.functional")
+    model = OverSteps(spikingjelly_net())
+    first = stacked(model, x)
+    functional.reset_net(model)  # from here on it goes by a list of modules that it keeps
+    net = sb.attach(model, at=["step.1"], sample=x, reduce="mean")
+    for reset in (net, model):
+        model(x)
+        functional.reset_net(reset)
+        assert torch.equal(stacked(model, x), first)
+        functional.reset_net(reset)
+    assert sb.strip(net) is model
+    model(x)
+    functional.reset_net(model)
+    assert torch.equal(stacked(model, x), first)
