@@ -11,12 +11,13 @@ from rich.live import Live
 from rich.table import Table
 
 from shortback.ablation import check_cells, run_cells
+from shortback.ablation_join import CELLS_FILE, join
 from shortback.ablation_page import terminal_table, write_ablation_page
 from shortback.ablation_results import Group, Run, group_runs, read_run, to_dict
 from shortback.grid import MAX_CELLS, Axis, Cell, build_grid
 from shortback.runs import RunFolder
 
-CELLS_FILE, RESULTS_FILE, PAGE_FILE = "cells.json", "results.json", "report.html"
+RESULTS_FILE, PAGE_FILE = "results.json", "report.html"
 
 
 class Ablation:
@@ -116,19 +117,7 @@ def report_folders(folders: Sequence[Path], out: Path) -> None:
     Raises:
         ValueError: a folder that holds neither.
     """
-    runs = []
-    for folder in folders:
-        name = f"folder={folder.name}" if len(folders) > 1 else ""
-        cells = folder / CELLS_FILE
-        if cells.exists():
-            for path, cell in json.loads(cells.read_text()).items():
-                setting = ", ".join(filter(None, (name, cell["setting"])))
-                within = folder.parent if name else folder
-                runs.append(read_run(setting, cell["method"], cell["seed"], folder / path, within=within))
-            continue
-        recipe = RunFolder(folder).read_recipe()  # or its error
-        runs.append(read_run(name, recipe.method, recipe.seed, folder, within=folder.parent))
-    groups = write_results(runs, out, title="Ablation")
+    groups = write_results(join(folders), out, title="Ablation")
     console = Console(soft_wrap=True, highlight=False)
     console.print(terminal_table(groups))
     console.print(f"{out / RESULTS_FILE}, {out / PAGE_FILE}")

@@ -116,7 +116,9 @@ def _note(groups: Sequence[Group]) -> str:
     if any(group.accuracy is not None and group.accuracy.interval is None for group in groups):
         parts.append(f"Where none is printed, {NO_INTERVAL}.")
     if unfinished:
-        parts.append(f"{unfinished} runs are not finished.")
+        parts.append(
+            f"{unfinished} run is not finished." if unfinished == 1 else f"{unfinished} runs are not finished."
+        )
     return " ".join(parts)
 
 

@@ -40,7 +40,7 @@ class Axis:
             raise ValueError(f"--vary {text}: write key=value,value, for example --vary branches.at=stages,blocks")
         if key in ("method", "seed", "compare"):
             raise ValueError(f"--vary {text}: methods and seeds have options of their own, --methods and --seeds")
-        if len({_write(value) for value in parsed}) < len(parsed):
+        if len({in_words(value) for value in parsed}) < len(parsed):
             raise ValueError(f"--vary {text}: a value is there twice")
         return cls(key, tuple(parsed))
 
@@ -63,7 +63,7 @@ class Cell:
     @property
     def setting(self) -> str:
         """The values of the axes in a line; empty without any."""
-        return ", ".join(f"{key}={_write(value)}" for key, value in self.settings)
+        return ", ".join(f"{key}={in_words(value)}" for key, value in self.settings)
 
     @property
     def folder(self) -> Path:
@@ -107,7 +107,7 @@ def build_grid(
                     for axis, value in zip(axes, values, strict=True)
                     if method != "vanilla" or not axis.key.startswith("branches.")
                 )
-                own = [f"{key}={_write(value)}" for key, value in chosen]
+                own = [f"{key}={in_words(value)}" for key, value in chosen]
                 parsed = load_recipe(
                     recipe, settings=[*settings, *own, "compare=null", f"method={method}", f"seed={seed}"]
                 )
@@ -116,6 +116,6 @@ def build_grid(
     return list(cells.values())
 
 
-def _write(value: Any) -> str:
+def in_words(value: Any) -> str:
     """A value on one line, as YAML reads it."""
     return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n...\n").strip()
