@@ -3,7 +3,7 @@ BIN := .venv/bin
 RUN := $(BIN)/.ready
 DEV := $(BIN)/.ready-dev
 
-.PHONY: quickstart test test-sinabs format clean
+.PHONY: quickstart test test-more format clean
 
 quickstart: $(RUN)
 	$(BIN)/shortback train quickstart --out runs/quickstart --overwrite
@@ -14,20 +14,21 @@ test: $(DEV)
 	$(BIN)/pyright
 	$(BIN)/pytest
 
-# sinabs needs an older nir than Norse does: an environment of its own, on top of .venv.
-test-sinabs: $(DEV)
-	$(BIN)/python -m venv .venv-sinabs
+# sinabs needs an older nir than Norse does, and with Lightning every import of Fabric takes seconds: an environment of
+# their own, on top of .venv.
+test-more: $(DEV)
+	$(BIN)/python -m venv .venv-more
 	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
-	    > $$(echo .venv-sinabs/lib/python*/site-packages)/under.pth
-	.venv-sinabs/bin/python -m pip install --quiet --disable-pip-version-check sinabs==3.1.3
-	.venv-sinabs/bin/python -m pytest tests/networks tests/test_readme.py -k sinabs
+	    > $$(echo .venv-more/lib/python*/site-packages)/under.pth
+	.venv-more/bin/python -m pip install --quiet --disable-pip-version-check sinabs==3.1.3 'lightning>=2.5'
+	.venv-more/bin/python -m pytest tests/networks tests/test_readme.py -k 'sinabs or lightning'
 
 format: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-sinabs runs
+	rm -rf .venv .venv-more runs
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
