@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import shortback as sb
-from shortback.layout import average_over_space, average_over_time, feature_axis, logits_of
+from shortback.layout import average_over_space, average_over_time, feature_axis, logits_of, num_features
 
 T, N, C = 3, 4, 5
 
@@ -118,6 +118,10 @@ def test_outputs_by_step_are_reduced():
         logits_of({}, "folded", None)
 
 
+class LayerNorm2d(nn.LayerNorm):
+    """Over the channels of images, as timm has it."""
+
+
 @pytest.mark.parametrize(
     ("shape", "layout", "layer", "axis"),
     [
@@ -127,6 +131,9 @@ def test_outputs_by_step_are_reduced():
         ((4, 7, 8), "folded", nn.LayerNorm(8), 2),  # tokens
         ((4, 8, 7), "folded", nn.BatchNorm1d(8), 1),
         ((4, 8, 7, 7), "folded", nn.Linear(2, 8), 1),  # a linear layer on permuted channels, as in ConvNeXt
+        ((4, 8, 8, 8), "folded", LayerNorm2d(8), 1),
+        ((4, 5, 16), "folded", nn.GRU(3, 8, bidirectional=True), 2),
+        ((4, 5, 5), "folded", nn.LSTM(3, 5), 2),
         ((4, 24, 7, 7), "folded", nn.Conv2d(1, 8, 3), 1),  # put together from several
         ((4, 3, 8, 5, 5), "folded", nn.Conv2d(1, 8, 3), 2),  # [N, T, C, H, W]
         ((4, 3, 200), "folded", nn.Conv2d(1, 8, 3), 2),  # [N, T, F], flattened
@@ -138,3 +145,10 @@ def test_outputs_by_step_are_reduced():
 )
 def test_the_axis_of_the_features(shape, layout, layer, axis):
     assert feature_axis(shape, layout, layer) == axis
+
+
+def test_a_block_that_says_its_channels_is_no_layer():
+    block = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU())
+    block.out_channels = 8
+    assert num_features(block) is None
+    assert num_features(block[0]) == 8

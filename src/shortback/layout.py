@@ -14,6 +14,7 @@ The features need not stand where the table has them: see `feature_axis`. `short
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -59,8 +60,7 @@ def feature_axis(shape: Sequence[int], layout: Layout, layer: nn.Module | None) 
     if num_axes <= first + 1 or layer is None:
         return first
     last = num_axes - 2 if layout == "time_last" else num_axes - 1
-    spatial = next((n for n in (1, 2, 3) if type(layer).__name__.endswith(f"{n}d")), None)
-    usual = first if isinstance(layer, nn.GroupNorm) else last - (spatial or 0)
+    usual = first if isinstance(layer, nn.GroupNorm) else last - _axes_of_space(layer)
     if usual < first:
         usual = last
     matches = [axis for axis in range(first, num_axes) if shape[axis] == num_features(layer)]
@@ -69,11 +69,24 @@ def feature_axis(shape: Sequence[int], layout: Layout, layer: nn.Module | None) 
 
 def num_features(layer: nn.Module) -> int | None:
     """How many features a layer with weights returns; None for what is no such layer."""
+    if isinstance(layer, nn.RNNBase):
+        return (layer.proj_size or layer.hidden_size) * (2 if layer.bidirectional else 1)
+    if "weight" not in layer._parameters:  # blocks too may say how many channels they return
+        return None
     for name in ("out_channels", "out_features", "num_features", "num_channels"):
         if isinstance(getattr(layer, name, None), int):
             return getattr(layer, name)
     shape = getattr(layer, "normalized_shape", None)
     return shape[-1] if isinstance(shape, tuple) and shape else None
+
+
+def _axes_of_space(layer: nn.Module) -> int:
+    """How many follow the features in what a layer returns: those of its kernel, or as its name says."""
+    weight = layer._parameters.get("weight")
+    if weight is not None and weight.ndim > 2:
+        return weight.ndim - 2
+    named = re.search(r"[123](?=d)", type(layer).__name__)
+    return int(named[0]) if named else 0
 
 
 def average_over_space(activation: Tensor, layout: Layout = "folded", *, features: int | None = None) -> Tensor:

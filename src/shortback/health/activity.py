@@ -121,7 +121,7 @@ class Observer:
             if isinstance(module, SpikingNeuron):
                 self._count(name, module, spikes)
                 self._count_membranes(name, module, inputs[0])
-            elif name in self._counts or _fires(inputs, spikes):
+            elif name in self._counts or fires(inputs, spikes):
                 self._count(name, module, spikes)
 
         return hook
@@ -181,8 +181,8 @@ def _spikes(output: Any) -> Tensor | None:
     return first if isinstance(first, Tensor) and first.is_floating_point() and first.ndim >= 2 else None
 
 
-def _fires(inputs: tuple[Any, ...], spikes: Tensor) -> bool:
-    """Whether a module turns something else into zeros and ones."""
+def fires(inputs: tuple[Any, ...], spikes: Tensor) -> bool:
+    """Whether a module without submodules, of these inputs and output, turns something else into zeros and ones."""
     x = next((value for value in inputs if isinstance(value, Tensor)), None)
     return x is not None and x.shape == spikes.shape and _is_binary(spikes) and not _is_binary(x)
 

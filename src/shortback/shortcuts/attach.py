@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from shortback.detection import Found, LayerCalls, find_layouts
+from shortback.health.activity import fires
 from shortback.layout import LAYOUTS, Layout, Reduction, feature_axis, first_tensor, logits_of, why_not
 from shortback.neurons import SpikingNeuron
 from shortback.shortcuts.heads import HeadFactory, linear_head
 from shortback.shortcuts.network import ShortcutNetwork, Tap
-from shortback.shortcuts.places import find_places
+from shortback.shortcuts.places import Calls, find_places
 from shortback.spiking import SpikingNetwork
 from shortback.states import reset_states
 from shortback.undisturbed import undisturbed
@@ -63,7 +64,7 @@ def attach(
         from shortback.shortcuts.auto import choose_places  # which attaches to measure
 
         at = choose_places(model, sample, layout=layout, reduce=reduce, num_steps=num_steps)
-    places = find_places(model, at, called=lambda: _called(model, sample))
+    places = find_places(model, at, run=lambda: _calls(model, sample))
     time = _time_of(model, places, sample, layout, num_steps)
     seen, num_classes = _dry_run(model, places, sample, time, reduce, num_steps)
     parameter = next(model.parameters(), sample)
@@ -123,19 +124,24 @@ def _running(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def _called(model: nn.Module, sample: Tensor) -> set[nn.Module]:
-    """The modules that a forward calls."""
-    called: set[nn.Module] = set()
-    handles = [
-        module.register_forward_pre_hook(lambda module, inputs: called.add(module)) for module in model.modules()
-    ]
+def _calls(model: nn.Module, sample: Tensor) -> Calls:
+    """What a forward calls, and what of that fires."""
+    calls = Calls(set(), set())
+
+    def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        calls.modules.add(module)
+        spikes = first_tensor(output)
+        if spikes is not None and not any(module.children()) and fires(inputs, spikes):
+            calls.firing.add(module)
+
+    handles = [module.register_forward_hook(note) for module in model.modules()]
     try:
         with _running(model):
             model(sample)
     finally:
         for handle in handles:
             handle.remove()
-    return called
+    return calls
 
 
 class _Seen(NamedTuple):
