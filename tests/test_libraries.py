@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from shortback.libraries import is_library_neuron, reset_of
+from shortback.libraries import is_library_neuron, reset_of, whole_modules
 
 
 def test_neurons_of_the_libraries():
@@ -27,3 +27,10 @@ def test_a_class_of_the_same_name_elsewhere_is_none():
 
     assert not is_library_neuron(BaseNode())
     assert reset_of(BaseNode()) is None
+
+
+def test_what_a_neuron_is_made_of_is_no_module_of_its_own():
+    jelly = pytest.importorskip("spikingjelly.activation_based.neuron")
+    net = nn.Sequential(nn.Linear(2, 2), jelly.ParametricLIFNode())
+    assert [name for name, _ in net.named_modules()] == ["", "0", "1", "1.surrogate_function"]
+    assert [name for name, _ in whole_modules(net)] == ["", "0", "1"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from torch import nn
 
@@ -24,6 +24,16 @@ _RESETS = {
 def is_library_neuron(module: nn.Module) -> bool:
     """Whether it is a neuron of one of the libraries, or of a class derived from one."""
     return any(cls.__name__ in _NEURONS.get(cls.__module__.partition(".")[0], ()) for cls in type(module).__mro__)
+
+
+def whole_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Modules by name, without what the libraries' neurons are made of, such as SpikingJelly's surrogates."""
+    inside: set[nn.Module] = set()
+    for name, module in model.named_modules():
+        if module not in inside:
+            yield name, module
+        if is_library_neuron(module):
+            inside.update(part for part in module.modules() if part is not module)
 
 
 def reset_of(module: nn.Module) -> Callable[[], object] | None:

@@ -9,7 +9,7 @@ from torch import nn
 import shortback as sb
 from shortback.data.bundled import load_bundled
 from shortback.data.transforms import normalize
-from tests.networks.zoo import CASES
+from tests.networks.zoo import CASES, T
 
 NUM_IMAGES = 8
 NUM_STEPS = 6
@@ -127,6 +127,8 @@ def test_a_diagnosis_sees_every_neuron_and_leaves_all_as_it_was(case, images):
     report = sb.diagnose(net, x, y, suggest=False)
     assert report.layers
     assert report.layers[0].branch_share > 0
+    assert len(report.neurons) >= case.neurons
     for neuron in report.neurons:
         assert 0 <= neuron.dead <= 1
+        assert len(neuron.gradient_by_step) == T
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())

@@ -22,6 +22,7 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
     places: int = 1  # at least so many
     lr: float = 2e-3
+    neurons: int = 0  # at least so many that fire
 
 
 def time_first(images: Tensor) -> Tensor:
@@ -210,16 +211,18 @@ def of_size(size: int) -> Callable[[Tensor], Tensor]:
 
 
 CASES = {
-    "sew_resnet18": Case(sew_resnet18, time_first, {"reduce": "mean"}, places=7),
-    "spiking_vgg11": Case(lambda: spiking_vgg11("m"), lambda x: time_first(of_size(32)(x)), {"reduce": "mean"}, 7),
-    "spiking_vgg11_by_step": Case(lambda: spiking_vgg11("s"), of_size(32), {"reduce": "mean"}, 7),
-    "spikformer": Case(spikformer, lambda x: time_first(of_size(32)(x)), {"reduce": "mean"}, 5),
-    "snntorch_hidden": Case(HiddenState, settings={"reduce": "sum"}, places=2),
-    "snntorch_membranes": Case(SpikesAndMembrane, settings={"reduce": "sum"}, places=2),
-    "norse_lifted": Case(norse_lifted, time_first, {"reduce": "last"}, 2, lr=1e-2),
-    "norse_cells": Case(NorseCells, time_first, {"reduce": "last"}, 2, lr=1e-2),
-    "sinabs_squeezed": Case(sinabs_squeezed, batch_major, {"reduce": "mean", "num_steps": T}, 1),
-    "sinabs_layers": Case(SinabsLayers, batch_first, {"reduce": "mean"}, 1),
+    "sew_resnet18": Case(sew_resnet18, time_first, {"reduce": "mean"}, places=7, neurons=15),
+    "spiking_vgg11": Case(
+        lambda: spiking_vgg11("m"), lambda x: time_first(of_size(32)(x)), {"reduce": "mean"}, 7, neurons=7
+    ),
+    "spiking_vgg11_by_step": Case(lambda: spiking_vgg11("s"), of_size(32), {"reduce": "mean"}, 7, neurons=7),
+    "spikformer": Case(spikformer, lambda x: time_first(of_size(32)(x)), {"reduce": "mean"}, 5, neurons=10),
+    "snntorch_hidden": Case(HiddenState, settings={"reduce": "sum"}, places=2, neurons=2),
+    "snntorch_membranes": Case(SpikesAndMembrane, settings={"reduce": "sum"}, places=2, neurons=2),
+    "norse_lifted": Case(norse_lifted, time_first, {"reduce": "last"}, 2, lr=1e-2, neurons=2),
+    "norse_cells": Case(NorseCells, time_first, {"reduce": "last"}, 2, lr=1e-2, neurons=2),
+    "sinabs_squeezed": Case(sinabs_squeezed, batch_major, {"reduce": "mean", "num_steps": T}, 1, neurons=1),
+    "sinabs_layers": Case(SinabsLayers, batch_first, {"reduce": "mean"}, 1, neurons=1),
     "timm_resnet18": Case(lambda: timm_model("resnet18"), places=7),
     "timm_mobilenet": Case(lambda: timm_model("mobilenetv3_small_050"), of_size(64), places=8),
     "timm_convnext": Case(lambda: timm_model("convnext_atto"), of_size(64), places=8),

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from shortback import ops
-from shortback.layout import Layout, by_step, why_not
+from shortback.layout import Layout, by_step, num_features, why_not
+from shortback.libraries import is_library_neuron, whole_modules
 from shortback.neurons import SpikingNeuron
 
 WINDOW = 0.01  # of the peak: where the surrogate is above it, a membrane is inside the window
@@ -60,8 +61,7 @@ class _Counts:
 class Observer:
     """Watches the neurons of a model: what they do in one forward, and the gradient that reaches them after another.
 
-    A neuron is a `SpikingNeuron`, or a module of another library without submodules that makes zeros and ones from
-    something else.
+    A neuron is a `SpikingNeuron`, or another module that may fire and makes zeros and ones from something else.
 
     Args:
         num_samples: `N` of the batch, which tells how many steps a folded tensor has.
@@ -77,10 +77,8 @@ class Observer:
     @contextmanager
     def observe(self, model: nn.Module) -> Iterator[None]:
         """See what the neurons do in the forwards within the block."""
-        leaves = [
-            (name, m) for name, m in model.named_modules() if isinstance(m, SpikingNeuron) or not any(m.children())
-        ]
-        handles = [module.register_forward_hook(self._watch(name)) for name, module in leaves]
+        watched = [(name, module) for name, module in whole_modules(model) if may_fire(module)]
+        handles = [module.register_forward_hook(self._watch(name)) for name, module in watched]
         try:
             yield
         finally:
@@ -121,7 +119,7 @@ class Observer:
             if isinstance(module, SpikingNeuron):
                 self._count(name, module, spikes)
                 self._count_membranes(name, module, inputs[0])
-            elif name in self._counts or fires(inputs, spikes):
+            elif name in self._counts or fires(module, inputs, spikes):
                 self._count(name, module, spikes)
 
         return hook
@@ -181,10 +179,18 @@ def _spikes(output: Any) -> Tensor | None:
     return first if isinstance(first, Tensor) and first.is_floating_point() and first.ndim >= 2 else None
 
 
-def fires(inputs: tuple[Any, ...], spikes: Tensor) -> bool:
-    """Whether a module without submodules, of these inputs and output, turns something else into zeros and ones."""
+def may_fire(module: nn.Module) -> bool:
+    """Whether it is a neuron of ours or another library, or has neither submodules nor the weights of a layer."""
+    known = isinstance(module, SpikingNeuron) or is_library_neuron(module)
+    return known or not (any(module.children()) or num_features(module))
+
+
+def fires(module: nn.Module, inputs: tuple[Any, ...], spikes: Tensor) -> bool:
+    """Whether it turned something else into zeros and ones; a library's neuron may fire several times a step."""
     x = next((value for value in inputs if isinstance(value, Tensor)), None)
-    return x is not None and x.shape == spikes.shape and _is_binary(spikes) and not _is_binary(x)
+    if x is None or x.shape != spikes.shape or _is_binary(x):
+        return False
+    return _is_binary(spikes) or (is_library_neuron(module) and bool((spikes == spikes.round()).all()))
 
 
 def _is_binary(x: Tensor) -> bool:

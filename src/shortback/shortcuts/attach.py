@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from shortback.detection import Found, LayerCalls, find_layouts
-from shortback.health.activity import fires
+from shortback.health.activity import fires, may_fire
 from shortback.layout import LAYOUTS, Layout, Reduction, feature_axis, first_tensor, logits_of, why_not
+from shortback.libraries import whole_modules
 from shortback.neurons import SpikingNeuron
 from shortback.shortcuts.heads import HeadFactory, linear_head
 from shortback.shortcuts.network import ShortcutNetwork, Tap
@@ -131,10 +132,10 @@ def _calls(model: nn.Module, sample: Tensor) -> Calls:
     def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         calls.modules.add(module)
         spikes = first_tensor(output)
-        if spikes is not None and not any(module.children()) and fires(inputs, spikes):
+        if spikes is not None and may_fire(module) and fires(module, inputs, spikes):
             calls.firing.add(module)
 
-    handles = [module.register_forward_hook(note) for module in model.modules()]
+    handles = [module.register_forward_hook(note) for _, module in whole_modules(model)]
     try:
         with _running(model):
             model(sample)
