@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+
+import shortback as sb
 
 T = 3
 
@@ -194,6 +197,10 @@ def timm_model(name: str, **settings: Any) -> nn.Module:
     return pytest.importorskip("timm").create_model(name, num_classes=10, in_chans=1, **settings)
 
 
+def spikified(ann: nn.Module) -> nn.Module:
+    return sb.spikify(ann, num_steps=T, neuron=functools.partial(sb.LIF, threshold=0.5, backend="reference"))
+
+
 def swin() -> nn.Module:
     return timm_model("swin_tiny_patch4_window7_224", img_size=56, window_size=7, depths=(2, 2, 2, 2), embed_dim=24)
 
@@ -228,5 +235,10 @@ CASES = {
     "timm_convnext": Case(lambda: timm_model("convnext_atto"), of_size(64), places=8),
     "timm_vit": Case(lambda: timm_model("vit_tiny_patch16_224", img_size=32, patch_size=8), of_size(32), places=8),
     "timm_swin": Case(swin, of_size(56), places=7),
+    "spikified_resnet18": Case(lambda: spikified(timm_model("resnet18")), of_size(32), places=7, neurons=15),
+    "spikified_mobilenet": Case(
+        lambda: spikified(timm_model("mobilenetv3_small_050")), of_size(64), places=8, neurons=10
+    ),
+    "spikified_convnext": Case(lambda: spikified(timm_model("convnext_atto")), of_size(64), places=8, neurons=11),
     "torchvision_resnet18": Case(torchvision_resnet18, three_channels, places=7),
 }

@@ -175,3 +175,33 @@ def test_a_copy_of_a_network_with_a_registry_resets_its_own_neurons(x):
         other(x)
         sb.reset_states(one)
         assert torch.equal(one(x).logits, first)
+
+
+@pytest.fixture
+def one_process(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("one_process")
+def test_branches_dropped_under_distributed_data_parallel(make_network, batch):
+    x, y = batch
+    net = sb.attach(make_network(), at="stages", sample=x)
+
+    def step(wrapped):
+        sb.shortcut_loss(wrapped(x), y, coefficient=1.0).total.backward()
+
+    wrapped = nn.parallel.DistributedDataParallel(net)
+    step(wrapped)
+    step(wrapped)
+    assert net.heads[0].weight.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match="wrap what comes back"):
+        sb.attach(wrapped, at="stages", sample=x)
+    net.branches_enabled = False
+    net.heads.requires_grad_(False)
+    wrapped = nn.parallel.DistributedDataParallel(net)
+    before = net.heads[0].weight.grad.clone()
+    step(wrapped)
+    step(wrapped)
+    assert torch.equal(net.heads[0].weight.grad, before)
