@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import shortback as sb
+from tests.networks.zoo import OverSteps
 
 N = 4
 
@@ -34,17 +35,6 @@ def snntorch_net():
         nn.Flatten(),
         nn.Linear(4, 10),
     )
-
-
-class OverSteps(nn.Module):
-    """One call a step, and logits of all of them."""
-
-    def __init__(self, step):
-        super().__init__()
-        self.step = step
-
-    def forward(self, x):
-        return [self.step(x) for _ in range(3)]
 
 
 @pytest.fixture(params=[spikingjelly_net, snntorch_net], ids=["spikingjelly", "snntorch"])

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import shortback as sb
 from shortback.schedules import Constant, Linear
 from shortback.training import choose_execution, evaluate, fit
+from tests.networks.zoo import OverSteps
 
 
 @pytest.fixture
@@ -35,15 +36,6 @@ def snntorch_net():
     torch.manual_seed(0)
     layers = [nn.Conv2d(1, 4, 3), snntorch.Leaky(**neuron), nn.Conv2d(4, 4, 3), snntorch.Leaky(**neuron)]
     return OverSteps(nn.Sequential(*layers, nn.Flatten(), nn.Linear(256, 4)))
-
-
-class OverSteps(nn.Module):
-    def __init__(self, step):
-        super().__init__()
-        self.step = step
-
-    def forward(self, x):
-        return [self.step(x) for _ in range(3)]
 
 
 def attached(data):
