@@ -181,7 +181,7 @@ def ablation(groups: list[dict[str, Any]]) -> list[str]:
         accuracy, difference = group["accuracy"], group["difference"]
         vanilla = by_setting.get(group["setting"], next(iter(by_setting.values()), None))
         tests = [f"{100 * run['summary']['test_accuracy']:.1f}" for run in group["runs"]]
-        row = [group["setting"]] if varied else []
+        row = [group["setting"].replace("branches.", "")] if varied else []
         row += [group["method"], ", ".join(tests), f"{100 * accuracy['mean']:.2f}"]
         if difference is None:
             rows.append([*row, "", "", "", ""])
