@@ -74,7 +74,7 @@ def test_attaching_stripping_and_diagnosing_leave_the_state_alone(net, x):
     sb.reset_states(net)
     assert torch.equal(stacked(net, x), reference[0])
     keys = list(net.state_dict())
-    with_branches = sb.attach(net, at=["step.1"], sample=x[:2], layout="steps", reduce="mean")
+    with_branches = sb.attach(net, at=["network.1"], sample=x[:2], layout="steps", reduce="mean")
     sb.diagnose(with_branches, x, y)
     assert sb.strip(with_branches) is net
     assert torch.equal(stacked(net, x), reference[1])  # the second batch, as if nothing had been between
@@ -83,25 +83,25 @@ def test_attaching_stripping_and_diagnosing_leave_the_state_alone(net, x):
 
 def test_it_learns_through_the_branch_alone(net, x):
     y = torch.arange(N)
-    with_branches = sb.attach(net, at=["step.1"], sample=x, layout="steps", reduce="mean")
+    with_branches = sb.attach(net, at=["network.1"], sample=x, layout="steps", reduce="mean")
     optimizer = torch.optim.Adam(with_branches.parameters(), lr=0.02)
     losses = []
     for _ in range(20):
         sb.reset_states(with_branches)
         out = with_branches(x)
-        loss = nn.functional.cross_entropy(out.branches["step.1"], y)
+        loss = nn.functional.cross_entropy(out.branches["network.1"], y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert net.step[0].weight.grad.abs().sum() > 0
+    assert net.network[0].weight.grad.abs().sum() > 0
     assert losses[-1] < losses[0] - 0.1
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="measures the memory of the process as Linux says it")
 def test_nothing_piles_up_over_a_thousand_batches(net, x):
     y = torch.arange(N)
-    with_branches = sb.attach(net, at=["step.1"], sample=x, reduce="mean")
+    with_branches = sb.attach(net, at=["network.1"], sample=x, reduce="mean")
     optimizer = torch.optim.SGD(with_branches.parameters(), lr=0.01)
     tensors, megabytes = [], []
     for batch in range(1000):
@@ -122,7 +122,7 @@ def test_the_libraries_own_resets_go_on_working(x):
     model = OverSteps(spikingjelly_net())
     first = stacked(model, x)
     functional.reset_net(model)  # from here on it goes by a list of modules that it keeps
-    net = sb.attach(model, at=["step.1"], sample=x, reduce="mean")
+    net = sb.attach(model, at=["network.1"], sample=x, reduce="mean")
     for reset in (net, model):
         model(x)
         functional.reset_net(reset)
