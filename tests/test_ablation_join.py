@@ -34,7 +34,7 @@ def test_settings_that_differ_are_named_and_vanilla_is_shared(tmp_path):
     groups = {group.method: group for group in group_runs(join([first, second]))}
     assert {method: group.setting for method, group in groups.items()} == {
         "vanilla": "",
-        "shortcut": "branches.weights=sum",
+        "shortcut": "",
         "evolutionary": "branches.weights=mean",
     }
     assert groups["evolutionary"].difference.estimate.mean == pytest.approx(0.1)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shortback.ablation_results import BASELINE, Run, read_run
+from shortback.config import BranchesConfig
 from shortback.grid import in_words
 from shortback.runs import RunFolder
 
@@ -34,7 +35,7 @@ def join(folders: Sequence[Path]) -> list[Run]:
     """The runs of ablations, or of single runs; of one ablation under the settings that it varies.
 
     Runs of several are told apart by every setting of their recipes that is not the same in all of them; those of
-    branches say nothing of vanilla training. Where that leaves two of one seed, they keep the names of their folders.
+    branches say nothing of vanilla training, and go without saying where they are the usual ones. Where that leaves two of one seed, they keep the names of their folders.
 
     Raises:
         ValueError: a folder that holds neither.
@@ -71,7 +72,7 @@ def _by_recipe(found: Sequence[_Found]) -> list[_Found]:
                 values.setdefault(key, set()).add(in_words(value))
     varied = [key for key, seen in values.items() if len(seen) > 1]
     named = [
-        replace(one, setting=", ".join(f"{key}={in_words(recipe.get(key))}" for key in varied if _counts(one, key)))
+        replace(one, setting=", ".join(f"{key}={in_words(recipe.get(key))}" for key in varied if _is_named(one, key)))
         for one, recipe in begun
     ]
     times = Counter((one.setting, one.method, one.seed) for one in named)
@@ -89,6 +90,12 @@ def _counts(one: _Found, key: str) -> bool:
     return key not in _NO_SETTINGS and not (one.method == BASELINE and key.startswith("branches."))
 
 
+def _is_named(one: _Found, key: str) -> bool:
+    """Whether a setting is worth a word: those of branches where they are not the usual ones."""
+    assert one.recipe is not None
+    return _counts(one, key) and (key not in _USUAL or one.recipe.get(key) != _USUAL[key])
+
+
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         return {prefix: value}
@@ -97,3 +104,6 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def _base(one: _Found, alone: bool) -> Path:
     return one.ablation if alone and one.path != one.ablation else one.ablation.parent
+
+
+_USUAL = _flat(BranchesConfig().model_dump(mode="json"), "branches")

@@ -144,13 +144,15 @@ def through_training(rows: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
 def curves_with_bands(lines: Mapping[str, Sequence[tuple[int, float, float, float]]], *, label: str) -> Figure:
     """Lines by step with a band around each: `(step, value, lowest, highest)`."""
     figure, axes = _canvas("step", label)
-    for (name, points), colour in zip(lines.items(), _colours(len(lines)), strict=True):
+    for index, ((name, points), colour) in enumerate(zip(lines.items(), _colours(len(lines)), strict=True)):
         if points:
             steps, values, low, high = zip(*points, strict=True)
-            axes.plot(steps, values, label=name, color=colour, marker="o", markersize=3)
+            style = ("-", "--", ":")[index // len(COLOURS) % 3]
+            axes.plot(steps, values, label=name, color=colour, linestyle=style, marker="o", markersize=3)
             axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
     if any(lines.values()):
-        axes.legend(frameon=False, labelcolor=INK, fontsize=8)
+        figure.set_figheight(figure.get_figheight() + 0.17 * len(lines))
+        figure.legend(loc="outside lower left", frameon=False, labelcolor=INK, fontsize=8)
     return figure
 
 
