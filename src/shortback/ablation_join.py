@@ -35,7 +35,8 @@ def join(folders: Sequence[Path]) -> list[Run]:
     """The runs of ablations, or of single runs; of one ablation under the settings that it varies.
 
     Runs of several are told apart by every setting of their recipes that is not the same in all of them; those of
-    branches say nothing of vanilla training, and go without saying where they are the usual ones. Where that leaves two of one seed, they keep the names of their folders.
+    branches say nothing of vanilla training, and go without saying where they are the usual ones. Where that leaves two
+    of one seed, they keep the names of their folders.
 
     Raises:
         ValueError: a folder that holds neither.
