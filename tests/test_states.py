@@ -113,7 +113,7 @@ def test_nothing_piles_up_over_a_thousand_batches(net, x):
             gc.collect()
             tensors.append(sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects()))
             megabytes.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20)
-    assert tensors[0] == tensors[1]
+    assert tensors[1] <= tensors[0]  # fewer where those of earlier tests are let go of
     assert megabytes[1] < megabytes[0] + 8  # a graph kept would be some 0.1 MB a batch
 
 
