@@ -20,7 +20,8 @@ CORE = {
     "libraries": set(),
     "states": {"libraries"},
     "layout": set(),
-    "detection": {"layout", "states", "undisturbed"},
+    "layer_calls": {"layout"},
+    "detection": {"layer_calls", "layout", "states", "undisturbed"},
     "ops": {"surrogates"},
     "neurons": {"ops", "surrogates"},
     "layer": {"ops", "neurons"},
@@ -32,7 +33,7 @@ CORE = {
     },
     "shortcuts": {
         *("spiking", "neurons", "losses", "health", "states", "undisturbed"),
-        *("layout", "detection", "libraries", "activations"),
+        *("layer_calls", "layout", "detection", "libraries", "activations"),
     },
     "diagnosis": {"health", "shortcuts", "losses", "neurons", "surrogates"},
 }

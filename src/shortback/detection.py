@@ -9,16 +9,15 @@ nothing, as those of neurons that never fire, a stronger input is tried, and bat
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from shortback.layout import LAYOUTS, Layout, feature_axis, first_tensor, num_features, stacked
+from shortback.layer_calls import LayerCalls
+from shortback.layout import LAYOUTS, Layout, feature_axis, first_tensor, stacked
 from shortback.states import reset_states
 from shortback.undisturbed import undisturbed
 
@@ -191,37 +190,6 @@ def _part(output: Tensor) -> Tensor:
         return output.clone()
     rest = output.flatten(2)
     return rest[:, :, :: 1 + rest.shape[2] // _NUM_POSITIONS].clone()
-
-
-class LayerCalls:
-    """Notes which layers with weights are called.
-
-    Attributes:
-        last: the one called last.
-        counts: by layer, how many times.
-    """
-
-    def __init__(self) -> None:
-        self.last: nn.Module | None = None
-        self.counts: Counter[nn.Module] = Counter()
-
-    @classmethod
-    @contextmanager
-    def of(cls, model: nn.Module) -> Iterator[LayerCalls]:
-        """Those of the forwards within the block; hooks that modules have already see a call before it is noted."""
-        calls = cls()
-
-        def note(module: nn.Module, inputs: Any, output: Any) -> None:
-            calls.last = module
-            calls.counts[module] += 1
-
-        layers = [module for module in model.modules() if num_features(module) is not None]
-        handles = [layer.register_forward_hook(note) for layer in layers]
-        try:
-            yield calls
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 _Errors = dict[_Key, dict[Layout, float]]

@@ -9,8 +9,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from shortback.detection import Found, LayerCalls, find_layouts
+from shortback.detection import Found, find_layouts
 from shortback.health.activity import fires, may_fire
+from shortback.layer_calls import LayerCalls
 from shortback.layout import LAYOUTS, Layout, Reduction, feature_axis, first_tensor, logits_of, why_not
 from shortback.libraries import whole_modules
 from shortback.neurons import SpikingNeuron
