@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shortback.config import Recipe
-from shortback.experiment import Say, branch_shares, train_recipe
+from shortback.experiment import Say, branch_shares, settle, train_recipe
 
 
 def compare(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, say: Say) -> dict[str, dict[str, Any]]:
@@ -17,12 +17,18 @@ def compare(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, say: Sa
 
     Returns:
         The summaries by method.
+
+    Raises:
+        ValueError: a mistake in the recipe or a folder, before the first training.
     """
     assert recipe.compare is not None
-    summaries = {}
-    for method in recipe.compare:
-        one = recipe.model_copy(update={"method": method, "compare": None})
-        summaries[method] = train_recipe(one, out / method, resume=resume, overwrite=overwrite, say=say)
+    recipes = {method: recipe.model_copy(update={"method": method, "compare": None}) for method in recipe.compare}
+    for method, one in recipes.items():
+        settle(one, out / method, resume=resume, overwrite=overwrite)
+    summaries = {
+        method: train_recipe(one, out / method, resume=resume, overwrite=overwrite, say=say)
+        for method, one in recipes.items()
+    }
     Console(soft_wrap=True).print(_table(summaries, out))
     say(f"each run, with its numbers and its stripped network, is in {out}")
     return summaries

@@ -25,6 +25,7 @@ from shortback.build import (
     build_loader,
     build_model,
     build_training,
+    check_recipe,
     first_batch,
     resolve,
 )
@@ -56,17 +57,13 @@ def train_recipe(
         ValueError: a mistake in the recipe, the data or the folder, before any training.
         NonFiniteError, Interrupted, CheckpointError: see `Trainer.fit`.
     """
-    recipe, execution = resolve(recipe)
+    recipe, execution = settle(recipe, out, resume=resume, overwrite=overwrite)
     folder = RunFolder(out)
-    if resume:
-        recipe = folder.placed(recipe)
-    first_process = int(os.environ.get("RANK", "0")) == 0
-    if first_process:
-        folder.check(recipe, resume=resume, overwrite=overwrite)
     if resume and folder.is_finished:
         return folder.read_summary()
     splits = build_data(recipe.data, seed=recipe.seed)
     recipe = place_branches(recipe, splits)
+    first_process = _is_first_process()
     if first_process:
         folder.start(recipe, overwrite=overwrite)
     fabric = build_fabric(execution)
@@ -117,6 +114,22 @@ def train_recipe(
         folder.write_summary(summary)
     fabric.barrier()
     return summary
+
+
+def settle(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool) -> tuple[Recipe, Execution]:
+    """The recipe as it will be trained into a run folder, and on what; nothing is written.
+
+    Raises:
+        ValueError: a mistake in the recipe or the folder.
+    """
+    check_recipe(recipe)
+    recipe, execution = resolve(recipe)
+    folder = RunFolder(out)
+    if resume:
+        recipe = folder.placed(recipe)
+    if _is_first_process():
+        folder.check(recipe, resume=resume, overwrite=overwrite)
+    return recipe, execution
 
 
 def build_network(recipe: Recipe, splits: Splits) -> tuple[SpikingNetwork, nn.Module]:
@@ -190,6 +203,10 @@ def branch_shares(path: Path) -> list[float]:
     """The branches' share of the first layer's gradient at the start of each epoch of a run."""
     rows = [json.loads(line) for line in RunFolder(path).metrics.read_text().splitlines()]
     return [row["branch_share"] or 0.0 for row in rows if row["kind"] == "epoch"]
+
+
+def _is_first_process() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _announcement(recipe: Recipe, execution: Execution, splits: Splits, net: nn.Module) -> list[str]:
