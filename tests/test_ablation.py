@@ -49,12 +49,14 @@ def test_one_that_fails_leaves_its_error_and_the_others_go_on(tmp_path):
     assert all(RunFolder(tmp_path / cell.folder).is_finished for cell in others)
 
 
-def test_a_folder_of_another_recipe_is_refused(tmp_path):
+def test_cells_that_cannot_run_are_refused_before_the_first_does(tmp_path):
     grid = cells(methods=["vanilla"])
     RunFolder(tmp_path / grid[0].folder).start(grid[0].recipe, overwrite=False)
     check_cells(cells(methods=["vanilla"]), tmp_path / "new")
     with pytest.raises(ValueError, match=r"optimizer\.lr: 0\.07, 0\.05"):
         check_cells(cells("optimizer.lr=0.07", methods=["vanilla"]), tmp_path)
+    with pytest.raises(ValueError, match="no such module"):
+        check_cells(cells(vary=["branches.at=nowhere,stages"]), tmp_path / "new")
     with pytest.raises(ValueError, match="--jobs 0"):
         run_cells(grid, tmp_path, jobs=0, watch=lambda running: None)
 

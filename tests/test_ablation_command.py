@@ -11,20 +11,20 @@ def ablation(tmp_path_factory):
     """An ablation that ran, one cell of which failed."""
     out = tmp_path_factory.mktemp("ablation") / "new"
     words = ["ablate", "quickstart", *SETTINGS, "-s", "train.epochs=1", "--methods", "vanilla,shortcut", "--seeds", "2"]
-    words += ["--vary", "branches.at=stages,nowhere", "--out", out]
+    words += ["--vary", "branches.start=0.5,1.0e+38", "--out", out]
     return out, run(*words, COLUMNS="200"), words
 
 
 def test_a_failed_cell_is_in_the_table_and_in_the_exit_code(ablation):
     out, done, _ = ablation
     assert done.returncode == 1, done.stderr
-    assert "no such module" in done.stdout
-    (row,) = [line for line in done.stdout.splitlines() if "branches.at=stages" in line and "2 finished" in line]
+    assert "first not finite" in done.stdout
+    (row,) = [line for line in done.stdout.splitlines() if "branches.start=0.5" in line and "2 finished" in line]
     results = json.loads((out / "results.json").read_text())
-    group = next(g for g in results["groups"] if g["setting"] == "branches.at=stages")
+    group = next(g for g in results["groups"] if g["setting"] == "branches.start=0.5")
     assert f"{group['accuracy']['mean']:.2%}" in row
     assert f"{100 * group['difference']['estimate']['mean']:+.2f}" in row
-    failed = next(g for g in results["groups"] if g["setting"] == "branches.at=nowhere")
+    failed = next(g for g in results["groups"] if g["setting"] == "branches.start=1.0e+38")
     assert [one["status"] for one in failed["runs"]] == ["failed", "failed"]
 
 
@@ -36,7 +36,7 @@ def test_the_page_has_the_numbers(ablation):
         if group["accuracy"]:
             assert f"{group['accuracy']['mean']:.2%}" in text
     assert text.count("<svg ") == 4
-    assert "no such module" in text
+    assert "first not finite" in text
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")

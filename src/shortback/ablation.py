@@ -15,7 +15,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
-from shortback.build import resolve
+from shortback.build import check_recipe, resolve
 from shortback.grid import Cell
 from shortback.runs import RunFolder
 
@@ -27,8 +27,11 @@ def check_cells(cells: Sequence[Cell], out: Path) -> None:
     """See that every cell can start or go on in its folder; nothing is written.
 
     Raises:
-        ValueError: a folder holds another run, and what differs.
+        ValueError: a cell that could not be built, such as one with branches at a place that does not exist; a folder
+            that holds another run, and what differs.
     """
+    for kind in {(cell.setting, cell.method): cell for cell in cells}.values():
+        check_recipe(kind.recipe)
     for cell in cells:
         recipe, _ = resolve(cell.recipe)
         folder = RunFolder(out / cell.folder)
