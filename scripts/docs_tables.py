@@ -173,13 +173,11 @@ def startup(results: dict[str, Any]) -> list[str]:
 
 
 def ablation(groups: list[dict[str, Any]]) -> list[str]:
-    """A row a group, compared with vanilla training under the same settings, or the only one there is."""
-    by_setting = {group["setting"]: group for group in groups if group["method"] == "vanilla"}
+    """A row a group, compared with vanilla training under the same settings."""
     varied = any(group["setting"] for group in groups)
     rows = []
     for group in groups:
         accuracy, difference = group["accuracy"], group["difference"]
-        vanilla = by_setting.get(group["setting"], next(iter(by_setting.values()), None))
         tests = [f"{100 * run['summary']['test_accuracy']:.1f}" for run in group["runs"]]
         row = [group["setting"].replace("branches.", "")] if varied else []
         row += [group["method"], ", ".join(tests), f"{100 * accuracy['mean']:.2f}"]
@@ -190,16 +188,27 @@ def ablation(groups: list[dict[str, Any]]) -> list[str]:
         row.append(f"{100 * mean:+.2f}")
         row.append("" if interval is None else " to ".join(f"{100 * bound:+.2f}" for bound in interval))
         row.append("" if difference["p_value"] is None else f"{difference['p_value']:.3g}")
-        rows.append([*row, steps_to_vanilla(group, vanilla)])
+        rows.append([*row, steps_to_vanilla(group, baseline(group, groups))])
     headings = ["method", "test accuracy by seed", "mean", "to vanilla", "95 % interval", "p", "steps to vanilla's end"]
     return table([*(["setting"] if varied else []), *headings], rows)
 
 
-def steps_to_vanilla(group: dict[str, Any], vanilla: dict[str, Any] | None) -> str:
+def baseline(group: dict[str, Any], groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The runs of vanilla training under the settings of a group; it has none of branches."""
+    parts = set(group["setting"].split(", "))
+    return [
+        run
+        for one in groups
+        if one["method"] == "vanilla" and set(filter(None, one["setting"].split(", "))) <= parts
+        for run in one["runs"]
+    ]
+
+
+def steps_to_vanilla(group: dict[str, Any], vanilla: list[dict[str, Any]]) -> str:
     """By seed: when the last validation accuracy of vanilla was reached, over when vanilla itself first did."""
     ratios = []
     for run in group["runs"]:
-        for other in vanilla["runs"] if vanilla else []:
+        for other in vanilla:
             if other["seed"] == run["seed"]:
                 goal = other["epochs"][-1]["val_accuracy"]
                 ours, theirs = (
