@@ -19,9 +19,11 @@ def test_a_failed_cell_is_in_the_table_and_in_the_exit_code(ablation):
     out, done, _ = ablation
     assert done.returncode == 1, done.stderr
     assert "first not finite" in done.stdout
-    (row,) = [line for line in done.stdout.splitlines() if "branches.start=0.5" in line and "2 finished" in line]
+    table = done.stdout[done.stdout.rindex("branches.start=0.5") :].splitlines()
+    row = next(line for line in table if "shortcut" in line)
     results = json.loads((out / "results.json").read_text())
     group = next(g for g in results["groups"] if g["setting"] == "branches.start=0.5")
+    assert "2 finished" in row
     assert f"{group['accuracy']['mean']:.2%}" in row
     assert f"{100 * group['difference']['estimate']['mean']:+.2f}" in row
     failed = next(g for g in results["groups"] if g["setting"] == "branches.start=1.0e+38")

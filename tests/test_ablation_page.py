@@ -1,6 +1,9 @@
 import re
+from io import StringIO
 
-from shortback.ablation_page import HEADINGS, rows_of, write_ablation_page
+from rich.console import Console
+
+from shortback.ablation_page import HEADINGS, rows_of, terminal_tables, write_ablation_page
 from shortback.ablation_results import group_runs
 from tests.test_ablation_results import run, two_methods
 
@@ -33,3 +36,17 @@ def test_the_lead_claims_no_more_than_the_interval(tmp_path):
     for runs, lead in ((close, "No method beats vanilla"), (clear, r"shortcut: \+10\.10 over vanilla")):
         write_ablation_page(tmp_path / "page.html", group_runs(runs), title="t")
         assert re.search(rf'class="lead">{lead}', (tmp_path / "page.html").read_text())
+
+
+def test_a_narrow_terminal_cuts_nothing_off():
+    settings = ("optimizer.lr=0.03, branches.at=stages", "branches.at=[layer1,layer2], model.num_steps=4")
+    runs = [
+        run(one.method, one.seed, one.summary["test_accuracy"], setting=s) for s in settings for one in two_methods()
+    ]
+    out = StringIO()
+    Console(file=out, width=80, markup=False).print(terminal_tables(group_runs(runs)))
+    table = out.getvalue()
+    assert max(map(len, table.splitlines())) <= 80
+    for whole in ("58.00% ± 8.49", "-9.71 to +15.71", "2 finished", "0.205", *settings):
+        assert whole in table
+    assert "…" not in table

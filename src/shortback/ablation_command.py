@@ -8,11 +8,11 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 
 from shortback.ablation import check_cells, run_cells
 from shortback.ablation_join import CELLS_FILE, join
-from shortback.ablation_page import terminal_table, write_ablation_page
+from shortback.ablation_page import terminal_tables, write_ablation_page
 from shortback.ablation_results import Group, Run, group_runs, read_run, to_dict
 from shortback.grid import MAX_CELLS, Axis, Cell, build_grid
 from shortback.runs import RunFolder
@@ -45,7 +45,7 @@ class Ablation:
         out: Path,
     ) -> None:
         axes = [Axis.parse(text) for text in vary]
-        self.recipe, self.out, self.console = recipe, out, Console(soft_wrap=True, highlight=False)
+        self.recipe, self.out, self.console = recipe, out, Console(soft_wrap=True, highlight=False, markup=False)
         self.cells = build_grid(recipe, settings=settings, methods=methods, seeds=seeds, axes=axes)
 
     def print_plan(self, *, jobs: int) -> None:
@@ -53,7 +53,7 @@ class Ablation:
         from shortback.rehearsal import seconds_a_step
 
         measured: dict[tuple[str, str], tuple[float, int]] = {}
-        table = Table("run", "steps", "s a step", "minutes", "")
+        table = Table(Column("run", overflow="fold"), "steps", "s a step", "minutes", "")
         total = 0.0
         for cell in self.cells:
             kind = cell.setting, cell.method
@@ -93,7 +93,7 @@ class Ablation:
 
             run_cells(self.cells, self.out, jobs=jobs, watch=watch)
         groups = write_results(self._runs(), self.out, title=f"Ablation of {self.recipe}")
-        self.console.print(terminal_table(groups))
+        self.console.print(terminal_tables(groups))
         self.console.print(f"{self.out / RESULTS_FILE}, {self.out / PAGE_FILE}")
         return any(run.status == "failed" for group in groups for run in group.runs)
 
@@ -118,8 +118,8 @@ def report_folders(folders: Sequence[Path], out: Path) -> None:
         ValueError: a folder that holds neither.
     """
     groups = write_results(join(folders), out, title="Ablation")
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(terminal_table(groups))
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console.print(terminal_tables(groups))
     console.print(f"{out / RESULTS_FILE}, {out / PAGE_FILE}")
 
 
@@ -153,7 +153,7 @@ class _Shown:
 
 
 def _progress(runs: Sequence[Run], running: set[Path]) -> Table:
-    table = Table("run", "", "epoch", "step", "loss", "validation")
+    table = Table(Column("run", overflow="fold"), "", "epoch", "step", "loss", "validation")
     for run in runs:
         last = run.rows[-1] if run.rows else {}
         losses = [row["loss"] for row in run.rows if row["kind"] in ("step", "epoch")]

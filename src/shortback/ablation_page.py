@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from rich import box
+from rich.console import Group as Lines
 from rich.table import Table as TerminalTable
 
 from shortback.ablation_results import NO_INTERVAL, Group, Run, to_dict
@@ -35,13 +37,23 @@ def rows_of(groups: Sequence[Group]) -> list[list[str]]:
     ]
 
 
-def terminal_table(groups: Sequence[Group]) -> TerminalTable:
-    """The result for a terminal."""
-    table = TerminalTable(caption=_note(groups), caption_justify="left")
-    for i, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if i < 3 else "right")
-    for row in rows_of(groups):
-        table.add_row(*row)
+def terminal_tables(groups: Sequence[Group]) -> Lines:
+    """The result for a terminal: a table a setting, of which 80 columns cut nothing off."""
+    tables: dict[str, TerminalTable] = {}
+    for setting, method, runs, accuracy, interval, difference, difference_interval, p_value in rows_of(groups):
+        table = tables.setdefault(setting, _terminal_table(setting))
+        table.add_row(method, runs, f"{accuracy}\n{interval}", f"{difference}\n{difference_interval}", p_value)
+    return Lines(*tables.values(), _note(groups))
+
+
+def _terminal_table(setting: str) -> TerminalTable:
+    title = None if setting == "-" else setting
+    table = TerminalTable(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+    table.add_column("method", no_wrap=True)
+    table.add_column("runs")
+    for heading in ("test accuracy\n95 % interval", "to vanilla, paired\n95 % interval"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("p", justify="right", no_wrap=True)
     return table
 
 

@@ -29,7 +29,7 @@ def compare(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, say: Sa
         method: train_recipe(one, out / method, resume=resume, overwrite=overwrite, say=say)
         for method, one in recipes.items()
     }
-    Console(soft_wrap=True).print(_table(summaries, out))
+    Console(soft_wrap=True, markup=False).print(_table(summaries, out))
     say(f"each run, with its numbers and its stripped network, is in {out}")
     return summaries
 

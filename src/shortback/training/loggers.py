@@ -96,7 +96,7 @@ class Terminal:
 
     def __init__(self, title: str, *, console: Console | None = None) -> None:
         self.title = title
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.console = console or Console(highlight=False, markup=False, soft_wrap=True)
         self._progress: Progress | None = None
         self._verdict: str | None = None
 
