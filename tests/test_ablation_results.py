@@ -38,7 +38,20 @@ def test_time_to_accuracy():
     assert [time.steps for time in times] == [10, 20, 30, None]
     assert [time.seconds for time in times] == [1.0, 2.0, 3.0, None]
     assert [time.steps_ratio for time in times] == [0.5, 2 / 3, 0.75, None]
+    assert [time.seconds_ratio for time in times] == [0.5, 2 / 3, 0.75, None]
     assert [time.reached for time in times] == [1, 1, 1, 0]
+
+
+def test_time_to_an_accuracy_that_was_asked_for():
+    """Only one seed of vanilla gets to 0.5, so there is no ratio; no run gets to 0.9."""
+    curves = {("vanilla", 0): (0.1, 0.5), ("vanilla", 1): (0.1, 0.2), ("shortcut", 0): (0.5,), ("shortcut", 1): (0.6,)}
+    runs = [run(*names, 0.5, curve=curve) for names, curve in curves.items()]
+    vanilla, shortcut = group_runs(runs, thresholds=[0.5, 0.9])
+    assert [(time.reached, time.steps) for time in vanilla.times] == [(1, None), (0, None)]
+    assert [(time.reached, time.steps) for time in shortcut.times] == [(2, 10), (0, None)]
+    assert shortcut.times[0].steps_ratio is None
+    with pytest.raises(ValueError, match=r"--threshold 60: an accuracy is above 0"):
+        group_runs(runs, thresholds=[60])
 
 
 def test_vanilla_without_the_axes_of_branches_is_the_baseline_of_all():

@@ -71,15 +71,17 @@ class Ablation:
             + "; validation and checkpoints come on top"
         )
 
-    def run(self, *, jobs: int, many: bool) -> bool:
+    def run(self, *, jobs: int, many: bool, thresholds: Sequence[float] = ()) -> bool:
         """Run what is not finished, and write the results; returns whether a cell failed.
 
         Raises:
-            ValueError: more than 500 cells and not `many`, or a folder that holds something else.
+            ValueError: more than 500 cells and not `many`, a folder that holds something else, or a threshold that is
+                no accuracy.
         """
         if len(self.cells) > MAX_CELLS and not many:
             raise ValueError(f"{len(self.cells)} runs are more than {MAX_CELLS}: add --yes, or look at --plan first")
         check_cells(self.cells, self.out)
+        group_runs(self._runs(), thresholds=thresholds)
         self._remember_cells()
         shown = _Shown(self.console, len(self.cells))
         with Live(console=self.console, refresh_per_second=2, transient=True) as live:
@@ -92,7 +94,7 @@ class Ablation:
                     live.update(_progress(runs, running))
 
             run_cells(self.cells, self.out, jobs=jobs, watch=watch)
-        groups = write_results(self._runs(), self.out, title=f"Ablation of {self.recipe}")
+        groups = write_results(self._runs(), self.out, title=f"Ablation of {self.recipe}", thresholds=thresholds)
         self.console.print(terminal_tables(groups))
         self.console.print(f"{self.out / RESULTS_FILE}, {self.out / PAGE_FILE}")
         return any(run.status == "failed" for group in groups for run in group.runs)
@@ -111,21 +113,21 @@ class Ablation:
         file.write_text(json.dumps(known, indent=2) + "\n")
 
 
-def report_folders(folders: Sequence[Path], out: Path) -> None:
+def report_folders(folders: Sequence[Path], out: Path, *, thresholds: Sequence[float] = ()) -> None:
     """Read ablations and single runs, and write `results.json` and the page of all of them into `out`.
 
     Raises:
-        ValueError: a folder that holds neither.
+        ValueError: a folder that holds neither, or a threshold that is no accuracy.
     """
-    groups = write_results(join(folders), out, title="Ablation")
+    groups = write_results(join(folders), out, title="Ablation", thresholds=thresholds)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(terminal_tables(groups))
     console.print(f"{out / RESULTS_FILE}, {out / PAGE_FILE}")
 
 
-def write_results(runs: Sequence[Run], out: Path, *, title: str) -> list[Group]:
+def write_results(runs: Sequence[Run], out: Path, *, title: str, thresholds: Sequence[float]) -> list[Group]:
     """Write `results.json` and the page, and return the groups."""
-    groups = group_runs(runs)
+    groups = group_runs(runs, thresholds=thresholds)
     out.mkdir(parents=True, exist_ok=True)
     (out / RESULTS_FILE).write_text(json.dumps(to_dict(groups), indent=2) + "\n")
     write_ablation_page(out / PAGE_FILE, groups, title=title)

@@ -17,7 +17,7 @@ from shortback.pages import Section, Table, write_page
 from shortback.significance import Difference, Estimate
 
 HEADINGS = ("setting", "method", "runs", "test accuracy", "95 % interval", "to vanilla, paired", "95 % interval", "p")
-TIME_HEADINGS = ("setting", "method", "accuracy", "reached by", "steps", "seconds", "steps / vanilla")
+TIME_HEADINGS = ("setting", "method", "accuracy", "reached by", "steps", "/ vanilla", "seconds", "/ vanilla")
 
 
 def rows_of(groups: Sequence[Group]) -> list[list[str]]:
@@ -31,7 +31,7 @@ def rows_of(groups: Sequence[Group]) -> list[list[str]]:
             _interval(group.accuracy),
             _signed(group.difference),
             _interval(group.difference.estimate if group.difference else None, signed=True),
-            "" if group.difference is None or group.difference.p_value is None else f"{group.difference.p_value:.3g}",
+            _number(group.difference and group.difference.p_value, ".3g"),
         ]
         for group in groups
     ]
@@ -65,9 +65,10 @@ def write_ablation_page(path: Path, groups: Sequence[Group], *, title: str) -> N
             group.method,
             f"{time.threshold:.1%}",
             f"{time.reached} of {time.num_runs}",
-            "" if time.steps is None else f"{time.steps:.0f}",
-            "" if time.seconds is None else f"{time.seconds:.0f}",
-            "" if time.steps_ratio is None else f"{time.steps_ratio:.2f}",
+            _number(time.steps, ".0f"),
+            _number(time.steps_ratio, ".2f"),
+            _number(time.seconds, ".0f"),
+            _number(time.seconds_ratio, ".2f"),
         ]
         for group in groups
         for time in group.times
@@ -89,8 +90,12 @@ def write_ablation_page(path: Path, groups: Sequence[Group], *, title: str) -> N
         Section("Curves", figures=curves),
         Section(
             "Time to accuracy",
-            text=["When a validation accuracy was first reached at the end of an epoch, the median over the seeds."],
-            tables=[Table("At parts of the final validation accuracy of vanilla training", TIME_HEADINGS, time_rows)],
+            text=[
+                "When a validation accuracy was first reached at the end of an epoch, the median over the seeds: the "
+                "accuracies asked for, or parts of the last one of vanilla training. Seconds of runs that were trained "
+                "side by side with others depend on these too."
+            ],
+            tables=[Table("Steps and seconds to a validation accuracy", TIME_HEADINGS, time_rows)],
         ),
     ]
     if failed:
@@ -137,6 +142,10 @@ def _note(groups: Sequence[Group]) -> str:
 def _statuses(runs: Sequence[Run]) -> str:
     counts = {status: sum(run.status == status for run in runs) for status in dict.fromkeys(run.status for run in runs)}
     return ", ".join(f"{count} {status}" for status, count in counts.items())
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 def _mean(estimate: Estimate | None) -> str:

@@ -14,7 +14,7 @@ from shortback.runs import RunFolder
 from shortback.significance import Difference, Estimate, estimate, paired_difference
 
 BASELINE = "vanilla"
-THRESHOLDS = (0.5, 0.75, 0.9, 1.0)  # of the final accuracy of vanilla training
+PARTS = (0.5, 0.75, 0.9, 1.0)  # of the final accuracy of vanilla training
 NO_INTERVAL = "an interval needs two seeds or more"
 
 
@@ -58,7 +58,8 @@ class TimeToAccuracy:
         threshold: the accuracy.
         reached: by how many of the runs, of `num_runs`.
         steps, seconds: median over the seeds; None unless all reached it.
-        steps_ratio: median over the seeds of the steps over those of vanilla; None unless all of both reached it.
+        steps_ratio, seconds_ratio: median over the seeds of the same over those of vanilla; None unless all of both
+            reached it.
     """
 
     threshold: float
@@ -67,6 +68,7 @@ class TimeToAccuracy:
     steps: float | None
     seconds: float | None
     steps_ratio: float | None
+    seconds_ratio: float | None
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Group:
         setting, method: of the group.
         accuracy: on the test split.
         difference: of the test accuracy to vanilla over the same seeds; None for vanilla itself.
-        times: to the accuracies of `THRESHOLDS`.
+        times: to the accuracies asked for, or to `PARTS` of vanilla's last.
         runs: all of them, finished or not.
     """
 
@@ -107,13 +109,23 @@ def read_run(setting: str, method: str, seed: int, path: Path, *, within: Path) 
     )
 
 
-def group_runs(runs: Sequence[Run]) -> list[Group]:
+def group_runs(runs: Sequence[Run], *, thresholds: Sequence[float] = ()) -> list[Group]:
     """The groups in the order of their first runs. Each is compared with the vanilla runs whose setting it shares.
 
     A vanilla run has no setting of branches, so its setting is a part of that of the runs it is compared with.
+
+    Args:
+        runs: of any methods and settings.
+        thresholds: validation accuracies to give the time to; without any, `PARTS` of vanilla's last.
+
+    Raises:
+        ValueError: a threshold outside (0, 1].
     """
+    for threshold in thresholds:
+        if not 0 < threshold <= 1:
+            raise ValueError(f"--threshold {threshold:g}: an accuracy is above 0 and at most 1, such as 0.6 for 60 %")
     names = list(dict.fromkeys((run.setting, run.method) for run in runs))
-    return [_group(setting, method, runs) for setting, method in names]
+    return [_group(setting, method, runs, thresholds) for setting, method in names]
 
 
 def to_dict(groups: Sequence[Group]) -> dict[str, Any]:
@@ -138,7 +150,7 @@ def to_dict(groups: Sequence[Group]) -> dict[str, Any]:
     return {"groups": content}
 
 
-def _group(setting: str, method: str, runs: Sequence[Run]) -> Group:
+def _group(setting: str, method: str, runs: Sequence[Run], thresholds: Sequence[float]) -> Group:
     own = [run for run in runs if (run.setting, run.method) == (setting, method)]
     parts = set(setting.split(", "))
     baseline = [run for run in runs if run.method == BASELINE and set(filter(None, run.setting.split(", "))) <= parts]
@@ -149,7 +161,7 @@ def _group(setting: str, method: str, runs: Sequence[Run]) -> Group:
         method=method,
         accuracy=estimate(list(ours.values())) if ours else None,
         difference=difference,
-        times=_times(own, baseline),
+        times=_times(own, baseline, thresholds or _parts_of_last(baseline)),
         runs=own,
     )
 
@@ -158,29 +170,39 @@ def _accuracies(runs: Sequence[Run]) -> dict[int, float]:
     return {run.seed: run.summary["test_accuracy"] for run in runs if run.summary is not None}
 
 
-def _times(runs: Sequence[Run], baseline: Sequence[Run]) -> list[TimeToAccuracy]:
-    finals = [run.curve("val_accuracy")[-1][1] for run in baseline if run.summary and run.curve("val_accuracy")]
-    finished = [run for run in runs if run.summary is not None]
-    if not finals or not finished:
-        return []
+def _parts_of_last(baseline: Sequence[Run]) -> list[float]:
+    last = [run.curve("val_accuracy")[-1][1] for run in baseline if run.summary and run.curve("val_accuracy")]
+    return [round(part * statistics.fmean(last), 6) for part in PARTS] if last else []  # a sum of them is not exact
+
+
+def _times(runs: Sequence[Run], baseline: Sequence[Run], thresholds: Sequence[float]) -> list[TimeToAccuracy]:
+    num_runs = sum(run.summary is not None for run in runs)
+
+    def median(values: Sequence[float]) -> float | None:
+        return statistics.median(values) if len(values) == num_runs else None
+
     times = []
-    for part in THRESHOLDS:
-        threshold = round(part * statistics.fmean(finals), 6)  # a sum of accuracies is not exact
-        ours = {run.seed: steps for run in finished if (steps := _first(run, threshold)) is not None}
-        theirs = {run.seed: steps for run in baseline if run.summary and (steps := _first(run, threshold)) is not None}
-        all_reached = len(ours) == len(finished)
-        ratios = [ours[seed][0] / theirs[seed][0] for seed in ours.keys() & theirs.keys()]
+    for threshold in thresholds if num_runs else ():
+        ours, theirs = _reached(runs, threshold), _reached(baseline, threshold)
+        pairs = [(ours[seed], theirs[seed]) for seed in ours.keys() & theirs.keys()]
         times.append(
             TimeToAccuracy(
                 threshold=threshold,
                 reached=len(ours),
-                num_runs=len(finished),
-                steps=statistics.median(steps for steps, _ in ours.values()) if all_reached else None,
-                seconds=statistics.median(seconds for _, seconds in ours.values()) if all_reached else None,
-                steps_ratio=statistics.median(ratios) if len(ratios) == len(finished) else None,
+                num_runs=num_runs,
+                steps=median([steps for steps, _ in ours.values()]),
+                seconds=median([seconds for _, seconds in ours.values()]),
+                steps_ratio=median([our[0] / their[0] for our, their in pairs]),
+                seconds_ratio=median([our[1] / their[1] for our, their in pairs]),
             )
         )
     return times
+
+
+def _reached(runs: Sequence[Run], threshold: float) -> dict[int, tuple[int, float]]:
+    """By seed of the finished runs that reach an accuracy, the steps and seconds until then."""
+    found = {run.seed: _first(run, threshold) for run in runs if run.summary is not None}
+    return {seed: first for seed, first in found.items() if first is not None}
 
 
 def _first(run: Run, threshold: float) -> tuple[int, float] | None:

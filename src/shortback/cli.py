@@ -26,6 +26,12 @@ RecipeArgument = Annotated[str, typer.Argument(help="A recipe of `shortback reci
 SettingsOption = Annotated[
     list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Change a setting, e.g. train.epochs=3.")
 ]
+ThresholdOption = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--threshold", metavar="ACCURACY", help="Give the time to this validation accuracy, e.g. 0.6."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -99,6 +105,7 @@ def ablate(
         bool, typer.Option("--plan", help="Print the grid and how long it will take; run nothing.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Run more than 500 cells.")] = False,
+    thresholds: ThresholdOption = None,
 ) -> None:
     """Train a recipe by several methods with several seeds, and say whether the difference is real."""
     with _user_errors():
@@ -115,7 +122,7 @@ def ablate(
         if plan:
             ablation.print_plan(jobs=jobs)
             return
-        failed = ablation.run(jobs=jobs, many=yes)
+        failed = ablation.run(jobs=jobs, many=yes, thresholds=thresholds or ())
     if failed:
         raise typer.Exit(1)
 
@@ -124,12 +131,13 @@ def ablate(
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders of ablations, or of single runs.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the page; the first one where not given.")] = None,
+    thresholds: ThresholdOption = None,
 ) -> None:
     """Write the results and the page of ablations anew, or join those of several."""
     with _user_errors():
         from shortback.ablation_command import report_folders
 
-        report_folders(folders, out or folders[0])
+        report_folders(folders, out or folders[0], thresholds=thresholds or ())
 
 
 @app.command()
@@ -234,6 +242,7 @@ def _configure(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what was chosen and why.")] = False,
 ) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # every run says itself what it runs on
     logging.getLogger("shortback").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
