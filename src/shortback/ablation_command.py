@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from shortback.ablation import check_cells, run_cells
 from shortback.ablation_join import CELLS_FILE, join
 from shortback.ablation_page import terminal_tables, write_ablation_page
-from shortback.ablation_results import Group, Run, group_runs, read_run, to_dict
+from shortback.ablation_results import Group, Run, check_thresholds, group_runs, read_run, to_dict
 from shortback.grid import MAX_CELLS, Axis, Cell, build_grid
 from shortback.runs import RunFolder
 
@@ -47,6 +47,7 @@ class Ablation:
         axes = [Axis.parse(text) for text in vary]
         self.recipe, self.out, self.console = recipe, out, Console(soft_wrap=True, highlight=False, markup=False)
         self.cells = build_grid(recipe, settings=settings, methods=methods, seeds=seeds, axes=axes)
+        self._finished: dict[Path, Run] = {}
 
     def print_plan(self, *, jobs: int) -> None:
         """The grid and an estimate of the time, from two measured steps of every kind of cell."""
@@ -80,8 +81,8 @@ class Ablation:
         """
         if len(self.cells) > MAX_CELLS and not many:
             raise ValueError(f"{len(self.cells)} runs are more than {MAX_CELLS}: add --yes, or look at --plan first")
+        check_thresholds(thresholds)
         check_cells(self.cells, self.out)
-        group_runs(self._runs(), thresholds=thresholds)
         self._remember_cells()
         shown = _Shown(self.console, len(self.cells))
         with Live(console=self.console, refresh_per_second=2, transient=True) as live:
@@ -100,7 +101,13 @@ class Ablation:
         return any(run.status == "failed" for group in groups for run in group.runs)
 
     def _runs(self) -> list[Run]:
-        return [_read(cell, self.out) for cell in self.cells]
+        """All runs as they are now; those that are finished are not read again."""
+        runs = [self._finished.get(cell.folder) or self._read(cell) for cell in self.cells]
+        self._finished |= {cell.folder: run for cell, run in zip(self.cells, runs, strict=True) if run.summary}
+        return runs
+
+    def _read(self, cell: Cell) -> Run:
+        return read_run(cell.setting, cell.method, cell.seed, self.out / cell.folder, within=self.out)
 
     def _remember_cells(self) -> None:
         """Add the cells to the file that `report` reads, beside those of earlier grids in the same folder."""
@@ -132,10 +139,6 @@ def write_results(runs: Sequence[Run], out: Path, *, title: str, thresholds: Seq
     (out / RESULTS_FILE).write_text(json.dumps(to_dict(groups), indent=2) + "\n")
     write_ablation_page(out / PAGE_FILE, groups, title=title)
     return groups
-
-
-def _read(cell: Cell, out: Path) -> Run:
-    return read_run(cell.setting, cell.method, cell.seed, out / cell.folder, within=out)
 
 
 class _Shown:

@@ -109,6 +109,13 @@ def read_run(setting: str, method: str, seed: int, path: Path, *, within: Path) 
     )
 
 
+def check_thresholds(thresholds: Sequence[float]) -> None:
+    """Raises `ValueError` for one that is no accuracy."""
+    for threshold in thresholds:
+        if not 0 < threshold <= 1:
+            raise ValueError(f"--threshold {threshold:g}: an accuracy is above 0 and at most 1, such as 0.6 for 60 %")
+
+
 def group_runs(runs: Sequence[Run], *, thresholds: Sequence[float] = ()) -> list[Group]:
     """The groups in the order of their first runs. Each is compared with the vanilla runs whose setting it shares.
 
@@ -119,11 +126,9 @@ def group_runs(runs: Sequence[Run], *, thresholds: Sequence[float] = ()) -> list
         thresholds: validation accuracies to give the time to; without any, `PARTS` of vanilla's last.
 
     Raises:
-        ValueError: a threshold outside (0, 1].
+        ValueError: a threshold that is no accuracy.
     """
-    for threshold in thresholds:
-        if not 0 < threshold <= 1:
-            raise ValueError(f"--threshold {threshold:g}: an accuracy is above 0 and at most 1, such as 0.6 for 60 %")
+    check_thresholds(thresholds)
     names = list(dict.fromkeys((run.setting, run.method) for run in runs))
     return [_group(setting, method, runs, thresholds) for setting, method in names]
 

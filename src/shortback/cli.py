@@ -28,9 +28,7 @@ SettingsOption = Annotated[
 ]
 ThresholdOption = Annotated[
     list[float] | None,
-    typer.Option(
-        "--threshold", metavar="ACCURACY", help="Give the time to this validation accuracy, e.g. 0.6."
-    ),
+    typer.Option("--threshold", metavar="ACCURACY", help="Give the time to this validation accuracy, e.g. 0.6."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
