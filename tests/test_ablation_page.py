@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from io import StringIO
 
 from rich.console import Console
@@ -33,9 +34,34 @@ def test_the_lead_claims_no_more_than_the_interval(tmp_path):
         for seed in range(3)
         for method, shift in (("vanilla", 0.0), ("shortcut", 0.1))
     ]
-    for runs, lead in ((close, "No method beats vanilla"), (clear, r"shortcut: \+10\.10 over vanilla")):
+    leads = {
+        "No comparison yet": [one for one in clear if one.seed == 0],
+        "No method beats vanilla": close,
+        r"shortcut: \+10\.10 over vanilla": clear,
+    }
+    for lead, runs in leads.items():
         write_ablation_page(tmp_path / "page.html", group_runs(runs), title="t")
         assert re.search(rf'class="lead">{lead}', (tmp_path / "page.html").read_text())
+
+
+def test_the_page_says_what_every_run_was_made_with(tmp_path):
+    made = {"execution": "cpu, bf16", "versions": {"torch": "2.15.0"}, "git_commit": "0123456789abcdef"}
+    trained = {"best_val_accuracy": 0.625, "train_seconds": 61.4, "images_per_second": 200.2, "peak_memory_mb": 900.0}
+    runs = [replace(one, summary={**one.summary, **made, **trained}) for one in two_methods()]
+    write_ablation_page(tmp_path / "page.html", group_runs(runs), title="t")
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<p>cpu, bf16; torch 2.15.0, commit 0123456789ab</p>") == 1
+    assert page.count("<td>finished</td><td>") == 4
+    assert "<td>finished</td><td>64.00%</td><td>62.50%</td><td>61</td><td>200</td><td>900</td>" in page
+
+
+def test_several_comparisons_are_counted():
+    runs = [
+        run(method, seed, 0.5 + 0.1 * seed) for method in ("vanilla", "shortcut", "evolutionary") for seed in (0, 1)
+    ]
+    out = StringIO()
+    Console(file=out, width=200).print(terminal_tables(group_runs(runs)))
+    assert "not corrected for the number of comparisons, 2" in out.getvalue()
 
 
 def test_a_narrow_terminal_cuts_nothing_off():

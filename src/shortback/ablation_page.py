@@ -19,6 +19,8 @@ from shortback.significance import Difference, Estimate
 HEADINGS = ("setting", "method", "runs", "test accuracy", "95 % interval", "to vanilla, paired", "95 % interval", "p")
 TIME_HEADINGS = ("setting", "method", "accuracy", "reached by", "steps", "/ vanilla", "seconds", "/ vanilla")
 
+RUN_HEADINGS = ("folder", "", "test", "best validation", "seconds", "images/s", "peak MiB")
+
 
 def rows_of(groups: Sequence[Group]) -> list[list[str]]:
     """The result, a row a group, under `HEADINGS`."""
@@ -82,7 +84,8 @@ def write_ablation_page(path: Path, groups: Sequence[Group], *, title: str) -> N
         (_curves(groups, "main_loss", "loss of the main output"), "Training loss of the main output by step."),
         (_curves(groups, "branch_share", "share"), "The branches' share of the first layer's gradient by step."),
     ]
-    failed = [[run.folder, run.error or ""] for group in groups for run in group.runs if run.status == "failed"]
+    runs = [run for group in groups for run in group.runs]
+    failed = [[run.folder, run.error or ""] for run in runs if run.status == "failed"]
     sections = [
         Section(
             "Result", text=[_note(groups)], tables=[Table("Test accuracy over the seeds", HEADINGS, rows_of(groups))]
@@ -98,9 +101,35 @@ def write_ablation_page(path: Path, groups: Sequence[Group], *, title: str) -> N
             tables=[Table("Steps and seconds to a validation accuracy", TIME_HEADINGS, time_rows)],
         ),
     ]
+    caption = "Every run: test accuracy, best validation accuracy, seconds of training"
+    sections.append(
+        Section("Runs", text=_made_with(runs), tables=[Table(caption, RUN_HEADINGS, [_run_row(run) for run in runs])])
+    )
     if failed:
         sections.append(Section("Failed", tables=[Table("Runs that failed", ("run", "error"), failed)]))
     write_page(path, title=title, lead=_lead(groups), sections=sections, data=to_dict(groups))
+
+
+def _run_row(run: Run) -> list[str]:
+    summary = run.summary or {}
+    keys = {
+        "test_accuracy": ".2%",
+        "best_val_accuracy": ".2%",
+        "train_seconds": ".0f",
+        "images_per_second": ".0f",
+        "peak_memory_mb": ".0f",
+    }
+    return [run.folder, run.status, *(_number(summary.get(key), form) for key, form in keys.items())]
+
+
+def _made_with(runs: Sequence[Run]) -> list[str]:
+    """What the finished runs ran on, a line for every kind."""
+    lines = []
+    for summary in (run.summary for run in runs if run.summary is not None):
+        versions = ", ".join(f"{name} {version}" for name, version in summary.get("versions", {}).items())
+        commit = f", commit {summary['git_commit'][:12]}" if summary.get("git_commit") else ""
+        lines.append(f"{summary.get('execution', '')}; {versions}{commit}")
+    return [line for line in dict.fromkeys(lines) if line != "; "]
 
 
 def _curves(groups: Sequence[Group], key: str, label: str) -> Figure:
@@ -117,14 +146,15 @@ def _curves(groups: Sequence[Group], key: str, label: str) -> Figure:
 
 def _lead(groups: Sequence[Group]) -> str:
     """The best that is known to be better than vanilla, or that none is."""
-    better: list[tuple[float, str]] = []
-    for group in groups:
-        found = group.difference.estimate if group.difference else None
-        if found is not None and found.interval is not None and found.interval[0] > 0:
-            name = " at ".join(filter(None, (group.method, group.setting)))
-            interval = _interval(found, signed=True)
-            better.append((found.mean, f"{name}: {_signed(group.difference)} over vanilla, 95 % interval {interval}."))
-    return max(better, default=(0.0, "No method beats vanilla training with a paired 95 % interval above zero."))[1]
+    known = [(group, group.difference.estimate) for group in groups if group.difference]
+    known = [(group, found, found.interval) for group, found in known if found.interval is not None]
+    if not known:
+        return f"No comparison yet: {NO_INTERVAL}, of vanilla training and of another method."
+    group, found, interval = max(known, key=lambda one: (one[2][0] > 0, one[1].mean))
+    if interval[0] <= 0:
+        return "No method beats vanilla training with a paired 95 % interval above zero."
+    name = " at ".join(filter(None, (group.method, group.setting)))
+    return f"{name}: {_signed(group.difference)} over vanilla, 95 % interval {_interval(found, signed=True)}."
 
 
 def _note(groups: Sequence[Group]) -> str:
@@ -132,6 +162,9 @@ def _note(groups: Sequence[Group]) -> str:
     parts = ["Differences are of runs of the same seed, in points of test accuracy."]
     if any(group.accuracy is not None and group.accuracy.interval is None for group in groups):
         parts.append(f"Where none is printed, {NO_INTERVAL}.")
+    compared = sum(group.difference is not None and group.difference.p_value is not None for group in groups)
+    if compared > 1:
+        parts.append(f"The p-values are not corrected for the number of comparisons, {compared}.")
     if unfinished:
         parts.append(
             f"{unfinished} run is not finished." if unfinished == 1 else f"{unfinished} runs are not finished."
