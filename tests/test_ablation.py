@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shortback.ablation import check_cells, run_cells
+from shortback.ablation import check_cells, own_gpu, run_cells
 from shortback.grid import Axis, build_grid
 from shortback.runs import RunFolder
 from tests.test_experiment import TINY
@@ -91,6 +91,20 @@ def test_killed_and_started_again_it_goes_on_and_ends_the_same(tmp_path, number)
         return (tmp_path / out / "vanilla-seed0" / "model.safetensors").read_bytes()
 
     assert weights("cut") == weights("whole")
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "gpus"),
+    [
+        (None, 0, [None, None, None]),
+        (None, 2, ["0", "1", "0"]),
+        ("3,5", 2, ["3", "5", "3"]),
+        ("GPU-8932f937", 1, ["GPU-8932f937"] * 3),
+        ("", 0, [None, None, None]),
+    ],
+)
+def test_workers_take_gpus_in_turn(visible, count, gpus):
+    assert [own_gpu(number, visible=visible, count=count) for number in range(3)] == gpus
 
 
 def test_later_cells_begin_sooner(tmp_path):

@@ -125,13 +125,28 @@ def _work(pipe: connection.Connection, number: int, jobs: int, out: Path) -> Non
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
-    if torch.cuda.is_available():
-        torch.cuda.set_device(number % torch.cuda.device_count())
-    else:
-        torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
+    # Before CUDA begins, of which a count does not make it begin: Fabric takes the first GPU that it sees.
+    gpu = own_gpu(number, visible=os.environ.get("CUDA_VISIBLE_DEVICES"), count=torch.cuda.device_count())
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
     while True:
         _run_cell(pipe.recv(), out)
         pipe.send(None)
+
+
+def own_gpu(number: int, *, visible: str | None, count: int) -> str | None:
+    """The GPU of a worker, as `CUDA_VISIBLE_DEVICES` names it; None where there is none.
+
+    Args:
+        number: of the worker; GPUs are given in turn.
+        visible: the value of `CUDA_VISIBLE_DEVICES`, if it is set.
+        count: of the GPUs that can be used.
+    """
+    if count == 0:
+        return None
+    names = visible.split(",")[:count] if visible is not None else [str(index) for index in range(count)]
+    return names[number % count]
 
 
 def _end_with_parent() -> None:
