@@ -74,7 +74,8 @@ def _wait_until(there: Callable[[], bool]) -> float:
 def _has_stepped(metrics: Path) -> bool:
     if not metrics.exists():
         return False
-    return any(json.loads(line)["kind"] == "step" for line in metrics.read_text().splitlines() if line.endswith("}"))
+    whole = (line for line in metrics.read_text().splitlines(keepends=True) if line.endswith("}\n"))
+    return any(json.loads(line)["kind"] == "step" for line in whole)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

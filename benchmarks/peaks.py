@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from harness import Device, Settings
+from shortback.training.peak_memory import forget_peak, peak_bytes
 from workloads import Variant, Workload, autocast, batch, build, diagnosis, training_step
 
 TINY = (2, 3)  # two sizes, after which a compiler knows that the size varies
@@ -125,22 +126,19 @@ def _begin(device: Device) -> int:
     """Forget the peak so far, and return the bytes in use now."""
     if device == "cuda":
         torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
+    forget_peak(torch.device(device))
+    return torch.cuda.memory_allocated() if device == "cuda" else _resident()
 
 
 def _highest(device: Device) -> int:
     """The most bytes in use since `_begin`."""
     if device == "cuda":
         torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated()
-    return _status("VmHWM")
+    return peak_bytes(torch.device(device))
 
 
-def _status(key: str) -> int:
-    (kilobytes,) = re.findall(rf"^{key}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), flags=re.MULTILINE)
+def _resident() -> int:
+    (kilobytes,) = re.findall(r"^VmRSS:\s+(\d+) kB$", Path("/proc/self/status").read_text(), flags=re.MULTILINE)
     return int(kilobytes) * 1024
 
 

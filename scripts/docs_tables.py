@@ -173,49 +173,38 @@ def startup(results: dict[str, Any]) -> list[str]:
 
 
 def ablation(groups: list[dict[str, Any]]) -> list[str]:
-    """A row a group, compared with vanilla training under the same settings."""
-    varied = any(group["setting"] for group in groups)
+    """A row a group that has finished runs."""
+    varied = any(group["settings"] for group in groups)
     rows = []
     for group in groups:
-        accuracy, difference = group["accuracy"], group["difference"]
-        tests = [f"{100 * run['summary']['test_accuracy']:.1f}" for run in group["runs"]]
-        row = [group["setting"].replace("branches.", "")] if varied else []
-        row += [group["method"], ", ".join(tests), f"{100 * accuracy['mean']:.2f}"]
-        if difference is None:
-            rows.append([*row, "", "", "", ""])
+        if group["accuracy"] is None:
             continue
-        mean, interval = difference["estimate"]["mean"], difference["estimate"]["interval"]
-        row.append(f"{100 * mean:+.2f}")
-        row.append("" if interval is None else " to ".join(f"{100 * bound:+.2f}" for bound in interval))
-        row.append("" if difference["p_value"] is None else f"{difference['p_value']:.3g}")
-        rows.append([*row, steps_to_vanilla(group, baseline(group, groups))])
-    headings = ["method", "test accuracy by seed", "mean", "to vanilla", "95 % interval", "p", "steps to vanilla's end"]
-    return table([*(["setting"] if varied else []), *headings], rows)
+        tests = [f"{100 * run['summary']['test_accuracy']:.1f}" for run in group["runs"] if run["summary"]]
+        row = [group["setting"].replace("branches.", "")] if varied else []
+        row += [group["method"], points(group["validation"]), points(group["validation_difference"], signed=True)]
+        row += [", ".join(tests), points(group["accuracy"]), points(group["difference"], signed=True)]
+        difference = group["difference"] or {"estimate": {"interval": None}, "p_value": None}
+        interval = difference["estimate"]["interval"] or ()
+        row.append(" to ".join(f"{100 * bound:+.2f}" for bound in interval))
+        row.append("" if difference["p_value"] is None else f"{difference['p_value']:.2g}")
+        rows.append([*row, steps_to_vanilla(group) if group["difference"] else ""])
+    headings = ["method", "validation", "to vanilla", "test by seed", "test", "to vanilla", "95 % interval", "p"]
+    return table([*(["setting"] if varied else []), *headings, "steps to vanilla's end"], rows)
 
 
-def baseline(group: dict[str, Any], groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The runs of vanilla training under the settings of a group; it has none of branches."""
-    parts = set(group["setting"].split(", "))
-    return [
-        run
-        for one in groups
-        if one["method"] == "vanilla" and set(filter(None, one["setting"].split(", "))) <= parts
-        for run in one["runs"]
-    ]
+def points(found: dict[str, Any] | None, *, signed: bool = False) -> str:
+    """The mean of an estimate, or of a difference, in points."""
+    if found is None:
+        return ""
+    return format(100 * found.get("estimate", found)["mean"], "+.2f" if signed else ".2f")
 
 
-def steps_to_vanilla(group: dict[str, Any], vanilla: list[dict[str, Any]]) -> str:
+def steps_to_vanilla(group: dict[str, Any]) -> str:
     """By seed: when the last validation accuracy of vanilla was reached, over when vanilla itself first did."""
-    ratios = []
-    for run in group["runs"]:
-        for other in vanilla:
-            if other["seed"] == run["seed"]:
-                goal = other["epochs"][-1]["val_accuracy"]
-                ours, theirs = (
-                    next((e["step"] for e in r["epochs"] if e["val_accuracy"] >= goal), None) for r in (run, other)
-                )
-                ratios.append("never" if ours is None else f"{ours / theirs:.2f}")
-    return ", ".join(ratios)
+    if not group["times"]:
+        return ""
+    ratios = group["times"][-1]["steps_ratio_by_seed"].values()
+    return ", ".join("never" if ratio is None else f"{ratio:.2f}" for ratio in ratios)
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {

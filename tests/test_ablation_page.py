@@ -2,6 +2,7 @@ import re
 from dataclasses import replace
 from io import StringIO
 
+import pytest
 from rich.console import Console
 
 from shortback.ablation_page import HEADINGS, rows_of, terminal_tables, write_ablation_page
@@ -12,36 +13,47 @@ from tests.test_ablation_results import run, two_methods
 def test_rows_by_hand():
     runs = [*two_methods(), run("evolutionary", 0, None, error="no")]
     vanilla, shortcut, evolutionary = (
-        dict(zip(HEADINGS[:3] + HEADINGS[3:6] + ("interval of it", "p"), row, strict=True))
+        dict(zip([f"{i} {heading}" for i, heading in enumerate(HEADINGS)], row, strict=True))
         for row in rows_of(group_runs(runs))
     )
-    assert vanilla["test accuracy"] == "55.00% ± 7.07"
-    assert vanilla["to vanilla, paired"] == ""
-    assert shortcut["to vanilla, paired"] == "+3.00"
+    assert vanilla["5 test"] == "55.00% ± 7.07"
+    assert vanilla["7 to vanilla, paired"] == ""
+    assert shortcut["7 to vanilla, paired"] == "+3.00"
     # s = 1.414 points, t for 1 degree of freedom 12.706: 3 +- 12.706
-    assert shortcut["interval of it"] == "-9.71 to +15.71"
-    assert shortcut["p"] == "0.205"
-    assert evolutionary["runs"] == "1 failed"
-    assert evolutionary["test accuracy"] == ""
+    assert shortcut["8 95 % interval of it"] == "-9.71 to +15.71"
+    assert shortcut["3 validation"] == "40.00% ± 0.00"
+    assert shortcut["4 to vanilla"] == "+0.00"
+    assert shortcut["9 p"] == "0.2"
+    assert evolutionary["2 runs"] == "1 failed"
+    assert evolutionary["5 test"] == ""
 
 
-def test_the_lead_claims_no_more_than_the_interval(tmp_path):
-    close = [
-        run(method, seed, 0.5 + shift) for seed in range(3) for method, shift in (("vanilla", 0.0), ("shortcut", 0.0))
+def three_seeds(method, *, validation, test):
+    """Shifts of both, in points; seeds differ a little, or there would be no interval."""
+    return [
+        run(method, seed, 0.5 + test / 100 + 1e-3 * seed * test, curve=(0.4 + validation / 100,)) for seed in range(3)
     ]
-    clear = [
-        run(method, seed, 0.5 + shift + 0.01 * seed * shift)
-        for seed in range(3)
-        for method, shift in (("vanilla", 0.0), ("shortcut", 0.1))
-    ]
-    leads = {
-        "No comparison yet": [one for one in clear if one.seed == 0],
-        "No method beats vanilla": close,
-        r"shortcut: \+10\.10 over vanilla": clear,
-    }
-    for lead, runs in leads.items():
-        write_ablation_page(tmp_path / "page.html", group_runs(runs), title="t")
-        assert re.search(rf'class="lead">{lead}', (tmp_path / "page.html").read_text())
+
+
+@pytest.mark.parametrize(
+    ("others", "lead"),
+    [
+        ([("shortcut", 3, 10)], r"Best on the validation split: shortcut\. .* \+11\.00 points over .*, 95 % [^:]*\."),
+        (
+            [("shortcut", 3, 10), ("evolutionary", 4, -5)],
+            r"Best on the validation split: evolutionary\. .*: it may be chance",
+        ),
+        ([("shortcut", -3, 10)], "Nothing is better than vanilla training on the validation split"),
+    ],
+)
+def test_the_lead_is_chosen_by_validation_and_claims_no_more_than_the_interval(tmp_path, others, lead):
+    runs = three_seeds("vanilla", validation=0, test=0)
+    for method, validation, test in others:
+        runs += three_seeds(method, validation=validation, test=test)
+    write_ablation_page(tmp_path / "page.html", group_runs(runs), title="t")
+    assert re.search(rf'class="lead">{lead}', (tmp_path / "page.html").read_text())
+    write_ablation_page(tmp_path / "one.html", group_runs([one for one in runs if one.seed == 0]), title="t")
+    assert 'class="lead">No comparison yet' in (tmp_path / "one.html").read_text()
 
 
 def test_the_page_says_what_every_run_was_made_with(tmp_path):
@@ -55,24 +67,28 @@ def test_the_page_says_what_every_run_was_made_with(tmp_path):
     assert "<td>finished</td><td>64.00%</td><td>62.50%</td><td>61</td><td>200</td><td>900</td>" in page
 
 
-def test_several_comparisons_are_counted():
-    runs = [
-        run(method, seed, 0.5 + 0.1 * seed) for method in ("vanilla", "shortcut", "evolutionary") for seed in (0, 1)
-    ]
+def printed(runs, width):
     out = StringIO()
-    Console(file=out, width=200).print(terminal_tables(group_runs(runs)))
-    assert "not corrected for the number of comparisons, 2" in out.getvalue()
+    Console(file=out, width=width, markup=False).print(terminal_tables(group_runs(runs)))
+    return out.getvalue()
+
+
+def test_several_comparisons_are_counted():
+    shifts = {"vanilla": 0, "shortcut": 1, "evolutionary": 2}
+    runs = [one for method, shift in shifts.items() for one in three_seeds(method, validation=0, test=shift)]
+    assert "not corrected for the number of comparisons, 2" in printed(runs, 200)
 
 
 def test_a_narrow_terminal_cuts_nothing_off():
-    settings = ("optimizer.lr=0.03, branches.at=stages", "branches.at=[layer1,layer2], model.num_steps=4")
+    settings = (
+        {"optimizer.lr": "0.03", "branches.at": "stages"},
+        {"branches.at": "[layer1, layer2]", "model.num_steps": "4"},
+    )
     runs = [
-        run(one.method, one.seed, one.summary["test_accuracy"], setting=s) for s in settings for one in two_methods()
+        run(one.method, one.seed, one.summary["test_accuracy"], settings=s) for s in settings for one in two_methods()
     ]
-    out = StringIO()
-    Console(file=out, width=80, markup=False).print(terminal_tables(group_runs(runs)))
-    table = out.getvalue()
+    table = printed([*runs, run("evolutionary", 0, None, settings=settings[0], error="no")], 80)
     assert max(map(len, table.splitlines())) <= 80
-    for whole in ("58.00% ± 8.49", "-9.71 to +15.71", "2 finished", "0.205", *settings):
+    for whole in ("58.00% ± 8.49", "-9.71 to +15.71", "2 finished", "1 failed", "branches.at=[layer1, layer2]"):
         assert whole in table
     assert "…" not in table

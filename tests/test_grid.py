@@ -1,6 +1,6 @@
 import pytest
 
-from shortback.grid import Axis, build_grid
+from shortback.grid import Axis, build_grid, on_one_line
 
 
 def grid(*, settings=(), methods=("vanilla", "evolutionary"), seeds=2, vary=()):
@@ -24,12 +24,25 @@ def test_a_cell_for_every_method_and_seed():
 def test_axes_multiply_and_vanilla_has_no_branches_to_vary():
     cells = grid(seeds=1, vary=["branches.at=stages,blocks,[layer1, layer2.0]", "model.num_steps=1,2"])
     vanilla = [cell for cell in cells if cell.method == "vanilla"]
-    assert [cell.setting for cell in vanilla] == ["model.num_steps=1", "model.num_steps=2"]
+    assert [on_one_line(cell.settings) for cell in vanilla] == ["model.num_steps=1", "model.num_steps=2"]
     others = [cell for cell in cells if cell.method != "vanilla"]
     assert len(others) == 6
     assert others[-1].recipe.branches.at == ["layer1", "layer2.0"]
-    assert others[-1].setting == "branches.at=[layer1, layer2.0], model.num_steps=2"
+    assert on_one_line(others[-1].settings) == "branches.at=[layer1, layer2.0], model.num_steps=2"
     assert len({cell.folder for cell in cells}) == 8
+
+
+def test_cells_that_their_method_makes_the_same_are_one():
+    cells = grid(methods=["vanilla", "shortcut", "evolutionary"], seeds=1, vary=["branches.over=0.5,1.0"])
+    assert [str(cell.folder) for cell in cells] == [
+        "vanilla-seed0",
+        "shortcut-seed0",
+        "branches.over=0.5/evolutionary-seed0",
+        "branches.over=1.0/evolutionary-seed0",
+    ]
+    cells = grid(seeds=1, vary=["branches={at: stages},{at: blocks}"])
+    assert [cell.method for cell in cells] == ["vanilla", "evolutionary", "evolutionary"]
+    assert cells[1].recipe.branches.at == "stages"
 
 
 def test_values_are_yaml():

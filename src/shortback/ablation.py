@@ -30,7 +30,7 @@ def check_cells(cells: Sequence[Cell], out: Path) -> None:
         ValueError: a cell that could not be built, such as one with branches at a place that does not exist; a folder
             that holds another run, and what differs.
     """
-    for kind in {(cell.setting, cell.method): cell for cell in cells}.values():
+    for kind in {(cell.settings, cell.method): cell for cell in cells}.values():
         check_recipe(kind.recipe)
     for cell in cells:
         recipe, _ = resolve(cell.recipe)
@@ -53,11 +53,15 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int, watch: Callable[[s
 
     Raises:
         ValueError: `jobs` below 1.
+        Interrupted: SIGINT or SIGTERM came; every cell that was under way has a checkpoint.
     """
     if jobs < 1:
         raise ValueError(f"--jobs {jobs}: must be 1 or more")
     todo = [cell for cell in cells if not RunFolder(out / cell.folder).is_finished]
-    workers = [_Worker(number, jobs, out) for number in range(min(jobs, len(todo)))]
+    for cell in todo:
+        (out / cell.folder / ERROR_FILE).unlink(missing_ok=True)
+    jobs = min(jobs, len(todo))
+    workers = [_Worker(number, jobs, out) for number in range(jobs)]
     with _stopped_by_signals():
         try:
             while todo or any(worker.cell for worker in workers):
@@ -71,6 +75,8 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int, watch: Callable[[s
         finally:
             for worker in workers:
                 worker.stop()
+            for worker in workers:
+                worker.wait()
     watch(set())
 
 
@@ -91,7 +97,8 @@ class _Worker:
             theirs.close()
             self._process = process
         self.cell = cell
-        self._pipe.send(cell)
+        with contextlib.suppress(OSError):  # of a process that died, which `look` finds
+            self._pipe.send(cell)
 
     def handles(self) -> list[Any]:
         """What becomes ready when there is something to look at."""
@@ -99,23 +106,31 @@ class _Worker:
 
     def look(self) -> None:
         """See whether the cell is done, or its process dead."""
-        cell = self.cell
-        if self._process is None or cell is None:
+        if self._process is None or self.cell is None:
             return
         try:
-            if self._pipe.poll():
-                self._pipe.recv()
-                self.cell = None
-        except EOFError:
-            self._process.join()
+            if not self._pipe.poll():
+                return
+            can_go_on = self._pipe.recv()
+        except (EOFError, OSError):
+            self.wait()
             how = f"the process died, exit code {self._process.exitcode}"
-            _write_error(self._arguments[2] / cell.folder, how)
-            self.cell = self._process = None
+            _write_error(self._arguments[2] / self.cell.folder, how)
+            can_go_on = False
+        self.cell = None
+        if not can_go_on:
+            self.wait()
+            self._process = None
 
     def stop(self) -> None:
-        """End the process, which writes a checkpoint first, and wait for it."""
+        """Ask the process to end, which writes a checkpoint first; one that is done with its cell finds no other."""
         if self._process is not None:
             self._process.terminate()
+            self._pipe.close()
+
+    def wait(self) -> None:
+        """Until the process has ended."""
+        if self._process is not None:
             self._process.join()
 
 
@@ -129,10 +144,12 @@ def _work(pipe: connection.Connection, number: int, jobs: int, out: Path) -> Non
     gpu = own_gpu(number, visible=os.environ.get("CUDA_VISIBLE_DEVICES"), count=torch.cuda.device_count())
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[number::jobs])  # which the loaders share out
     torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
-    while True:
-        _run_cell(pipe.recv(), out)
-        pipe.send(None)
+    with contextlib.suppress(EOFError, OSError):  # the parent has gone, or wants no more
+        while _run_cell(pipe.recv(), out):
+            pipe.send(True)
+        pipe.send(False)
 
 
 def own_gpu(number: int, *, visible: str | None, count: int) -> str | None:
@@ -156,43 +173,64 @@ def _end_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _run_cell(cell: Cell, out: Path) -> None:
-    """One run, its output in a file beside its folder."""
+def _run_cell(cell: Cell, out: Path) -> bool:
+    """One run, its output in a file beside its folder; returns whether the process is fit for another.
+
+    Whoever else runs the same cell is waited for: a process that outlives its killed parent by a step, or a second
+    command on the same folder.
+    """
+    import torch
+    from filelock import FileLock
+
     from shortback.experiment import train_recipe
-    from shortback.training import Interrupted
+    from shortback.training import Interrupted, NonFiniteError
 
     folder = out / cell.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    error, log = folder / ERROR_FILE, folder.parent / f"{folder.name}.{LOG_FILE}"
-    error.unlink(missing_ok=True)
-    with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        print(f"# {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
-        try:
-            train_recipe(cell.recipe, folder, resume=True)
-        except Interrupted:
-            os._exit(0)
-        except Exception as problem:
-            traceback.print_exc()
-            _write_error(folder, f"{type(problem).__name__}: {problem}")
+    beside = folder.parent / f"{folder.name}."
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            FileLock(f"{beside}lock"),
+            open(f"{beside}{LOG_FILE}", "a") as file,
+            contextlib.redirect_stdout(file),
+            contextlib.redirect_stderr(file),
+        ):
+            print(f"# {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
+            if cell.recipe.train.compile == "model":
+                torch.compiler.reset()  # a process keeps a limited number of graphs for one and the same `forward`
+            try:
+                train_recipe(cell.recipe, folder, resume=True)
+            except Exception:
+                traceback.print_exc()
+                raise
+    except Interrupted:
+        os._exit(0)
+    except Exception as problem:
+        _write_error(folder, f"{type(problem).__name__}: {problem}")
+        return isinstance(problem, (ValueError, NonFiniteError))  # after others a GPU may be of no use any more
+    return True
 
 
 def _write_error(folder: Path, message: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / ERROR_FILE).write_text(message + "\n")
+    with contextlib.suppress(OSError):  # a full disk is no reason to end the others
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ERROR_FILE).write_text(message + "\n")
 
 
 @contextlib.contextmanager
 def _stopped_by_signals():
-    """Make SIGTERM end the wait as SIGINT does."""
+    """Make SIGINT and SIGTERM end the wait with `Interrupted`."""
+    from shortback.training import Interrupted
 
     def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+        raise Interrupted(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

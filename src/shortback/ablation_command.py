@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from rich.live import Live
 from rich.table import Column, Table
 
 from shortback.ablation import check_cells, run_cells
-from shortback.ablation_join import CELLS_FILE, join
+from shortback.ablation_join import CELLS_FILE, check_beside, join, read_cells
 from shortback.ablation_page import terminal_tables, write_ablation_page
-from shortback.ablation_results import Group, Run, check_thresholds, group_runs, read_run, to_dict
-from shortback.grid import MAX_CELLS, Axis, Cell, build_grid
-from shortback.runs import RunFolder
+from shortback.ablation_results import group_runs, to_dict
+from shortback.ablation_run import Run, read_run
+from shortback.grid import MAX_CELLS, Axis, Cell, Settings, build_grid
+from shortback.runs import write_text_aside
+from shortback.time_to_accuracy import check_thresholds
 
 RESULTS_FILE, PAGE_FILE = "results.json", "report.html"
 
@@ -50,55 +53,69 @@ class Ablation:
         self._finished: dict[Path, Run] = {}
 
     def print_plan(self, *, jobs: int) -> None:
-        """The grid and an estimate of the time, from two measured steps of every kind of cell."""
+        """The grid and an estimate of the time, from two measured steps of every kind of cell.
+
+        Raises:
+            ValueError: `jobs` below 1, or see `run`.
+        """
         from shortback.rehearsal import seconds_a_step
 
-        measured: dict[tuple[str, str], tuple[float, int]] = {}
+        if jobs < 1:
+            raise ValueError(f"--jobs {jobs}: must be 1 or more")
+        self._check()
+        jobs = min(jobs, len(self.cells))
+        measured: dict[tuple[Settings, str], tuple[float, int]] = {}
         table = Table(Column("run", overflow="fold"), "steps", "s a step", "minutes", "")
         total = 0.0
-        for cell in self.cells:
-            kind = cell.setting, cell.method
+        for cell, run in zip(self.cells, self._runs(), strict=True):
+            kind = cell.settings, cell.method
             if kind not in measured:
-                measured[kind] = seconds_a_step(cell.recipe)
+                measured[kind] = seconds_a_step(cell.recipe, jobs=jobs)
             per_step, steps = measured[kind]
-            done = RunFolder(self.out / cell.folder).is_finished
-            total += 0.0 if done else per_step * steps
+            done = steps if run.summary else run.rows[-1]["step"] if run.rows else 0
+            total += per_step * (steps - done)
             row = [str(cell.folder), str(steps), f"{per_step:.3f}", f"{per_step * steps / 60:.1f}"]
-            table.add_row(*row, "finished" if done else "")
+            table.add_row(*row, "finished" if run.summary else f"{done / steps:.0%} done" if done else "")
         self.console.print(table)
+        side_by_side = f", {jobs} side by side, each with its share of the machine" if jobs > 1 else ""
         self.console.print(
-            f"{len(self.cells)} runs, about {total / 60:.0f} minutes of steps one after another"
-            + (f", {total / jobs / 60:.0f} if {jobs} run at the same speed side by side" if jobs > 1 else "")
-            + "; validation and checkpoints come on top"
+            f"{len(self.cells)} runs, about {total / jobs / 60:.0f} minutes of steps are left{side_by_side}; "
+            "validation, looks at gradients and checkpoints come on top"
         )
 
     def run(self, *, jobs: int, many: bool, thresholds: Sequence[float] = ()) -> bool:
-        """Run what is not finished, and write the results; returns whether a cell failed.
+        """Run what is not finished, and write the results of all cells in the folder; returns whether one here failed.
 
         Raises:
             ValueError: more than 500 cells and not `many`, a folder that holds something else, or a threshold that is
                 no accuracy.
+            Interrupted: by a signal; the results of what is finished are written.
         """
         if len(self.cells) > MAX_CELLS and not many:
             raise ValueError(f"{len(self.cells)} runs are more than {MAX_CELLS}: add --yes, or look at --plan first")
         check_thresholds(thresholds)
-        check_cells(self.cells, self.out)
+        self._check()
         self._remember_cells()
         shown = _Shown(self.console, len(self.cells))
-        with Live(console=self.console, refresh_per_second=2, transient=True) as live:
-            interactive = self.console.is_terminal
+        try:
+            with Live(console=self.console, refresh_per_second=2, transient=True) as live:
+                interactive = self.console.is_terminal
 
-            def watch(running: set[Path]) -> None:
-                runs = self._runs()
-                shown.note(runs)
-                if interactive:
-                    live.update(_progress(runs, running))
+                def watch(running: set[Path]) -> None:
+                    runs = self._runs()
+                    shown.note(runs)
+                    if interactive:
+                        live.update(_progress(runs, running))
 
-            run_cells(self.cells, self.out, jobs=jobs, watch=watch)
-        groups = write_results(self._runs(), self.out, title=f"Ablation of {self.recipe}", thresholds=thresholds)
-        self.console.print(terminal_tables(groups))
-        self.console.print(f"{self.out / RESULTS_FILE}, {self.out / PAGE_FILE}")
-        return any(run.status == "failed" for group in groups for run in group.runs)
+                run_cells(self.cells, self.out, jobs=jobs, watch=watch)
+        finally:
+            write_results(join([self.out]), self.out, self.console, f"Ablation of {self.recipe}", thresholds)
+        return any(run.status == "failed" for run in self._runs())
+
+    def _check(self) -> None:
+        """See that all cells can run in the folder, beside those that it is known for."""
+        check_beside(self.cells, self.out)
+        check_cells(self.cells, self.out)
 
     def _runs(self) -> list[Run]:
         """All runs as they are now; those that are finished are not read again."""
@@ -107,17 +124,16 @@ class Ablation:
         return runs
 
     def _read(self, cell: Cell) -> Run:
-        return read_run(cell.setting, cell.method, cell.seed, self.out / cell.folder, within=self.out)
+        return read_run(cell.settings, cell.method, cell.seed, self.out / cell.folder, within=self.out)
 
     def _remember_cells(self) -> None:
         """Add the cells to the file that `report` reads, beside those of earlier grids in the same folder."""
         self.out.mkdir(parents=True, exist_ok=True)
-        file = self.out / CELLS_FILE
-        known = json.loads(file.read_text()) if file.exists() else {}
-        known |= {
-            str(cell.folder): {"setting": cell.setting, "method": cell.method, "seed": cell.seed} for cell in self.cells
+        own = {
+            str(cell.folder): {"settings": dict(cell.settings), "method": cell.method, "seed": cell.seed}
+            for cell in self.cells
         }
-        file.write_text(json.dumps(known, indent=2) + "\n")
+        write_text_aside(self.out / CELLS_FILE, json.dumps(read_cells(self.out) | own, indent=2) + "\n")
 
 
 def report_folders(folders: Sequence[Path], out: Path, *, thresholds: Sequence[float] = ()) -> None:
@@ -126,19 +142,18 @@ def report_folders(folders: Sequence[Path], out: Path, *, thresholds: Sequence[f
     Raises:
         ValueError: a folder that holds neither, or a threshold that is no accuracy.
     """
-    groups = write_results(join(folders), out, title="Ablation", thresholds=thresholds)
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    console.print(terminal_tables(groups))
-    console.print(f"{out / RESULTS_FILE}, {out / PAGE_FILE}")
+    write_results(join(folders), out, console, "Ablation", thresholds)
 
 
-def write_results(runs: Sequence[Run], out: Path, *, title: str, thresholds: Sequence[float]) -> list[Group]:
-    """Write `results.json` and the page, and return the groups."""
+def write_results(runs: Sequence[Run], out: Path, console: Console, title: str, thresholds: Sequence[float]) -> None:
+    """Write `results.json` and the page, and print the tables."""
     groups = group_runs(runs, thresholds=thresholds)
     out.mkdir(parents=True, exist_ok=True)
-    (out / RESULTS_FILE).write_text(json.dumps(to_dict(groups), indent=2) + "\n")
+    write_text_aside(out / RESULTS_FILE, json.dumps(to_dict(groups), indent=2) + "\n")
     write_ablation_page(out / PAGE_FILE, groups, title=title)
-    return groups
+    console.print(terminal_tables(groups))
+    console.print(f"{out / RESULTS_FILE}, {out / PAGE_FILE}")
 
 
 class _Shown:
@@ -158,12 +173,17 @@ class _Shown:
 
 
 def _progress(runs: Sequence[Run], running: set[Path]) -> Table:
-    table = Table(Column("run", overflow="fold"), "", "epoch", "step", "loss", "validation")
+    """The runs under way, and a count of the others."""
+    table = Table(Column("run", overflow="fold"), "epoch", "step", "loss", "validation", caption_justify="left")
     for run in runs:
+        if Path(run.folder) not in running:
+            continue
         last = run.rows[-1] if run.rows else {}
-        losses = [row["loss"] for row in run.rows if row["kind"] in ("step", "epoch")]
+        losses = [row["loss"] for row in run.rows if "loss" in row]
         validated = run.curve("val_accuracy")
-        status = "running" if Path(run.folder) in running else run.status
         numbers = [str(last.get("epoch", "")), str(last.get("step", "")), f"{losses[-1]:.3f}" if losses else ""]
-        table.add_row(run.folder, status, *numbers, f"{validated[-1][1]:.1%}" if validated else "")
+        table.add_row(run.folder, *numbers, f"{validated[-1][1]:.1%}" if validated else "")
+    counts = Counter(run.status for run in runs)
+    to_come = len(runs) - len(running) - counts["finished"] - counts["failed"]
+    table.caption = f"{counts['finished']} finished, {counts['failed']} failed, {to_come} to come"
     return table

@@ -11,14 +11,15 @@ from rich import box
 from rich.console import Group as Lines
 from rich.table import Table as TerminalTable
 
-from shortback.ablation_results import NO_INTERVAL, Group, Run, to_dict
+from shortback.ablation_results import NO_INTERVAL, Group, to_dict
+from shortback.ablation_run import Run
 from shortback.health import plots
 from shortback.pages import Section, Table, write_page
 from shortback.significance import Difference, Estimate
 
-HEADINGS = ("setting", "method", "runs", "test accuracy", "95 % interval", "to vanilla, paired", "95 % interval", "p")
-TIME_HEADINGS = ("setting", "method", "accuracy", "reached by", "steps", "/ vanilla", "seconds", "/ vanilla")
-
+HEADINGS = ("setting", "method", "runs", "validation", "to vanilla", "test", "95 % interval", "to vanilla, paired")
+HEADINGS += ("95 % interval of it", "p")
+TIME_HEADINGS = ("setting", "method", "accuracy", "mean", "reached by", "steps", "/ vanilla", "seconds", "/ vanilla")
 RUN_HEADINGS = ("folder", "", "test", "best validation", "seconds", "images/s", "peak MiB")
 
 
@@ -29,33 +30,43 @@ def rows_of(groups: Sequence[Group]) -> list[list[str]]:
             group.setting or "-",
             group.method,
             _statuses(group.runs),
+            _mean(group.validation),
+            _signed(group.validation_difference),
             _mean(group.accuracy),
             _interval(group.accuracy),
             _signed(group.difference),
             _interval(group.difference.estimate if group.difference else None, signed=True),
-            _number(group.difference and group.difference.p_value, ".3g"),
+            _number(group.difference and group.difference.p_value, ".2g"),
         ]
         for group in groups
     ]
 
 
 def terminal_tables(groups: Sequence[Group]) -> Lines:
-    """The result for a terminal: a table a setting, of which 80 columns cut nothing off."""
+    """The result for a terminal: a table a setting and two lines a group, of which 80 columns cut nothing off."""
     tables: dict[str, TerminalTable] = {}
-    for setting, method, runs, accuracy, interval, difference, difference_interval, p_value in rows_of(groups):
+    for setting, method, runs, *numbers, difference, interval, p_value in rows_of(groups):
         table = tables.setdefault(setting, _terminal_table(setting))
-        table.add_row(method, runs, f"{accuracy}\n{interval}", f"{difference}\n{difference_interval}", p_value)
+        numbers += [f"{difference}, p {p_value}" if p_value else difference, interval]
+        pairs = (f"{above}\n{below}" for above, below in zip(numbers[::2], numbers[1::2], strict=True))
+        table.add_row(method, runs.replace(", ", "\n"), *pairs)
     return Lines(*tables.values(), _note(groups))
 
 
 def _terminal_table(setting: str) -> TerminalTable:
     title = None if setting == "-" else setting
-    table = TerminalTable(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+    table = TerminalTable(
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+        title=title,
+        title_justify="left",
+        title_style="bold",
+    )
     table.add_column("method", no_wrap=True)
-    table.add_column("runs")
-    for heading in ("test accuracy\n95 % interval", "to vanilla, paired\n95 % interval"):
+    table.add_column("runs", no_wrap=True)
+    for heading in ("validation\nto vanilla", "test\n95 % interval", "to vanilla, p\n95 % interval"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("p", justify="right", no_wrap=True)
     return table
 
 
@@ -65,6 +76,7 @@ def write_ablation_page(path: Path, groups: Sequence[Group], *, title: str) -> N
         [
             group.setting or "-",
             group.method,
+            time.goal,
             f"{time.threshold:.1%}",
             f"{time.reached} of {time.num_runs}",
             _number(time.steps, ".0f"),
@@ -87,16 +99,14 @@ def write_ablation_page(path: Path, groups: Sequence[Group], *, title: str) -> N
     runs = [run for group in groups for run in group.runs]
     failed = [[run.folder, run.error or ""] for run in runs if run.status == "failed"]
     sections = [
-        Section(
-            "Result", text=[_note(groups)], tables=[Table("Test accuracy over the seeds", HEADINGS, rows_of(groups))]
-        ),
+        Section("Result", text=[_note(groups)], tables=[Table("Accuracy over the seeds", HEADINGS, rows_of(groups))]),
         Section("Curves", figures=curves),
         Section(
             "Time to accuracy",
             text=[
-                "When a validation accuracy was first reached at the end of an epoch, the median over the seeds: the "
-                "accuracies asked for, or parts of the last one of vanilla training. Seconds of runs that were trained "
-                "side by side with others depend on these too."
+                "When a validation accuracy was first reached at the end of an epoch, the median over the seeds: one "
+                "that was asked for, or a part of the last one of vanilla training with the same seed. Seconds of runs "
+                "that were trained side by side depend on each other."
             ],
             tables=[Table("Steps and seconds to a validation accuracy", TIME_HEADINGS, time_rows)],
         ),
@@ -145,23 +155,38 @@ def _curves(groups: Sequence[Group], key: str, label: str) -> Figure:
 
 
 def _lead(groups: Sequence[Group]) -> str:
-    """The best that is known to be better than vanilla, or that none is."""
-    known = [(group, group.difference.estimate) for group in groups if group.difference]
-    known = [(group, found, found.interval) for group, found in known if found.interval is not None]
-    if not known:
+    """What is best on the validation split, and what the test split says of it."""
+    compared = [group for group in groups if group.difference is not None and group.difference.estimate.interval]
+    if not compared:
         return f"No comparison yet: {NO_INTERVAL}, of vanilla training and of another method."
-    group, found, interval = max(known, key=lambda one: (one[2][0] > 0, one[1].mean))
-    if interval[0] <= 0:
-        return "No method beats vanilla training with a paired 95 % interval above zero."
-    name = " at ".join(filter(None, (group.method, group.setting)))
-    return f"{name}: {_signed(group.difference)} over vanilla, 95 % interval {_interval(found, signed=True)}."
+
+    def chosen_by(group: Group) -> float:
+        found = group.validation_difference or group.difference  # without a validation split there is no other
+        return found.estimate.mean if found else 0.0
+
+    best = max(compared, key=chosen_by)
+    if chosen_by(best) <= 0:
+        return "Nothing is better than vanilla training on the validation split."
+    assert best.difference is not None
+    assert best.difference.estimate.interval is not None
+    name = " at ".join(filter(None, (best.method, best.setting)))
+    chance = "" if best.difference.estimate.interval[0] > 0 else ": it may be chance"
+    interval = _interval(best.difference.estimate, signed=True)
+    return (
+        f"Best on the validation split: {name}. On the test split {_signed(best.difference)} points over vanilla, "
+        f"95 % interval {interval}{chance}."
+    )
 
 
 def _note(groups: Sequence[Group]) -> str:
     unfinished = sum(run.status != "finished" for group in groups for run in group.runs)
-    parts = ["Differences are of runs of the same seed, in points of test accuracy."]
-    if any(group.accuracy is not None and group.accuracy.interval is None for group in groups):
+    estimates = [group.difference.estimate for group in groups if group.difference]
+    estimates += [group.accuracy for group in groups if group.accuracy]
+    parts = ["Differences are of runs of the same seed, in points of accuracy. Settings are chosen by validation."]
+    if any(found.num_values < 2 for found in estimates):
         parts.append(f"Where none is printed, {NO_INTERVAL}.")
+    if any(found.num_values > 1 and found.interval is None for found in estimates):
+        parts.append("Where all differences are the same, there is none either.")
     compared = sum(group.difference is not None and group.difference.p_value is not None for group in groups)
     if compared > 1:
         parts.append(f"The p-values are not corrected for the number of comparisons, {compared}.")

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -120,7 +120,13 @@ def ablate(
         if plan:
             ablation.print_plan(jobs=jobs)
             return
-        failed = ablation.run(jobs=jobs, many=yes, thresholds=thresholds or ())
+        from shortback.training import Interrupted
+
+        try:
+            failed = ablation.run(jobs=jobs, many=yes, thresholds=thresholds or ())
+        except Interrupted as stop:
+            message = f"stopped by {stop}; the same command goes on where it was"
+            _fail(message, code=128 + stop.signal_number, cause=stop)
     if failed:
         raise typer.Exit(1)
 
@@ -240,7 +246,6 @@ def _configure(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what was chosen and why.")] = False,
 ) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # every run says itself what it runs on
     logging.getLogger("shortback").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
@@ -279,6 +284,6 @@ def _user_errors() -> Iterator[None]:
         raise
 
 
-def _fail(message: str, *, code: int, cause: Exception) -> None:
+def _fail(message: str, *, code: int, cause: Exception) -> NoReturn:
     print(message, file=sys.stderr, flush=True)
     raise typer.Exit(code) from cause

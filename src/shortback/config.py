@@ -232,7 +232,7 @@ def parse_recipe(tree: dict[str, Any], *, name: str) -> Recipe:
 
 def differences(ours: Recipe, theirs: Recipe) -> list[str]:
     """What differs between two recipes, a line `key: ours, theirs` each."""
-    a, b = _flatten(ours.model_dump(mode="json")), _flatten(theirs.model_dump(mode="json"))
+    a, b = flatten(ours.model_dump(mode="json")), flatten(theirs.model_dump(mode="json"))
     return [f"{key}: {a.get(key)!r}, {b.get(key)!r}" for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
 
 
@@ -273,8 +273,9 @@ def _keys_at(path: tuple[Any, ...]) -> list[str]:
     return list(section.model_fields)
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A tree's values by dotted key."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat

@@ -6,9 +6,7 @@ import functools
 import json
 import os
 import platform
-import resource
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +35,7 @@ from shortback.shortcuts.auto import NUM_SAMPLES, choose_places
 from shortback.spiking import SpikingNetwork
 from shortback.training import Execution, JsonLines, Logger, TensorBoard, Terminal, Trainer, build_fabric, evaluate
 from shortback.training.checkpoint import write_aside
+from shortback.training.peak_memory import forget_peak, peak_bytes
 
 Say = Callable[[str], None]
 
@@ -67,6 +66,8 @@ def train_recipe(
     if first_process:
         folder.start(recipe, overwrite=overwrite)
     fabric = build_fabric(execution)
+    environment = _environment()
+    forget_peak(fabric.device)
     load = functools.partial(build_loader, recipe=recipe, source=splits.source, fabric=fabric)
     train = load(splits.train, training=True)
     validation = None if splits.validation is None else load(splits.validation, training=False)
@@ -102,11 +103,11 @@ def train_recipe(
         "method": recipe.method,
         "seed": recipe.seed,
         **result._asdict(),
-        "peak_memory_mb": _peak_memory_mb(fabric),
+        "peak_memory_mb": peak_bytes(fabric.device) / 2**20,
         "num_parameters": sum(p.numel() for p in model.parameters()),
         "stripped_is_bit_equal": _equals_unbranched(model, recipe, splits, fabric, execution),
         "execution": execution.describe(),
-        **_environment(),
+        **environment,
     }
     if first_process:
         weights = {name: value.contiguous() for name, value in model.state_dict().items()}
@@ -245,18 +246,12 @@ def _equals_unbranched(
     return same_keys and torch.equal(logits(model), logits(never))
 
 
-def _peak_memory_mb(fabric: Fabric) -> float:
-    """Of the GPU where there is one, else of this process."""
-    if fabric.device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    # Linux counts in kilobytes, macOS in bytes.
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
+@functools.cache
 def _environment() -> dict[str, Any]:
+    """What a run is made with; the commit is that of the folder it is started in, when its process began."""
     git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return {
+        "processor": _processor(),
         "versions": {
             "shortback": shortback.__version__,
             "torch": torch.__version__,
@@ -264,3 +259,12 @@ def _environment() -> dict[str, Any]:
         },
         "git_commit": git.stdout.strip() or None,
     }
+
+
+def _processor() -> str:
+    """The name of the CPU, as the system has it, and the number of its cores that can be used."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {cores} cores"

@@ -14,7 +14,11 @@ import yaml
 from shortback.config import Method, Recipe, load_recipe
 
 METHODS: tuple[Method, ...] = get_args(Method)
+BASELINE = "vanilla"
 MAX_CELLS = 500
+OF_THE_FALL = {f"branches.{key}" for key in ("schedule", "end", "over", "rate", "num_levels", "share")}
+
+Settings = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -50,25 +54,20 @@ class Cell:
     """One run.
 
     Attributes:
-        settings: the values of the axes, by key. Vanilla training has no branches, so it has none of their settings.
+        settings: the axes that its method heeds, and their values in words.
         method, seed: of the run.
         recipe: all of it.
     """
 
-    settings: tuple[tuple[str, Any], ...]
+    settings: Settings
     method: Method
     seed: int
     recipe: Recipe
 
     @property
-    def setting(self) -> str:
-        """The values of the axes in a line; empty without any."""
-        return ", ".join(f"{key}={in_words(value)}" for key, value in self.settings)
-
-    @property
     def folder(self) -> Path:
         """Where its run goes, within the folder of the ablation."""
-        setting = self.setting.replace("/", "_").replace(" ", "")
+        setting = on_one_line(self.settings).replace("/", "_").replace(" ", "")
         return Path(setting, f"{self.method}-seed{self.seed}") if setting else Path(f"{self.method}-seed{self.seed}")
 
 
@@ -82,7 +81,7 @@ def build_grid(
         settings: `key=value`, the same in every cell.
         methods: of `METHODS`.
         seeds: how many, from that of the recipe upwards.
-        axes: what else varies.
+        axes: what else varies. Cells that differ in nothing that their method heeds are one.
 
     Raises:
         ValueError: a method, a key or a value that does not exist (with the nearest), or one named twice.
@@ -101,19 +100,28 @@ def build_grid(
     cells: dict[Path, Cell] = {}
     for seed in range(first, first + seeds):
         for values in itertools.product(*(axis.values for axis in axes)):
+            chosen = [(axis.key, in_words(value)) for axis, value in zip(axes, values, strict=True)]
             for method in methods:
-                chosen = tuple(
-                    (axis.key, value)
-                    for axis, value in zip(axes, values, strict=True)
-                    if method != "vanilla" or not axis.key.startswith("branches.")
-                )
-                own = [f"{key}={in_words(value)}" for key, value in chosen]
+                heeded = tuple((key, value) for key, value in chosen if heeds(method, key))
+                own = [f"{key}={value}" for key, value in heeded]
                 parsed = load_recipe(
                     recipe, settings=[*settings, *own, "compare=null", f"method={method}", f"seed={seed}"]
                 )
-                cell = Cell(chosen, parsed.method, seed, parsed)
+                cell = Cell(heeded, parsed.method, seed, parsed)
                 cells.setdefault(cell.folder, cell)
     return list(cells.values())
+
+
+def heeds(method: str, key: str) -> bool:
+    """Whether a setting changes what a method trains: vanilla has no branches, shortcut's coefficient does not fall."""
+    if method == BASELINE:
+        return key.partition(".")[0] != "branches"
+    return method != "shortcut" or key not in OF_THE_FALL
+
+
+def on_one_line(settings: Settings) -> str:
+    """`key=value, key=value`; empty without any."""
+    return ", ".join(f"{key}={value}" for key, value in settings)
 
 
 def in_words(value: Any) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from shortback.build import Splits, build_data, build_loader, build_training, resolve
 from shortback.config import Recipe
-from shortback.experiment import build_network
+from shortback.experiment import build_network, place_branches
 from shortback.health import branch_share
 from shortback.training import build_fabric
 
@@ -26,8 +26,9 @@ class Rehearsal:
     """
 
     def __init__(self, recipe: Recipe) -> None:
-        self.recipe, self.execution = resolve(recipe)
-        self.splits: Splits = build_data(self.recipe.data, seed=self.recipe.seed)
+        recipe, self.execution = resolve(recipe)
+        self.splits: Splits = build_data(recipe.data, seed=recipe.seed)
+        self.recipe = place_branches(recipe, self.splits)
         fabric = build_fabric(self.execution)
         loader = build_loader(self.splits.train, self.recipe, self.splits.source, training=True, fabric=fabric)
         x, y = next(iter(loader.epoch(0)))
@@ -50,28 +51,39 @@ class Rehearsal:
 
     def step(self) -> Tensor:
         """One optimizer step; returns the loss."""
-        with self._autocast():
-            outputs = self.run(self.x)
-        loss = self.loss(outputs, self.y, coefficient=0.5).total
-        loss.backward()
+        parts = self.recipe.train.accumulate
+        total = torch.zeros((), device=self.device)
+        for x, y in zip(self.x.chunk(parts), self.y.chunk(parts), strict=True):
+            with self._autocast():
+                outputs = self.run(x)
+            loss = self.loss(outputs, y, coefficient=0.5).total / parts
+            loss.backward()
+            total += loss.detach()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return loss.detach()
+        return total
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.execution.device, torch.bfloat16, enabled=self.execution.precision == "bf16")
 
 
-def seconds_a_step(recipe: Recipe, *, steps: int = 2) -> tuple[float, int]:
-    """How long a step of a recipe takes, the median of some after two that compile, and how many steps it has."""
+def seconds_a_step(recipe: Recipe, *, jobs: int = 1, steps: int = 2) -> tuple[float, int]:
+    """How long a step of a recipe takes, the median of some after two that compile, and how many steps it has.
+
+    With `jobs` side by side it has its share of the threads.
+    """
     rehearsal = Rehearsal(recipe)
     rehearsal.build()
-    laps = []
-    for _ in range(2 + steps):
-        start = time.perf_counter()
-        rehearsal.step()
-        if rehearsal.device.type == "cuda":
-            torch.cuda.synchronize()
-        laps.append(time.perf_counter() - start)
+    laps, threads = [], torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // jobs))
+    try:
+        for _ in range(2 + steps):
+            start = time.perf_counter()
+            rehearsal.step()
+            if rehearsal.device.type == "cuda":
+                torch.cuda.synchronize()
+            laps.append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
     per_epoch = len(rehearsal.splits.train) // recipe.train.batch_size
     return statistics.median(laps[2:]), per_epoch * recipe.train.epochs

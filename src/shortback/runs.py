@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,13 @@ from shortback.config import Recipe, RecipeError, differences, parse_recipe
 def with_places(recipe: Recipe, at: str | list[str]) -> Recipe:
     """The recipe with branches at other places."""
     return recipe.model_copy(update={"branches": recipe.branches.model_copy(update={"at": at})})
+
+
+def write_text_aside(path: Path, text: str) -> None:
+    """Write a file in one step: whoever reads it meanwhile finds the old one or the new one, whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
 
 
 class RunFolder:
@@ -76,7 +84,7 @@ class RunFolder:
             for folder in (self.checkpoints, self.tensorboard):
                 shutil.rmtree(folder, ignore_errors=True)
         self.path.mkdir(parents=True, exist_ok=True)
-        self.recipe.write_text(recipe.to_yaml())
+        write_text_aside(self.recipe, recipe.to_yaml())
 
     def placed(self, recipe: Recipe) -> Recipe:
         """The recipe with the places that the run here found, where it asks for `branches.at: auto`."""
@@ -103,6 +111,4 @@ class RunFolder:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Say that the run is finished, and how it ended."""
-        temporary = self.summary.with_suffix(".tmp")
-        temporary.write_text(json.dumps(summary, indent=2) + "\n")
-        temporary.replace(self.summary)
+        write_text_aside(self.summary, json.dumps(summary, indent=2) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -106,12 +107,18 @@ def choose_num_workers(device: Literal["cpu", "cuda"]) -> int:
 def build_fabric(execution: Execution) -> Fabric:
     """Fabric for this process, and for as many as `torchrun` started."""
     local, total = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
-    fabric = Fabric(
-        accelerator=execution.device,
-        devices=local,
-        num_nodes=max(1, total // local),
-        strategy="ddp" if total > 1 else "auto",
-        precision="bf16-mixed" if execution.precision == "bf16" else "32-true",
-    )
+    announcements = logging.getLogger("lightning_fabric")  # of what `Execution.describe` says
+    level = announcements.level
+    announcements.setLevel(logging.WARNING)
+    try:
+        fabric = Fabric(
+            accelerator=execution.device,
+            devices=local,
+            num_nodes=max(1, total // local),
+            strategy="ddp" if total > 1 else "auto",
+            precision="bf16-mixed" if execution.precision == "bf16" else "32-true",
+        )
+    finally:
+        announcements.setLevel(level)
     fabric.launch()
     return fabric
