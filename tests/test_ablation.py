@@ -1,19 +1,23 @@
 """Cells that really run, in processes of their own."""
 
-import itertools
 import json
+import multiprocessing
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from shortback.ablation import check_cells, own_gpu, run_cells
 from shortback.grid import Axis, build_grid
 from shortback.runs import RunFolder
 from tests.test_experiment import TINY
+
+BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "cells.py"
 
 
 def cells(*settings, methods=("vanilla", "evolutionary"), seeds=1, vary=()):
@@ -43,7 +47,7 @@ def test_cells_run_side_by_side_and_only_once(tmp_path):
 def test_one_that_fails_leaves_its_error_and_the_others_go_on(tmp_path):
     grid = cells(vary=["branches.at=nowhere,stages"])
     run_cells(grid, tmp_path, jobs=1, watch=lambda running: None)
-    wrong = next(cell for cell in grid if "nowhere" in cell.setting)
+    wrong = next(cell for cell in grid if ("branches.at", "nowhere") in cell.settings)
     assert "no such module" in (tmp_path / wrong.folder / "error.txt").read_text()
     others = [cell for cell in grid if cell is not wrong]
     assert all(RunFolder(tmp_path / cell.folder).is_finished for cell in others)
@@ -70,14 +74,17 @@ def command(out, *more):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_killed_and_started_again_it_goes_on_and_ends_the_same(tmp_path, number):
     """The process that trains ends with its parent, however that ends, and leaves a checkpoint."""
-    process = subprocess.Popen(command(tmp_path / "cut"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command(tmp_path / "cut"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     metrics = tmp_path / "cut" / "vanilla-seed0" / "metrics.jsonl"
     deadline = time.monotonic() + 60
     while not (metrics.exists() and '"epoch"' in metrics.read_text() and metrics.read_text().count("\n") > 4):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(number)
-    process.wait(timeout=60)
+    _, said = process.communicate(timeout=60)
+    if number == signal.SIGTERM:
+        assert process.returncode == 128 + number
+        assert "stopped by SIGTERM; the same command goes on where it was" in said
     time.sleep(2)
     rows = metrics.read_text()
     time.sleep(1)
@@ -109,11 +116,36 @@ def test_workers_take_gpus_in_turn(visible, count, gpus):
 
 def test_later_cells_begin_sooner(tmp_path):
     """What is imported, decoded and compiled serves the next cell of the process."""
-    grid = cells("train.epochs=1", methods=["vanilla"], seeds=3)
-    run_cells(grid, tmp_path, jobs=1, watch=lambda running: None)
-    for before, cell in itertools.pairwise(grid):
-        ended = (tmp_path / before.folder / "summary.json").stat().st_mtime
-        first_row = json.loads((tmp_path / cell.folder / "metrics.jsonl").read_text().splitlines()[0])
-        assert first_row["step"] == 1
-        began = Path(tmp_path / cell.folder / "recipe.yaml").stat().st_mtime
-        assert began - ended < 5
+    out = tmp_path / "cells.json"
+    subprocess.run([sys.executable, BENCHMARK, "--quick", "--out", out], check=True, capture_output=True)
+    first, *later = json.loads(out.read_text())["results"]["by_cell"].values()
+    assert later
+    assert max(later) < first
+
+
+def test_a_process_that_dies_costs_its_cell_and_no_other(tmp_path):
+    grid, killed = cells("train.epochs=4", methods=["vanilla"], seeds=2), []
+
+    def kill_one(running):
+        if not killed and any((tmp_path / folder / "metrics.jsonl").exists() for folder in running):
+            (process,) = multiprocessing.active_children()
+            process.kill()
+            killed.extend(running)
+
+    run_cells(grid, tmp_path, jobs=1, watch=kill_one)
+    (dead,), alive = killed, [cell for cell in grid if cell.folder not in killed]
+    assert (tmp_path / dead / "error.txt").read_text() == "the process died, exit code -9\n"
+    assert [RunFolder(tmp_path / cell.folder).is_finished for cell in alive] == [True]
+
+
+def test_a_cell_that_runs_elsewhere_is_waited_for(tmp_path):
+    grid = cells(methods=["vanilla"])
+    began = []
+    with FileLock(tmp_path / "vanilla-seed0.lock"):
+        runner = threading.Thread(target=run_cells, args=(grid, tmp_path), kwargs={"jobs": 1, "watch": began.append})
+        runner.start()
+        while len(began) < 8:  # seconds, in which the process has started and come to the lock
+            time.sleep(0.1)
+        assert not (tmp_path / "vanilla-seed0" / "recipe.yaml").exists()
+    runner.join()
+    assert RunFolder(tmp_path / grid[0].folder).is_finished
