@@ -144,7 +144,8 @@ def _work(pipe: connection.Connection, number: int, jobs: int, out: Path) -> Non
     gpu = own_gpu(number, visible=os.environ.get("CUDA_VISIBLE_DEVICES"), count=torch.cuda.device_count())
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[number::jobs])  # which the loaders share out
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[number::jobs] or cores)  # which decides how many processes load
     torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
     with contextlib.suppress(EOFError, OSError):  # the parent has gone, or wants no more
         while _run_cell(pipe.recv(), out):
