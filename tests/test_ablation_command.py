@@ -18,6 +18,7 @@ def ablation(tmp_path_factory):
 def test_a_failed_cell_is_in_the_table_and_in_the_exit_code(ablation):
     out, done, _ = ablation
     assert done.returncode == 1, done.stderr
+    assert "leaked" not in done.stderr
     assert "first not finite" in done.stdout
     table = done.stdout[done.stdout.rindex("branches.start=0.5") :].splitlines()
     row = next(line for line in table if "shortcut" in line)

@@ -125,7 +125,8 @@ class _Worker:
     def stop(self) -> None:
         """Ask the process to end, which writes a checkpoint first; one that is done with its cell finds no other."""
         if self._process is not None:
-            self._process.terminate()
+            if self.cell is not None:
+                self._process.terminate()
             self._pipe.close()
 
     def wait(self) -> None:
