@@ -17,10 +17,10 @@ def test_rows_by_hand():
         for row in rows_of(group_runs(runs))
     )
     assert vanilla["5 test"] == "55.00% ± 7.07"
-    assert vanilla["7 to vanilla, paired"] == ""
-    assert shortcut["7 to vanilla, paired"] == "+3.00"
+    assert vanilla["7 to vanilla"] == ""
+    assert shortcut["7 to vanilla"] == "+3.00"
     # s = 1.414 points, t for 1 degree of freedom 12.706: 3 +- 12.706
-    assert shortcut["8 95 % interval of it"] == "-9.71 to +15.71"
+    assert shortcut["8 95 % interval"] == "-9.71 to +15.71"
     assert shortcut["3 validation"] == "40.00% ± 0.00"
     assert shortcut["4 to vanilla"] == "+0.00"
     assert shortcut["9 p"] == "0.2"
@@ -71,6 +71,13 @@ def printed(runs, width):
     out = StringIO()
     Console(file=out, width=width, markup=False).print(terminal_tables(group_runs(runs)))
     return out.getvalue()
+
+
+def test_the_setting_is_a_column_where_there_is_one(tmp_path):
+    for settings, columns in (((), 0), ({"optimizer.lr": "0.1"}, 2)):
+        runs = [replace(one, settings=tuple(dict(settings).items())) for one in two_methods()]
+        write_ablation_page(tmp_path / "page.html", group_runs(runs), title="t")
+        assert (tmp_path / "page.html").read_text().count('<th scope="col">setting</th>') == columns
 
 
 def test_several_comparisons_are_counted():
