@@ -17,6 +17,7 @@ CORE = {
     "losses": set(),
     "activations": set(),
     "undisturbed": set(),
+    "pointwise": set(),
     "libraries": set(),
     "states": {"libraries"},
     "layout": set(),
@@ -24,16 +25,16 @@ CORE = {
     "detection": {"layer_calls", "layout", "states", "undisturbed"},
     "ops": {"surrogates"},
     "neurons": {"ops", "surrogates"},
-    "layer": {"ops", "neurons"},
+    "layer": {"ops", "neurons", "pointwise"},
     "spiking": {"neurons", "activations", "ops"},
-    "models": {"layer", "spiking", "neurons", "surrogates"},
+    "models": {"layer", "spiking", "neurons", "surrogates", "pointwise"},
     "health": {
         *("spiking", "neurons", "losses", "ops", "states", "undisturbed"),
-        *("layout", "detection", "libraries"),
+        *("layout", "detection", "libraries", "pointwise"),
     },
     "shortcuts": {
         *("spiking", "neurons", "losses", "health", "states", "undisturbed"),
-        *("layer_calls", "layout", "detection", "libraries", "activations"),
+        *("layer_calls", "layout", "detection", "libraries", "activations", "pointwise"),
     },
     "diagnosis": {"health", "shortcuts", "losses", "neurons", "surrogates"},
 }

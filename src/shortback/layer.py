@@ -8,6 +8,7 @@ from torch.nn.modules import module as torch_module
 
 from shortback import ops
 from shortback.neurons import SpikingNeuron
+from shortback.pointwise import is_patched
 
 
 def conv_norm_fire(
@@ -16,9 +17,9 @@ def conv_norm_fire(
     """What `neuron(norm(conv(x)) + residual)` returns, in one pass over memory where that can be had.
 
     It can for an `nn.Conv2d` without a bias, an `nn.BatchNorm2d` with weights and statistics and a neuron of this
-    package on the compiled backend, in channels-last, none of them hooked (a hook sees its module called) and no
-    surrounding graph being compiled. The current then never leaves float32, where between modules it is rounded to the
-    precision of the network; statistics are counted alike. Everything else runs module by module.
+    package on the compiled backend, in channels-last, none of them hooked (a hook sees its module called) or patched,
+    and no surrounding graph being compiled. The current then never leaves float32, where between modules it is rounded
+    to the precision of the network; statistics are counted alike. Everything else runs module by module.
 
     Args:
         x: `[T*N, C, H, W]`, or `[N, C, H, W]` where the neuron's input is static.
@@ -90,7 +91,7 @@ def _is_one_operation(x: Tensor, conv: nn.Module, norm: nn.Module, neuron: nn.Mo
         and x.ndim == 4
         and x.numel() > 0
         and _is_channels_last(x, conv.weight)
-        and not any(map(_is_hooked, (conv, norm, neuron)))
+        and not any(_is_hooked(module) or is_patched(module) for module in (conv, norm, neuron))
         and ops.resolve(neuron.backend, x.device.type) == "compiled"
         and (x.shape[0] > 1 or not norm.training)  # one value a channel is an error of the norm's
     )

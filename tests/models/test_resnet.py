@@ -50,8 +50,8 @@ def test_residual_kinds_by_hand(kind, weight1, expected):
 def test_shortcuts_hold_only_what_the_kind_needs():
     layers = Layers(num_steps=1, neuron=NEURON)
     down = {kind: BLOCKS[kind](4, channels=8, layers=layers, stride=2) for kind in KINDS}
-    assert children(down["spiking"].shortcut) == children(down["membrane"].shortcut) == ["conv", "norm"]
-    assert children(down["sew"].shortcut) == ["conv", "norm", "neuron"]
+    assert children(down["spiking"].shortcut) == children(down["membrane"].shortcut) == ["subsample", "conv", "norm"]
+    assert children(down["sew"].shortcut) == ["subsample", "conv", "norm", "neuron"]
     assert not hasattr(down["plain"], "shortcut")
     same = BLOCKS["spiking"](4, channels=4, layers=layers)
     assert children(same.shortcut) == []

@@ -25,6 +25,7 @@ from shortback.libraries import is_library_neuron
 from shortback.losses import LossTerms, Outputs
 from shortback.neurons import SpikingNeuron
 from shortback.ops import Backend
+from shortback.pointwise import safely
 from shortback.spiking import SpikingNetwork
 from shortback.states import reset_states
 from shortback.undisturbed import undisturbed
@@ -62,7 +63,7 @@ def measure(
     _refuse_unsuitable(net, trunk, x, target)
     layers = _layers(trunk)
     observer = Observer(len(target), _layouts(net, trunk, x))
-    with torch.inference_mode(False), torch.enable_grad(), _run_by(backend, trunk), undisturbed(net, x):
+    with torch.inference_mode(False), torch.enable_grad(), _run_by(backend, trunk), undisturbed(net, x), safely(trunk):
         x, target = (t.clone() if t.is_inference() else t for t in (x, target))
         # Once to look at every module, and once more without hooks, so that it keeps for backward what training keeps.
         with torch.no_grad(), observer.observe(trunk), _order_of_calls(layers) as order:

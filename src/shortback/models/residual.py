@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from shortback.layer import conv_norm_fire
 from shortback.models.layers import Layers, LayerSequence
+from shortback.pointwise import Subsample
 
 Residual = Literal["spiking", "sew", "membrane", "plain"]
 
@@ -58,10 +59,12 @@ class ResidualBlock(nn.Module):
         self.shortcut = LayerSequence()
         if stride == 1 and in_channels == channels:
             return
-        if stride != 1 and average_downsample:
-            self.shortcut.add_module("pool", nn.AvgPool2d(stride, ceil_mode=True))
-            stride = 1
-        self.shortcut.add_module("conv", layers.conv(in_channels, channels, kernel_size=1, stride=stride))
+        if stride != 1:  # outside of the convolution, see `shortback.pointwise`
+            if average_downsample:
+                self.shortcut.add_module("pool", nn.AvgPool2d(stride, ceil_mode=True))
+            else:
+                self.shortcut.add_module("subsample", Subsample(stride))
+        self.shortcut.add_module("conv", layers.conv(in_channels, channels, kernel_size=1))
         self.shortcut.add_module("norm", layers.normalize(channels))
         if self.shortcut_fires:
             self.shortcut.add_module("neuron", layers.fire())

@@ -15,6 +15,7 @@ from shortback.layer_calls import LayerCalls
 from shortback.layout import LAYOUTS, Layout, Reduction, feature_axis, first_tensor, logits_of, why_not
 from shortback.libraries import whole_modules
 from shortback.neurons import SpikingNeuron
+from shortback.pointwise import make_safe
 from shortback.shortcuts.heads import HeadFactory, linear_head
 from shortback.shortcuts.network import ShortcutNetwork, Tap
 from shortback.shortcuts.places import Calls, find_places
@@ -75,12 +76,14 @@ def attach(
         heads = [head(seen[place].num_features, num_classes).to(parameter.device, dtype) for place in places]
     taps = [Tap(time.modules[place], seen[place].feature_axis, seen[place].neuron) for place in places]
     handles = [module.register_forward_hook(tap) for module, tap in zip(places.values(), taps, strict=True)]
+    convolutions = make_safe(model)
     network = ShortcutNetwork(
         model,
         list(places),
         heads,
         taps,
         handles,
+        convolutions,
         layout=time.output,
         reduce=reduce,
         num_steps=num_steps,

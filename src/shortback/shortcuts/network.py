@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from shortback.layout import Layout, Reduction, average_over_space, average_over_time, first_tensor, logits_of
 from shortback.losses import Outputs
 from shortback.neurons import SpikingNeuron
+from shortback.pointwise import make_usual
 from shortback.spiking import SpikingNetwork
 
 
@@ -108,6 +109,7 @@ class ShortcutNetwork(nn.Module):
         heads: list[nn.Module],
         taps: list[Tap],
         handles: list[RemovableHandle],
+        convolutions: list[nn.Conv2d],
         *,
         layout: Layout = "folded",
         reduce: Reduction | None = None,
@@ -126,6 +128,7 @@ class ShortcutNetwork(nn.Module):
         self.batch_axis = batch_axis
         self._taps = taps
         self._handles = handles
+        self._convolutions = convolutions
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Outputs:
         """Logits of the main output and of the branches.
@@ -173,9 +176,10 @@ class ShortcutNetwork(nn.Module):
         return copied
 
     def remove_taps(self) -> None:
-        """Take the hooks off the tapped modules, for good."""
+        """Take the hooks off the tapped modules, and leave the network as `attach` found it, for good."""
         for handle in self._handles:
             handle.remove()
+        make_usual(self._convolutions)
         self.is_stripped = True
 
     def extra_repr(self) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from shortback.health import branch_share, first_nonfinite, main_over_branches
 from shortback.layout import sample_axis
 from shortback.losses import ShortcutLoss
+from shortback.pointwise import make_safe, make_usual
 from shortback.schedules import Adaptive, Schedule, is_zero_from
 from shortback.shortcuts import ShortcutNetwork
 from shortback.states import reset_states, without_states
@@ -87,6 +88,7 @@ class Trainer:
         self.checkpoints, self.best_file = CheckpointFolder(folder), folder / "best.safetensors"
         if fabric.world_size > 1:
             synchronise_norms(net, device=fabric.device.type)
+        self._convolutions = make_safe(net)
         self.module = fabric.setup_module(execution.prepare(net.train()))
         self.has_states = reset_states(net) > 0
         self.average = None if plan.ema is None else WeightAverage(net, decay=plan.ema)
@@ -130,6 +132,7 @@ class Trainer:
             for logger in self.loggers:
                 logger.close()
         restore_norms(self.net)
+        make_usual(self._convolutions)
         _trunk(self.net).load_state_dict(load_file(self.best_file), strict=False)
         self.fabric.barrier()
         return FitResult(

@@ -13,6 +13,7 @@ from torch import nn
 
 from shortback.neurons import SpikingNeuron
 from shortback.ops import Memory
+from shortback.pointwise import make_safe
 from shortback.training.allocator import keep_freed_memory
 
 Precision = Literal["fp32", "bf16"]
@@ -46,6 +47,7 @@ class Execution:
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.device == "cpu":
             keep_freed_memory()
+            make_safe(net)
         for module in net.modules():
             if isinstance(module, SpikingNeuron):
                 module.memory = self.memory

@@ -1,0 +1,98 @@
+"""Keep 1x1 convolutions with a stride away from a fault of oneDNN that spoils their weight gradient.
+
+In channels-last on an x86 CPU, with fewer input channels than a vector holds (8 in AVX2, 16 in AVX-512), the weight
+gradient writes past its workspace (oneDNN issue 6035): a crash, a hang, or gradients that are silently half wrong. Such
+a convolution reads every s-th pixel alone, so taking these pixels first and convolving them with stride 1 is the same
+function without the fault.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+VECTOR = 16  # channels: the widest, since a build for one processor may run on another
+
+log = logging.getLogger("shortback")
+
+
+class Subsample(nn.Module):
+    """Every `stride`-th pixel in both directions, `[N, C, H, W] -> [N, C, ceil(H / s), ceil(W / s)]`."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, :: self.stride, :: self.stride]
+
+    def extra_repr(self) -> str:
+        return f"stride={self.stride}"
+
+
+def make_safe(net: nn.Module) -> list[nn.Conv2d]:
+    """Have every convolution that may meet the fault run in two steps where it is trained, and say which these are.
+
+    Inference is left alone, and so are keys and parameters.
+
+    Returns:
+        Those that were changed now, for `make_usual`.
+    """
+    found = [
+        (name, m) for name, m in net.named_modules() if isinstance(m, nn.Conv2d) and _may_fail(m) and not is_patched(m)
+    ]
+    for _, conv in found:
+        conv._conv_forward = functools.partial(_in_two_steps, conv)  # type: ignore[method-assign]
+    if found:
+        log.warning(
+            "1x1 convolutions with a stride and fewer than %d input channels run as a subsampling and a convolution of "
+            "stride 1 in training, since oneDNN computes wrong weight gradients for them (its issue 6035): %s",
+            VECTOR,
+            ", ".join(name for name, _ in found),
+        )
+    return [conv for _, conv in found]
+
+
+def make_usual(convolutions: list[nn.Conv2d]) -> None:
+    """Undo `make_safe`."""
+    for conv in convolutions:
+        conv.__dict__.pop("_conv_forward", None)
+
+
+@contextmanager
+def safely(net: nn.Module) -> Iterator[None]:
+    """`make_safe` within the block."""
+    changed = make_safe(net)
+    try:
+        yield
+    finally:
+        make_usual(changed)
+
+
+def is_patched(module: nn.Module) -> bool:
+    """Whether what the module computes was replaced on the instance."""
+    return "forward" in module.__dict__ or "_conv_forward" in module.__dict__
+
+
+def _may_fail(conv: nn.Conv2d) -> bool:
+    return (
+        tuple(conv.kernel_size) == (1, 1)
+        and max(conv.stride) > 1
+        and conv.padding in ((0, 0), "valid", "same")
+        and conv.in_channels // conv.groups < VECTOR
+        and conv.weight.device.type == "cpu"
+        and conv.weight.dtype != torch.float64  # which oneDNN does not compute
+    )
+
+
+def _in_two_steps(conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if not torch.is_grad_enabled() or x.device.type != "cpu":
+        return type(conv)._conv_forward(conv, x, weight, bias)
+    vertical, horizontal = conv.stride
+    return F.conv2d(x[..., ::vertical, ::horizontal], weight, bias, groups=conv.groups)
