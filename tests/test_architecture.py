@@ -13,8 +13,9 @@ import shortback
 ROOT = Path(shortback.__file__).parent
 CORE = {
     "surrogates": set(),
-    "schedules": set(),
-    "losses": set(),
+    "combine": set(),
+    "losses": {"combine"},
+    "schedules": {"combine"},
     "activations": set(),
     "undisturbed": set(),
     "pointwise": set(),

@@ -7,10 +7,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from shortback.ablation_run import Run, read_run
 from shortback.build import resolve
+from shortback.combine import Combine
 from shortback.config import BranchesConfig, flatten
 from shortback.grid import BASELINE, Cell, Settings, heeds, in_words
 from shortback.runs import RunFolder
@@ -116,7 +117,7 @@ def _by_recipe(found: Sequence[_Found]) -> list[_Found]:
     varied = [key for key, seen in values.items() if len(seen) > 1]
 
     def settings(one: _Found, recipe: dict[str, Any]) -> Settings:
-        named = (key for key in varied if heeds(one.method, key) and not _is_usual(key, recipe.get(key)))
+        named = (key for key in varied if heeds(one.method, key) and not _is_usual(key, recipe))
         return tuple((key, in_words(recipe.get(key))) for key in named)
 
     return [replace(one, settings=settings(one, recipes[one])) if one in recipes else one for one in found]
@@ -151,13 +152,17 @@ def _begun(one: _Found) -> bool:
     return RunFolder(one.path).recipe.exists()
 
 
-def _is_usual(key: str, value: Any) -> bool:
+def _is_usual(key: str, recipe: dict[str, Any]) -> bool:
     """Whether a setting is not worth a word: of branches, where it is the usual one."""
-    return key in _USUAL and value == _USUAL[key]
+    usual = _USUAL[recipe["branches.combine"]]
+    return key in usual and recipe.get(key) == usual[key]
 
 
 def _base(one: _Found, folders: Sequence[Path]) -> Path:
     return one.ablation if len(folders) == 1 else one.ablation.parent
 
 
-_USUAL = flatten({"branches": BranchesConfig().model_dump(mode="json")})
+_USUAL = {
+    combine: flatten({"branches": BranchesConfig(combine=combine).model_dump(mode="json") | {"combine": "logits"}})
+    for combine in get_args(Combine)
+}

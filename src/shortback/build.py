@@ -147,7 +147,7 @@ def build_schedule(method: Method, branches: BranchesConfig) -> schedules.Schedu
     if method == "vanilla":
         return schedules.Constant(value=0.0)
     if method == "shortcut":
-        return schedules.Constant(value=branches.start)
+        return schedules.Constant(value=branches.coefficient)
     if branches.schedule == "adaptive":
         return schedules.Adaptive(start=branches.share, over=branches.over, combine=branches.combine)
     settings: dict[str, Any] = branches.model_dump(include={"start", "end", "over"})

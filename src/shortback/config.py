@@ -9,10 +9,12 @@ import difflib
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from shortback.combine import BranchWeights, Combine, usual_start
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -89,19 +91,32 @@ class DataConfig(_Section):
 class BranchesConfig(_Section):
     """Where branches go and how much they weigh.
 
-    `start` is the coefficient of the method `shortcut`; `share` where the schedule `adaptive` begins.
+    `coefficient` is that of the method `shortcut`, 1 where it is not said; `schedule`, `start`, `end` and `over` are of
+    `evolutionary`, which starts at 0.25 where it is not said. Sums of losses (`combine` other than `logits`) start at
+    1, and their `coefficient` is their `start`. `share` is where the schedule `adaptive` begins.
     """
 
     at: str | list[str] = "blocks"
-    weights: Literal["sum", "mean"] = "sum"
-    combine: Literal["additive", "convex"] = "additive"
+    weights: BranchWeights = "sum"
+    combine: Combine = "logits"
+    coefficient: NonNegative = 1.0
     schedule: Literal["linear", "cosine", "exponential", "step", "adaptive"] = "linear"
-    start: NonNegative = 1.0
+    start: NonNegative = 0.25
     end: NonNegative = 0.0
     over: Annotated[float, Field(gt=0, le=1)] = 1.0
     rate: Positive = 5.0
     num_levels: Annotated[int, Field(ge=2)] = 4
     share: Fraction = 0.5
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, tree: Any) -> Any:
+        """Say the coefficients, whose defaults depend on how the outputs are combined."""
+        if not isinstance(tree, dict) or tree.get("combine", "logits") not in get_args(Combine):
+            return tree
+        combine = tree.get("combine", "logits")
+        start = tree.get("start", usual_start(combine))
+        return {"coefficient": 1.0 if combine == "logits" else start, **tree, "start": start}
 
 
 class LossConfig(_Section):
@@ -166,8 +181,12 @@ class Recipe(_Section):
             raise ValueError(
                 f"train.accumulate={self.train.accumulate} must divide train.batch_size={self.train.batch_size}"
             )
-        if self.branches.combine == "convex" and max(self.branches.start, self.branches.end) > 1:
-            raise ValueError("branches.combine='convex' needs branches.start and branches.end of at most 1")
+        if self.branches.combine == "convex":
+            largest = max(self.branches.start, self.branches.end, self.branches.coefficient)
+            if largest > 1:
+                raise ValueError(
+                    "branches.combine='convex' needs branches.start, branches.end and branches.coefficient of at most 1"
+                )
         if self.optimizer.kind == "adamw" and self.optimizer.nesterov:
             raise ValueError("optimizer.nesterov is for optimizer.kind='sgd'")
         return self
@@ -218,7 +237,20 @@ def load_recipe(recipe: str, *, settings: Iterable[str] = ()) -> Recipe:
         raise RecipeError(f"{recipe} is not a recipe: its top level must be keys such as model and train")
     for setting in settings:
         _apply(tree, setting)
-    return parse_recipe(tree, name=recipe)
+    parsed = parse_recipe(tree, name=recipe)
+    _refuse_unsaid_form(tree, name=recipe)
+    return parsed
+
+
+def _refuse_unsaid_form(tree: dict[str, Any], *, name: str) -> None:
+    """A recipe that says nothing of it once meant `additive`, and is not to become `logits` in silence."""
+    branches = tree.get("branches", {})
+    methods = tree.get("compare") or [tree.get("method", "evolutionary")]
+    if isinstance(branches, dict) and "combine" not in branches and methods != ["vanilla"]:
+        raise RecipeError(
+            f"{name}: branches.combine is not said: write logits (the paper's form, with a coefficient that falls from "
+            "0.25), or additive (a sum of losses, with one that falls from 1), which a recipe without it was before"
+        )
 
 
 def parse_recipe(tree: dict[str, Any], *, name: str) -> Recipe:

@@ -16,7 +16,7 @@ from shortback.config import Method, Recipe, load_recipe
 METHODS: tuple[Method, ...] = get_args(Method)
 BASELINE = "vanilla"
 MAX_CELLS = 500
-OF_THE_FALL = {f"branches.{key}" for key in ("schedule", "end", "over", "rate", "num_levels", "share")}
+OF_THE_FALL = {f"branches.{key}" for key in ("schedule", "start", "end", "over", "rate", "num_levels", "share")}
 
 Settings = tuple[tuple[str, str], ...]
 
@@ -116,7 +116,7 @@ def heeds(method: str, key: str) -> bool:
     """Whether a setting changes what a method trains: vanilla has no branches, shortcut's coefficient does not fall."""
     if method == BASELINE:
         return key.partition(".")[0] != "branches"
-    return method != "shortcut" or key not in OF_THE_FALL
+    return key not in OF_THE_FALL if method == "shortcut" else key != "branches.coefficient"
 
 
 def on_one_line(settings: Settings) -> str:

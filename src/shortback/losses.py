@@ -2,24 +2,26 @@ r"""The losses: cross entropy on the mean over time, TET, and their combination 
 
 With main output $O$, branch outputs $O_k$, branch weights $w_k$ and balance coefficient $c$:
 
+$$L = \mathrm{CE}\Big(O + c \sum_k w_k O_k,\, y\Big) \quad\text{(logits)}$$
 $$L = \mathrm{CE}(O, y) + c \sum_k w_k \mathrm{CE}(O_k, y) \quad\text{(additive)}$$
 $$L = (1 - c)\, \mathrm{CE}(O, y) + c \sum_k w_k \mathrm{CE}(O_k, y) \quad\text{(convex)}$$
 
-$w_k$ is 1 (`"sum"`) or $1/K$ (`"mean"`). The idea and the coefficient are those of Guo et al. (NeurIPS 2024); its text
-given to this project prints no formula, so both forms and both weights are Shortback's.
+$w_k$ is 1 (`"sum"`) or $1/K$ (`"mean"`). The first, with $w_k = 1$, is the paper's: equations 7 ($c = 1$) and 10 ($c$
+falls) of Guo et al. (NeurIPS 2024), one cross entropy of the sum of all logits. The other two, sums of one loss for
+each output, and `"mean"`, are Shortback's.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Combine = Literal["additive", "convex"]
-BranchWeights = Literal["sum", "mean"]
+from shortback.combine import BranchWeights, Combine
 
 
 class Outputs(NamedTuple):
@@ -35,7 +37,14 @@ class Outputs(NamedTuple):
 
 
 class LossTerms(NamedTuple):
-    """The combined loss and what it was made of, each a scalar; `branches` are before weight and coefficient."""
+    """The combined loss and what it is made of, each a scalar.
+
+    Attributes:
+        total: what to go backward from.
+        main: the loss of the main output alone, which is what inference will have.
+        branches: the loss of each branch alone, before weight and coefficient. Where logits are combined, the total is
+            not made of these and `main`, and they carry no gradient.
+    """
 
     total: Tensor
     main: Tensor
@@ -104,9 +113,9 @@ class ShortcutLoss:
     """The loss of a network with shortcut branches.
 
     Args:
-        main: loss of the main output.
+        main: loss of the main output, and of the sum of logits.
         branch: loss of every branch.
-        combine: `"additive"` or `"convex"`.
+        combine: `"logits"` (the paper's), `"additive"` or `"convex"`, see the formulas of this module.
         branch_weights: `"sum"` or `"mean"`.
 
     Raises:
@@ -115,7 +124,7 @@ class ShortcutLoss:
 
     main: CrossEntropy = field(default_factory=CrossEntropy)
     branch: CrossEntropy = field(default_factory=CrossEntropy)
-    combine: Combine = "additive"
+    combine: Combine = "logits"
     branch_weights: BranchWeights = "sum"
 
     def __post_init__(self) -> None:
@@ -126,24 +135,58 @@ class ShortcutLoss:
             if value not in allowed:
                 raise ValueError(f"{name}={value!r}: must be one of {', '.join(allowed)}")
 
-    def __call__(self, outputs: Outputs | Tensor, target: Tensor, *, coefficient: float | Tensor) -> LossTerms:
-        """Combine the terms; without branches the total is the main loss, whatever the coefficient.
+    def __call__(
+        self, outputs: Outputs | Tensor, target: Tensor, *, coefficient: float | Tensor, by_branch: bool = True
+    ) -> LossTerms:
+        """Combine the outputs; without branches the total is the main loss, whatever the coefficient.
 
         Args:
             outputs: of the network; plain logits are taken as a network without branches.
             target: classes `[N]`, or probabilities `[N, K]`.
             coefficient: the balance coefficient, 0 or more; for `"convex"` at most 1.
+            by_branch: whether each branch's own loss is wanted where the total is not made of them (`"logits"`).
+
+        Raises:
+            ValueError: a number outside its range for `coefficient`; one in a tensor is not looked at.
         """
+        self._check(coefficient)
         if isinstance(outputs, Tensor):
             outputs = Outputs(outputs, {})
-        main = self.main(outputs.logits, target)
-        terms = {name: self.branch(logits, target) for name, logits in outputs.branches.items()}
-        if not terms:
-            return LossTerms(main, main, terms)
+        if not outputs.branches:
+            main = self.main(outputs.logits, target)
+            return LossTerms(main, main, {})
+        if self.combine == "logits":
+            total = self.main(self.combined_logits(outputs, coefficient=coefficient), target)
+            with torch.no_grad():
+                main = self.main(outputs.logits, target)
+                return LossTerms(total, main, self._by_branch(outputs, target) if by_branch else {})
+        main, terms = self.main(outputs.logits, target), self._by_branch(outputs, target)
         branches = torch.stack(list(terms.values()))
         branches = branches.sum() if self.branch_weights == "sum" else branches.mean()
         share = 1.0 if self.combine == "additive" else 1 - coefficient
         return LossTerms(share * main + coefficient * branches, main, terms)
+
+    def combined_logits(self, outputs: Outputs | Tensor, *, coefficient: float | Tensor) -> Tensor:
+        r"""What is classified in training: $O + c \sum_k w_k O_k$ where logits are combined, $O$ where losses are.
+
+        Branches have no steps, so each step of `[T, N, K]` main logits gets the same sum of theirs; the mean over time
+        is then the sum of the means. Added up in the precision of the main output, float32 at least.
+        """
+        if isinstance(outputs, Tensor) or not outputs.branches or self.combine != "logits":
+            return outputs if isinstance(outputs, Tensor) else outputs.logits
+        branches = torch.stack(list(outputs.branches.values()))
+        dtype = torch.promote_types(outputs.logits.dtype, torch.float32)
+        added = branches.sum(0, dtype=dtype) if self.branch_weights == "sum" else branches.mean(0, dtype=dtype)
+        return outputs.logits + coefficient * added
+
+    def _by_branch(self, outputs: Outputs, target: Tensor) -> dict[str, Tensor]:
+        return {name: self.branch(logits, target) for name, logits in outputs.branches.items()}
+
+    def _check(self, coefficient: float | Tensor) -> None:
+        largest = 1.0 if self.combine == "convex" else math.inf
+        if not isinstance(coefficient, Tensor) and not (0 <= coefficient <= largest and coefficient < math.inf):
+            allowed = "between 0 and 1" if self.combine == "convex" else "0 or a positive number"
+            raise ValueError(f"coefficient={coefficient!r}: must be {allowed} for combine={self.combine!r}")
 
 
 def shortcut_loss(
@@ -151,19 +194,23 @@ def shortcut_loss(
     target: Tensor,
     *,
     coefficient: float | Tensor,
-    combine: Combine = "additive",
+    combine: Combine = "logits",
     branch_weights: BranchWeights = "sum",
     label_smoothing: float = 0.0,
 ) -> LossTerms:
-    """Cross entropy on the main output and every branch, combined; `ShortcutLoss` takes other losses.
+    """Cross entropy of the main output and the branches, combined; `ShortcutLoss` takes other losses.
 
     Args:
         outputs: of a network that `attach` made.
         target: classes `[N]`, or probabilities `[N, K]`.
-        coefficient: the balance coefficient $c$.
-        combine: `"additive"` or `"convex"`.
+        coefficient: the balance coefficient $c$: 1 for equation 7 of the paper, from 0.25 to 0 for equation 10.
+        combine: `"logits"`, one cross entropy of the sum of all logits (the paper's); `"additive"` or `"convex"`, a sum
+            of one cross entropy for each output (ours).
         branch_weights: `"sum"` or `"mean"` over the branches.
-        label_smoothing: in [0, 1), for every term.
+        label_smoothing: in [0, 1).
+
+    Raises:
+        ValueError: an unknown name, or a number outside its range.
     """
     entropy = CrossEntropy(label_smoothing=label_smoothing)
     loss = ShortcutLoss(main=entropy, branch=entropy, combine=combine, branch_weights=branch_weights)

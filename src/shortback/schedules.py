@@ -1,7 +1,8 @@
 r"""Schedules of the balance coefficient: pure functions $c(p)$ of the progress $p \in [0, 1]$ of training.
 
-A constant $c$ is plain shortcut back-propagation, one that falls is evolutionary training (Guo et al., NeurIPS 2024),
-and 0 is vanilla training. The paper names the coefficient and what it does; the formulas here are Shortback's choice.
+Shortcut back-propagation has the constant 1 (Guo et al., NeurIPS 2024, eq. 7); that of evolutionary training falls in a
+straight line from 0.25 to 0, taken anew at every iteration (eq. 10): `Constant(value=1.0)` and `Linear(start=0.25)`.
+Vanilla training is 0. The other shapes are Shortback's.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+
+from shortback.combine import Combine
 
 Schedule = Callable[[float], float]
 
@@ -110,14 +112,17 @@ class Adaptive:
     With $\rho$ the norm of the main gradient there over that of the branches at coefficient 1, measured now and then
     (`shortback.health.main_over_branches`), the share is
 
-    $$\frac{c}{\rho + c} = s \quad\Rightarrow\quad c = \rho\,\frac{s}{1 - s} \text{ (additive)}, \qquad
+    $$\frac{c}{\rho + c} = s \quad\Rightarrow\quad c = \rho\,\frac{s}{1 - s} \text{ (logits, additive)}, \qquad
       \frac{c}{\rho (1 - c) + c} = s \quad\Rightarrow\quad c = \frac{\rho\,s}{1 - s + \rho\,s} \text{ (convex)}$$
+
+    Where logits are added, the gradient of the one loss depends on $c$ itself, so $\rho$ is measured at the coefficient
+    in use, and each measurement corrects the one before.
 
     Args:
         start, end: the share at the beginning, and from `over` on, both in [0, 1).
         over: the part of training in which it falls, in (0, 1].
         largest: the coefficient is never above it, whatever is measured; never above 1 where the loss is convex.
-        combine: how the loss adds the branches, `"additive"` or `"convex"`.
+        combine: as in the loss, `"logits"`, `"additive"` or `"convex"`.
 
     Raises:
         ValueError: a number outside its range.
@@ -127,7 +132,7 @@ class Adaptive:
     end: float = 0.0
     over: float = 1.0
     largest: float = 10.0
-    combine: Literal["additive", "convex"] = "additive"
+    combine: Combine = "logits"
 
     def __post_init__(self) -> None:
         for name, share in (("start", self.start), ("end", self.end)):
@@ -150,7 +155,7 @@ class Adaptive:
         if share == 0:
             return 0.0
         odds = main_over_branches * share / (1 - share)
-        if self.combine == "additive":
+        if self.combine != "convex":
             return min(self.largest, odds)
         return min(self.largest, 1.0 if odds == math.inf else odds / (1 + odds))
 

@@ -60,14 +60,22 @@ def first_layer_balance(
         return Balance(*(_norm(loss(part, target, coefficient=coefficient).total, first) for part in alone))
 
 
-def main_over_branches(net: nn.Module, x: Tensor, target: Tensor, *, loss: ShortcutLoss) -> float:
-    """The norm of the main gradient at the first layer over that of the branches, at coefficient 1 each.
+def main_over_branches(
+    net: nn.Module, x: Tensor, target: Tensor, *, loss: ShortcutLoss, coefficient: float = 0.5
+) -> float:
+    r"""The norm of the main gradient at the first layer over that of the branches, at coefficient 1 each.
 
     Infinite where nothing comes through the branches. It is what `schedules.Adaptive` asks for.
+
+    Args:
+        net, x, target, loss: as for `first_layer_balance`.
+        coefficient: that in use, above 0 (and below 1 for a convex sum). What is measured at it is divided by it; where
+            logits are added, that is the ratio there, since the gradient of the one loss depends on the coefficient.
     """
-    main, branches = first_layer_balance(net, x, target, loss=loss, coefficient=0.5)
-    if loss.combine == "additive":
-        branches *= 2
+    main, branches = first_layer_balance(net, x, target, loss=loss, coefficient=coefficient)
+    branches /= coefficient
+    if loss.combine == "convex":
+        main /= 1 - coefficient
     return main / branches if branches else math.inf
 
 

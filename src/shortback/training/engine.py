@@ -29,7 +29,7 @@ from shortback.training.execution import Execution
 from shortback.training.loggers import Logger
 from shortback.training.plan import Plan
 from shortback.training.signals import Interrupted, StopRequest
-from shortback.training.state import Sums, TrainState, random_state, set_random_state, sums_of
+from shortback.training.state import Sums, TrainState, branch_sums_of, random_state, set_random_state, sums_of
 from shortback.training.sync_norm import restore_norms, synchronise_norms
 from shortback.training.watch import GradientWatch
 
@@ -154,9 +154,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
 
-        sums = self._forward_backward(x, y, coefficient)
-        norm = self._clip_gradient()
         row_is_due = (state.step + 1) % self.plan.log_every == 0
+        sums, branch_sums = self._forward_backward(x, y, coefficient, by_branch=row_is_due)
+        norm = self._clip_gradient()
         # Looking at a number makes the host wait for a GPU, so there it is done only where a row is due.
         if (row_is_due or self.fabric.device.type == "cpu") and not (sums[0] + norm).isfinite():
             raise NonFiniteError(self._explain(x, sums, norm, coefficient))
@@ -178,6 +178,8 @@ class Trainer:
             logger.advance(state.step)
         if row_is_due:
             measured = {"learning_rate": learning_rate, "gradient_norm": norm.item()}
+            if branch_sums.numel():
+                measured["branches"] = self._by_branch(branch_sums, count=len(y))
             self._log("step", **self.row_sums.means(self.fabric), coefficient=coefficient, **measured)
             self.row_sums = Sums()
 
@@ -186,7 +188,10 @@ class Trainer:
         state, is_due = self.state, self.watch.is_due(self.state.step)
         has_branches = isinstance(self.net, ShortcutNetwork) and self.net.branches_enabled
         if has_branches and isinstance(self.schedule, Adaptive) and (is_due or state.batch == 0):
-            state.main_over_branches = main_over_branches(self.net, x, y, loss=self.loss)
+            at = self._coefficient()
+            state.main_over_branches = main_over_branches(
+                self.net, x, y, loss=self.loss, coefficient=at if 0 < at < 1 else 0.5
+            )
         coefficient = self._coefficient()
         if state.batch == 0 and isinstance(self.net, ShortcutNetwork):
             state.branch_share = branch_share(self.net, x, y, loss=self.loss, coefficient=coefficient)
@@ -208,23 +213,38 @@ class Trainer:
             if self.fabric.world_size > 1:  # the wrapper of several processes waits for the gradients it knows
                 self.module = self.fabric.setup_module(self.execution.prepare(self.net))
 
-    def _forward_backward(self, x: Tensor, y: Tensor, coefficient: float) -> Tensor:
-        """The gradient of a batch, in as many parts as planned; returns what `Sums` adds up."""
+    def _forward_backward(self, x: Tensor, y: Tensor, coefficient: float, *, by_branch: bool) -> tuple[Tensor, Tensor]:
+        """The gradient of a batch, in as many parts as planned.
+
+        Returns:
+            What `Sums` adds up, and `[2, B]` of each branch: its loss and what it classifies right, `[2, 0]` where
+            that is not wanted.
+        """
         axis = sample_axis(self.net, x)
         if self.plan.accumulate > 1 and axis is None:
             raise ValueError("accumulate: an input that is folded itself cannot be computed in parts")
         parts = list(zip(x.chunk(self.plan.accumulate, axis or 0), y.chunk(self.plan.accumulate), strict=True))
-        sums = []
+        sums, branch_sums = [], []
         for xs, ys in parts:
             more_to_come = self.fabric.world_size > 1 and len(sums) < len(parts) - 1
             with self.fabric.no_backward_sync(self.module) if more_to_come else nullcontext():
                 if self.has_states:
                     reset_states(self.net)
                 outputs = self.module(xs)
-                terms = self.loss(outputs, ys, coefficient=coefficient)
+                terms = self.loss(outputs, ys, coefficient=coefficient, by_branch=by_branch)
                 self.fabric.backward(terms.total / len(parts))
-            sums.append(sums_of(outputs, ys, terms))
-        return torch.stack(sums).sum(0)
+            combined = self.loss.combined_logits(outputs, coefficient=coefficient)
+            sums.append(sums_of(outputs, combined.detach(), ys, terms))
+            branch_sums.append(branch_sums_of(outputs if by_branch else combined, ys, terms))
+        return torch.stack(sums).sum(0), torch.stack(branch_sums).sum(0)
+
+    def _by_branch(self, sums: Tensor, *, count: int) -> dict[str, dict[str, float]]:
+        """The mean loss and the accuracy of every branch on one batch, over all processes."""
+        assert isinstance(self.net, ShortcutNetwork)
+        total = self.fabric.all_reduce(sums / (count * self.fabric.world_size), reduce_op="sum")
+        assert isinstance(total, Tensor)
+        values = zip(("branch_loss", "branch_accuracy"), total.tolist(), strict=True)
+        return {name: dict(zip(self.net.places, each, strict=True)) for name, each in values}
 
     def _clip_gradient(self) -> Tensor:
         """The norm of the whole gradient, before it is clipped where that is planned."""
@@ -236,7 +256,7 @@ class Trainer:
         with self.fabric.autocast():
             culprit = first_nonfinite(self.net, x)
         return (
-            f"step {self.state.step + 1}: loss {(sums[0] / sums[3]).item():.4g}, gradient norm {norm.item():.4g}, "
+            f"step {self.state.step + 1}: loss {(sums[0] / sums[4]).item():.4g}, gradient norm {norm.item():.4g}, "
             f"coefficient {coefficient:.3g}; first not finite: {culprit or 'the loss itself'}. "
             "Try a lower optimizer.lr, optimizer.clip_norm=1, or a wider surrogate"
         )

@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from shortback.combine import usual_start
 from shortback.losses import ShortcutLoss
 from shortback.schedules import Linear, Schedule
 from shortback.training.batches import Batches, SeededBatches
@@ -53,8 +54,9 @@ def fit(
         epochs: of the whole training.
         folder: for checkpoints and `metrics.jsonl`.
         validation: chooses the best weights; without it the last are kept.
-        schedule: the balance coefficient by progress; from 1 to 0 in a straight line where not given.
-        loss: `ShortcutLoss()` where not given.
+        schedule: the balance coefficient by progress. Where it is not given, it falls in a straight line to 0: from
+            0.25 where the loss adds logits (eq. 10 of the paper), from 1 where it adds losses.
+        loss: `ShortcutLoss()` where not given, which adds logits.
         lr: the largest learning rate, for the optimizer and the schedule of it that are made where none are given: SGD
             with momentum 0.9 and weight decay 1e-4, and a cosine to 0.
         optimizer: over the parameters of `net`.
@@ -74,6 +76,7 @@ def fit(
     metrics = folder / "metrics.jsonl"
     if metrics.exists() and not resume:
         raise ValueError(f"{folder} holds a run: give another folder, or resume=True to go on with it")
+    loss = loss or ShortcutLoss()
     execution = execution or choose_execution()
     fabric = fabric or build_fabric(execution)
     batches = _batches(train, seed, fabric)
@@ -86,8 +89,8 @@ def fit(
         net,
         train=batches,
         validation=None if validation is None else _batches(validation, seed, fabric),
-        loss=loss or ShortcutLoss(),
-        schedule=schedule or Linear(),
+        loss=loss,
+        schedule=schedule or Linear(start=usual_start(loss.combine)),
         optimizer=optimizer or build_optimizer(net, lr=lr),
         learning_rate=learning_rate or WarmupCosine(peak=peak, total_steps=total_steps),
         plan=Plan(epochs=epochs, **plan),

@@ -17,26 +17,32 @@ class Sums:
     """Sums over the images of an epoch, or between two rows, kept on the device until they are read.
 
     Attributes:
-        values: `[4]`: loss, loss of the main output, images classified right, images; of this process.
+        values: `[5]`: loss, loss of the main output, images that the main output classifies right, those that the sum
+            of logits does, images; of this process.
         seconds: the steps took.
     """
 
-    values: Tensor = field(default_factory=lambda: torch.zeros(4, dtype=torch.float64))
+    values: Tensor = field(default_factory=lambda: torch.zeros(5, dtype=torch.float64))
     seconds: float = 0.0
 
     def add(self, sums: Tensor) -> None:
-        """Add the `[4]` sums of one step."""
+        """Add the `[5]` sums of one step."""
         self.values = self.values.to(sums.device) + sums
 
     def means(self, fabric: Fabric) -> dict[str, float]:
-        """Mean loss, mean loss of the main output, accuracy and speed, over all processes."""
+        """Means over the images of all processes, and the speed.
+
+        `loss` and `sum_accuracy` are of what is trained, `main_loss` and `accuracy` of the main output, which is what
+        inference has.
+        """
         values = fabric.all_reduce(self.values, reduce_op="sum")
         assert isinstance(values, Tensor)
-        loss, main, correct, count = values.tolist()
+        loss, main, correct, sum_correct, count = values.tolist()
         return {
             "loss": loss / count,
             "main_loss": main / count,
             "accuracy": correct / count,
+            "sum_accuracy": sum_correct / count,
             "images_per_second": count / self.seconds,
         }
 
@@ -45,17 +51,36 @@ class Sums:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Sums:
-        return cls(**content)
+        values = content["values"]
+        if len(values) == 4:  # of a checkpoint from before logits were added up: the sum was the main output
+            values = values[[0, 1, 2, 2, 3]]
+        return cls(values, content["seconds"])
 
 
-def sums_of(outputs: Outputs | Tensor, target: Tensor, terms: LossTerms) -> Tensor:
-    """What `Sums` adds up, of one batch: loss and main loss over the images, images classified right, images."""
-    logits = mean_over_time(outputs if isinstance(outputs, Tensor) else outputs.logits.detach())
+@torch.no_grad()
+def sums_of(outputs: Outputs | Tensor, combined: Tensor, target: Tensor, terms: LossTerms) -> Tensor:
+    """What `Sums` adds up, of one batch; `combined` are the logits that `ShortcutLoss.combined_logits` gives."""
     classes = target if target.ndim == 1 else target.argmax(1)
-    correct = (logits.argmax(1) == classes).sum()
+
+    def correct(logits: Tensor) -> Tensor:
+        return (mean_over_time(logits).argmax(1) == classes).sum()
+
+    main = correct(outputs if isinstance(outputs, Tensor) else outputs.logits)
     count = len(target)
-    sums = [terms.total.detach() * count, terms.main.detach() * count, correct, correct.new_tensor(count)]
+    sums = [terms.total * count, terms.main * count, main, correct(combined), main.new_tensor(count)]
     return torch.stack([value.double() for value in sums])
+
+
+@torch.no_grad()
+def branch_sums_of(outputs: Outputs | Tensor, target: Tensor, terms: LossTerms) -> Tensor:
+    """`[2, B]`: the loss of each branch over the images of a batch, and the images that it classifies right."""
+    classes = target if target.ndim == 1 else target.argmax(1)
+    branches = {} if isinstance(outputs, Tensor) else outputs.branches
+    if not branches:
+        return torch.zeros(2, 0, dtype=torch.float64, device=target.device)
+    losses = torch.stack([terms.branches[name] for name in branches]) * len(target)
+    correct = torch.stack([(logits.argmax(1) == classes).sum() for logits in branches.values()])
+    return torch.stack([losses.double(), correct.double()])
 
 
 @dataclass
