@@ -37,9 +37,9 @@ CORE = {
         *("spiking", "neurons", "losses", "health", "states", "undisturbed"),
         *("layer_calls", "layout", "detection", "libraries", "activations", "pointwise"),
     },
-    "diagnosis": {"health", "shortcuts", "losses", "neurons", "surrogates"},
+    "diagnosis": {"combine", "health", "shortcuts", "losses", "neurons", "surrogates"},
 }
-DRAWS = {"plots.py": {"matplotlib"}}
+DRAWS = {"plots.py": {"matplotlib"}, "report.py": {"matplotlib"}}
 FILES = sorted(ROOT.rglob("*.py"))
 
 
@@ -87,7 +87,7 @@ def test_every_module_has_a_test():
     tests = {f.name for f in Path(__file__).parent.rglob("test_*.py")}
     # Covered by the tests of what uses them: the whole of a run, or of its package.
     within = {"__main__", "comparison", "network", "evaluate", "signals", "state", "layers", "residual"}
-    within |= {"execution", "plan", "gradient_page", "measurement"}
+    within |= {"execution", "plan", "gradient_page", "measurement", "schema", "outcome", "combine"}
     modules = {f.stem for f in FILES if f.stem != "__init__"} - within
     assert {f"test_{name}.py" for name in modules} <= tests
 

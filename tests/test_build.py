@@ -34,21 +34,21 @@ def test_every_recipe_is_built_and_steps_twice_on_tiny_data(name):
 
 
 def test_methods_are_schedules():
-    branches = recipe("branches.start=0.5", "branches.over=0.5").branches
+    branches = recipe("branches.start=0.5", "branches.coefficient=2.0", "branches.over=0.5").branches
     assert build.build_schedule("vanilla", branches) == schedules.Constant(value=0.0)
-    assert build.build_schedule("shortcut", branches) == schedules.Constant(value=0.5)
+    assert build.build_schedule("shortcut", branches) == schedules.Constant(value=2.0)
     assert build.build_schedule("evolutionary", branches) == schedules.Linear(start=0.5, end=0.0, over=0.5)
     for kind, expected in (
-        ("cosine", schedules.Cosine(start=1.0)),
-        ("exponential", schedules.Exponential(start=1.0, rate=3.0)),
-        ("step", schedules.Step(start=1.0, num_levels=5)),
+        ("cosine", schedules.Cosine(start=0.25)),
+        ("exponential", schedules.Exponential(start=0.25, rate=3.0)),
+        ("step", schedules.Step(start=0.25, num_levels=5)),
     ):
         branches = recipe(f"branches.schedule={kind}", "branches.rate=3", "branches.num_levels=5").branches
         assert build.build_schedule("evolutionary", branches) == expected
 
 
 def test_neurons():
-    neuron = build.build_neuron(recipe().model.neuron)(4)
+    neuron = build.build_neuron(load_recipe("cifar10-resnet19-mpbn").model.neuron)(4)
     assert neuron.decay == 0.25
     assert neuron.dynamics.threshold == 0.5
     assert neuron.dynamics.surrogate == TanhWindow(half_width=0.5, slope=3.0)

@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from shortback.build import check_recipe
+from shortback.build import build_schedule, check_recipe
 from shortback.config import (
     Recipe,
     RecipeError,
@@ -11,13 +11,14 @@ from shortback.config import (
     recipe_names,
     recipe_text,
 )
+from shortback.schedules import Constant, Linear
 
 
 def test_the_recipes_that_are_promised_are_there():
     expected = {
         f"{data}-{model}" for data in ("cifar10", "cifar100") for model in ("resnet18", "resnet19", "resnet20", "vgg16")
     }
-    expected |= {"quickstart", "cifar100-resnet34", "imagenet-resnet18", "imagenet-resnet34"}
+    expected |= {"quickstart", "cifar100-resnet34", "imagenet-resnet18", "cifar10-resnet34", "imagenet-resnet34"}
     assert expected <= set(recipe_names())
 
 
@@ -51,8 +52,78 @@ def test_settings_are_dotted_and_yaml():
 
 def test_a_file_is_a_recipe_too(tmp_path):
     file = tmp_path / "mine.yaml"
-    file.write_text("model: {name: resnet20}\n")
+    file.write_text("method: vanilla\nmodel: {name: resnet20}\n")
     assert load_recipe(str(file)).model.name == "resnet20"
+
+
+OLD = {
+    "method: evolutionary\n": {},
+    "method: shortcut\nbranches: {start: 0.5}\n": {"coefficient": 0.5, "start": 0.5},
+    "compare: [vanilla, evolutionary]\nbranches: {at: stages}\n": {"at": "stages"},
+}
+
+
+@pytest.mark.parametrize(("text", "means"), OLD.items(), ids=str)
+def test_a_recipe_that_does_not_say_how_outputs_are_combined_is_refused_or_means_what_it_did(tmp_path, text, means):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"model: {{name: resnet20}}\n{text}")
+    with pytest.raises(RecipeError, match=r"branches.combine is not said: write logits .* or additive"):
+        load_recipe(str(file))
+    branches = load_recipe(str(file), settings=["branches.combine=additive"]).branches
+    before = {"at": "blocks", "combine": "additive", "start": 1.0, "coefficient": 1.0, "end": 0.0}
+    assert before | means == {key: getattr(branches, key) for key in before}
+
+
+@pytest.mark.parametrize(
+    ("branches", "coefficient", "start"),
+    [
+        ({}, 1.0, 0.25),
+        ({"start": 0.5}, 1.0, 0.5),
+        ({"coefficient": 2.0}, 2.0, 0.25),
+        ({"combine": "additive"}, 1.0, 1.0),
+        ({"combine": "convex", "start": 0.5}, 0.5, 0.5),
+        ({"combine": "additive", "start": 0.5, "coefficient": 2.0}, 2.0, 0.5),
+    ],
+)
+def test_the_coefficients_depend_on_how_outputs_are_combined(branches, coefficient, start):
+    found = parse_recipe({"model": {"name": "resnet20"}, "branches": branches}, name="it").branches
+    assert (found.coefficient, found.start) == (coefficient, start)
+
+
+def test_a_run_folder_of_before_means_what_it_meant():
+    """A resolved recipe had every key, and `start` for both methods."""
+    branches = {"at": "stages", "weights": "sum", "combine": "additive", "schedule": "linear", "start": 0.5, "end": 0.0}
+    tree = {"method": "shortcut", "model": {"name": "resnet20"}, "branches": branches}
+    assert build_schedule("shortcut", parse_recipe(tree, name="it").branches) == Constant(value=0.5)
+
+
+PAPER = [
+    f"{data}-{model}"
+    for data in ("cifar10", "cifar100")
+    for model in ("resnet18", "resnet19", "resnet34", "resnet20", "vgg16")
+]
+
+
+@pytest.mark.parametrize("name", [*PAPER, "imagenet-resnet18", "imagenet-resnet34"])
+def test_the_recipes_of_the_paper_have_the_settings_of_its_section_5(name):
+    recipe = load_recipe(name)
+    on_cifar = name.startswith("cifar")
+    assert (recipe.model.neuron.decay, recipe.model.neuron.threshold, recipe.model.neuron.reset) == (0.5, 1.0, "hard")
+    assert not recipe.model.neuron.detach_reset
+    optimizer = recipe.optimizer
+    assert (optimizer.kind, optimizer.lr, optimizer.weight_decay) == ("adamw", 0.01 if on_cifar else 4e-3, 0.02)
+    assert (optimizer.final_lr, optimizer.warmup_epochs, recipe.loss.label_smoothing) == (0, 0, 0)
+    assert (recipe.train.batch_size, recipe.train.epochs) == (128, 300)
+    augment = recipe.data.augment
+    assert augment.flip
+    assert (augment.cutout, augment.mixup, augment.cutmix) == (0, 0, 0)
+    if on_cifar:
+        assert (augment.crop_padding, augment.auto_augment) == (4, "cifar10")
+    branches = recipe.branches
+    assert (branches.combine, branches.weights, recipe.method) == ("logits", "sum", "evolutionary")
+    assert build_schedule("vanilla", branches) == Constant(value=0.0)
+    assert build_schedule("shortcut", branches) == Constant(value=1.0)
+    assert build_schedule("evolutionary", branches) == Linear(start=0.25, end=0.0)
 
 
 def test_all_errors_are_reported_at_once_with_their_paths():
@@ -105,8 +176,8 @@ def test_what_is_written_is_read_back():
     again = parse_recipe(yaml.safe_load(recipe.to_yaml()), name="again")
     assert again == recipe
     assert differences(recipe, again) == []
-    other = load_recipe("cifar10-resnet20", settings=["train.epochs=3", "model.neuron.decay=0.5"])
-    assert differences(recipe, other) == ["model.neuron.decay: 0.25, 0.5", "train.epochs: 400, 3"]
+    other = load_recipe("cifar10-resnet20", settings=["train.epochs=3", "model.neuron.decay=0.25"])
+    assert differences(recipe, other) == ["model.neuron.decay: 0.5, 0.25", "train.epochs: 300, 3"]
 
 
 def test_a_recipe_is_not_changed_by_accident():

@@ -21,6 +21,9 @@ TARGET = torch.zeros(4, dtype=torch.long)
 @pytest.mark.parametrize(
     ("combine", "weights", "total"),
     [
+        # One cross entropy of 0.3 (1, 0) + 0.3 (0, 1), whose classes are equal, and of 0.3 times the mean.
+        ("logits", "sum", LOG2),
+        ("logits", "mean", LOG2),
         ("additive", "sum", LOG2 + 0.3 * (A + B)),
         ("additive", "mean", LOG2 + 0.3 * (A + B) / 2),
         ("convex", "sum", 0.7 * LOG2 + 0.3 * (A + B)),
@@ -33,6 +36,77 @@ def test_combinations_by_hand(combine, weights, total):
         assert terms.total.item() == pytest.approx(total, rel=1e-6)
         assert terms.main.item() == pytest.approx(LOG2)
         assert {k: v.item() for k, v in terms.branches.items()} == pytest.approx({"a": A, "b": B})
+
+
+@pytest.mark.parametrize("weights", ["sum", "mean"])
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("shape", [(4, 3), (5, 4, 3)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_papers_form_by_hand(weights, soft, shape, smoothing):
+    """Equation 10 in float64: log of the sum of exponentials minus the mean of the target's logits, and its gradient.
+
+    dL/dO is (softmax - target) / N, and 1/T of it at each of T steps; dL/dO_k is c w_k times that.
+    """
+    generator = torch.Generator().manual_seed(0)
+    main, a, b = (torch.randn(*s, generator=generator).double() for s in (shape, (4, 3), (4, 3)))
+    target = torch.tensor([0, 2, 1, 1])
+    hot = F.one_hot(target, 3).double()
+    if soft:
+        hot = torch.softmax(torch.randn(4, 3, generator=generator).double(), 1)
+        target = hot
+    expected_target = (1 - smoothing) * hot + smoothing / 3
+    c, w = 0.25, 1.0 if weights == "sum" else 0.5
+    steps = main if main.ndim == 3 else main[None]
+    summed = sum(step for step in steps) / len(steps) + c * w * (a + b)
+    expected = (summed.exp().sum(1).log() - (expected_target * summed).sum(1)).mean()
+    delta = (summed.exp() / summed.exp().sum(1, keepdim=True) - expected_target) / 4
+
+    leaves = [t.clone().requires_grad_() for t in (main, a, b)]
+    out = Outputs(leaves[0], {"a": leaves[1], "b": leaves[2]})
+    terms = shortcut_loss(out, target, coefficient=c, branch_weights=weights, label_smoothing=smoothing)
+    assert terms.total.dtype == torch.float64
+    torch.testing.assert_close(terms.total, expected)
+    gradients = torch.autograd.grad(terms.total, leaves)
+    torch.testing.assert_close(gradients[0], (delta / len(steps)).expand(shape) if main.ndim == 3 else delta)
+    for gradient in gradients[1:]:
+        torch.testing.assert_close(gradient, c * w * delta)
+    alone = sum(step for step in steps) / len(steps)
+    torch.testing.assert_close(terms.main, (alone.exp().sum(1).log() - (expected_target * alone).sum(1)).mean())
+    assert not any(term.requires_grad for term in (terms.main, *terms.branches.values()))
+
+
+def test_shortcut_back_propagation_is_equation_7():
+    out = outputs()
+    terms = shortcut_loss(out, TARGET, coefficient=1.0)
+    assert torch.equal(terms.total, F.cross_entropy(out.logits + out.branches["a"] + out.branches["b"], TARGET))
+
+
+def test_branches_of_low_precision_are_added_up_in_that_of_the_main_output():
+    branches = {str(k): torch.full((2, 3), 1 + k / 128, dtype=torch.bfloat16) for k in range(30)}
+    combined = ShortcutLoss().combined_logits(Outputs(torch.zeros(2, 3), branches), coefficient=1.0)
+    assert combined.dtype == torch.float32
+    torch.testing.assert_close(combined, torch.full((2, 3), sum(1 + k / 128 for k in range(30))), rtol=0, atol=1e-5)
+
+
+def test_tet_judges_every_step_with_the_branches_added():
+    main, branch = torch.randn(5, 4, 3), torch.randn(4, 3)
+    loss = ShortcutLoss(main=TET(weight=0.2))
+    terms = loss(Outputs(main, {"a": branch}), TARGET, coefficient=0.5)
+    torch.testing.assert_close(terms.total, TET(weight=0.2)(main + 0.5 * branch, TARGET))
+    torch.testing.assert_close(terms.main, TET(weight=0.2)(main, TARGET))
+
+
+def test_the_losses_of_branches_are_left_out_where_nobody_wants_them():
+    assert ShortcutLoss()(outputs(), TARGET, coefficient=0.3, by_branch=False).branches == {}
+    assert ShortcutLoss(combine="additive")(outputs(), TARGET, coefficient=0.3, by_branch=False).branches
+
+
+@pytest.mark.parametrize(
+    ("combine", "coefficient"), [("logits", -1), ("additive", -1.0), ("convex", 2.0), ("logits", float("nan"))]
+)
+def test_a_coefficient_outside_its_range_is_refused(combine, coefficient):
+    with pytest.raises(ValueError, match=f"coefficient={coefficient}"):
+        shortcut_loss(outputs(), TARGET, coefficient=coefficient, combine=combine)
 
 
 def test_without_branches_the_total_is_the_main_loss():
@@ -72,7 +146,7 @@ def test_wrong_settings_are_refused():
     for make, message in (
         (lambda: CrossEntropy(label_smoothing=1.0), "label_smoothing"),
         (lambda: TET(weight=2.0), "weight"),
-        (lambda: ShortcutLoss(combine="max"), "additive, convex"),
+        (lambda: ShortcutLoss(combine="max"), "logits, additive, convex"),
         (lambda: ShortcutLoss(branch_weights="max"), "sum, mean"),
     ):
         with pytest.raises(ValueError, match=message):

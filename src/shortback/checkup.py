@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +15,7 @@ from shortback.build import build_loss as loss_of
 from shortback.config import Recipe
 from shortback.diagnosis import diagnose
 from shortback.experiment import build_network, place_branches
-from shortback.health import GradientReport, main_over_branches
+from shortback.health import GradientReport, Suggestion, settled_ratio
 from shortback.runs import RunFolder
 from shortback.schedules import Adaptive
 from shortback.training import build_fabric
@@ -70,12 +72,23 @@ def _diagnose(recipe: Recipe, *, weights: dict | None, state: dict) -> tuple[Gra
     loss = loss_of(recipe.loss, recipe.branches)
     with fabric.autocast():
         if isinstance(schedule, Adaptive):
-            ratio = state["main_over_branches"] if weights else main_over_branches(net, x, y, loss=loss)
-            coefficient = schedule(progress, ratio)
+            at = functools.partial(schedule, progress)
+            ratio = state["main_over_branches"] if weights else settled_ratio(net, x, y, loss=loss, coefficient_of=at)
+            coefficient = at(ratio)
         else:
             coefficient = schedule(progress)
         report = diagnose(net, x, y, loss=loss, coefficient=coefficient)
-    return report, recipe
+    return _of_shortcut(report) if recipe.method == "shortcut" else report, recipe
+
+
+def _of_shortcut(report: GradientReport) -> GradientReport:
+    """The report with another coefficient as the setting that this method has for it."""
+
+    def settings(suggestion: Suggestion) -> tuple[str, ...]:
+        return tuple(each.replace("branches.start=", "branches.coefficient=") for each in suggestion.settings)
+
+    suggestions = [dataclasses.replace(each, settings=settings(each)) for each in report.suggestions]
+    return dataclasses.replace(report, suggestions=suggestions)
 
 
 def _name(recipe: Recipe) -> str:

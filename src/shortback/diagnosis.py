@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from shortback.combine import Combine, usual_start
 from shortback.health import GradientReport, Suggestion, first_samples, judge, measure
 from shortback.losses import ShortcutLoss
 from shortback.neurons import SpikingNeuron
@@ -38,8 +39,8 @@ def diagnose(
         net: any network that `attach` takes, or what it returned; before `torch.compile`.
         x: a batch, two samples or more under batch norm; some 64 make shares of dead neurons mean something.
         y: its classes `[N]`, or probabilities `[N, K]`.
-        loss: `ShortcutLoss()` where not given.
-        coefficient: of the branches.
+        loss: `ShortcutLoss()` where not given, which adds logits.
+        coefficient: of the branches: 1 for shortcut back-propagation, 0.25 as evolutionary training begins.
         suggest: whether to try changes where the network is not healthy: each on a copy, on the first 16 samples and
             on the reference backend, before and after.
 
@@ -59,7 +60,7 @@ def diagnose(
 
     before = judged(net, coefficient)
     tried = []
-    for trial in _trials(net, report.judgement.verdict, coefficient):
+    for trial in _trials(net, report.judgement.verdict, coefficient, loss.combine):
         changed = trial.change(copy.deepcopy(net), x)
         if changed is not None:
             after = judged(changed, trial.coefficient)
@@ -78,7 +79,7 @@ class _Trial:
     coefficient: float
 
 
-def _trials(net: nn.Module, verdict: str, coefficient: float) -> Iterator[_Trial]:
+def _trials(net: nn.Module, verdict: str, coefficient: float, combine: Combine) -> Iterator[_Trial]:
     neuron = next((m for m in net.modules() if isinstance(m, SpikingNeuron)), None)
     if neuron is not None:
         key, threshold, surrogate = "model.neuron", neuron.dynamics.threshold, neuron.dynamics.surrogate
@@ -96,13 +97,15 @@ def _trials(net: nn.Module, verdict: str, coefficient: float) -> Iterator[_Trial
                 what = f"a surrogate of unit {scale}, {scaled.peak:g} at the threshold in place of {surrogate.peak:g}"
                 yield _Trial(what, (f"{key}.surrogate.scale={scale}",), _with(surrogate=scaled), coefficient)
     if isinstance(net, ShortcutNetwork):
-        for value in (4 * coefficient, coefficient / 4) if coefficient else (1.0,):
+        for value in (4 * coefficient, coefficient / 4) if coefficient else (usual_start(combine),):
+            if combine == "convex" and value > 1:
+                continue
             what = f"coefficient {value:g} in place of {coefficient:g}"
             yield _Trial(what, (f"branches.start={value:g}",), lambda copied, x: copied, value)
         return
     for at in ("blocks", "stages"):
-        settings = ("method=evolutionary", f"branches.at={at}")
-        yield _Trial(f"branches at {at}", settings, _with_branches(at), 1.0)
+        settings = ("method=evolutionary", f"branches.combine={combine}", f"branches.at={at}")
+        yield _Trial(f"branches at {at}", settings, _with_branches(at), usual_start(combine))
 
 
 def _other_threshold(threshold: float, *, raise_it: bool) -> float:

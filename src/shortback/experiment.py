@@ -21,7 +21,9 @@ from shortback.build import (
     Splits,
     build_data,
     build_loader,
+    build_loss,
     build_model,
+    build_schedule,
     build_training,
     check_recipe,
     first_batch,
@@ -153,7 +155,9 @@ def place_branches(recipe: Recipe, splits: Splits) -> Recipe:
     source = splits.source
     model = build_model(recipe.model, num_classes=len(source.classes), in_channels=source.in_channels)
     x, _ = first_batch(recipe, splits, NUM_SAMPLES)
-    return with_places(recipe, choose_places(model, x))
+    loss = build_loss(recipe.loss, recipe.branches)
+    beginning = build_schedule(recipe.method, recipe.branches)(0.0)
+    return with_places(recipe, choose_places(model, x, loss=loss, coefficient=beginning or 1.0))
 
 
 def load_run(path: Path) -> tuple[Recipe, SpikingNetwork, Splits]:

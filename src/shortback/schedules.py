@@ -116,7 +116,7 @@ class Adaptive:
       \frac{c}{\rho (1 - c) + c} = s \quad\Rightarrow\quad c = \frac{\rho\,s}{1 - s + \rho\,s} \text{ (convex)}$$
 
     Where logits are added, the gradient of the one loss depends on $c$ itself, so $\rho$ is measured at the coefficient
-    in use, and each measurement corrects the one before.
+    in use, a few times in a row.
 
     Args:
         start, end: the share at the beginning, and from `over` on, both in [0, 1).

@@ -89,19 +89,35 @@ def test_two_lif_layers_by_hand():
     assert (first.dead, first.saturated, first.not_binary) == (0, 0, 0)
 
 
-def test_terms_add_up_to_the_total(make_network, batch):
-    """Each term's gradient, found by differentiating that term alone, sums to the total's to 1e-5."""
+def through_each(outputs, y, *, combine, coefficient):
+    """A scalar for each output whose gradient is what the loss sends through that output alone, by the formulas.
+
+    Of added logits, every output gets the gradient of the one cross entropy, softmax of the sum minus the target.
+    """
+    weights = {"main": 1.0 if combine != "convex" else 1 - coefficient, **dict.fromkeys(outputs.branches, coefficient)}
+    every = {"main": outputs.logits, **outputs.branches}
+    if combine != "logits":
+        return {name: weights[name] * F.cross_entropy(output, y) for name, output in every.items()}
+    summed = sum(weights[name] * output.detach().double() for name, output in every.items())
+    delta = (torch.softmax(summed, 1) - F.one_hot(y, summed.shape[1])) / len(y)
+    return {name: (weights[name] * delta * output).sum() for name, output in every.items()}
+
+
+@pytest.mark.parametrize("combine", ["logits", "additive", "convex"])
+def test_terms_add_up_to_the_total(make_network, batch, combine):
+    """What comes through each output, found by differentiating that output alone, sums to the total's to 1e-5."""
     x, y = batch
     net = sb.attach(make_network(), at="stages", sample=x)
-    seen = measure(net, x, y, loss=LOSS, coefficient=0.3)
+    loss = ShortcutLoss(combine=combine)
+    seen = measure(net, x, y, loss=loss, coefficient=0.3)
     weights = [p for name, p in net.model.network.named_parameters() if p.ndim >= 2]
     outputs = net.train()(x)
-    terms = LOSS(outputs, y, coefficient=0.3)
-    parts = {"main": terms.main, **{name: 0.3 * term for name, term in terms.branches.items()}}
+    parts = through_each(outputs, y, combine=combine, coefficient=0.3)
     grads = {
         name: torch.autograd.grad(part, weights, retain_graph=True, allow_unused=True) for name, part in parts.items()
     }
-    total = torch.autograd.grad(terms.total, weights)
+    vanilla = torch.autograd.grad(F.cross_entropy(outputs.logits, y), weights, retain_graph=True)
+    total = torch.autograd.grad(loss(outputs, y, coefficient=0.3).total, weights)
     assert len(seen.layers) == len(weights)
     by_norm = sorted(seen.layers, key=lambda layer: layer.weight_norm)
     for i in sorted(range(len(weights)), key=lambda i: weights[i].norm().item()):
@@ -111,12 +127,34 @@ def test_terms_add_up_to_the_total(make_network, batch):
         assert (summed - total[i]).norm() <= 1e-5 * total[i].norm()
         assert layer.gradient_norm == pytest.approx(total[i].norm().item(), rel=1e-5)
         assert layer.terms == {n: pytest.approx(g.norm().item(), rel=1e-5, abs=1e-12) for n, g in mine.items()}
+        assert layer.vanilla_norm == pytest.approx(vanilla[i].norm().item(), rel=1e-5)
         branches = summed - mine["main"]
         assert layer.branch_norm == pytest.approx(branches.norm().item(), rel=1e-4, abs=1e-9)
         if layer.cosine is not None:
             cosine = F.cosine_similarity(mine["main"].flatten(), branches.flatten(), dim=0).item()
             assert layer.cosine == pytest.approx(cosine, abs=1e-4)
     assert seen.losses.keys() == {"main", "layer1", "layer2"}
+
+
+def test_the_gradient_of_the_first_layer_is_counted(make_network, batch):
+    x, y = batch
+    net = sb.attach(make_network(), at="stages", sample=x)
+    seen = measure(net, x, y, loss=LOSS, coefficient=1.0).first_layer
+    first = net.model.network.stem.conv1.weight
+    outputs = net.train()(x)
+    losses = {"vanilla": F.cross_entropy(outputs.logits, y), "whole loss": LOSS(outputs, y, coefficient=1.0).total}
+    assert list(seen.counts) == list(losses)
+    for name, loss in losses.items():
+        (gradient,) = torch.autograd.grad(loss, first, retain_graph=True)
+        bins = [
+            sum(low <= value < high for value in gradient.flatten().tolist())
+            for low, high in zip(seen.edges, seen.edges[1:], strict=False)
+        ]
+        assert sum(seen.counts[name]) == first.numel()
+        # A value at an edge may fall to either side of it.
+        assert sum(abs(a - b) for a, b in zip(bins, seen.counts[name], strict=True)) <= 4
+    assert list(measure(net.model, x, y, loss=LOSS, coefficient=1.0).first_layer.counts) == ["whole loss"]
+    assert measure(net, x, y, loss=LOSS, coefficient=1.0, by_branch=False).first_layer is None
 
 
 def test_all_branches_together_are_their_sum(make_network, batch):

@@ -1,10 +1,11 @@
+import functools
 import math
 
 import pytest
 import torch
 from torch import nn
 
-from shortback.health import branch_share, main_over_branches
+from shortback.health import branch_share, first_layer_balance, main_over_branches, settled_ratio
 from shortback.losses import Outputs, ShortcutLoss
 from shortback.schedules import Adaptive
 
@@ -38,6 +39,22 @@ def test_the_share_by_hand(combine, coefficient):
     assert share == pytest.approx(branch / (main + branch), rel=1e-5)
 
 
+@pytest.mark.parametrize("coefficient", [0.0, 0.25, 1.0, 3.0])
+def test_the_share_of_added_logits_by_hand(coefficient):
+    """One loss of 2 w x + c 3 w x: both outputs have its gradient d, so the first layer gets 2 d x and 3 c d x."""
+    net, x, y = TwoPaths(), torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1])
+    loss = ShortcutLoss()
+    balance = first_layer_balance(net, x, y, loss=loss, coefficient=coefficient)
+    logits = (2 + 3 * coefficient) * x.double() @ net.w.detach().double().T
+    delta = (torch.softmax(logits, 1) - nn.functional.one_hot(y, 2)) / 2
+    reaches = (delta.T @ x.double()).norm().item()
+    assert balance.main == pytest.approx(2 * reaches, rel=1e-5)
+    assert balance.branches == pytest.approx(3 * coefficient * reaches, rel=1e-5)
+    if coefficient:
+        ratio = main_over_branches(net, x, y, loss=loss, coefficient=coefficient)
+        assert ratio == pytest.approx(2 / 3, rel=1e-5)
+
+
 def test_it_leaves_no_trace():
     net = TwoPaths().eval()
     before = {k: v.clone() for k, v in net.state_dict().items()}
@@ -60,14 +77,14 @@ def test_without_branches_it_is_zero():
     assert branch_share(linear, torch.ones(2, 1), torch.tensor([0, 1]), loss=ShortcutLoss(), coefficient=1.0) == 0
 
 
-@pytest.mark.parametrize("combine", ["additive", "convex"])
+@pytest.mark.parametrize("combine", ["logits", "additive", "convex"])
 def test_the_adaptive_coefficient_gives_the_share_asked_for(combine):
     net, x, y = TwoPaths(), torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1])
     loss = ShortcutLoss(combine=combine)
     schedule = Adaptive(start=0.7, end=0.1, combine=combine)
-    ratio = main_over_branches(net, x, y, loss=loss)
     for progress, share in ((0.0, 0.7), (0.5, 0.4), (1.0, 0.1)):
-        coefficient = schedule(progress, ratio)
+        at = functools.partial(schedule, progress)
+        coefficient = at(settled_ratio(net, x, y, loss=loss, coefficient_of=at))
         assert branch_share(net, x, y, loss=loss, coefficient=coefficient) == pytest.approx(share, rel=1e-4)
 
 

@@ -21,7 +21,7 @@ def _images(count, *, seed):
     return ArrayImages(images, labels)
 
 
-def build_trainer(model, folder, *, branches=True, schedule=None, loggers=(), lr=0.05, fabric=None, **plan):
+def build_trainer(model, folder, *, branches=True, schedule=None, loggers=(), lr=0.05, fabric=None, loss=None, **plan):
     """A trainer of a small network with branches, everything seeded."""
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
     net = sb.attach(model, at="stages", sample=torch.zeros(2, 1, 12, 12)) if branches else model
@@ -41,7 +41,7 @@ def build_trainer(model, folder, *, branches=True, schedule=None, loggers=(), lr
         net,
         train=train,
         validation=loader(_images(40, seed=1), shuffle=False, drop_last=False),
-        loss=ShortcutLoss(),
+        loss=loss or ShortcutLoss(),
         schedule=schedule or Linear(),
         optimizer=build_optimizer(net, lr=lr),
         learning_rate=WarmupCosine(peak=lr, total_steps=plan.epochs * len(train), warmup_steps=2),

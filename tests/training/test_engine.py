@@ -1,9 +1,12 @@
+import copy
 import os
 import signal
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from shortback.losses import ShortcutLoss
 from shortback.neurons import LIF
 from shortback.schedules import Constant, Linear
 from shortback.training import Interrupted, NonFiniteError
@@ -35,6 +38,44 @@ def test_it_learns_and_logs(make_trainer, rows):
     assert [row["epoch"] for row in epochs] == list(range(1, 13))
     assert all(0 <= row["branch_share"] <= 1 for row in epochs)
     assert epochs[0]["branch_share"] > epochs[-1]["branch_share"]
+
+
+@pytest.mark.parametrize("combine", ["logits", "additive"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_what_is_logged_of_a_step_is_that_of_its_batch(make_trainer, rows, combine, accumulate):
+    """The first row of one step, against the outputs of the network it was taken with, computed by hand."""
+    log = rows()
+    loss = ShortcutLoss(combine=combine)
+    settings = {"epochs": 1, "log_every": 1, "accumulate": accumulate, "schedule": Constant(value=0.7), "loss": loss}
+    trainer = make_trainer(loggers=[log], **settings)
+    net = copy.deepcopy(trainer.net).train()
+    x, y = next(iter(trainer.train.epoch(0)))
+    trainer.fit()
+    row = next(row for row in log.rows if row["kind"] == "step")
+    outputs = [net(part) for part in x.chunk(accumulate)]
+    logits = torch.cat([out.logits for out in outputs])
+    branches = {place: torch.cat([out.branches[place] for out in outputs]) for place in net.places}
+    summed = logits + 0.7 * sum(branches.values())
+    losses = {place: F.cross_entropy(each, y).item() for place, each in branches.items()}
+    expected = {
+        "loss": F.cross_entropy(summed, y).item()
+        if combine == "logits"
+        else F.cross_entropy(logits, y).item() + 0.7 * sum(losses.values()),
+        "main_loss": F.cross_entropy(logits, y).item(),
+        "accuracy": (logits.argmax(1) == y).double().mean().item(),
+        "sum_accuracy": ((summed if combine == "logits" else logits).argmax(1) == y).double().mean().item(),
+    }
+    assert {key: row[key] for key in expected} == pytest.approx(expected, rel=1e-5)
+    assert row["branches"]["branch_loss"] == pytest.approx(losses, rel=1e-5)
+    hits = {place: (each.argmax(1) == y).double().mean().item() for place, each in branches.items()}
+    assert row["branches"]["branch_accuracy"] == pytest.approx(hits)
+
+
+def test_vanilla_rows_have_no_branches(make_trainer, rows):
+    log = rows()
+    make_trainer(loggers=[log], branches=False, epochs=1).fit()
+    steps = [row for row in log.rows if row["kind"] == "step"]
+    assert all("branches" not in row and row["accuracy"] == row["sum_accuracy"] for row in steps)
 
 
 def test_the_best_weights_are_kept_and_the_last_ones_too(make_trainer, tmp_path):

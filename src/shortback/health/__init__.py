@@ -7,7 +7,7 @@ from shortback.health.measurement import LayerGradient, Measurement
 from shortback.health.nonfinite import first_nonfinite
 from shortback.health.probe import first_samples, measure
 from shortback.health.report import GradientReport, Suggestion
-from shortback.health.share import Balance, branch_share, first_layer_balance, main_over_branches
+from shortback.health.share import Balance, branch_share, first_layer_balance, main_over_branches, settled_ratio
 
 __all__ = [
     "Balance",
@@ -25,4 +25,5 @@ __all__ = [
     "judge",
     "main_over_branches",
     "measure",
+    "settled_ratio",
 ]

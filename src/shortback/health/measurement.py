@@ -22,6 +22,9 @@ class LayerGradient:
         branch_norm: of the gradient through all branches together.
         cosine: between the gradient through the main output and that through the branches; None where one is 0.
         num_weights, num_zero, num_nan, num_inf: elements, and how many of them have such a gradient.
+        vanilla_norm, vanilla_zero: of the gradient that the loss of the main output alone gives, which is that of
+            vanilla training. Where logits are added it is not `terms["main"]`: there the one loss depends on all
+            outputs. None where it was not measured.
     """
 
     name: str
@@ -35,6 +38,8 @@ class LayerGradient:
     num_zero: int
     num_nan: int
     num_inf: int
+    vanilla_norm: float | None = None
+    vanilla_zero: int | None = None
 
     @property
     def relative(self) -> float:
@@ -49,17 +54,32 @@ class LayerGradient:
 
 
 @dataclass(frozen=True)
+class Histogram:
+    """How often numbers fall into bins.
+
+    Attributes:
+        edges: of the bins, one more than there are bins.
+        counts: by the name of what was counted, a number a bin.
+    """
+
+    edges: list[float]
+    counts: dict[str, list[int]]
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What `measure` saw.
 
     Attributes:
         layers: in the order in which they were first called.
-        neurons: likewise.
+        neurons: in that order too.
         loss: of the batch.
         losses: of every output, before weight and coefficient.
         coefficient: of the branches.
         num_samples: in the batch.
         unused: layers with weights that the forward did not call, or that no output depends on.
+        first_layer: the gradient of every weight of the first layer, by `"whole loss"` and, where there are branches,
+            by `"vanilla"` (figure 2 of the paper); None where it was not asked for or is not finite.
     """
 
     layers: list[LayerGradient]
@@ -69,3 +89,4 @@ class Measurement:
     coefficient: float
     num_samples: int
     unused: list[str]
+    first_layer: Histogram | None = None

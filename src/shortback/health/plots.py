@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from shortback.health.activity import NeuronActivity
 from shortback.health.judgement import BAND, reference
-from shortback.health.measurement import MAIN
+from shortback.health.measurement import Histogram
 from shortback.health.report import GradientReport
 
 INK = "#767676"  # readable on white and on black
@@ -24,6 +24,11 @@ def pictures(report: GradientReport) -> dict[str, tuple[Figure, str]]:
     found = {
         "Gradient by layer": (of_report(report), "Gradient over weight by layer; the band of a factor 100 is shaded.")
     }
+    if report.measurement.first_layer is not None:
+        found["Gradient of the first layer"] = (
+            first_layer(report.measurement.first_layer),
+            "Histogram of the gradient over the weights of the first layer (figure 2 of the paper).",
+        )
     if report.neurons:
         found["Gradient by layer and time step"] = (
             gradient_by_step(report.neurons),
@@ -72,16 +77,29 @@ def gradient_by_layer(
 def of_report(report: GradientReport) -> Figure:
     """`gradient_by_layer` of a report: of the whole loss, and where there are branches through each kind of output."""
     layers = [layer for layer in report.layers if layer.weight_norm]
-    main = {layer.name: layer.terms[MAIN] / layer.weight_norm for layer in layers}
-    lines = {"vanilla": main}
+    whole = {layer.name: layer.relative for layer in layers}
+    lines = {"vanilla": whole}
     if report.main_only is not None:
         lines = {
-            "shortcut (whole loss)": {layer.name: layer.relative for layer in layers},
-            "vanilla (main output)": main,
+            "shortcut (whole loss)": whole,
+            "vanilla (loss of the main output)": {n.name: (n.vanilla_norm or 0.0) / n.weight_norm for n in layers},
             "branches": {layer.name: layer.branch_norm / layer.weight_norm for layer in layers},
         }
     middle = reference([layer.relative for layer in layers])
     return gradient_by_layer(lines, band=(middle / BAND, middle * BAND) if middle > 0 else None)
+
+
+def first_layer(histogram: Histogram) -> Figure:
+    """The share of the first layer's weights by their gradient, a line for each loss it was taken of."""
+    figure, axes = _canvas("gradient of a weight of the first layer", "share of the weights")
+    for (name, counts), colour in zip(histogram.counts.items(), _colours(len(histogram.counts)), strict=True):
+        shares = [count / sum(counts) for count in counts]
+        axes.stairs(shares, histogram.edges, label=name, color=colour, fill=True, alpha=0.35)
+        axes.stairs(shares, histogram.edges, color=colour)
+    axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
+    axes.xaxis.get_offset_text().set_color(INK)
+    axes.legend(frameon=False, labelcolor=INK)
+    return figure
 
 
 def gradient_by_step(neurons: Sequence[NeuronActivity]) -> Figure:

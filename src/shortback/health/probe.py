@@ -6,10 +6,13 @@ $$\frac{\partial L}{\partial w} = \sum_{o \in \{O, O_1, \dots, O_K\}}
   \Big(\frac{\partial o}{\partial w}\Big)^{\!\top} \frac{\partial L}{\partial o},$$
 
 so the loss is differentiated once by the outputs, whatever it does with them, and the network once for every output.
+What vanilla training would see is the gradient of the loss of the main output alone. That is the part through the main
+output where losses are added, and another where logits are: there the loss by the main output depends on the branches.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +22,7 @@ from torch import Tensor, nn
 
 from shortback.detection import find_layouts
 from shortback.health.activity import Observer
-from shortback.health.measurement import MAIN, LayerGradient, Measurement
+from shortback.health.measurement import MAIN, Histogram, LayerGradient, Measurement
 from shortback.layout import Layout, sample_axis
 from shortback.libraries import is_library_neuron
 from shortback.losses import LossTerms, Outputs
@@ -29,6 +32,8 @@ from shortback.pointwise import safely
 from shortback.spiking import SpikingNetwork
 from shortback.states import reset_states
 from shortback.undisturbed import undisturbed
+
+NUM_BINS = 81  # odd, so that 0 is in the middle of one
 
 
 def measure(
@@ -52,7 +57,7 @@ def measure(
         target: its classes `[N]` or probabilities `[N, K]`.
         loss: of outputs, target and coefficient, such as `ShortcutLoss`.
         coefficient: of the branches.
-        by_branch: whether each branch is measured on its own too, or only all of them together.
+        by_branch: whether each branch, and vanilla training, are measured on their own too, or all branches together.
         backend: of the neurons for this measurement; each has its own where it is not given. The reference waits for no
             compiler and keeps about ten times as much in memory.
 
@@ -74,9 +79,10 @@ def measure(
             outputs = _outputs(net(x))
         _check_labels(outputs.logits, target)
         terms, cotangents = _differentiate(loss, outputs, target, coefficient)
+        vanilla = _differentiate(loss, Outputs(outputs.logits, {}), target, coefficient)[1] if by_branch else None
         called = list(dict.fromkeys(order))
         weights = [weight for name in called for weight in layers[name][1]]
-        grads = _backward(outputs, cotangents, weights, observer=observer, by_branch=by_branch)
+        grads = _backward(outputs, cotangents, weights, observer=observer, vanilla=vanilla)
     measured, start = [], 0
     unused = [name for name in layers if name not in called]
     for name in called:
@@ -89,7 +95,14 @@ def measure(
             measured.append(_layer(name, module, own, mine))
     losses = {MAIN: terms.main.item(), **{name: term.item() for name, term in terms.branches.items()}}
     return Measurement(
-        measured, observer.activities(), terms.total.item(), losses, float(coefficient), len(target), unused
+        layers=measured,
+        neurons=observer.activities(),
+        loss=terms.total.item(),
+        losses=losses,
+        coefficient=float(coefficient),
+        num_samples=len(target),
+        unused=unused,
+        first_layer=_histogram(grads, layers[called[0]][1]) if by_branch and called else None,
     )
 
 
@@ -143,7 +156,8 @@ def _layouts(net: nn.Module, trunk: nn.Module, x: Tensor) -> dict[str, Layout]:
     return found.modules
 
 
-_TOTAL, _BRANCHES = object(), object()  # beside the names of the outputs, which are the network's own
+# Beside the names of the outputs, which are the network's own.
+_TOTAL, _BRANCHES, _VANILLA = object(), object(), object()
 
 
 def _trunk(net: nn.Module) -> nn.Module:
@@ -209,9 +223,12 @@ def _backward(
     weights: Sequence[Tensor],
     *,
     observer: Observer,
-    by_branch: bool,
+    vanilla: Sequence[Tensor] | None,
 ) -> dict[Any, Sequence[Tensor | None]]:
-    """The gradients of the weights: of the whole loss, through the main output, through each branch and through all."""
+    """The gradients of the weights: of the whole loss, through the main output, through each branch and through all.
+
+    Through each, and those of vanilla training, only where the gradient of its loss by the main output is given.
+    """
     mains, branches = [outputs.logits], list(outputs.branches.values())
 
     def gradients(of: Sequence[Tensor], cotangent: Sequence[Tensor], *, last: bool = False) -> Sequence[Tensor | None]:
@@ -221,15 +238,19 @@ def _backward(
     grads: dict[Any, Sequence[Tensor | None]] = {_TOTAL: gradients([*mains, *branches], cotangents, last=not branches)}
     observer.records_gradients = False
     if not branches:
-        return {**grads, MAIN: grads[_TOTAL]}
-    if by_branch:
+        return {**grads, MAIN: grads[_TOTAL], _VANILLA: grads[_TOTAL]}
+    if vanilla is not None:
         for name, output, cotangent in zip(outputs.branches, branches, cotangents[1:], strict=True):
             grads[name] = gradients([output], [cotangent])
             so_far = grads.get(_BRANCHES, [None] * len(weights))
             grads[_BRANCHES] = [_add(a, b) for a, b in zip(so_far, grads[name], strict=True)]
     else:
         grads[_BRANCHES] = gradients(branches, cotangents[1:])
-    return {**grads, MAIN: gradients(mains, cotangents[:1], last=True)}
+    is_vanilla = vanilla is not None and torch.equal(vanilla[0], cotangents[0])
+    if vanilla is not None and not is_vanilla:
+        grads[_VANILLA] = gradients(mains, vanilla)
+    grads[MAIN] = gradients(mains, cotangents[:1], last=True)
+    return grads | {_VANILLA: grads[MAIN]} if is_vanilla else grads
 
 
 def _add(a: Tensor | None, b: Tensor | None) -> Tensor | None:
@@ -242,6 +263,7 @@ def _layer(
     total, main = _flat(weights, grads[_TOTAL]), _flat(weights, grads[MAIN])
     through_branches = _flat(weights, grads.get(_BRANCHES, [None] * len(weights)))
     norms = main.norm().item(), through_branches.norm().item()
+    vanilla = _flat(weights, grads[_VANILLA]) if _VANILLA in grads else None
     return LayerGradient(
         name=name,
         kind=type(module).__name__,
@@ -249,12 +271,26 @@ def _layer(
         gradient_norm=total.norm().item(),
         terms={str(t): _flat(weights, g).norm().item() for t, g in grads.items() if isinstance(t, str)},
         branch_norm=norms[1],
+        vanilla_norm=None if vanilla is None else vanilla.norm().item(),
+        vanilla_zero=None if vanilla is None else int((vanilla == 0).sum()),
         cosine=(main @ through_branches).item() / (norms[0] * norms[1]) if all(norms) else None,
         num_weights=total.numel(),
         num_zero=int((total == 0).sum()),
         num_nan=int(total.isnan().sum()),
         num_inf=int(total.isinf().sum()),
     )
+
+
+def _histogram(grads: dict[Any, Sequence[Tensor | None]], weights: Sequence[Tensor]) -> Histogram | None:
+    """The gradients of the first weights among those measured, in bins around 0."""
+    found = {"vanilla": _VANILLA, "whole loss": _TOTAL} if _BRANCHES in grads else {"whole loss": _TOTAL}
+    values = {name: _flat(weights, grads[of][: len(weights)]).cpu() for name, of in found.items()}
+    largest = max(value.abs().max().item() for value in values.values())
+    if not 0 < largest < math.inf:
+        return None
+    edges = torch.linspace(-largest, largest, NUM_BINS + 1, dtype=torch.float64)
+    counts = {name: value.histogram(edges).hist.int().tolist() for name, value in values.items()}
+    return Histogram(edges.tolist(), counts)
 
 
 def _flat(weights: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:

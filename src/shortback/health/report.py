@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shortback.health.activity import NeuronActivity
 from shortback.health.judgement import Judgement, factors, judge
 from shortback.health.measurement import MAIN, LayerGradient, Measurement
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ class GradientReport:
         measurement: layers, neurons and losses.
         judgement: healthy, vanishing, exploding, dead, saturated or not finite, and where it starts.
         suggestions: what was tried against it, the best first.
-        main_only: the judgement on the gradient through the main output alone, where there are branches: what vanilla
-            training would see.
+        main_only: the judgement on the gradient of the loss of the main output alone, where there are branches: what
+            vanilla training would see.
     """
 
     measurement: Measurement
@@ -60,7 +63,7 @@ class GradientReport:
     def of(cls, measurement: Measurement) -> GradientReport:
         """The report on a measurement, without suggestions."""
         has_branches = any(layer.branch_norm for layer in measurement.layers)
-        return cls(measurement, judge(measurement), main_only=judge(_main_part(measurement)) if has_branches else None)
+        return cls(measurement, judge(measurement), main_only=judge(_vanilla(measurement)) if has_branches else None)
 
     @property
     def layers(self) -> list[LayerGradient]:
@@ -80,6 +83,13 @@ class GradientReport:
             row["helps"] = suggestion.helps
         return plain(content)
 
+    @property
+    def plots(self) -> dict[str, Figure]:
+        """Its pictures by their titles, as matplotlib figures; `shortback.health.plots` draws them."""
+        from shortback.health import plots
+
+        return {title: figure for title, (figure, _) in plots.pictures(self).items()}
+
     def __str__(self) -> str:
         neurons = _aligned(*neuron_rows(self)) if self.neurons else ["no spiking neurons were seen"]
         return "\n".join([*self.headline(), "", *_aligned(*layer_rows(self)), "", *neurons, *self._advice()])
@@ -95,7 +105,7 @@ class GradientReport:
         if self.main_only is not None:
             alone = self.main_only
             lines.append(
-                f"through the main output alone: {alone.verdict}, effective depth {alone.effective_depth}, "
+                f"by the loss of the main output alone: {alone.verdict}, effective depth {alone.effective_depth}, "
                 f"{alone.slope:+.3f} decades a layer"
             )
         wrong = [neuron for neuron in self.neurons if neuron.not_binary]
@@ -128,13 +138,13 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _main_part(measurement: Measurement) -> Measurement:
+def _vanilla(measurement: Measurement) -> Measurement:
     """The measurement as it would be without branches."""
     layers = []
     for layer in measurement.layers:
-        norm = layer.terms[MAIN]
-        zero = layer.num_zero if norm else layer.num_weights
-        layers.append(replace(layer, gradient_norm=norm, num_zero=zero))
+        assert layer.vanilla_norm is not None
+        assert layer.vanilla_zero is not None
+        layers.append(replace(layer, gradient_norm=layer.vanilla_norm, num_zero=layer.vanilla_zero))
     return replace(measurement, layers=layers)
 
 

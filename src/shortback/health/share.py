@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -77,6 +78,36 @@ def main_over_branches(
     if loss.combine == "convex":
         main /= 1 - coefficient
     return main / branches if branches else math.inf
+
+
+def settled_ratio(
+    net: nn.Module,
+    x: Tensor,
+    target: Tensor,
+    *,
+    loss: ShortcutLoss,
+    coefficient_of: Callable[[float], float],
+    ratio: float = 1.0,
+) -> float:
+    """`main_over_branches` at the coefficient that follows from it, to 2 %.
+
+    Where losses are added one measurement says it. Where logits are, the gradient of the one loss depends on the
+    coefficient, so it is measured anew at the one that followed, 8 times at most.
+
+    Args:
+        net, x, target, loss: as for `first_layer_balance`.
+        coefficient_of: the coefficient by the ratio, such as that of `schedules.Adaptive` at some progress.
+        ratio: where to begin.
+    """
+    if loss.combine != "logits":
+        return main_over_branches(net, x, target, loss=loss)
+    coefficient = coefficient_of(ratio)
+    for _ in range(8):
+        ratio = main_over_branches(net, x, target, loss=loss, coefficient=coefficient or 0.5)
+        before, coefficient = coefficient, coefficient_of(ratio)
+        if abs(coefficient - before) <= 0.02 * before:
+            break
+    return ratio
 
 
 def _norm(loss: Tensor, weight: Tensor) -> float:

@@ -1,9 +1,9 @@
 r"""Place branches by measurement: as few blocks as bring every layer's gradient inside the band.
 
 A branch is attached after every block but the last, and the gradient of every layer is measured once through each of
-them. With $m_l$ the gradient over weight of layer $l$ through the main output, $b_{kl}$ that through branch $k$ at
-coefficient 1, and $\tilde m$ the median of $m$ over the last layers (`shortback.health.judgement`), a set $S$ of
-branches brings a layer inside the band where
+them. With $m_l$ the gradient over weight of layer $l$ through the main output, $b_{kl}$ that through branch $k$ at the
+coefficient that training begins with (1 where it is not said), and $\tilde m$ the median of $m$ over the last layers
+(`shortback.health.judgement`), a set $S$ of branches brings a layer inside the band where
 
 $$\sqrt{m_l^2 + \sum_{k \in S} b_{kl}^2} \ge \tilde m / 100,$$
 
@@ -43,6 +43,8 @@ def choose_places(
     layout: Layout | Literal["auto"] = "auto",
     reduce: Reduction | None = None,
     num_steps: int | None = None,
+    loss: ShortcutLoss | None = None,
+    coefficient: float = 1.0,
 ) -> list[str]:
     """The blocks to tap, by name, in the order of the network; one in the middle where none is needed.
 
@@ -50,6 +52,8 @@ def choose_places(
         model: without branches; left as it is.
         sample: a batch to measure on, with random classes; real images, two or more. No more than 16 are used.
         layout, reduce, num_steps: as for `attach`.
+        loss: of the training, `ShortcutLoss()` where not given.
+        coefficient: that training begins with, above 0.
 
     Raises:
         ValueError: see `attach` and `shortback.health.measure`.
@@ -61,7 +65,9 @@ def choose_places(
     target = torch.randint(num_classes, (num_samples,), generator=torch.Generator().manual_seed(0)).to(sample.device)
     sample, target = first_samples(net, sample, target, NUM_SAMPLES)
     try:
-        measured = measure(net, sample, target, loss=ShortcutLoss(), coefficient=1.0, backend="reference")
+        measured = measure(
+            net, sample, target, loss=loss or ShortcutLoss(), coefficient=coefficient, backend="reference"
+        )
     finally:
         strip(net)
     places, outside = smallest_set(measured, net.places)

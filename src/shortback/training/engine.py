@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from shortback.health import branch_share, first_nonfinite, main_over_branches
+from shortback.health import branch_share, first_nonfinite, settled_ratio
 from shortback.layout import sample_axis
 from shortback.losses import ShortcutLoss
 from shortback.pointwise import make_safe, make_usual
@@ -27,25 +27,12 @@ from shortback.training.checkpoint import CheckpointFolder, write_aside
 from shortback.training.evaluate import evaluate
 from shortback.training.execution import Execution
 from shortback.training.loggers import Logger
+from shortback.training.outcome import FitResult, NonFiniteError
 from shortback.training.plan import Plan
 from shortback.training.signals import Interrupted, StopRequest
-from shortback.training.state import Sums, TrainState, branch_sums_of, random_state, set_random_state, sums_of
+from shortback.training.state import BatchSums, Sums, TrainState, branch_means, random_state, set_random_state, sums_of
 from shortback.training.sync_norm import restore_norms, synchronise_norms
 from shortback.training.watch import GradientWatch
-
-
-class NonFiniteError(RuntimeError):
-    """The loss or a gradient is no number any more; the message names the first bad layer."""
-
-
-class FitResult(NamedTuple):
-    """How a training ended; the network has its best weights."""
-
-    epochs: int
-    steps: int
-    train_seconds: float
-    images_per_second: float
-    best_val_accuracy: float | None
 
 
 class Trainer:
@@ -155,7 +142,7 @@ class Trainer:
             group["lr"] = learning_rate
 
         row_is_due = (state.step + 1) % self.plan.log_every == 0
-        sums, branch_sums = self._forward_backward(x, y, coefficient, by_branch=row_is_due)
+        sums, of_branches = self._forward_backward(x, y, coefficient, by_branch=row_is_due)
         norm = self._clip_gradient()
         # Looking at a number makes the host wait for a GPU, so there it is done only where a row is due.
         if (row_is_due or self.fabric.device.type == "cpu") and not (sums[0] + norm).isfinite():
@@ -177,9 +164,9 @@ class Trainer:
         for logger in self.loggers:
             logger.advance(state.step)
         if row_is_due:
-            measured = {"learning_rate": learning_rate, "gradient_norm": norm.item()}
-            if branch_sums.numel():
-                measured["branches"] = self._by_branch(branch_sums, count=len(y))
+            measured: dict[str, Any] = {"learning_rate": learning_rate, "gradient_norm": norm.item()}
+            if of_branches.numel() and isinstance(self.net, ShortcutNetwork):
+                measured["branches"] = branch_means(of_branches, self.net.places, len(y), self.fabric)
             self._log("step", **self.row_sums.means(self.fabric), coefficient=coefficient, **measured)
             self.row_sums = Sums()
 
@@ -188,9 +175,8 @@ class Trainer:
         state, is_due = self.state, self.watch.is_due(self.state.step)
         has_branches = isinstance(self.net, ShortcutNetwork) and self.net.branches_enabled
         if has_branches and isinstance(self.schedule, Adaptive) and (is_due or state.batch == 0):
-            at = self._coefficient()
-            state.main_over_branches = main_over_branches(
-                self.net, x, y, loss=self.loss, coefficient=at if 0 < at < 1 else 0.5
+            state.main_over_branches = settled_ratio(
+                self.net, x, y, loss=self.loss, coefficient_of=self._coefficient_at, ratio=state.main_over_branches
             )
         coefficient = self._coefficient()
         if state.batch == 0 and isinstance(self.net, ShortcutNetwork):
@@ -200,9 +186,12 @@ class Trainer:
         return coefficient
 
     def _coefficient(self) -> float:
+        return self._coefficient_at(self.state.main_over_branches)
+
+    def _coefficient_at(self, main_over_branches: float) -> float:
         progress = self.state.step / self.total_steps
         if isinstance(self.schedule, Adaptive):
-            return self.schedule(progress, self.state.main_over_branches)
+            return self.schedule(progress, main_over_branches)
         return self.schedule(progress)
 
     def _drop_branches(self) -> None:
@@ -213,18 +202,13 @@ class Trainer:
             if self.fabric.world_size > 1:  # the wrapper of several processes waits for the gradients it knows
                 self.module = self.fabric.setup_module(self.execution.prepare(self.net))
 
-    def _forward_backward(self, x: Tensor, y: Tensor, coefficient: float, *, by_branch: bool) -> tuple[Tensor, Tensor]:
-        """The gradient of a batch, in as many parts as planned.
-
-        Returns:
-            What `Sums` adds up, and `[2, B]` of each branch: its loss and what it classifies right, `[2, 0]` where
-            that is not wanted.
-        """
+    def _forward_backward(self, x: Tensor, y: Tensor, coefficient: float, *, by_branch: bool) -> BatchSums:
+        """The gradient of a batch, in as many parts as planned; returns what is logged of it."""
         axis = sample_axis(self.net, x)
         if self.plan.accumulate > 1 and axis is None:
             raise ValueError("accumulate: an input that is folded itself cannot be computed in parts")
         parts = list(zip(x.chunk(self.plan.accumulate, axis or 0), y.chunk(self.plan.accumulate), strict=True))
-        sums, branch_sums = [], []
+        sums: list[BatchSums] = []
         for xs, ys in parts:
             more_to_come = self.fabric.world_size > 1 and len(sums) < len(parts) - 1
             with self.fabric.no_backward_sync(self.module) if more_to_come else nullcontext():
@@ -233,18 +217,10 @@ class Trainer:
                 outputs = self.module(xs)
                 terms = self.loss(outputs, ys, coefficient=coefficient, by_branch=by_branch)
                 self.fabric.backward(terms.total / len(parts))
-            combined = self.loss.combined_logits(outputs, coefficient=coefficient)
-            sums.append(sums_of(outputs, combined.detach(), ys, terms))
-            branch_sums.append(branch_sums_of(outputs if by_branch else combined, ys, terms))
-        return torch.stack(sums).sum(0), torch.stack(branch_sums).sum(0)
-
-    def _by_branch(self, sums: Tensor, *, count: int) -> dict[str, dict[str, float]]:
-        """The mean loss and the accuracy of every branch on one batch, over all processes."""
-        assert isinstance(self.net, ShortcutNetwork)
-        total = self.fabric.all_reduce(sums / (count * self.fabric.world_size), reduce_op="sum")
-        assert isinstance(total, Tensor)
-        values = zip(("branch_loss", "branch_accuracy"), total.tolist(), strict=True)
-        return {name: dict(zip(self.net.places, each, strict=True)) for name, each in values}
+            with torch.no_grad():
+                combined = self.loss.combined_logits(outputs, coefficient=coefficient)
+            sums.append(sums_of(outputs, combined, ys, terms))
+        return BatchSums(*(torch.stack(each).sum(0) for each in zip(*sums, strict=True)))
 
     def _clip_gradient(self) -> Tensor:
         """The norm of the whole gradient, before it is clipped where that is planned."""

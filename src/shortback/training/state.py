@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -57,30 +58,47 @@ class Sums:
         return cls(values, content["seconds"])
 
 
-@torch.no_grad()
-def sums_of(outputs: Outputs | Tensor, combined: Tensor, target: Tensor, terms: LossTerms) -> Tensor:
-    """What `Sums` adds up, of one batch; `combined` are the logits that `ShortcutLoss.combined_logits` gives."""
-    classes = target if target.ndim == 1 else target.argmax(1)
+class BatchSums(NamedTuple):
+    """Sums over the images of a batch: what `Sums` adds up, `[5]`, and of each branch its loss and hits, `[2, B]`."""
 
-    def correct(logits: Tensor) -> Tensor:
+    whole: Tensor
+    branches: Tensor
+
+
+@torch.no_grad()
+def sums_of(outputs: Outputs | Tensor, combined: Tensor, target: Tensor, terms: LossTerms) -> BatchSums:
+    """The sums of one batch; of branches only those whose own loss is among the terms.
+
+    Args:
+        combined: what `ShortcutLoss.combined_logits` makes of the outputs.
+    """
+    outputs = Outputs(outputs, {}) if isinstance(outputs, Tensor) else outputs
+    classes = target if target.ndim == 1 else target.argmax(1)
+    count = len(target)
+
+    def hits(logits: Tensor) -> Tensor:
         return (mean_over_time(logits).argmax(1) == classes).sum()
 
-    main = correct(outputs if isinstance(outputs, Tensor) else outputs.logits)
-    count = len(target)
-    sums = [terms.total * count, terms.main * count, main, correct(combined), main.new_tensor(count)]
-    return torch.stack([value.double() for value in sums])
+    main = hits(outputs.logits)
+    whole = [terms.total * count, terms.main * count, main, hits(combined), main.new_tensor(count)]
+    branches = [[loss * count, hits(outputs.branches[name])] for name, loss in terms.branches.items()]
+    return BatchSums(
+        torch.stack([value.double() for value in whole]),
+        torch.stack([torch.stack([value.double() for value in each]) for each in branches], 1)
+        if branches
+        else whole[0].new_zeros(2, 0),
+    )
 
 
-@torch.no_grad()
-def branch_sums_of(outputs: Outputs | Tensor, target: Tensor, terms: LossTerms) -> Tensor:
-    """`[2, B]`: the loss of each branch over the images of a batch, and the images that it classifies right."""
-    classes = target if target.ndim == 1 else target.argmax(1)
-    branches = {} if isinstance(outputs, Tensor) else outputs.branches
-    if not branches:
-        return torch.zeros(2, 0, dtype=torch.float64, device=target.device)
-    losses = torch.stack([terms.branches[name] for name in branches]) * len(target)
-    correct = torch.stack([(logits.argmax(1) == classes).sum() for logits in branches.values()])
-    return torch.stack([losses.double(), correct.double()])
+def branch_means(sums: Tensor, places: Sequence[str], count: int, fabric: Fabric) -> dict[str, dict[str, float]]:
+    """Sums of branches as means over `count` images of every process, by the place of the branch."""
+    total = fabric.all_reduce(sums / (count * fabric.world_size), reduce_op="sum")
+    assert isinstance(total, Tensor)
+    losses, accuracies = total.tolist()
+    return {
+        "branch_loss": dict(zip(places, losses, strict=True)),
+        "branch_accuracy": dict(zip(places, accuracies, strict=True)),
+    }
 
 
 @dataclass

@@ -1,0 +1,19 @@
+"""How a training ends."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class NonFiniteError(RuntimeError):
+    """The loss or a gradient is no number any more; the message names the first bad layer."""
+
+
+class FitResult(NamedTuple):
+    """How a training ended; the network has its best weights."""
+
+    epochs: int
+    steps: int
+    train_seconds: float
+    images_per_second: float
+    best_val_accuracy: float | None
