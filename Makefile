@@ -3,16 +3,27 @@ BIN := .venv/bin
 RUN := $(BIN)/.ready
 DEV := $(BIN)/.ready-dev
 
-.PHONY: quickstart test test-more format clean
+.PHONY: quickstart check test test-avx2 test-more format clean
 
 quickstart: $(RUN)
 	$(BIN)/shortback train quickstart --out runs/quickstart --overwrite
+
+check: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/pytest -m 'not slow'
 
 test: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/pytest
+
+# What trains, on the instructions of a processor with AVX2 alone, where oneDNN computes by other kernels.
+test-avx2: $(DEV)
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest tests/training tests/models tests/test_experiment.py \
+	    tests/test_ablation.py tests/test_layer.py
 
 # sinabs needs an older nir than Norse does, and with Lightning every import of Fabric takes seconds: an environment of
 # their own, on top of .venv.

@@ -28,7 +28,7 @@ def measure(settings: Settings) -> dict[str, Any]:
     """
     recipe, changes = "quickstart", BUNDLED
     if settings.data is not None:
-        recipe, changes = "cifar10-resnet20", [*CIFAR10, f"data.root={settings.data}"]
+        recipe, changes = "cifar10-resnet20-mpbn", [*CIFAR10, f"data.root={settings.data}"]
     if settings.quick:
         changes = [*changes, *QUICK]
     parsed = load_recipe(recipe, settings=changes)

@@ -39,7 +39,7 @@ SETTINGS = [
 
 def recipe_of(network: str, method: str, data: Path) -> Recipe:
     own = [f"model.name={network.split(maxsplit=1)[0]}", f"model.residual={NETWORKS[network]}", f"method={method}"]
-    return load_recipe("cifar10-resnet20", settings=[*SETTINGS, *own, f"data.root={data}"])
+    return load_recipe("cifar10-resnet20-mpbn", settings=[*SETTINGS, *own, f"data.root={data}"])
 
 
 def numbers(checkup: Checkup) -> dict[str, Any]:

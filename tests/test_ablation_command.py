@@ -11,7 +11,7 @@ def ablation(tmp_path_factory):
     """An ablation that ran, one cell of which failed."""
     out = tmp_path_factory.mktemp("ablation") / "new"
     words = ["ablate", "quickstart", *SETTINGS, "-s", "train.epochs=1", "--methods", "vanilla,shortcut", "--seeds", "2"]
-    words += ["--vary", "branches.start=0.5,1.0e+38", "--out", out]
+    words += ["--vary", "branches.coefficient=0.5,1.0e+38", "--out", out]
     return out, run(*words, COLUMNS="200"), words
 
 
@@ -20,14 +20,14 @@ def test_a_failed_cell_is_in_the_table_and_in_the_exit_code(ablation):
     assert done.returncode == 1, done.stderr
     assert "leaked" not in done.stderr
     assert "first not finite" in done.stdout
-    table = done.stdout[done.stdout.rindex("branches.start=0.5") :].splitlines()
+    table = done.stdout[done.stdout.rindex("branches.coefficient=0.5") :].splitlines()
     row = next(line for line in table if "shortcut" in line)
     results = json.loads((out / "results.json").read_text())
-    group = next(g for g in results["groups"] if g["setting"] == "branches.start=0.5")
+    group = next(g for g in results["groups"] if g["setting"] == "branches.coefficient=0.5")
     assert "2 finished" in row
     assert f"{group['accuracy']['mean']:.2%}" in row
     assert f"{100 * group['difference']['estimate']['mean']:+.2f}" in row
-    failed = next(g for g in results["groups"] if g["setting"] == "branches.start=1.0e+38")
+    failed = next(g for g in results["groups"] if g["setting"] == "branches.coefficient=1.0e+38")
     assert [one["status"] for one in failed["runs"]] == ["failed", "failed"]
 
 
