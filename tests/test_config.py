@@ -1,6 +1,7 @@
 import pytest
 import yaml
 
+from shortback import comparison
 from shortback.build import build_schedule, check_recipe
 from shortback.config import (
     Recipe,
@@ -154,6 +155,24 @@ def test_all_errors_are_reported_at_once_with_their_paths():
 def test_wrong_settings_are_refused(settings, message):
     with pytest.raises(RecipeError, match=message):
         load_recipe("quickstart", settings=settings)
+
+
+def test_a_variant_is_a_method_with_other_branches():
+    recipe = load_recipe("quickstart")
+    names = dict(comparison._side(recipe, side) for side in recipe.compare)
+    assert list(names) == ["vanilla", "evolutionary-logits", "evolutionary"]
+    paper, ours = names["evolutionary-logits"], names["evolutionary"]
+    different = ["branches.combine: 'logits', 'additive'", "branches.start: 0.25, 1.0"]
+    assert differences(paper, ours) == different
+    assert (paper.method, paper.compare) == ("evolutionary", None)
+    with pytest.raises(RecipeError, match="names one twice: vanilla, vanilla"):
+        load_recipe("quickstart", settings=["compare=[vanilla, vanilla]"])
+    with pytest.raises(RecipeError, match="compare"):
+        load_recipe("quickstart", settings=["compare=[{name: a/b, method: vanilla, combine: logits, start: 1}]"])
+    with pytest.raises(RecipeError, match=r"compare.0.variant.metod: unknown key; did you mean method"):
+        load_recipe("quickstart", settings=["compare=[{name: a, metod: vanilla}]"])
+    with pytest.raises(RecipeError, match=r"1 problem\(s\)\n  compare.0.method: Input should be 'vanilla'"):
+        load_recipe("quickstart", settings=["compare=[vanila]"])
 
 
 def test_what_is_no_recipe_is_refused(tmp_path):

@@ -66,7 +66,7 @@ def test_branches_are_tried_where_vanilla_training_has_none(batch):
     report = sb.diagnose(network("resnet32", surrogate=narrow), *batch, coefficient=0.0)
     assert report.judgement.verdict == "vanishing"
     branches = next(s for s in report.suggestions if s.what == "branches at blocks")
-    assert branches.settings == ("method=evolutionary", "branches.at=blocks")
+    assert branches.settings == ("method=evolutionary", "branches.combine=logits", "branches.at=blocks")
     assert branches.after.slope > branches.before.slope
     assert f"-s {branches.settings[0]} -s {branches.settings[1]}" in str(report)
 
@@ -74,5 +74,11 @@ def test_branches_are_tried_where_vanilla_training_has_none(batch):
 def test_a_coefficient_of_0_is_not_scaled(batch):
     x, y = batch
     net = sb.attach(network(threshold=50.0), at="stages", sample=x)
-    tried = {s.settings for s in sb.diagnose(net, x, y, coefficient=0.0).suggestions}
-    assert {s for s in tried if s[0].startswith("branches")} == {("branches.start=1",)}
+    for combine, usual in (("logits", "0.25"), ("additive", "1"), ("convex", "1")):
+        loss = sb.ShortcutLoss(combine=combine)
+        tried = {s.settings for s in sb.diagnose(net, x, y, coefficient=0.0, loss=loss).suggestions}
+        assert {s for s in tried if s[0].startswith("branches")} == {(f"branches.start={usual}",)}
+    tried = {
+        s.settings for s in sb.diagnose(net, x, y, coefficient=0.5, loss=sb.ShortcutLoss(combine="convex")).suggestions
+    }
+    assert {s for s in tried if s[0].startswith("branches")} == {("branches.start=0.125",)}

@@ -1,4 +1,4 @@
-"""The same network trained by several methods, with the same seed and budget, and one table of how it went."""
+"""The same network trained by several methods or variants, with the same seed and budget, in one table."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from shortback.config import Recipe
+from shortback.config import Method, Recipe, Variant
 from shortback.experiment import Say, branch_shares, settle, train_recipe
 
 
 def compare(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, say: Say) -> dict[str, dict[str, Any]]:
-    """Train a recipe once for each method in its `compare`, in a folder each under `out`, and print a table.
+    """Train a recipe once for each side of its `compare`, in a folder each under `out`, and print a table.
 
     Returns:
-        The summaries by method.
+        The summaries by the name of the method or variant.
 
     Raises:
         ValueError: a mistake in the recipe or a folder, before the first training.
     """
     assert recipe.compare is not None
-    recipes = {method: recipe.model_copy(update={"method": method, "compare": None}) for method in recipe.compare}
+    recipes = dict(_side(recipe, side) for side in recipe.compare)
     for method, one in recipes.items():
         settle(one, out / method, resume=resume, overwrite=overwrite)
     summaries = {
@@ -32,6 +32,15 @@ def compare(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, say: Sa
     Console(soft_wrap=True, markup=False).print(_table(summaries, out))
     say(f"each run, with its numbers and its stripped network, is in {out}")
     return summaries
+
+
+def _side(recipe: Recipe, side: Method | Variant) -> tuple[str, Recipe]:
+    """The name and the recipe of one side of a comparison."""
+    if isinstance(side, str):
+        return side, recipe.model_copy(update={"method": side, "compare": None})
+    changes = side.model_dump(include={"combine", "coefficient", "start"})
+    branches = recipe.branches.model_copy(update=changes)
+    return side.name, recipe.model_copy(update={"method": side.method, "compare": None, "branches": branches})
 
 
 def _table(summaries: dict[str, dict[str, Any]], out: Path) -> Table:

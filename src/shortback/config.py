@@ -25,6 +25,7 @@ from shortback.schema import (
     OptimizerConfig,
     Recipe,
     TrainConfig,
+    Variant,
 )
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "TrainConfig",
+    "Variant",
     "differences",
     "flatten",
     "load_recipe",
@@ -152,6 +154,8 @@ def _describe(problem: Any) -> str:
 
 
 def _keys_at(path: tuple[Any, ...]) -> list[str]:
+    if path[:1] == ("compare",):
+        return list(Variant.model_fields)
     section: Any = Recipe
     for part in path:
         section = section.model_fields[part].annotation

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from shortback.combine import BranchWeights, Combine, usual_start
 
@@ -114,7 +123,8 @@ class BranchesConfig(_Section):
             return tree
         combine = tree.get("combine", "logits")
         start = tree.get("start", usual_start(combine))
-        return {"coefficient": 1.0 if combine == "logits" else start, **tree, "start": start}
+        follows = combine != "logits" and isinstance(start, int | float) and start >= 0
+        return {"coefficient": start if follows else 1.0, **tree, "start": start}
 
 
 class LossConfig(_Section):
@@ -159,11 +169,29 @@ class HealthConfig(_Section):
     samples: Annotated[int, Field(ge=2)] = 16
 
 
+class Variant(_Section):
+    """One side of a comparison that is not a method as the recipe has it: what it changes of the branches."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    method: Method
+    combine: Combine
+    coefficient: NonNegative = 1.0
+    start: NonNegative
+
+
+def _kind_of_side(value: Any) -> str:
+    return "method" if isinstance(value, str) else "variant"
+
+
+# Told apart before they are checked, so that a mistake is reported once.
+Side = Annotated[Annotated[Method, Tag("method")] | Annotated[Variant, Tag("variant")], Discriminator(_kind_of_side)]
+
+
 class Recipe(_Section):
-    """One run, or with `compare` one run for each of several methods."""
+    """One run, or with `compare` one run for each of several methods and variants of them."""
 
     method: Method = "evolutionary"
-    compare: list[Method] | None = None
+    compare: list[Side] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     model: ModelConfig
     data: DataConfig = DataConfig()
@@ -185,6 +213,9 @@ class Recipe(_Section):
                 raise ValueError(
                     "branches.combine='convex' needs branches.start, branches.end and branches.coefficient of at most 1"
                 )
+        names = [side if isinstance(side, str) else side.name for side in self.compare or ()]
+        if len(set(names)) < len(names):
+            raise ValueError(f"compare names one twice: {', '.join(names)}")
         if self.optimizer.kind == "adamw" and self.optimizer.nesterov:
             raise ValueError("optimizer.nesterov is for optimizer.kind='sgd'")
         return self

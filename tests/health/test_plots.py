@@ -22,8 +22,8 @@ def line(figure, label):
 def test_the_lines_are_the_numbers_of_the_report(report):
     figure = plots.of_report(report)
     assert line(figure, "shortcut (whole loss)") == [layer.relative for layer in report.layers]
-    mains = [layer.terms["main"] / layer.weight_norm for layer in report.layers]
-    assert line(figure, "vanilla (main output)") == mains
+    vanilla = [layer.vanilla_norm / layer.weight_norm for layer in report.layers]
+    assert line(figure, "vanilla (loss of the main output)") == vanilla
     assert figure.axes[0].get_yscale() == "log"
 
     figure = plots.activity_by_layer(report.neurons)
@@ -36,10 +36,25 @@ def test_the_lines_are_the_numbers_of_the_report(report):
     ]
 
 
+def test_the_first_layer_has_a_histogram_of_each(report):
+    """Figure 2 of the paper: the share of the weights in every bin, which add up to 1."""
+    axes = plots.first_layer(report.measurement.first_layer).axes[0]
+    filled = {patch.get_label(): patch for patch in axes.patches if not patch.get_label().startswith("_")}
+    counts = report.measurement.first_layer.counts
+    assert list(filled) == list(counts) == ["vanilla", "whole loss"]
+    for name, patch in filled.items():
+        values, edges, _ = patch.get_data()
+        assert sum(values) == pytest.approx(1.0)
+        assert list(values) == pytest.approx([count / sum(counts[name]) for count in counts[name]])
+        assert list(edges) == report.measurement.first_layer.edges
+    assert list(report.plots) == list(plots.pictures(report))
+
+
 def test_they_are_saved(report, tmp_path):
     files = plots.save(report, tmp_path / "new" / "folder")
     assert [file.name for file in files] == [
         "gradient-by-layer.png",
+        "gradient-of-the-first-layer.png",
         "gradient-by-layer-and-time-step.png",
         "what-the-neurons-do.png",
     ]

@@ -23,7 +23,7 @@ def test_the_words_and_numbers_are_all_there(make_network, batch):
     for neuron in report.neurons:
         (line,) = [line for line in text.splitlines() if line.startswith(f"{neuron.name} ")]
         assert f"{neuron.firing_rate:.1%}" in line
-    assert "through the main output alone" in text
+    assert "by the loss of the main output alone" in text
 
 
 def test_main_only_is_the_judgement_without_branches(make_network, batch):
