@@ -211,6 +211,16 @@ def test_hooks_and_other_modules_are_called_one_by_one():
     torch.testing.assert_close(layer(x), layer.neuron(layer.norm(layer.conv(x))))
 
 
+@pytest.mark.parametrize("name", ["conv", "norm", "neuron"])
+def test_a_forward_patched_on_an_instance_is_called(name):
+    layer, x = channels_last(OneLayer(LIF(4)).double()), channels_last(random(*SHAPE))
+    module, seen = getattr(layer, name), []
+    usual = module.forward
+    module.forward = lambda value: seen.append(value.shape) or usual(value)
+    layer(x)
+    assert len(seen) == 1
+
+
 def test_a_batch_that_is_no_multiple_of_the_steps():
     layer = channels_last(OneLayer(LIF(4)).double())
     with pytest.raises(ValueError, match="no multiple"):

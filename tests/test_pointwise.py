@@ -16,7 +16,7 @@ from torch import nn
 import shortback as sb
 from shortback.models import create_model
 from shortback.pointwise import Subsample, is_patched, make_safe, make_usual, safely
-from shortback.training import choose_execution
+from shortback.training import choose_execution, fit
 
 ROOT = Path(__file__).parents[1]
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
@@ -130,3 +130,16 @@ def test_our_networks_have_no_such_convolution(residual, caplog):
     assert sum(isinstance(m, Subsample) for m in model.modules()) == 2
     assert "network.layer2.0.shortcut.conv.weight" in model.state_dict()
     assert not caplog.records
+
+
+def test_training_is_safe_and_leaves_the_network_as_it_was(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 8, 1, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    seen = []
+    net[1].register_forward_hook(lambda *_: seen.append(is_patched(net[0])) if torch.is_grad_enabled() else None)
+    data = torch.utils.data.TensorDataset(torch.randn(8, 1, 6, 6), torch.arange(8) % 2)
+    execution = choose_execution(device="cpu", precision="fp32", compile="off")
+    fit(net, torch.utils.data.DataLoader(data, 4), epochs=1, folder=tmp_path, lr=0.01, execution=execution)
+    assert seen
+    assert all(seen)
+    assert not is_patched(net[0])
