@@ -40,7 +40,7 @@ def test_cells_that_their_method_makes_the_same_are_one():
         "branches.over=0.5/evolutionary-seed0",
         "branches.over=1.0/evolutionary-seed0",
     ]
-    cells = grid(seeds=1, vary=["branches={at: stages},{at: blocks}"])
+    cells = grid(seeds=1, vary=["branches={at: stages, combine: logits},{at: blocks, combine: logits}"])
     assert [cell.method for cell in cells] == ["vanilla", "evolutionary", "evolutionary"]
     assert cells[1].recipe.branches.at == "stages"
 

@@ -29,7 +29,7 @@ def test_one_file_with_all_of_it(checkup, tmp_path):
     assert not re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', text)
     assert "url(http" not in text
     assert "resnet20 &lt;before&gt; &amp; after" in text
-    assert text.count("<svg ") == 3
+    assert text.count("<svg ") == 4
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
     for layer in checkup.report.layers:
