@@ -17,6 +17,8 @@ from shortback.grid import Axis, build_grid
 from shortback.runs import RunFolder
 from tests.test_experiment import TINY
 
+pytestmark = pytest.mark.slow
+
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "cells.py"
 
 

@@ -5,6 +5,8 @@ import pytest
 from tests.browser import CHROMIUM, opened
 from tests.test_cli import SETTINGS, refused, run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def ablation(tmp_path_factory):

@@ -8,6 +8,8 @@ from typer.testing import CliRunner
 from shortback import bench
 from shortback.cli import app
 
+pytestmark = pytest.mark.slow
+
 
 def test_all_questions_are_listed():
     result = CliRunner().invoke(app, ["bench"])

@@ -13,6 +13,8 @@ import torch
 
 from shortback.neurons import LIF
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 HELPERS = {"harness", "machine", "workloads", "gates", "peaks"}
 QUESTIONS = sorted(file.stem for file in FOLDER.glob("*.py") if file.stem not in HELPERS)

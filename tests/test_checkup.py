@@ -9,6 +9,8 @@ from shortback.runs import RunFolder
 from tests.test_cli import SETTINGS, refused, run
 from tests.test_experiment import TINY
 
+pytestmark = pytest.mark.slow
+
 
 def tiny(*settings):
     return load_recipe("quickstart", settings=[*TINY, "train.epochs=1", *settings])

@@ -12,6 +12,8 @@ import torch
 
 from tests.test_experiment import TINY
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = [part for setting in TINY for part in ("-s", setting)]
 
 

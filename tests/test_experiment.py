@@ -22,6 +22,8 @@ from shortback.runs import RunFolder
 from shortback.training import JsonLines, build_fabric
 from shortback.training.checkpoint import read_checkpoint
 
+pytestmark = pytest.mark.slow
+
 TINY = [
     "compare=",
     "model={name: resnet20, width: 0.25, num_steps: 2}",

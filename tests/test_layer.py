@@ -13,6 +13,8 @@ from shortback.neurons import LIF, PLIF
 from shortback.ops import packing
 from shortback.surrogates import Arctan
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (8, 5, 9, 7)  # T=4, N=2
 
 

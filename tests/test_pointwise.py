@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("processor", [{}, AVX2], ids=["this", "avx2"])
 def test_weight_gradients_of_all_convolutions_are_those_by_hand(threads, processor):

@@ -50,7 +50,7 @@ def _table(summaries: dict[str, dict[str, Any]], out: Path) -> Table:
         "** against a network with the same weights that never had branches",
         caption_justify="left",
     )
-    table.add_column("method")
+    table.add_column("method", overflow="fold")
     for column in ("test\naccuracy", "epochs", "images/s", "branch share of\nfirst gradient*"):
         table.add_column(column, justify="right")
     table.add_column("stripped\nlogits**")

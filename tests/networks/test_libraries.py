@@ -14,7 +14,7 @@ from tests.networks.zoo import CASES, T
 NUM_IMAGES = 8
 NUM_STEPS = 6
 
-pytestmark = pytest.mark.filterwarnings("default")  # what the libraries warn of is theirs
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # what the libraries warn of is theirs
 
 
 @pytest.fixture(scope="module")

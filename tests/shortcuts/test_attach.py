@@ -122,6 +122,7 @@ def test_a_network_without_time(batch):
     assert out.branches["1"].shape == (8, 10)
 
 
+@pytest.mark.slow
 def test_under_torch_compile(make_network, batch):
     x, y = batch
     eager, compiled = (sb.attach(make_network(), at=["layer1.0", "layer2.1"], sample=x) for _ in range(2))

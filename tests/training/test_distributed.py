@@ -3,12 +3,15 @@
 import multiprocessing
 import os
 
+import pytest
 import torch
 from lightning_fabric import Fabric
 
 import shortback as sb
 from shortback.schedules import Linear
 from tests.training.conftest import Rows, build_trainer
+
+pytestmark = pytest.mark.slow
 
 
 class InFloat64:

@@ -10,6 +10,8 @@ from shortback.schedules import Constant, Linear
 from shortback.training import choose_execution, evaluate, fit
 from tests.networks.zoo import OverSteps
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def data():
