@@ -165,6 +165,9 @@ def test_a_variant_is_a_method_with_other_branches():
     different = ["branches.combine: 'logits', 'additive'", "branches.start: 0.25, 1.0"]
     assert differences(paper, ours) == different
     assert (paper.method, paper.compare) == ("evolutionary", None)
+    twice = recipe.compare[1].model_copy(update={"combine": "convex", "start": 2.0})
+    with pytest.raises(RecipeError, match="at most 1"):
+        comparison._side(recipe, twice)
     with pytest.raises(RecipeError, match="names one twice: vanilla, vanilla"):
         load_recipe("quickstart", settings=["compare=[vanilla, vanilla]"])
     with pytest.raises(RecipeError, match="compare"):

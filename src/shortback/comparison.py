@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from shortback.config import Method, Recipe, Variant
+from shortback.config import Method, Recipe, Variant, parse_recipe
 from shortback.experiment import Say, branch_shares, settle, train_recipe
 
 
@@ -39,8 +39,9 @@ def _side(recipe: Recipe, side: Method | Variant) -> tuple[str, Recipe]:
     if isinstance(side, str):
         return side, recipe.model_copy(update={"method": side, "compare": None})
     changes = side.model_dump(include={"combine", "coefficient", "start"})
-    branches = recipe.branches.model_copy(update=changes)
-    return side.name, recipe.model_copy(update={"method": side.method, "compare": None, "branches": branches})
+    tree = recipe.model_dump()
+    tree |= {"method": side.method, "compare": None, "branches": tree["branches"] | changes}
+    return side.name, parse_recipe(tree, name=side.name)
 
 
 def _table(summaries: dict[str, dict[str, Any]], out: Path) -> Table:

@@ -157,6 +157,16 @@ def test_the_gradient_of_the_first_layer_is_counted(make_network, batch):
     assert measure(net, x, y, loss=LOSS, coefficient=1.0, by_branch=False).first_layer is None
 
 
+def test_a_gradient_that_is_no_number_has_no_histogram(make_network, batch):
+    x, y = batch
+    net = sb.attach(make_network(), at="stages", sample=x)
+    nn.init.constant_(net.heads[0].weight, torch.nan)  # so that vanilla training alone would be finite
+    seen = measure(net, x, y, loss=LOSS, coefficient=1.0)
+    assert seen.layers[0].num_nan
+    assert seen.layers[0].vanilla_norm > 0
+    assert seen.first_layer is None
+
+
 def test_all_branches_together_are_their_sum(make_network, batch):
     x, y = batch
     net = sb.attach(make_network(), at="stages", sample=x)

@@ -285,7 +285,7 @@ def _histogram(grads: dict[Any, Sequence[Tensor | None]], weights: Sequence[Tens
     """The gradients of the first weights among those measured, in bins around 0."""
     found = {"vanilla": _VANILLA, "whole loss": _TOTAL} if _BRANCHES in grads else {"whole loss": _TOTAL}
     values = {name: _flat(weights, grads[of][: len(weights)]).cpu() for name, of in found.items()}
-    largest = max(value.abs().max().item() for value in values.values())
+    largest = torch.cat(list(values.values())).abs().max().item()  # NaN, wherever one is
     if not 0 < largest < math.inf:
         return None
     edges = torch.linspace(-largest, largest, NUM_BINS + 1, dtype=torch.float64)
