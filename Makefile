@@ -22,8 +22,8 @@ test: $(DEV)
 
 # What trains, on the instructions of a processor with AVX2 alone, where oneDNN computes by other kernels.
 test-avx2: $(DEV)
-	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest tests/training tests/models tests/test_experiment.py \
-	    tests/test_ablation.py tests/test_layer.py
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest tests/training tests/models tests/runs \
+	    tests/ablation
 
 # sinabs needs an older nir than Norse does, and with Lightning every import of Fabric takes seconds: an environment of
 # their own, on top of .venv.

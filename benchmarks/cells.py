@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import Settings, run, spread
-from shortback.ablation import LOG_FILE, run_cells
-from shortback.grid import METHODS, Cell, build_grid
+from shortback.ablation.grid import METHODS, Cell, build_grid
+from shortback.ablation.workers import LOG_FILE, run_cells
 
 BUNDLED = ["data.train_images=2048", "train.epochs=1", "train.log_every=1"]
 CIFAR10 = ["data.kind=image_folder", "data.train_images=2048", "train.epochs=1", "train.log_every=1"]

@@ -9,8 +9,8 @@ from typing import Any
 import gates
 from harness import Settings, Side, compare, run
 from peaks import peak_of
-from shortback.config import HealthConfig
 from shortback.losses import ShortcutLoss
+from shortback.recipes.schema import HealthConfig
 from shortback.training.watch import GradientWatch
 from workloads import Variant, Workload, autocast, batch, build, diagnosis, training_side, workloads
 

@@ -49,8 +49,8 @@ def _in_child(cache: str) -> dict[str, Any]:
 
 def _measure_here() -> dict[str, Any]:
     """What a child does."""
-    from shortback.config import load_recipe
-    from shortback.rehearsal import Rehearsal
+    from shortback.recipes.load import load_recipe
+    from shortback.runs.one_step import Rehearsal
 
     job = Rehearsal(load_recipe("quickstart", settings=RECIPE))
     lap = partial(seconds, device=job.execution.device)

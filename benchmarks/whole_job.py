@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import Settings, run, seconds, spread
-from shortback.config import load_recipe
-from shortback.rehearsal import Rehearsal
+from shortback.recipes.load import load_recipe
+from shortback.runs.one_step import Rehearsal
 
 BUNDLED = ["compare=null", "method=evolutionary"]
 CIFAR10 = ["data.kind=image_folder", "data.train_images=25600", "train.epochs=1"]

@@ -16,12 +16,13 @@ from typing import Any
 
 import torch
 
-from shortback.checkup import Checkup, check_recipe_gradients, check_run_gradients
-from shortback.config import Recipe, load_recipe
-from shortback.experiment import train_recipe
-from shortback.gradient_page import write_gradient_page
 from shortback.health import plots
-from shortback.runs import RunFolder
+from shortback.recipes.load import load_recipe
+from shortback.recipes.schema import Recipe
+from shortback.runs.diagnose import Checkup, check_recipe_gradients, check_run_gradients
+from shortback.runs.folder import RunFolder
+from shortback.runs.gradient_page import write_gradient_page
+from shortback.runs.train import train_recipe
 
 OUT = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
 NETWORKS = {"resnet20": "spiking", "resnet56": "spiking", "resnet56 without skips": "plain"}

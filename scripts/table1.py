@@ -16,9 +16,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from shortback.ablation_command import Ablation, report_folders
-from shortback.ablation_join import join
-from shortback.grid import METHODS
+from shortback.ablation.command import Ablation, report_folders
+from shortback.ablation.grid import METHODS
+from shortback.ablation.join import join
 
 NETWORKS = ("resnet18", "resnet34")
 STEPS = ("2", "4")

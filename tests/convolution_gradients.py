@@ -16,9 +16,9 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from shortback.inspection.pointwise import make_safe
 from shortback.models import create_model, list_models
 from shortback.neurons import LIF
-from shortback.pointwise import make_safe
 from tests.networks.zoo import CASES
 
 WIDTHS = (0.125, 0.25, 0.5, 1.0)

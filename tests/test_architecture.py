@@ -11,85 +11,142 @@ import pytest
 import shortback
 
 ROOT = Path(shortback.__file__).parent
-CORE = {
-    "surrogates": set(),
-    "combine": set(),
-    "losses": {"combine"},
-    "schedules": {"combine"},
-    "activations": set(),
-    "undisturbed": set(),
-    "pointwise": set(),
-    "libraries": set(),
-    "states": {"libraries"},
-    "layout": set(),
-    "layer_calls": {"layout"},
-    "detection": {"layer_calls", "layout", "states", "undisturbed"},
-    "ops": {"surrogates"},
-    "neurons": {"ops", "surrogates"},
-    "layer": {"ops", "neurons", "pointwise"},
-    "spiking": {"neurons", "activations", "ops"},
-    "models": {"layer", "spiking", "neurons", "surrogates", "pointwise"},
-    "health": {
-        *("spiking", "neurons", "losses", "ops", "states", "undisturbed"),
-        *("layout", "detection", "libraries", "pointwise"),
-    },
-    "shortcuts": {
-        *("spiking", "neurons", "losses", "health", "states", "undisturbed"),
-        *("layer_calls", "layout", "detection", "libraries", "activations", "pointwise"),
-    },
-    "diagnosis": {"combine", "health", "shortcuts", "losses", "neurons", "surrogates"},
-}
-DRAWS = {"plots.py": {"matplotlib"}, "report.py": {"matplotlib"}}
 FILES = sorted(ROOT.rglob("*.py"))
+TESTS = Path(__file__).parent
+MODULES = {
+    "shortback." + ".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): f for f in FILES
+}
+
+# What stands in one row does not import each other, and imports from the rows above it alone. A folder is one entry.
+LAYERS = (
+    ("choices",),
+    ("surrogates", "losses", "schedules"),
+    ("ops",),
+    ("neurons",),
+    ("spiking", "inspection"),
+    ("models",),
+    ("health",),
+    ("shortcuts",),
+    ("diagnosis", "data"),
+    ("training",),
+    ("recipes",),
+    ("reports",),
+    ("runs",),
+    ("ablation",),
+    ("config", "experiment", "bench"),
+    ("cli",),
+    ("__init__", "__main__"),
+)
+LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
+
+# Beyond Python itself: what a layer may import, and all after it too.
+LIBRARIES = {
+    "surrogates": {"torch"},
+    "data": {"torchvision", "numpy", "PIL", "rich", "filelock"},
+    "training": {"lightning_fabric", "safetensors"},
+    "recipes": {"pydantic", "yaml"},
+    "reports": {"matplotlib", "jinja2", "markupsafe"},
+    "ablation": {"scipy"},
+    "cli": {"typer"},
+}
+DRAWS = {"health/plots.py", "health/report.py"}  # with matplotlib, where a picture is asked for
 
 
 def imports(file):
-    """Every module a file imports, and the names it imports from shortback itself, wherever in the file."""
+    """Every module a file imports, wherever in it: what is taken from a package is that module of it, if it is one."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            if node.module == "shortback":
-                yield from (f"shortback.{alias.name}" for alias in node.names)
-            else:
-                yield node.module
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if node.module == "shortback" or inner in MODULES else node.module
 
 
-def part(file):
+def path_of(file):
+    return file.relative_to(ROOT).as_posix()
+
+
+def entry(file):
     return file.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("file", [f for f in FILES if part(f) in CORE], ids=lambda f: str(f.relative_to(ROOT)))
-def test_core_modules_import_torch_and_what_is_below_them(file):
-    allowed = CORE[part(file)] | {part(file)}
+def test_every_package_has_a_place_in_the_order():
+    assert {entry(file) for file in FILES} == set(LEVEL)
+
+
+@pytest.mark.parametrize("file", FILES, ids=path_of)
+def test_imports_go_down(file):
+    own = entry(file)
     for module in imports(file):
         top, *rest = module.split(".")
-        if top == "shortback":
-            assert rest[0] in allowed, f"{file.name} imports {module}"
-        else:
-            known = {"torch"} | DRAWS.get(file.name, set()) | sys.stdlib_module_names
-            assert top in known, f"{file.name} imports {module}"
+        if top == "shortback" and rest and rest[0] != own and not rest[0].startswith("__"):
+            assert LEVEL[rest[0]] < LEVEL[own], f"{path_of(file)} imports {module}, which is not below it"
 
 
-@pytest.mark.parametrize("file", [f for f in FILES if part(f) in ("data", "training")], ids=lambda f: f.name)
-def test_data_and_training_never_see_a_recipe(file):
-    above = {"shortback.config", "shortback.build", "shortback.cli", "shortback.runs", "shortback.experiment"}
-    assert not above & set(imports(file))
-    assert not {"pydantic", "yaml", "typer"} & {module.split(".")[0] for module in imports(file)}
+@pytest.mark.parametrize("file", FILES, ids=path_of)
+def test_libraries_come_in_where_they_are_needed(file):
+    allowed = {"shortback", *sys.stdlib_module_names}
+    for name, libraries in LIBRARIES.items():
+        if LEVEL[name] <= LEVEL[entry(file)]:
+            allowed |= libraries
+    if path_of(file) in DRAWS:
+        allowed.add("matplotlib")
+    used = {module.partition(".")[0] for module in imports(file)}
+    assert used <= allowed
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_no_circle_between_files():
+    """Imports within functions included: those upwards are hidden there first."""
+    graph = {name: {module for module in imports(file) if module in MODULES} for name, file in MODULES.items()}
+    done = set()
+
+    def visit(name, path):
+        assert name not in path, " -> ".join([*path[path.index(name) :], name])
+        if name not in done:
+            for target in graph.get(name, ()):
+                visit(target, [*path, name])
+            done.add(name)
+
+    for name in graph:
+        visit(name, [])
+
+
+@pytest.mark.parametrize("file", FILES, ids=path_of)
 def test_files_are_short(file):
     assert len(file.read_text().splitlines()) <= 310
 
 
-def test_every_module_has_a_test():
-    tests = {f.name for f in Path(__file__).parent.rglob("test_*.py")}
+@pytest.mark.parametrize("package", [f.parent for f in FILES if f.name == "__init__.py"], ids=lambda p: p.name)
+def test_no_function_shadows_its_own_module(package):
+    source = (package / "__init__.py").read_text()
+    bound = {
+        alias.asname or alias.name
+        for n in ast.walk(ast.parse(source))
+        if isinstance(n, ast.ImportFrom)
+        for alias in n.names
+        if n.module != package.name
+    }
+    modules = {f.stem for f in package.glob("*.py")} | {f.parent.name for f in package.glob("*/__init__.py")}
+    modules_bound = {"health", "losses", "neurons", "schedules", "surrogates", "compiled", "reference"}  # as themselves
+    assert bound & modules <= modules_bound
+
+
+def test_every_module_has_a_test_where_it_is_itself():
     # Covered by the tests of what uses them: the whole of a run, or of its package.
-    within = {"__main__", "comparison", "network", "evaluate", "signals", "state", "layers", "residual"}
-    within |= {"execution", "plan", "gradient_page", "measurement", "schema", "outcome", "combine"}
-    modules = {f.stem for f in FILES if f.stem != "__init__"} - within
-    assert {f"test_{name}.py" for name in modules} <= tests
+    within = {
+        *("__main__", "config", "experiment", "choices"),
+        *("shortcuts/network", "shortcuts/tapping", "models/layers", "models/residual", "health/measurement"),
+        *("training/evaluate", "training/signals", "training/state", "training/execution", "training/plan"),
+        *("training/outcome", "recipes/schema", "spiking/static_input", "spiking/spikify", "inspection/hooks"),
+        "ops/layer",  # by models/test_fused.py, which has what it joins to compare with
+        *("runs/compare", "runs/evaluate", "runs/environment", "runs/gradient_page"),
+    }
+    modules = {re.sub(r"(^|/)_(?!_)", r"\1", path_of(f).removesuffix(".py")) for f in FILES if f.stem != "__init__"}
+    assert within <= modules
+    for module in modules - within:
+        folder, _, name = module.rpartition("/")
+        assert (TESTS / folder / f"test_{name}.py").is_file(), module
 
 
 def test_public_names_are_all_there():

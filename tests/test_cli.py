@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from tests.test_experiment import TINY
+from tests.runs.test_train import TINY
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shortback.config import load_recipe
+from shortback.recipes.load import load_recipe
 
 pytestmark = pytest.mark.slow
 

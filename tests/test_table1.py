@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from shortback.ablation_command import Ablation
+from shortback.ablation.command import Ablation
 
 spec = importlib.util.spec_from_file_location("table1", Path(__file__).parent.parent / "scripts" / "table1.py")
 table1 = importlib.util.module_from_spec(spec)

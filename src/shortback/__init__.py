@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from shortback import surrogates as surrogates
     from shortback.diagnosis import diagnose as diagnose
     from shortback.health import GradientReport as GradientReport
+    from shortback.inspection.reset import reset_states as reset_states
     from shortback.losses import TET as TET
     from shortback.losses import CrossEntropy as CrossEntropy
     from shortback.losses import LossTerms as LossTerms
@@ -31,8 +32,7 @@ if TYPE_CHECKING:
     from shortback.shortcuts import attach as attach
     from shortback.shortcuts import strip as strip
     from shortback.spiking import SpikingNetwork as SpikingNetwork
-    from shortback.spiking import spikify as spikify
-    from shortback.states import reset_states as reset_states
+    from shortback.spiking.spikify import spikify as spikify
 
 __version__ = "0.1.0"
 
@@ -43,8 +43,9 @@ _HOMES = {
     "shortback.models": ("create_model", "list_models"),
     "shortback.neurons": ("IF", "LIF", "PLIF"),
     "shortback.shortcuts": ("ShortcutNetwork", "attach", "strip"),
-    "shortback.spiking": ("SpikingNetwork", "spikify"),
-    "shortback.states": ("reset_states",),
+    "shortback.spiking": ("SpikingNetwork",),
+    "shortback.spiking.spikify": ("spikify",),
+    "shortback.inspection.reset": ("reset_states",),
 }
 _MODULES = ("health", "losses", "neurons", "schedules", "surrogates")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -50,17 +50,17 @@ def train(
     with _user_errors():
         if resume and overwrite:
             raise ValueError("--resume and --overwrite exclude each other")
-        from shortback.config import load_recipe
+        from shortback.recipes.load import load_recipe
 
         parsed = load_recipe(recipe, settings=settings or ())
         folder = out or Path("runs") / Path(recipe).stem
-        from shortback.experiment import train_recipe
+        from shortback.runs.train import train_recipe
 
         if parsed.compare is None:
             summary = train_recipe(parsed, folder, resume=resume, overwrite=overwrite, say=_say)
             _say(_closing_line(summary, folder))
             return
-        from shortback.comparison import compare
+        from shortback.runs.compare import compare
 
         compare(parsed, folder, resume=resume, overwrite=overwrite, say=_say)
 
@@ -72,7 +72,7 @@ def evaluate(
 ) -> None:
     """Test a trained network: accuracy, accuracy by number of steps, firing rate by layer."""
     with _user_errors():
-        from shortback.experiment import evaluate_run
+        from shortback.runs.evaluate import evaluate_run
 
         result = evaluate_run(run)
     if as_json:
@@ -107,7 +107,7 @@ def ablate(
 ) -> None:
     """Train a recipe by several methods with several seeds, and say whether the difference is real."""
     with _user_errors():
-        from shortback.ablation_command import Ablation
+        from shortback.ablation.command import Ablation
 
         ablation = Ablation(
             recipe,
@@ -139,7 +139,7 @@ def report(
 ) -> None:
     """Write the results and the page of ablations anew, or join those of several."""
     with _user_errors():
-        from shortback.ablation_command import report_folders
+        from shortback.ablation.command import report_folders
 
         report_folders(folders, out or folders[0], thresholds=thresholds or ())
 
@@ -154,8 +154,8 @@ def diagnose(
 ) -> None:
     """Measure gradients by layer and time step, judge them, and try what may help."""
     with _user_errors():
-        from shortback.checkup import check_recipe_gradients, check_run_gradients
-        from shortback.config import load_recipe
+        from shortback.recipes.load import load_recipe
+        from shortback.runs.diagnose import check_recipe_gradients, check_run_gradients
 
         if Path(recipe).is_dir():
             if settings:
@@ -164,13 +164,13 @@ def diagnose(
         else:
             checkup = check_recipe_gradients(load_recipe(recipe, settings=settings or ()))
         if html is not None:
-            from shortback.gradient_page import write_gradient_page
+            from shortback.runs.gradient_page import write_gradient_page
 
             write_gradient_page(html, checkup)
         if figures is not None:
             from shortback.health import plots
 
-            plots.save(checkup.report, figures)
+            plots.save(checkup.report.measurement, figures)
     if as_json:
         print(json.dumps({"title": checkup.title, **checkup.report.to_dict()}, indent=2))
         return
@@ -198,7 +198,7 @@ def bench(
 @recipes_app.command("ls")
 def list_recipes() -> None:
     """The recipes that come with Shortback."""
-    from shortback.config import recipe_names, recipe_text
+    from shortback.recipes.load import recipe_names, recipe_text
 
     names = recipe_names()
     for name in names:
@@ -210,7 +210,7 @@ def list_recipes() -> None:
 def show_recipe(recipe: RecipeArgument, settings: SettingsOption = None) -> None:
     """Print a recipe, every setting with its value."""
     with _user_errors():
-        from shortback.config import load_recipe
+        from shortback.recipes.load import load_recipe
 
         print(load_recipe(recipe, settings=settings or ()).to_yaml(), end="")
 
@@ -219,7 +219,7 @@ def show_recipe(recipe: RecipeArgument, settings: SettingsOption = None) -> None
 def copy_recipe(recipe: RecipeArgument, to: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
     """Copy a recipe to a file, to change it there."""
     with _user_errors():
-        from shortback.config import recipe_text
+        from shortback.recipes.load import recipe_text
 
         text = recipe_text(recipe)
         if to.is_dir():
@@ -234,8 +234,8 @@ def copy_recipe(recipe: RecipeArgument, to: Annotated[Path, typer.Argument(help=
 def validate_recipe(recipe: RecipeArgument, settings: SettingsOption = None) -> None:
     """Check a recipe and build its network, without data."""
     with _user_errors():
-        from shortback.build import check_recipe
-        from shortback.config import load_recipe
+        from shortback.recipes.build import check_recipe
+        from shortback.recipes.load import load_recipe
 
         check_recipe(load_recipe(recipe, settings=settings or ()))
         print(f"{recipe}: fine")

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from shortback.combine import Combine, usual_start
+from shortback.choices import Combine, usual_start
 from shortback.health import GradientReport, Suggestion, first_samples, judge, measure
 from shortback.losses import ShortcutLoss
 from shortback.neurons import SpikingNeuron

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shortback.combine import BranchWeights, Combine
+from shortback.choices import BranchWeights, Combine
 
 
 class Outputs(NamedTuple):

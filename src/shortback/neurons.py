@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from shortback import ops
 from shortback.surrogates import Surrogate, Triangular
 
+NeuronFactory = Callable[[int], nn.Module]
+"""Makes a neuron for a number of steps, e.g. `LIF` or `functools.partial(LIF, decay=0.25)`."""
+
 
 class TimeModule(nn.Module):
     """A module that knows the number of time steps: its output is folded, `[T*N, ...]` time-major.
@@ -192,6 +195,22 @@ class PLIF(SpikingNeuron):
 
     def leak(self) -> Tensor:
         return self.decay_logit.sigmoid()
+
+
+def make_neuron(neuron: NeuronFactory | None, num_steps: int) -> nn.Module:
+    """A neuron from a factory, `LIF` where it is None.
+
+    Raises:
+        ValueError: `neuron` is not a factory.
+    """
+    factory = LIF if neuron is None else neuron
+    made = factory(num_steps) if callable(factory) and not isinstance(factory, nn.Module) else None
+    if not isinstance(made, nn.Module):
+        raise ValueError(
+            f"neuron={neuron!r}: must be callable with num_steps and return a module, "
+            "e.g. LIF or functools.partial(LIF, decay=0.25)"
+        )
+    return made
 
 
 NEURONS: dict[str, type[SpikingNeuron]] = {"lif": LIF, "if": IF, "plif": PLIF}

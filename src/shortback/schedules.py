@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from shortback.combine import Combine
+from shortback.choices import Combine
 
 Schedule = Callable[[float], float]
 

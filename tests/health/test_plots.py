@@ -20,7 +20,7 @@ def line(figure, label):
 
 
 def test_the_lines_are_the_numbers_of_the_report(report):
-    figure = plots.of_report(report)
+    figure = plots.of_layers(report.measurement)
     assert line(figure, "shortcut (whole loss)") == [layer.relative for layer in report.layers]
     vanilla = [layer.vanilla_norm / layer.weight_norm for layer in report.layers]
     assert line(figure, "vanilla (loss of the main output)") == vanilla
@@ -47,11 +47,11 @@ def test_the_first_layer_has_a_histogram_of_each(report):
         assert sum(values) == pytest.approx(1.0)
         assert list(values) == pytest.approx([count / sum(counts[name]) for count in counts[name]])
         assert list(edges) == report.measurement.first_layer.edges
-    assert list(report.plots) == list(plots.pictures(report))
+    assert list(report.plots) == list(plots.pictures(report.measurement))
 
 
 def test_they_are_saved(report, tmp_path):
-    files = plots.save(report, tmp_path / "new" / "folder")
+    files = plots.save(report.measurement, tmp_path / "new" / "folder")
     assert [file.name for file in files] == [
         "gradient-by-layer.png",
         "gradient-of-the-first-layer.png",
@@ -59,25 +59,6 @@ def test_they_are_saved(report, tmp_path):
         "what-the-neurons-do.png",
     ]
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
-
-
-def test_a_run_has_pictures_of_its_rows():
-    shares, relative = {"stem": 0.25, "fc": 0.0}, {"stem": 1e-3, "fc": 1e-1}
-    rows = []
-    for step in (1, 3, 5):
-        layers = {"branch_share": shares, "relative": relative}
-        rows.append({"kind": "health", "step": step, "layers": layers})
-        rows.append({"kind": "step", "step": step + 1, "loss": 2.0, "main_loss": 1.0, "coefficient": 1 - step / 6})
-    figures = plots.through_training(rows)
-    assert list(figures) == [
-        "Loss",
-        "Balance coefficient",
-        "Branch share of the first layer's gradient",
-        "Gradient by layer through training",
-    ]
-    assert line(figures["Loss"], "main output") == [1.0] * 3
-    assert line(figures["Branch share of the first layer's gradient"], "branches") == [0.25] * 3
-    assert plots.through_training([]) == {}
 
 
 def test_layers_without_a_gradient_leave_a_gap():

@@ -6,7 +6,7 @@ from torch import nn
 import shortback as sb
 from shortback.models import create_model
 from shortback.shortcuts.places import find_places
-from shortback.spiking import spikify
+from shortback.spiking.spikify import spikify
 
 
 def test_every_model_of_ours_has_blocks_and_stages():

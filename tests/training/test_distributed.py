@@ -58,7 +58,7 @@ def _train(folder, rank, world_size):
 
 def test_two_processes_and_one(tmp_path):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["shortback.experiment", "torch._dynamo"])
+    context.set_forkserver_preload(["shortback.runs.train", "torch._dynamo"])
     curves = []
     for world_size in (1, 2):
         folder = tmp_path / str(world_size)

@@ -1,13 +1,13 @@
 """Measures of what a network, and its gradients, do, and a judgement on them."""
 
 from shortback.health.activity import NeuronActivity
-from shortback.health.firing import firing_rates
 from shortback.health.judgement import Judgement, judge
 from shortback.health.measurement import LayerGradient, Measurement
 from shortback.health.nonfinite import first_nonfinite
 from shortback.health.probe import first_samples, measure
 from shortback.health.report import GradientReport, Suggestion
 from shortback.health.share import Balance, branch_share, first_layer_balance, main_over_branches, settled_ratio
+from shortback.inspection.firing import firing_rates
 
 __all__ = [
     "Balance",

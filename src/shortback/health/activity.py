@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from shortback import ops
-from shortback.layout import Layout, by_step, num_features, why_not
-from shortback.libraries import is_library_neuron, whole_modules
+from shortback.inspection.firing import fires, may_fire
+from shortback.inspection.hooks import hooked
+from shortback.inspection.layout import Layout, by_step, why_not
+from shortback.inspection.libraries import whole_modules
 from shortback.neurons import SpikingNeuron
 
 WINDOW = 0.01  # of the peak: where the surrogate is above it, a membrane is inside the window
@@ -78,12 +80,8 @@ class Observer:
     def observe(self, model: nn.Module) -> Iterator[None]:
         """See what the neurons do in the forwards within the block."""
         watched = [(name, module) for name, module in whole_modules(model) if may_fire(module)]
-        handles = [module.register_forward_hook(self._watch(name)) for name, module in watched]
-        try:
+        with hooked((module, self._watch(name)) for name, module in watched):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     @contextmanager
     def observe_gradients(self, model: nn.Module) -> Iterator[None]:
@@ -93,19 +91,18 @@ class Observer:
         """
         found = [(name, self._counts[name], m) for name, m in model.named_modules() if name in self._counts]
         ours = [(module, module.on_spikes) for _, _, module in found if isinstance(module, SpikingNeuron)]
-        handles = []
-        for name, counts, module in found:
-            if isinstance(module, SpikingNeuron):
-                module.on_spikes = partial(self._watch_gradient, name, counts)
-            else:
-                handles.append(module.register_forward_hook(self._gradient_hook(name, counts)))
-        try:
-            yield
-        finally:
-            for neuron, before in ours:
-                neuron.on_spikes = before
-            for handle in handles:
-                handle.remove()
+        others = [
+            (m, self._gradient_hook(name, counts)) for name, counts, m in found if not isinstance(m, SpikingNeuron)
+        ]
+        with hooked(others):
+            try:
+                for name, counts, module in found:
+                    if isinstance(module, SpikingNeuron):
+                        module.on_spikes = partial(self._watch_gradient, name, counts)
+                yield
+            finally:
+                for neuron, before in ours:
+                    neuron.on_spikes = before
 
     def activities(self) -> list[NeuronActivity]:
         """What was seen of every layer of neurons, in the order in which they were first called."""
@@ -177,24 +174,6 @@ def _spikes(output: Any) -> Tensor | None:
     """The first tensor that a module returned, if it may be spikes."""
     first = output[0] if isinstance(output, tuple) and output else output
     return first if isinstance(first, Tensor) and first.is_floating_point() and first.ndim >= 2 else None
-
-
-def may_fire(module: nn.Module) -> bool:
-    """Whether it is a neuron of ours or another library, or has neither submodules nor the weights of a layer."""
-    known = isinstance(module, SpikingNeuron) or is_library_neuron(module)
-    return known or not (any(module.children()) or num_features(module))
-
-
-def fires(module: nn.Module, inputs: tuple[Any, ...], spikes: Tensor) -> bool:
-    """Whether it turned something else into zeros and ones; a library's neuron may fire several times a step."""
-    x = next((value for value in inputs if isinstance(value, Tensor)), None)
-    if x is None or x.shape != spikes.shape or _is_binary(x):
-        return False
-    return _is_binary(spikes) or (is_library_neuron(module) and bool((spikes == spikes.round()).all()))
-
-
-def _is_binary(x: Tensor) -> bool:
-    return bool(((x == 0) | (x == 1)).all())
 
 
 def _summary(name: str, counts: _Counts) -> NeuronActivity:

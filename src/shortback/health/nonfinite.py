@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from shortback.undisturbed import undisturbed
+from shortback.inspection.hooks import hooked
+from shortback.inspection.untouched import undisturbed
 
 
 @torch.no_grad()
@@ -38,11 +39,6 @@ def _first_output(model: nn.Module, x: Tensor) -> str | None:
         return hook
 
     leaves = [(name, m) for name, m in model.named_modules() if not any(m.children())]
-    handles = [module.register_forward_hook(check(name)) for name, module in leaves]
-    try:
-        with undisturbed(model, x):
-            model(x)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooked((module, check(name)) for name, module in leaves), undisturbed(model, x):
+        model(x)
     return found[0] if found else None

@@ -20,18 +20,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shortback.detection import find_layouts
 from shortback.health.activity import Observer
 from shortback.health.measurement import MAIN, Histogram, LayerGradient, Measurement
-from shortback.layout import Layout, sample_axis
-from shortback.libraries import is_library_neuron
+from shortback.inspection.detect import find_layouts
+from shortback.inspection.hooks import hooked
+from shortback.inspection.layout import Layout, sample_axis
+from shortback.inspection.libraries import is_library_neuron
+from shortback.inspection.pointwise import safely
+from shortback.inspection.reset import reset_states
+from shortback.inspection.untouched import undisturbed
 from shortback.losses import LossTerms, Outputs
 from shortback.neurons import SpikingNeuron
 from shortback.ops import Backend
-from shortback.pointwise import safely
 from shortback.spiking import SpikingNetwork
-from shortback.states import reset_states
-from shortback.undisturbed import undisturbed
 
 NUM_BINS = 81  # odd, so that 0 is in the middle of one
 
@@ -134,12 +135,8 @@ def _order_of_calls(layers: dict[str, tuple[nn.Module, list[nn.Parameter]]]) -> 
     def noting(name: str) -> Callable[..., None]:
         return lambda module, inputs: order.append(name)
 
-    handles = [module.register_forward_pre_hook(noting(name)) for name, (module, _) in layers.items()]
-    try:
+    with hooked(((module, noting(name)) for name, (module, _) in layers.items()), before=True):
         yield order
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _layouts(net: nn.Module, trunk: nn.Module, x: Tensor) -> dict[str, Layout]:

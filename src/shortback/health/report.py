@@ -88,7 +88,7 @@ class GradientReport:
         """Its pictures by their titles, as matplotlib figures; `shortback.health.plots` draws them."""
         from shortback.health import plots
 
-        return {title: figure for title, (figure, _) in plots.pictures(self).items()}
+        return {title: figure for title, (figure, _) in plots.pictures(self.measurement).items()}
 
     def __str__(self) -> str:
         neurons = _aligned(*neuron_rows(self)) if self.neurons else ["no spiking neurons were seen"]

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from shortback.inspection.reset import reset_states
+from shortback.inspection.untouched import undisturbed
 from shortback.losses import Outputs, ShortcutLoss
-from shortback.states import reset_states
-from shortback.undisturbed import undisturbed
 
 
 class Balance(NamedTuple):

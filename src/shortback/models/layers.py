@@ -9,9 +9,8 @@ from typing import Literal, TypedDict, get_args
 
 from torch import Tensor, nn
 
-from shortback.layer import conv_norm_fire
-from shortback.neurons import SpikingNeuron
-from shortback.spiking import NeuronFactory, make_neuron
+from shortback.models.fused import conv_norm_fire
+from shortback.neurons import NeuronFactory, SpikingNeuron, make_neuron
 
 Norm = Literal["batch", "none"]
 
@@ -38,7 +37,7 @@ class Layers:
 
     Args:
         num_steps: number of time steps `T` of the neurons.
-        neuron: makes a neuron, see `shortback.spiking.NeuronFactory`.
+        neuron: makes a neuron, see `shortback.neurons.NeuronFactory`.
         norm: `"batch"`, over time and batch together, or `"none"`, which gives the convolutions a bias.
         width: factor on the number of channels of every layer.
 

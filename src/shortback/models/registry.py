@@ -12,7 +12,8 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from torch import nn
 
 from shortback.models.layers import ModelSettings
-from shortback.spiking import NeuronFactory, SpikingNetwork
+from shortback.neurons import NeuronFactory
+from shortback.spiking import SpikingNetwork
 
 _Builder = TypeVar("_Builder", bound=Callable[..., nn.Module])
 _builders: dict[str, Callable[..., nn.Module]] = {}

@@ -17,9 +17,9 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from shortback.layer import conv_norm_fire
+from shortback.inspection.pointwise import Subsample
+from shortback.models.fused import conv_norm_fire
 from shortback.models.layers import Layers, LayerSequence
-from shortback.pointwise import Subsample
 
 Residual = Literal["spiking", "sew", "membrane", "plain"]
 
@@ -59,7 +59,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = LayerSequence()
         if stride == 1 and in_channels == channels:
             return
-        if stride != 1:  # outside of the convolution, see `shortback.pointwise`
+        if stride != 1:  # outside of the convolution, see `shortback.inspection.pointwise`
             if average_downsample:
                 self.shortcut.add_module("pool", nn.AvgPool2d(stride, ceil_mode=True))
             else:

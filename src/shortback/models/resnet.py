@@ -20,8 +20,7 @@ from shortback.models.layers import (
 )
 from shortback.models.registry import register_model
 from shortback.models.residual import BLOCKS, Residual
-from shortback.neurons import Expand
-from shortback.spiking import NeuronFactory
+from shortback.neurons import Expand, NeuronFactory
 
 Stem = Literal["cifar", "imagenet", "deep"]
 

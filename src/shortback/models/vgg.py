@@ -19,7 +19,7 @@ from shortback.models.layers import (
     initialize,
 )
 from shortback.models.registry import register_model
-from shortback.spiking import NeuronFactory
+from shortback.neurons import NeuronFactory
 
 Pool = Literal["max", "average"]
 

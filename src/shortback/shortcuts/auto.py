@@ -24,12 +24,13 @@ from torch import Tensor, nn
 from shortback.health import Measurement, first_samples, measure
 from shortback.health.judgement import BAND, reference
 from shortback.health.measurement import MAIN
-from shortback.layout import Layout, Reduction
+from shortback.inspection.layout import Layout, Reduction
+from shortback.inspection.reset import reset_states
+from shortback.inspection.untouched import undisturbed
 from shortback.losses import ShortcutLoss
-from shortback.shortcuts.attach import attach
-from shortback.shortcuts.strip import strip
-from shortback.states import reset_states
-from shortback.undisturbed import undisturbed
+from shortback.shortcuts._strip import strip
+from shortback.shortcuts.places import find_places
+from shortback.shortcuts.tapping import calls_of, tap
 
 NUM_SAMPLES = 16
 
@@ -58,7 +59,8 @@ def choose_places(
     Raises:
         ValueError: see `attach` and `shortback.health.measure`.
     """
-    net = attach(model, at="blocks", sample=sample, layout=layout, reduce=reduce, num_steps=num_steps)
+    blocks = find_places(model, "blocks", run=lambda: calls_of(model, sample))
+    net = tap(model, blocks, sample=sample, layout=layout, reduce=reduce, num_steps=num_steps)
     with undisturbed(net, sample), torch.no_grad():
         reset_states(net)
         num_samples, num_classes = net.eval()(sample).logits.shape[-2:]

@@ -9,10 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from shortback.layout import Layout, Reduction, average_over_space, average_over_time, first_tensor, logits_of
+from shortback.inspection.layout import (
+    Layout,
+    Reduction,
+    average_over_space,
+    average_over_time,
+    first_tensor,
+    logits_of,
+)
+from shortback.inspection.pointwise import make_usual
 from shortback.losses import Outputs
 from shortback.neurons import SpikingNeuron
-from shortback.pointwise import make_usual
 from shortback.spiking import SpikingNetwork
 
 

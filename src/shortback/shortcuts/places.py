@@ -9,11 +9,11 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import nn
 
-from shortback.activations import is_activation
 from shortback.health.measurement import MAIN
-from shortback.libraries import is_library_neuron
+from shortback.inspection.libraries import is_library_neuron
 from shortback.neurons import TimeModule
 from shortback.spiking import SpikingNetwork
+from shortback.spiking.activations import is_activation
 
 
 class Calls(NamedTuple):

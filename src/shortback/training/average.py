@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from shortback.states import without_states
+from shortback.inspection.reset import without_states
 
 
 class WeightAverage:

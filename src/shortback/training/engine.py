@@ -15,16 +15,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from shortback.health import branch_share, first_nonfinite, settled_ratio
-from shortback.layout import sample_axis
+from shortback.inspection.layout import sample_axis
+from shortback.inspection.pointwise import make_safe, make_usual
+from shortback.inspection.reset import reset_states, without_states
 from shortback.losses import ShortcutLoss
-from shortback.pointwise import make_safe, make_usual
 from shortback.schedules import Adaptive, Schedule, is_zero_from
 from shortback.shortcuts import ShortcutNetwork
-from shortback.states import reset_states, without_states
+from shortback.training._evaluate import evaluate
 from shortback.training.average import WeightAverage
 from shortback.training.batches import Batches
 from shortback.training.checkpoint import CheckpointFolder, write_aside
-from shortback.training.evaluate import evaluate
 from shortback.training.execution import Execution
 from shortback.training.loggers import Logger
 from shortback.training.outcome import FitResult, NonFiniteError

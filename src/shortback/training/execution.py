@@ -11,9 +11,9 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from shortback.inspection.pointwise import make_safe
 from shortback.neurons import SpikingNeuron
 from shortback.ops import Memory
-from shortback.pointwise import make_safe
 from shortback.training.allocator import keep_freed_memory
 
 Precision = Literal["fp32", "bf16"]

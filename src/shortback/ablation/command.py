@@ -1,0 +1,190 @@
+"""The commands `ablate` and `report`: a grid, its plan, its run with a live table, and its results."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Column, Table
+
+from shortback.ablation.grid import MAX_CELLS, Axis, Cell, Settings, build_grid
+from shortback.ablation.groups import group_runs, to_dict
+from shortback.ablation.join import CELLS_FILE, check_beside, join, read_cells
+from shortback.ablation.page import write_ablation_page
+from shortback.ablation.run import Run, read_run
+from shortback.ablation.table import terminal_tables
+from shortback.ablation.time_to_accuracy import check_thresholds
+from shortback.ablation.workers import check_cells, run_cells
+from shortback.runs.folder import write_text_aside
+
+RESULTS_FILE, PAGE_FILE = "results.json", "report.html"
+
+
+class Ablation:
+    """A grid of runs in a folder.
+
+    Args:
+        recipe: a name or a file.
+        settings: `key=value`, the same in every cell.
+        methods, seeds: of the grid.
+        vary: axes, `key=value,value`.
+        out: the folder.
+
+    Raises:
+        ValueError: something that does not exist, with the nearest names.
+    """
+
+    def __init__(
+        self,
+        recipe: str,
+        *,
+        settings: Iterable[str],
+        methods: Sequence[str],
+        seeds: int,
+        vary: Iterable[str],
+        out: Path,
+    ) -> None:
+        axes = [Axis.parse(text) for text in vary]
+        self.recipe, self.out, self.console = recipe, out, Console(soft_wrap=True, highlight=False, markup=False)
+        self.cells = build_grid(recipe, settings=settings, methods=methods, seeds=seeds, axes=axes)
+        self._finished: dict[Path, Run] = {}
+
+    def print_plan(self, *, jobs: int) -> None:
+        """The grid and an estimate of the time, from two measured steps of every kind of cell.
+
+        Raises:
+            ValueError: `jobs` below 1, or see `run`.
+        """
+        from shortback.runs.one_step import seconds_a_step
+
+        if jobs < 1:
+            raise ValueError(f"--jobs {jobs}: must be 1 or more")
+        self._check()
+        jobs = min(jobs, len(self.cells))
+        measured: dict[tuple[Settings, str], tuple[float, int]] = {}
+        table = Table(Column("run", overflow="fold"), "steps", "s a step", "minutes", "")
+        total = 0.0
+        for cell, run in zip(self.cells, self._runs(), strict=True):
+            kind = cell.settings, cell.method
+            if kind not in measured:
+                measured[kind] = seconds_a_step(cell.recipe, jobs=jobs)
+            per_step, steps = measured[kind]
+            done = steps if run.summary else run.rows[-1]["step"] if run.rows else 0
+            total += per_step * (steps - done)
+            row = [str(cell.folder), str(steps), f"{per_step:.3f}", f"{per_step * steps / 60:.1f}"]
+            table.add_row(*row, "finished" if run.summary else f"{done / steps:.0%} done" if done else "")
+        self.console.print(table)
+        side_by_side = f", {jobs} side by side, each with its share of the machine" if jobs > 1 else ""
+        self.console.print(
+            f"{len(self.cells)} runs, about {total / jobs / 60:.0f} minutes of steps are left{side_by_side}; "
+            "validation, looks at gradients and checkpoints come on top"
+        )
+
+    def run(self, *, jobs: int, many: bool, thresholds: Sequence[float] = ()) -> bool:
+        """Run what is not finished, and write the results of all cells in the folder; returns whether one here failed.
+
+        Raises:
+            ValueError: more than 500 cells and not `many`, a folder that holds something else, or a threshold that is
+                no accuracy.
+            Interrupted: by a signal; the results of what is finished are written.
+        """
+        if len(self.cells) > MAX_CELLS and not many:
+            raise ValueError(f"{len(self.cells)} runs are more than {MAX_CELLS}: add --yes, or look at --plan first")
+        check_thresholds(thresholds)
+        self._check()
+        self._remember_cells()
+        shown = _Shown(self.console, len(self.cells))
+        try:
+            with Live(console=self.console, refresh_per_second=2, transient=True) as live:
+                interactive = self.console.is_terminal
+
+                def watch(running: set[Path]) -> None:
+                    runs = self._runs()
+                    shown.note(runs)
+                    if interactive:
+                        live.update(_progress(runs, running))
+
+                run_cells(self.cells, self.out, jobs=jobs, watch=watch)
+        finally:
+            write_results(join([self.out]), self.out, self.console, f"Ablation of {self.recipe}", thresholds)
+        return any(run.status == "failed" for run in self._runs())
+
+    def _check(self) -> None:
+        """See that all cells can run in the folder, beside those that it is known for."""
+        check_beside(self.cells, self.out)
+        check_cells(self.cells, self.out)
+
+    def _runs(self) -> list[Run]:
+        """All runs as they are now; those that are finished are not read again."""
+        runs = [self._finished.get(cell.folder) or self._read(cell) for cell in self.cells]
+        self._finished |= {cell.folder: run for cell, run in zip(self.cells, runs, strict=True) if run.summary}
+        return runs
+
+    def _read(self, cell: Cell) -> Run:
+        return read_run(cell.settings, cell.method, cell.seed, self.out / cell.folder, within=self.out)
+
+    def _remember_cells(self) -> None:
+        """Add the cells to the file that `report` reads, beside those of earlier grids in the same folder."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        own = {
+            str(cell.folder): {"settings": dict(cell.settings), "method": cell.method, "seed": cell.seed}
+            for cell in self.cells
+        }
+        write_text_aside(self.out / CELLS_FILE, json.dumps(read_cells(self.out) | own, indent=2) + "\n")
+
+
+def report_folders(folders: Sequence[Path], out: Path, *, thresholds: Sequence[float] = ()) -> None:
+    """Read ablations and single runs, and write `results.json` and the page of all of them into `out`.
+
+    Raises:
+        ValueError: a folder that holds neither, or a threshold that is no accuracy.
+    """
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    write_results(join(folders), out, console, "Ablation", thresholds)
+
+
+def write_results(runs: Sequence[Run], out: Path, console: Console, title: str, thresholds: Sequence[float]) -> None:
+    """Write `results.json` and the page, and print the tables."""
+    groups = group_runs(runs, thresholds=thresholds)
+    out.mkdir(parents=True, exist_ok=True)
+    write_text_aside(out / RESULTS_FILE, json.dumps(to_dict(groups), indent=2) + "\n")
+    write_ablation_page(out / PAGE_FILE, groups, title=title)
+    console.print(terminal_tables(groups))
+    console.print(f"{out / RESULTS_FILE}, {out / PAGE_FILE}")
+
+
+class _Shown:
+    """Prints a line for every run when it is finished or has failed, once."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self.console, self.total = console, total
+        self._done: dict[str, str] = {}
+
+    def note(self, runs: Sequence[Run]) -> None:
+        for run in runs:
+            if run.status not in ("finished", "failed") or self._done.get(run.folder) == run.status:
+                continue
+            self._done[run.folder] = run.status
+            how = run.error if run.summary is None else f"test accuracy {run.summary['test_accuracy']:.2%}"
+            self.console.print(f"{len(self._done)} of {self.total}  {run.folder}  {how}")
+
+
+def _progress(runs: Sequence[Run], running: set[Path]) -> Table:
+    """The runs under way, and a count of the others."""
+    table = Table(Column("run", overflow="fold"), "epoch", "step", "loss", "validation", caption_justify="left")
+    for run in runs:
+        if Path(run.folder) not in running:
+            continue
+        last = run.rows[-1] if run.rows else {}
+        losses = [row["loss"] for row in run.rows if "loss" in row]
+        validated = run.curve("val_accuracy")
+        numbers = [str(last.get("epoch", "")), str(last.get("step", "")), f"{losses[-1]:.3f}" if losses else ""]
+        table.add_row(run.folder, *numbers, f"{validated[-1][1]:.1%}" if validated else "")
+    counts = Counter(run.status for run in runs)
+    to_come = len(runs) - len(running) - counts["finished"] - counts["failed"]
+    table.caption = f"{counts['finished']} finished, {counts['failed']} failed, {to_come} to come"
+    return table

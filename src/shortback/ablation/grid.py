@@ -1,0 +1,130 @@
+"""The cells of an ablation: one recipe, each with a method, a seed and a value for every axis."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+
+from shortback.recipes.load import load_recipe
+from shortback.recipes.schema import Method, Recipe
+
+METHODS: tuple[Method, ...] = get_args(Method)
+BASELINE = "vanilla"
+MAX_CELLS = 500
+OF_THE_FALL = {f"branches.{key}" for key in ("schedule", "start", "end", "over", "rate", "num_levels", "share")}
+
+Settings = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A key of the recipe and the values it takes."""
+
+    key: str
+    values: tuple[Any, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Axis:
+        """`key=value,value,...`, each value YAML: `branches.at=stages,blocks` or `data.train_images=1000,null`.
+
+        Raises:
+            ValueError: no key, no value, or a value twice.
+        """
+        key, separator, values = text.partition("=")
+        try:
+            parsed = yaml.safe_load(f"[{values}]") if separator else []
+        except yaml.YAMLError:
+            parsed = []
+        if not key or not parsed:
+            raise ValueError(f"--vary {text}: write key=value,value, for example --vary branches.at=stages,blocks")
+        if key in ("method", "seed", "compare"):
+            raise ValueError(f"--vary {text}: methods and seeds have options of their own, --methods and --seeds")
+        if len({in_words(value) for value in parsed}) < len(parsed):
+            raise ValueError(f"--vary {text}: a value is there twice")
+        return cls(key, tuple(parsed))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run.
+
+    Attributes:
+        settings: the axes that its method heeds, and their values in words.
+        method, seed: of the run.
+        recipe: all of it.
+    """
+
+    settings: Settings
+    method: Method
+    seed: int
+    recipe: Recipe
+
+    @property
+    def folder(self) -> Path:
+        """Where its run goes, within the folder of the ablation."""
+        setting = on_one_line(self.settings).replace("/", "_").replace(" ", "")
+        return Path(setting, f"{self.method}-seed{self.seed}") if setting else Path(f"{self.method}-seed{self.seed}")
+
+
+def build_grid(
+    recipe: str, *, settings: Iterable[str], methods: Sequence[str], seeds: int, axes: Sequence[Axis]
+) -> list[Cell]:
+    """Every cell once, those of one seed together, so that the first comparisons are complete early.
+
+    Args:
+        recipe: a name or a file.
+        settings: `key=value`, the same in every cell.
+        methods: of `METHODS`.
+        seeds: how many, from that of the recipe upwards.
+        axes: what else varies. Cells that differ in nothing that their method heeds are one.
+
+    Raises:
+        ValueError: a method, a key or a value that does not exist (with the nearest), or one named twice.
+    """
+    for method in methods:
+        if method not in METHODS:
+            nearest = difflib.get_close_matches(method, METHODS, n=3, cutoff=0.3)
+            raise ValueError(f"--methods {method}: no such method; the nearest are {', '.join(nearest or METHODS)}")
+    if seeds < 1:
+        raise ValueError(f"--seeds {seeds}: must be 1 or more")
+    for what, names in (("--methods", list(methods)), ("--vary", [axis.key for axis in axes])):
+        if len(set(names)) < len(names):
+            raise ValueError(f"{what}: {', '.join(names)} names one twice")
+    settings = list(settings)
+    first = load_recipe(recipe, settings=[*settings, "compare=null"]).seed
+    cells: dict[Path, Cell] = {}
+    for seed in range(first, first + seeds):
+        for values in itertools.product(*(axis.values for axis in axes)):
+            chosen = [(axis.key, in_words(value)) for axis, value in zip(axes, values, strict=True)]
+            for method in methods:
+                heeded = tuple((key, value) for key, value in chosen if heeds(method, key))
+                own = [f"{key}={value}" for key, value in heeded]
+                parsed = load_recipe(
+                    recipe, settings=[*settings, *own, "compare=null", f"method={method}", f"seed={seed}"]
+                )
+                cell = Cell(heeded, parsed.method, seed, parsed)
+                cells.setdefault(cell.folder, cell)
+    return list(cells.values())
+
+
+def heeds(method: str, key: str) -> bool:
+    """Whether a setting changes what a method trains: vanilla has no branches, shortcut's coefficient does not fall."""
+    if method == BASELINE:
+        return key.partition(".")[0] != "branches"
+    return key not in OF_THE_FALL if method == "shortcut" else key != "branches.coefficient"
+
+
+def on_one_line(settings: Settings) -> str:
+    """`key=value, key=value`; empty without any."""
+    return ", ".join(f"{key}={value}" for key, value in settings)
+
+
+def in_words(value: Any) -> str:
+    """A value on one line, as YAML reads it."""
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n...\n").strip()

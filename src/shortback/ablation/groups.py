@@ -1,0 +1,113 @@
+"""What an ablation found: from its runs to means, and paired differences to vanilla training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from shortback.ablation.grid import BASELINE, Settings, on_one_line
+from shortback.ablation.run import Run
+from shortback.ablation.significance import Difference, Estimate, estimate, paired_difference
+from shortback.ablation.time_to_accuracy import TimeToAccuracy, check_thresholds, times_to_accuracy
+
+NO_INTERVAL = "an interval needs two seeds or more"
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of one method at one setting of the axes.
+
+    Attributes:
+        settings, method: of the group.
+        validation: best accuracy on the validation split: what methods and settings are chosen by.
+        accuracy: on the test split, with the weights that were best on the validation split.
+        validation_difference, difference: of the same to vanilla over the same seeds; None for vanilla itself.
+        times: to the accuracies asked for, or to parts of vanilla's last.
+        runs: all of them, finished or not.
+    """
+
+    settings: Settings
+    method: str
+    validation: Estimate | None
+    accuracy: Estimate | None
+    validation_difference: Difference | None
+    difference: Difference | None
+    times: list[TimeToAccuracy]
+    runs: list[Run]
+
+    @property
+    def setting(self) -> str:
+        """The values of the axes in a line; empty without any."""
+        return on_one_line(self.settings)
+
+
+def group_runs(runs: Sequence[Run], *, thresholds: Sequence[float] = ()) -> list[Group]:
+    """The groups in the order of their first runs. Each is compared with the vanilla runs whose settings it shares.
+
+    A vanilla run has no settings of branches, so its settings are a part of those of the runs it is compared with.
+
+    Args:
+        runs: of any methods and settings, one a seed of each.
+        thresholds: validation accuracies to give the time to; without any, parts of vanilla's last.
+
+    Raises:
+        ValueError: a threshold that is no accuracy.
+    """
+    check_thresholds(thresholds)
+    kinds = dict.fromkeys((run.settings, run.method) for run in runs)
+    return [_group(settings, method, runs, thresholds) for settings, method in kinds]
+
+
+def to_dict(groups: Sequence[Group]) -> dict[str, Any]:
+    """Groups and runs as plain values; of a run its summary and its epochs, of a group the recipe of its first run."""
+    content = []
+    for group in groups:
+        plain = {key: value for key, value in asdict(group).items() if key not in ("settings", "runs")}
+        plain = {"setting": group.setting, "settings": dict(group.settings), **plain}
+        plain["recipe"] = next((run.recipe for run in group.runs if run.recipe is not None), None)
+        plain["runs"] = [
+            {
+                "seed": run.seed,
+                "folder": run.folder,
+                "status": run.status,
+                "error": run.error,
+                "summary": run.summary,
+                "epochs": [row for row in run.rows if row["kind"] == "epoch"],
+            }
+            for run in group.runs
+        ]
+        if group.accuracy is not None and group.accuracy.interval is None:
+            plain["note"] = NO_INTERVAL
+        content.append(plain)
+    return {"groups": content}
+
+
+def _group(settings: Settings, method: str, runs: Sequence[Run], thresholds: Sequence[float]) -> Group:
+    own = [run for run in runs if (run.settings, run.method) == (settings, method)]
+    baseline = [run for run in runs if run.method == BASELINE and set(run.settings) <= set(settings)]
+
+    def compared(value: Callable[[dict[str, Any]], float | None]) -> tuple[Estimate | None, Difference | None]:
+        ours, theirs = _by_seed(own, value), _by_seed(baseline, value)
+        difference = paired_difference(ours, theirs) if method != BASELINE else None
+        return estimate(list(ours.values())) if ours else None, difference
+
+    validation, validation_difference = compared(lambda summary: summary.get("best_val_accuracy"))
+    accuracy, difference = compared(lambda summary: summary["test_accuracy"])
+    return Group(
+        settings=settings,
+        method=method,
+        validation=validation,
+        accuracy=accuracy,
+        validation_difference=validation_difference,
+        difference=difference,
+        times=times_to_accuracy(own, baseline, thresholds),
+        runs=own,
+    )
+
+
+def _by_seed(runs: Sequence[Run], value: Callable[[dict[str, Any]], float | None]) -> dict[int, float]:
+    found = [(run.seed, value(run.summary)) for run in runs if run.summary is not None]
+    by_seed = {seed: one for seed, one in found if one is not None}
+    assert len(by_seed) == sum(one is not None for _, one in found), "two runs of one seed in one group"
+    return by_seed

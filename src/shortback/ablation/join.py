@@ -1,0 +1,169 @@
+"""Runs of several ablations side by side, each under the settings in which their recipes differ."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from shortback.ablation.grid import BASELINE, Cell, Settings, heeds, in_words
+from shortback.ablation.run import Run, read_run
+from shortback.choices import Combine
+from shortback.recipes.build import resolve
+from shortback.recipes.load import flatten
+from shortback.recipes.schema import BranchesConfig
+from shortback.runs.folder import RunFolder
+
+CELLS_FILE = "cells.json"
+
+# What a run is, where its data lies, and what its weights do not depend on.
+NO_SETTINGS = {"method", "seed", "compare", "data.root", "data.download", "data.num_workers", "data.skip_bad"}
+NO_SETTINGS |= {"train.log_every", "train.checkpoint_every", "train.tensorboard", "health.every", "health.samples"}
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A run folder, and what the ablation it belongs to knows of it."""
+
+    ablation: Path
+    path: Path
+    settings: Settings
+    method: str
+    seed: int
+
+
+def join(folders: Sequence[Path]) -> list[Run]:
+    """The runs of ablations, or of single runs; of one ablation under the settings that it varies.
+
+    Runs of several are told apart by every setting of their recipes that is not the same in all of them; those of
+    branches say nothing of vanilla training, and go without saying where they are the usual ones. Where that leaves two
+    of one seed, the runs of either ablation are told apart by its folder, and compared within it.
+
+    Raises:
+        ValueError: a folder that holds neither.
+    """
+    found = list({one.path.resolve(): one for folder in folders for one in _found(folder)}.values())
+    if len(folders) > 1:
+        found = _by_folder(_by_recipe(found))
+    return [read_run(one.settings, one.method, one.seed, one.path, within=_base(one, folders)) for one in found]
+
+
+def read_cells(folder: Path) -> dict[str, dict[str, Any]]:
+    """The cells that an ablation in a folder has been asked for, by their folders within it."""
+    file = folder / CELLS_FILE
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def check_beside(cells: Sequence[Cell], out: Path) -> None:
+    """See that cells can be compared with those that an ablation in a folder has had before.
+
+    Raises:
+        ValueError: the folder is of another recipe, or varies other settings, and what differs.
+    """
+    known = read_cells(out)
+    own = {str(cell.folder) for cell in cells}
+    kinds = {(cell.settings, cell.method): cell for cell in cells}.values()
+    asked = [(cell, flatten(resolve(cell.recipe)[0].model_dump(mode="json"))) for cell in kinds]
+    there = {(str(other["settings"]), other["method"]): path for path, other in known.items()}
+    for path in there.values():
+        if path in own or not RunFolder(out / path).recipe.exists():
+            continue
+        theirs = flatten(RunFolder(out / path).read_recipe().model_dump(mode="json"))
+        their_axes = set(known[path]["settings"])
+        for cell, ours in asked:
+            axes = {key for key, _ in cell.settings}
+            if any(heeds(BASELINE, key) for key in axes ^ their_axes):
+                raise ValueError(
+                    f"--out {out} holds an ablation that varies {', '.join(sorted(their_axes)) or 'nothing'}, and this "
+                    f"one {', '.join(sorted(axes)) or 'nothing'}: name another folder; `shortback report` joins them"
+                )
+            different = [
+                f"{key}: {ours.get(key)!r}, {theirs.get(key)!r}"
+                for key in sorted({*ours, *theirs})
+                if ours.get(key) not in (theirs.get(key), "auto")
+                and key not in NO_SETTINGS
+                and heeds(cell.method, key)
+                and heeds(theirs["method"], key)
+                and not any(f"{key}.".startswith(f"{axis}.") for axis in axes | their_axes)
+            ]
+            if different:
+                raise ValueError(
+                    f"--out {out} holds an ablation of another recipe (asked for, there in {path}):\n  "
+                    + "\n  ".join(different)
+                )
+
+
+def _found(folder: Path) -> list[_Found]:
+    cells = read_cells(folder)
+    if not cells:
+        recipe = RunFolder(folder).read_recipe()  # or its error
+        return [_Found(folder.parent, folder, (), recipe.method, recipe.seed)]
+    return [
+        _Found(folder, folder / path, tuple(cell["settings"].items()), cell["method"], cell["seed"])
+        for path, cell in cells.items()
+    ]
+
+
+def _by_recipe(found: Sequence[_Found]) -> list[_Found]:
+    """Each under what is not the same in all recipes; one that has not begun keeps the settings of its ablation."""
+    recipes = {one: flatten(RunFolder(one.path).read_recipe().model_dump(mode="json")) for one in found if _begun(one)}
+    values: dict[str, set[str]] = defaultdict(set)
+    for one, recipe in recipes.items():
+        for key, value in recipe.items():
+            if key not in NO_SETTINGS and heeds(one.method, key):
+                values[key].add(in_words(value))
+    varied = [key for key, seen in values.items() if len(seen) > 1]
+
+    def settings(one: _Found, recipe: dict[str, Any]) -> Settings:
+        named = (key for key in varied if heeds(one.method, key) and not _is_usual(key, recipe))
+        return tuple((key, in_words(recipe.get(key))) for key in named)
+
+    return [replace(one, settings=settings(one, recipes[one])) if one in recipes else one for one in found]
+
+
+def _by_folder(found: Sequence[_Found]) -> Sequence[_Found]:
+    """Where two are the same but for their folders, all of both ablations under the names of these, or both alone."""
+    for folder in (lambda one: one.ablation, lambda one: one.path):
+        same: dict[tuple[Settings, str, int], list[_Found]] = defaultdict(list)
+        for one in found:
+            same[one.settings, one.method, one.seed].append(one)
+        sets = [{folder(one) for one in ones} for ones in same.values()]
+        names = _short_names(set().union(*(folders for folders in sets if len(folders) > 1)))
+        found = [
+            replace(one, settings=(("folder", names[folder(one)]), *one.settings)) if folder(one) in names else one
+            for one in found
+        ]
+    return found
+
+
+def _short_names(paths: set[Path]) -> dict[Path, str]:
+    """As many of the last parts of each path as tell them apart."""
+    parts = {path: path.resolve().parts for path in paths}
+    for count in range(1, max(map(len, parts.values()), default=0) + 1):
+        names = {path: "/".join(part[-count:]) for path, part in parts.items()}
+        if len(set(names.values())) == len(paths):
+            return names
+    return {}
+
+
+def _begun(one: _Found) -> bool:
+    return RunFolder(one.path).recipe.exists()
+
+
+def _is_usual(key: str, recipe: dict[str, Any]) -> bool:
+    """Whether a setting is not worth a word: of branches, where it is the usual one."""
+    usual = _USUAL[recipe["branches.combine"]]
+    return key in usual and recipe.get(key) == usual[key]
+
+
+def _base(one: _Found, folders: Sequence[Path]) -> Path:
+    return one.ablation if len(folders) == 1 else one.ablation.parent
+
+
+_USUAL = {
+    combine: flatten({"branches": BranchesConfig(combine=combine).model_dump(mode="json") | {"combine": "logits"}})
+    for combine in get_args(Combine)
+}

@@ -1,0 +1,108 @@
+"""The result of an ablation as rows of text, and as tables in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group as Lines
+from rich.table import Table as TerminalTable
+
+from shortback.ablation.groups import NO_INTERVAL, Group
+from shortback.ablation.run import Run
+from shortback.ablation.significance import Difference, Estimate
+
+HEADINGS = ("setting", "method", "runs", "validation", "to vanilla", "test", "95 % interval", "to vanilla")
+HEADINGS += ("95 % interval", "p")
+
+
+def rows_of(groups: Sequence[Group]) -> list[list[str]]:
+    """The result, a row a group, under `HEADINGS`."""
+    return [
+        [
+            group.setting or "-",
+            group.method,
+            _statuses(group.runs),
+            _mean(group.validation),
+            signed_points(group.validation_difference),
+            _mean(group.accuracy),
+            interval_points(group.accuracy),
+            signed_points(group.difference),
+            interval_points(group.difference.estimate if group.difference else None, signed=True),
+            number(group.difference and group.difference.p_value, ".2g"),
+        ]
+        for group in groups
+    ]
+
+
+def terminal_tables(groups: Sequence[Group]) -> Lines:
+    """The result for a terminal: a table a setting and two lines a group, of which 80 columns cut nothing off."""
+    tables: dict[str, TerminalTable] = {}
+    for setting, method, runs, *numbers, difference, interval, p_value in rows_of(groups):
+        table = tables.setdefault(setting, _terminal_table(setting))
+        numbers += [f"{difference}, p {p_value}" if p_value else difference, interval]
+        pairs = (f"{above}\n{below}" for above, below in zip(numbers[::2], numbers[1::2], strict=True))
+        table.add_row(method, runs.replace(", ", "\n"), *pairs)
+    return Lines(*tables.values(), note_on(groups))
+
+
+def _terminal_table(setting: str) -> TerminalTable:
+    title = None if setting == "-" else setting
+    table = TerminalTable(
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+        title=title,
+        title_justify="left",
+        title_style="bold",
+    )
+    table.add_column("method", no_wrap=True)
+    table.add_column("runs", no_wrap=True)
+    for heading in ("validation\nto vanilla", "test\n95 % interval", "to vanilla, p\n95 % interval"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def note_on(groups: Sequence[Group]) -> str:
+    unfinished = sum(run.status != "finished" for group in groups for run in group.runs)
+    estimates = [group.difference.estimate for group in groups if group.difference]
+    estimates += [group.accuracy for group in groups if group.accuracy]
+    parts = ["Differences are of runs of the same seed, in points of accuracy. Settings are chosen by validation."]
+    if any(found.num_values < 2 for found in estimates):
+        parts.append(f"Where none is printed, {NO_INTERVAL}.")
+    if any(found.num_values > 1 and found.interval is None for found in estimates):
+        parts.append("Where all differences are the same, there is none either.")
+    compared = sum(group.difference is not None and group.difference.p_value is not None for group in groups)
+    if compared > 1:
+        parts.append(f"The p-values are not corrected for the number of comparisons, {compared}.")
+    if unfinished:
+        parts.append(
+            f"{unfinished} run is not finished." if unfinished == 1 else f"{unfinished} runs are not finished."
+        )
+    return " ".join(parts)
+
+
+def _statuses(runs: Sequence[Run]) -> str:
+    counts = {status: sum(run.status == status for run in runs) for status in dict.fromkeys(run.status for run in runs)}
+    return ", ".join(f"{count} {status}" for status, count in counts.items())
+
+
+def number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _mean(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return ""
+    return f"{estimate.mean:.2%}" + ("" if estimate.std is None else f" ± {100 * estimate.std:.2f}")
+
+
+def signed_points(difference: Difference | None) -> str:
+    return "" if difference is None else f"{100 * difference.estimate.mean:+.2f}"
+
+
+def interval_points(estimate: Estimate | None, *, signed: bool = False) -> str:
+    if estimate is None or estimate.interval is None:
+        return ""
+    form = "+.2f" if signed else ".2f"
+    return " to ".join(format(100 * bound, form) for bound in estimate.interval)

@@ -1,0 +1,101 @@
+"""How long runs train until they reach an accuracy, and how long vanilla training takes to it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from shortback.ablation.run import Run
+
+PARTS = (0.5, 0.75, 0.9, 1.0)  # of the last validation accuracy of vanilla training
+
+
+@dataclass(frozen=True)
+class TimeToAccuracy:
+    """When a validation accuracy was first reached at the end of an epoch.
+
+    Attributes:
+        goal: in words; a part of vanilla's last accuracy is of the run of the same seed.
+        threshold: the accuracy, its mean over the seeds.
+        reached: by how many of the finished runs, of `num_runs`.
+        steps, seconds: median over the seeds; None unless all reached it.
+        steps_ratio, seconds_ratio: median over the seeds of the same over those of vanilla training with that seed;
+            None unless all of both reached it.
+        steps_ratio_by_seed: None for a seed in which one of both did not reach it.
+    """
+
+    goal: str
+    threshold: float
+    reached: int
+    num_runs: int
+    steps: float | None
+    seconds: float | None
+    steps_ratio: float | None
+    seconds_ratio: float | None
+    steps_ratio_by_seed: dict[int, float | None]
+
+
+def check_thresholds(thresholds: Sequence[float]) -> None:
+    """Raises `ValueError` for one that is no accuracy."""
+    for threshold in thresholds:
+        if not 0 < threshold <= 1:
+            raise ValueError(f"--threshold {threshold:g}: an accuracy is above 0 and at most 1, such as 0.6 for 60 %")
+
+
+def times_to_accuracy(
+    runs: Sequence[Run], baseline: Sequence[Run], thresholds: Sequence[float]
+) -> list[TimeToAccuracy]:
+    """Of finished runs of one kind, compared with those of vanilla training.
+
+    Args:
+        runs: any; of one seed each.
+        baseline: of vanilla training, likewise.
+        thresholds: validation accuracies; without any, `PARTS` of what vanilla training with the same seed ends at.
+    """
+    ours = {run.seed: run for run in runs if run.summary is not None}
+    theirs = {run.seed: run for run in baseline if run.summary is not None}
+    if thresholds:
+        return [_time(f"{goal:.1%}", dict.fromkeys(ours, goal), ours, theirs) for goal in thresholds]
+    last = {seed: run.curve("val_accuracy")[-1][1] for seed, run in theirs.items() if run.curve("val_accuracy")}
+    return [
+        _time(f"{part:.0%} of vanilla's last", {seed: part * last[seed] for seed in common}, ours, theirs)
+        for part in PARTS
+        if (common := [seed for seed in ours if seed in last])
+    ]
+
+
+def _time(
+    goal: str, thresholds: Mapping[int, float], ours: Mapping[int, Run], theirs: Mapping[int, Run]
+) -> TimeToAccuracy:
+    firsts = {seed: _first(ours.get(seed), threshold) for seed, threshold in thresholds.items()}
+    of_vanilla = {seed: _first(theirs.get(seed), threshold) for seed, threshold in thresholds.items()}
+    ratios = {
+        seed: (first[0] / other[0], first[1] / other[1]) if first and other else None
+        for (seed, first), other in zip(firsts.items(), of_vanilla.values(), strict=True)
+    }
+    return TimeToAccuracy(
+        goal=goal,
+        threshold=statistics.fmean(thresholds.values()),
+        reached=sum(first is not None for first in firsts.values()),
+        num_runs=len(thresholds),
+        steps=_median([first and first[0] for first in firsts.values()]),
+        seconds=_median([first and first[1] for first in firsts.values()]),
+        steps_ratio=_median([ratio and ratio[0] for ratio in ratios.values()]),
+        seconds_ratio=_median([ratio and ratio[1] for ratio in ratios.values()]),
+        steps_ratio_by_seed={seed: ratio and ratio[0] for seed, ratio in ratios.items()},
+    )
+
+
+def _first(run: Run | None, threshold: float) -> tuple[int, float] | None:
+    """Steps and seconds at the end of the first epoch with that accuracy."""
+    for row in run.rows if run else ():
+        # A part of an accuracy is rounded, which must not put it out of reach.
+        if row["kind"] == "epoch" and row["val_accuracy"] is not None and row["val_accuracy"] >= threshold - 1e-9:
+            return row["step"], row["seconds"]
+    return None
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return statistics.median(there) if len(there) == len(values) else None

@@ -1,0 +1,274 @@
+r"""Find how time runs through a network by running it on a batch, on the same in reverse, and on both at once.
+
+Samples do not touch each other, so of the batch $[x, x']$ a module returns what it returns of $x$ and of $x'$, joined:
+along which axis and in which order is its layout, and along which axis of the input they had to be joined is that of
+the samples. Sizes settle most of it; where two layouts would have the same sizes the values do, and where these say
+nothing, as those of neurons that never fire, a stronger input is tried, and batch norm on the statistics of the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shortback.inspection.hooks import hooked
+from shortback.inspection.layer_calls import LayerCalls
+from shortback.inspection.layout import LAYOUTS, Layout, feature_axis, first_tensor, stacked
+from shortback.inspection.reset import reset_states
+from shortback.inspection.untouched import undisturbed
+
+_NEGLIGIBLE = 1e-5  # of the spread of the values: what rounding makes
+_TELLING = 10  # times as far off as another, and a layout is out
+_TOLERABLE = 0.1  # of the spread, as where rounding made a few neurons fire
+_NUM_POSITIONS = 64  # beyond the first two axes, which are enough to compare
+
+_OUTPUT = object()  # beside the names of modules, which are the network's own
+
+_Key = Any  # a name, or _OUTPUT
+
+
+@dataclass(frozen=True)
+class Found:
+    """What `find_layouts` found.
+
+    Attributes:
+        batch_axis: of the input; None where its number of axes tells, as for a `SpikingNetwork`.
+        modules: by name their layout. Where the samples lie along the first axis and the module is called once it is
+            called `folded`, be there one step or be time another axis, which is averaged over as space is.
+        undecided: by name, why there is none.
+        output: the layout of the network's output.
+    """
+
+    batch_axis: int | None
+    modules: dict[str, Layout]
+    undecided: dict[str, str]
+    output: Layout
+
+
+def find_layouts(
+    model: nn.Module, sample: Tensor, modules: dict[str, nn.Module], *, num_steps: int | None = None
+) -> Found:
+    """How time runs through what the modules return, and through the output; the network is left as it was.
+
+    Args:
+        model: any network.
+        sample: a batch it takes.
+        modules: by name.
+        num_steps: `T`, for a network whose input and output are folded as its modules are.
+
+    Raises:
+        ValueError: the axis of the samples, or the layout of the output, is not to be found.
+    """
+    ways = _ways_to_join(sample, num_steps)
+    errors: dict[str, _Errors] = {}
+    alone = _Trace()
+    with undisturbed(model, sample), torch.no_grad():
+        model.eval()
+        for x, norms_train in _probes(sample):
+            _set_norms(model, training=norms_train)
+            alone = _trace(model, modules, x)
+            for name, way in list(ways.items()):
+                try:
+                    reverse, both = (_trace(model, modules, change(x)) for change in (way.reverse, way.double))
+                except Exception:  # the network's own code, on an input it may not take, may raise anything
+                    del ways[name]
+                    errors.pop(name, None)
+                    continue
+                compared = _compare(alone, reverse, both, num_samples=way.num_samples(x))
+                errors[name] = _keep_worst(errors.get(name, {}), compared)
+            if _is_settled(errors):
+                break
+    found = _plausible_ways(errors)
+    if len(found) != 1 or len(_plausible(errors[found[0]][_OUTPUT])) != 1:
+        raise ValueError(
+            f"layout='auto': how time and samples lie in the input {list(sample.shape)} of {type(model).__name__}, and "
+            f"in its output {list(alone.logits_shape)}, is not to be told by running it: say layout="
+            f"{' or '.join(map(repr, LAYOUTS))}"
+        )
+    way = ways[found[0]]
+    return _conclude(errors[found[0]], alone, way)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One axis, or order, in which the samples may lie in the input."""
+
+    axis: int
+    reverse: Callable[[Tensor], Tensor]
+    double: Callable[[Tensor], Tensor]
+    num_samples: Callable[[Tensor], int]
+
+
+def _ways_to_join(sample: Tensor, num_steps: int | None) -> dict[str, _Way]:
+    if num_steps is None:
+        return {
+            f"axis {axis}": _Way(
+                axis,
+                lambda x, axis=axis: x.flip(axis),
+                lambda x, axis=axis: torch.cat([x, x.flip(axis)], axis),
+                lambda x, axis=axis: x.shape[axis],
+            )
+            for axis in range(min(2, sample.ndim - 1))
+        }
+    if num_steps < 1 or len(sample) % num_steps:
+        raise ValueError(f"num_steps={num_steps}: does not divide the {len(sample)} rows of the sample")
+
+    def folded(
+        change: Callable[[Tensor, int], Tensor], sizes: tuple[int, int], axis: int
+    ) -> Callable[[Tensor], Tensor]:
+        return lambda x: change(x.unflatten(0, sizes), axis).flatten(0, 1)
+
+    num_samples = len(sample) // num_steps
+
+    def flip(x: Tensor, axis: int) -> Tensor:
+        return x.flip(axis)
+
+    def double(x: Tensor, axis: int) -> Tensor:
+        return torch.cat([x, x.flip(axis)], axis)
+
+    return {
+        order: _Way(0, folded(flip, sizes, axis), folded(double, sizes, axis), lambda x: num_samples)
+        for order, sizes, axis in (("folded", (num_steps, -1), 1), ("folded_batch", (-1, num_steps), 0))
+    }
+
+
+def _probes(sample: Tensor) -> Iterator[tuple[Tensor, bool]]:
+    """Inputs, and whether batch norm uses the statistics of the batch."""
+    inputs = [sample]
+    if sample.is_floating_point():
+        inputs.append(4 * torch.rand_like(sample))
+    for x in inputs:
+        yield x, False
+        yield x, True
+
+
+def _set_norms(model: nn.Module, *, training: bool) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train(training)
+
+
+@dataclass
+class _Trace:
+    """What modules returned in a forward: of each call a part that is enough to compare."""
+
+    outputs: dict[_Key, list[Tensor]] = field(default_factory=dict)
+    logits_shape: Sequence[int] = ()
+    last_layer: nn.Module | None = None
+
+
+def _trace(model: nn.Module, modules: dict[str, nn.Module], x: Tensor) -> _Trace:
+    trace = _Trace()
+
+    def hook(name: str) -> Callable[..., None]:
+        def note(module: nn.Module, inputs: Any, output: Any) -> None:
+            tensor = first_tensor(output)
+            trace.outputs.setdefault(name, []).extend([] if tensor is None else [_part(tensor)])
+
+        return note
+
+    with hooked((module, hook(name)) for name, module in modules.items()), LayerCalls.of(model) as calls:
+        reset_states(model)
+        logits = stacked(model(x))
+    trace.outputs[_OUTPUT] = [_part(logits)]
+    trace.logits_shape, trace.last_layer = logits.shape, calls.last
+    return trace
+
+
+def _part(output: Tensor) -> Tensor:
+    """Some positions of every sample and step, in any of the layouts: `[A, B, P]`, a copy."""
+    if output.ndim < 3:
+        return output.clone()
+    rest = output.flatten(2)
+    return rest[:, :, :: 1 + rest.shape[2] // _NUM_POSITIONS].clone()
+
+
+_Errors = dict[_Key, dict[Layout, float]]
+
+
+def _compare(alone: _Trace, reverse: _Trace, both: _Trace, *, num_samples: int) -> _Errors:
+    """How far what came of both batches is from what came of each, joined in one way or another."""
+    return {
+        key: _errors(outputs, reverse.outputs.get(key, []), both.outputs.get(key, []), num_samples)
+        for key, outputs in alone.outputs.items()
+    }
+
+
+def _errors(alone: list[Tensor], reverse: list[Tensor], both: list[Tensor], num_samples: int) -> dict[Layout, float]:
+    calls = list(zip(alone, reverse, both, strict=False))
+    if not len(alone) == len(reverse) == len(both) or any(a.shape != b.shape or not a.ndim for a, b, _ in calls):
+        return {}
+    if len(calls) > 1:
+        by_call = [_error([a, b], 0, c) for a, b, c in calls if len(a) == num_samples]
+        return {"steps": max(by_call)} if len(by_call) == len(calls) else {}
+    by_layout: dict[Layout, float] = {}
+    for a, b, c in calls:
+        num_steps, rest = divmod(len(a), num_samples)
+        if num_steps == 1 and not rest:
+            by_layout["folded"] = _error([a, b], 0, c)
+        elif num_steps and not rest:
+            by_layout["folded_batch"] = _error([a, b], 0, c)
+            steps = [t.unflatten(0, (num_steps, -1)) for t in (a, b)]
+            by_layout["folded"] = _error(steps, 1, c.unflatten(0, (num_steps, -1)) if not len(c) % num_steps else c)
+        if a.ndim > 2 and a.shape[1] == num_samples:
+            by_layout["time_first"] = _error([a, b], 1, c)
+    return {layout: error for layout, error in by_layout.items() if error < math.inf}
+
+
+def _error(parts: list[Tensor], axis: int, both: Tensor) -> float:
+    """Mean difference of the parts joined from what came of both, in units of the spread; infinite for other sizes."""
+    joined = torch.cat(parts, axis).double()
+    if joined.shape != both.shape:
+        return math.inf
+    difference = (joined - both).abs().mean().item()
+    spread = (joined - joined.mean()).abs().mean().item()
+    return difference / spread if spread else math.inf if difference else 0.0
+
+
+def _keep_worst(before: _Errors, now: _Errors) -> _Errors:
+    if not before:
+        return now
+    return {
+        key: {layout: max(error, before[key][layout]) for layout, error in errors.items() if layout in before[key]}
+        for key, errors in now.items()
+        if key in before
+    }
+
+
+def _plausible(errors: dict[Any, float]) -> list[Any]:
+    """Those with an error that is tolerable, and not far above the least."""
+    least = min(errors.values(), default=0.0)
+    return [k for k, e in errors.items() if e <= min(max(_TELLING * least, _NEGLIGIBLE), _TOLERABLE)]
+
+
+def _plausible_ways(errors: dict[str, _Errors]) -> list[str]:
+    return _plausible({way: min(e[_OUTPUT].values()) for way, e in errors.items() if e[_OUTPUT]})
+
+
+def _is_settled(errors: dict[str, _Errors]) -> bool:
+    ways = _plausible_ways(errors)
+    return len(ways) == 1 and all(len(_plausible(joins)) == 1 for joins in errors[ways[0]].values())
+
+
+def _conclude(errors: _Errors, trace: _Trace, way: _Way) -> Found:
+    layouts: dict[_Key, Layout] = {}
+    undecided: dict[_Key, str] = {}
+    for name, joins in errors.items():
+        match _plausible(joins):
+            case [layout]:
+                layouts[name] = layout
+            case []:
+                undecided[name] = "returns nothing that belongs to one sample alone"
+            case several:
+                undecided[name] = f"may be {' or '.join(several)}: its values are alike in all samples and steps"
+    output = layouts.pop(_OUTPUT)
+    undecided.pop(_OUTPUT, None)
+    shape = trace.logits_shape
+    if len(shape) == 3 and output == "folded":
+        output = "time_last" if feature_axis(shape, "folded", trace.last_layer) == 1 else "batch_first"
+    return Found(way.axis, layouts, undecided, output)

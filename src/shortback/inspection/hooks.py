@@ -1,0 +1,28 @@
+"""Forward hooks that come off again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+
+@contextmanager
+def hooked(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]], *, before: bool = False) -> Iterator[None]:
+    """Modules with a forward hook each within the block, registered in the order given.
+
+    Args:
+        hooks: pairs of a module and its hook.
+        before: whether they are pre-hooks, called with the inputs alone.
+    """
+    handles = []
+    try:
+        for module, hook in hooks:
+            register = module.register_forward_pre_hook if before else module.register_forward_hook
+            handles.append(register(hook))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,40 @@
+"""Which layers with weights a forward calls."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from shortback.inspection.hooks import hooked
+from shortback.inspection.layout import num_features
+
+
+class LayerCalls:
+    """Notes which layers with weights are called.
+
+    Attributes:
+        last: the one called last.
+        counts: by layer, how many times.
+    """
+
+    def __init__(self) -> None:
+        self.last: nn.Module | None = None
+        self.counts: Counter[nn.Module] = Counter()
+
+    @classmethod
+    @contextmanager
+    def of(cls, model: nn.Module) -> Iterator[LayerCalls]:
+        """Those of the forwards within the block; hooks that modules have already see a call before it is noted."""
+        calls = cls()
+
+        def note(module: nn.Module, inputs: Any, output: Any) -> None:
+            calls.last = module
+            calls.counts[module] += 1
+
+        layers = [module for module in model.modules() if num_features(module) is not None]
+        with hooked((layer, note) for layer in layers):
+            yield calls

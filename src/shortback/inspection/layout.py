@@ -1,0 +1,201 @@
+r"""How time runs through a network, and so through what its modules and the network itself return.
+
+| layout | a module returns | such as |
+|---|---|---|
+| `folded` | `[T*N, C, ...]`, step after step; without time `[N, C, ...]` | ours; SpikingJelly's containers; an ANN |
+| `folded_batch` | `[N*T, C, ...]`, sample after sample | sinabs with squeezed layers |
+| `time_first` | `[T, N, C, ...]` | SpikingJelly with `step_mode="m"`, Norse's lifted layers |
+| `batch_first` | `[N, T, C, ...]` | sinabs |
+| `time_last` | `[N, C, ..., T]` | lava-dl |
+| `steps` | `[N, C, ...]`, called once a step | snnTorch, Norse's cells, SpikingJelly with `step_mode="s"` |
+
+The features need not stand where the table has them: see `feature_axis`. `shortback.inspection.detect` finds a layout
+out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+Layout = Literal["folded", "folded_batch", "time_first", "batch_first", "time_last", "steps"]
+Reduction = Literal["mean", "sum", "last"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+
+
+def sample_axis(net: nn.Module, x: Tensor) -> int | None:
+    """The axis of an input along which the samples lie; None where they are folded with the steps.
+
+    Args:
+        net: what `attach` returned, which knows; else it is the second of `[T, N, C, H, W]` and the first of others.
+        x: what it takes.
+    """
+    axis: Any = getattr(net, "batch_axis", None)
+    if axis is None:
+        return int(x.ndim == 5)
+    return axis if net.num_steps is None else None
+
+
+def leading_axes(layout: Layout) -> int:
+    """How many axes of an output are of samples and steps alone, before the features and the rest."""
+    return 2 if layout in ("time_first", "batch_first") else 1
+
+
+def feature_axis(shape: Sequence[int], layout: Layout, layer: nn.Module | None) -> int:
+    """The axis of the features, the one that is not averaged over space.
+
+    It is as long as the last layer with weights before it has outputs, so that tokens `[N, L, C]` and images
+    `[N, H, W, C]` are read as what they are. Where several axes are that long, or none, it is the one that such a layer
+    gives its features: the last of a linear layer, before the axes of space of a convolution.
+
+    Args:
+        shape: of what a module returned.
+        layout: of it.
+        layer: the last with weights that was called; None where there was none.
+    """
+    first, num_axes = leading_axes(layout), len(shape)
+    if num_axes <= first + 1 or layer is None:
+        return first
+    last = num_axes - 2 if layout == "time_last" else num_axes - 1
+    usual = first if isinstance(layer, nn.GroupNorm) else last - _axes_of_space(layer)
+    if usual < first:
+        usual = last
+    matches = [axis for axis in range(first, num_axes) if shape[axis] == num_features(layer)]
+    return usual if usual in matches or not matches else matches[0]
+
+
+def num_features(layer: nn.Module) -> int | None:
+    """How many features a layer with weights returns; None for what is no such layer."""
+    if isinstance(layer, nn.RNNBase):
+        return (layer.proj_size or layer.hidden_size) * (2 if layer.bidirectional else 1)
+    if "weight" not in layer._parameters:  # blocks too may say how many channels they return
+        return None
+    for name in ("out_channels", "out_features", "num_features", "num_channels"):
+        if isinstance(getattr(layer, name, None), int):
+            return getattr(layer, name)
+    shape = getattr(layer, "normalized_shape", None)
+    return shape[-1] if isinstance(shape, tuple) and shape else None
+
+
+def _axes_of_space(layer: nn.Module) -> int:
+    """How many follow the features in what a layer returns: those of its kernel, or as its name says."""
+    weight = layer._parameters.get("weight")
+    if weight is not None and weight.ndim > 2:
+        return weight.ndim - 2
+    named = re.search(r"[123](?=d)", type(layer).__name__)
+    return int(named[0]) if named else 0
+
+
+def average_over_space(activation: Tensor, layout: Layout = "folded", *, features: int | None = None) -> Tensor:
+    """`[T*N, C, ...]` to `[T*N, C]`, `[T, N, C, ...]` to `[T, N, C]`, and so on; `[N, C, ..., T]` to `[N, C]`.
+
+    Summed in float32 whatever the precision of the activation. It is never the activation itself, which the network may
+    change in place later.
+
+    Args:
+        features: the axis of `C` where it is another.
+    """
+    leading = leading_axes(layout)
+    features = leading if features is None else features
+    axes = [axis for axis in range(leading, activation.ndim) if axis != features]
+    if not axes:
+        return activation.clone()
+    return activation.mean(axes, dtype=torch.promote_types(activation.dtype, torch.float32))
+
+
+def average_over_time(averages: Tensor, num_samples: int, layout: Layout = "folded") -> Tensor:
+    """What `average_over_space` returned to `[N, C]`; without time it comes out as it is."""
+    return averages if layout in ("time_last", "steps") else by_step(averages, num_samples, layout).mean(0)
+
+
+def by_step(output: Tensor, num_samples: int, layout: Layout) -> Tensor:
+    """A view `[T, N, ...]` of what a module returned; `[1, N, ...]` of one step."""
+    match layout:
+        case "folded":
+            return output.unflatten(0, (-1, num_samples))
+        case "folded_batch":
+            return output.unflatten(0, (num_samples, -1)).transpose(0, 1)
+        case "time_first":
+            return output
+        case "batch_first":
+            return output.transpose(0, 1)
+        case "time_last":
+            return output.movedim(-1, 0)
+        case "steps":
+            return output.unsqueeze(0)
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """What a module returned, or the first tensor of it where that is a tuple such as (spikes, state)."""
+    while isinstance(output, tuple | list) and output:
+        output = output[0]
+    return output if isinstance(output, Tensor) else None
+
+
+def why_not(output: Any, layout: Layout, num_samples: int) -> str | None:
+    """Why what a module returned does not have the layout, or None where it has."""
+    tensor = first_tensor(output)
+    if tensor is None:
+        return f"returns {type(output).__name__}; a branch needs a tensor, or a tuple that begins with one"
+    shape = tensor.shape
+    fits, needed = {
+        "folded": (len(shape) >= 2 and shape[0] % num_samples == 0, "[T*N, C, ...] (time-major) or [N, C, ...]"),
+        "folded_batch": (len(shape) >= 2 and shape[0] % num_samples == 0, "[N*T, C, ...] (batch-major)"),
+        "time_first": (len(shape) >= 3 and shape[1] == num_samples, "[T, N, C, ...]"),
+        "batch_first": (len(shape) >= 3 and shape[0] == num_samples, "[N, T, C, ...]"),
+        "time_last": (len(shape) >= 3 and shape[0] == num_samples, "[N, C, ..., T]"),
+        "steps": (len(shape) >= 2 and shape[0] == num_samples, "[N, C, ...] in every step"),
+    }[layout]
+    return (
+        None if fits else f"returns {list(shape)} for {num_samples} samples; with layout={layout!r} it needs {needed}"
+    )
+
+
+def stacked(output: Any) -> Tensor:
+    """What a network returned as one tensor: itself, the first of a tuple, or a list over steps as `[T, N, K]`.
+
+    Raises:
+        ValueError: anything else.
+    """
+    logits = output
+    while isinstance(logits, tuple) and logits:
+        logits = logits[0]
+    if isinstance(logits, list) and logits and all(isinstance(step, Tensor) for step in logits):
+        logits = torch.stack(logits)
+    if not isinstance(logits, Tensor) or logits.ndim not in (2, 3):
+        got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"the network returns {got}: it must return logits, [N, K] or one for each step")
+    return logits
+
+
+def _is_list(output: Any) -> bool:
+    return isinstance(output, list) or (isinstance(output, tuple) and bool(output) and _is_list(output[0]))
+
+
+def logits_of(output: Any, layout: Layout, reduce: Reduction | None, *, num_steps: int | None = None) -> Tensor:
+    """What a network returned as logits: `[N, K]`, or `[T, N, K]` where nothing is reduced.
+
+    Args:
+        output: a tensor `[N, K]`, `[T, N, K]`, with `batch_first` `[N, T, K]` or with `time_last` `[N, K, T]`; a list
+            of one for each step; or a tuple that begins with one of these.
+        layout: of the network.
+        reduce: over steps; None to leave them.
+        num_steps: `T` of a network whose output is folded as its modules' are, `[T*N, K]` or `[N*T, K]`.
+
+    Raises:
+        ValueError: anything else.
+    """
+    logits = stacked(output)
+    if logits.ndim == 2 and num_steps is not None:
+        batch_major = layout == "folded_batch"
+        logits = logits.unflatten(0, (-1, num_steps) if batch_major else (num_steps, -1))
+        logits = logits.transpose(0, 1) if batch_major else logits
+    elif logits.ndim == 3 and not _is_list(output):
+        logits = logits.permute({"batch_first": (1, 0, 2), "time_last": (2, 0, 1)}.get(layout, (0, 1, 2)))
+    if logits.ndim == 2 or reduce is None:
+        return logits
+    return {"mean": logits.mean, "sum": logits.sum, "last": lambda axis: logits[-1]}[reduce](0)

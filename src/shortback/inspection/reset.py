@@ -1,0 +1,38 @@
+"""Reset what a network of another library remembers from one batch to the next.
+
+The libraries' own resets each miss something: snnTorch's `utils.reset` visits the direct children alone, sinabs's
+`reset_states` passes the network itself over, and SpikingJelly's `reset_net` goes by a list it made at its first call.
+Here every module is asked, so one call is right for all of them, and for networks that mix them.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from shortback.inspection.libraries import is_library_neuron, reset_of
+
+
+def reset_states(model: nn.Module) -> int:
+    """Set every neuron of SpikingJelly, snnTorch and sinabs back to its first state; call it before each batch.
+
+    Networks of this package, and of Norse, keep no state and need no reset; those that reset themselves in their
+    forward may be reset here too.
+
+    Returns:
+        How many modules were reset.
+    """
+    resets = [reset for module in model.modules() if (reset := reset_of(module)) is not None]
+    for reset in resets:
+        reset()
+    return len(resets)
+
+
+def without_states(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict without what neurons remember: sinabs's keep it in buffers as long as the last batch."""
+    states = {
+        f"{name}.{buffer}" if name else buffer
+        for name, module in model.named_modules()
+        if is_library_neuron(module) and reset_of(module) is not None
+        for buffer, _ in module.named_buffers(recurse=False)
+    }
+    return {name: value for name, value in model.state_dict().items() if name not in states}

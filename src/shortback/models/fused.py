@@ -1,0 +1,118 @@
+"""One layer of a spiking network, convolution, batch norm and neuron, by one operation wherever that is the same."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+from shortback import ops
+from shortback.inspection.pointwise import is_patched
+from shortback.neurons import SpikingNeuron
+
+
+def conv_norm_fire(
+    x: Tensor, *, conv: nn.Module, norm: nn.Module, neuron: nn.Module, residual: Tensor | None = None
+) -> Tensor:
+    """What `neuron(norm(conv(x)) + residual)` returns, in one pass over memory where that can be had.
+
+    It can for an `nn.Conv2d` without a bias, an `nn.BatchNorm2d` with weights and statistics and a neuron of this
+    package on the compiled backend, in channels-last, none of them hooked (a hook sees its module called) or patched,
+    and no surrounding graph being compiled. The current then never leaves float32, where between modules it is rounded
+    to the precision of the network; statistics are counted alike. Everything else runs module by module.
+
+    Args:
+        x: `[T*N, C, H, W]`, or `[N, C, H, W]` where the neuron's input is static.
+        residual: added to the current of the neuron, `[T*N, C', H', W']`.
+    """
+    if not _is_one_operation(x, conv, norm, neuron):
+        current = norm(conv(x))
+        return neuron(current if residual is None else current + residual)
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert isinstance(neuron, SpikingNeuron)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert not isinstance(conv.padding, str)
+    if not neuron.static_input:
+        neuron.unfold(x)  # for its error
+    output = ops.conv_norm_neuron(
+        x,
+        conv_weight=conv.weight,
+        convolution=ops.Convolution(conv.stride, conv.padding, conv.dilation, conv.groups),
+        norm_weight=norm.weight,
+        norm_bias=norm.bias,
+        eps=norm.eps,
+        statistics=None if norm.training else ops.Statistics(norm.running_mean, norm.running_var),
+        residual=residual,
+        dynamics=neuron.dynamics,
+        decay=neuron.leak(),
+        num_steps=neuron.num_steps,
+        static_input=neuron.static_input,
+        memory=neuron.memory,
+        # Whoever watches the spikes is to see all of their gradient, that of their average too.
+        average=neuron.averages_output and neuron.on_spikes is None,
+    )
+    if output.statistics is not None:
+        rows = output.spikes[:, 0].numel() // (neuron.num_steps if neuron.static_input else 1)
+        _update(norm, output.statistics, rows)
+    if output.average is not None:
+        neuron.output_average = output.average
+    if neuron.on_spikes is not None:
+        neuron.on_spikes(output.spikes)
+    return output.spikes
+
+
+@torch.no_grad()
+def _update(norm: nn.BatchNorm2d, statistics: ops.Statistics, count: int) -> None:
+    """Move the running statistics of a norm as its own forward does."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked.add_(1)
+    momentum = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked)
+    norm.running_mean.lerp_(statistics.mean.to(norm.running_mean.dtype), momentum)
+    norm.running_var.lerp_((statistics.variance * (count / (count - 1))).to(norm.running_var.dtype), momentum)
+
+
+def _is_one_operation(x: Tensor, conv: nn.Module, norm: nn.Module, neuron: nn.Module) -> bool:
+    return (
+        isinstance(x, Tensor)  # and no proxy of a symbolic trace
+        and not torch.compiler.is_compiling()
+        and type(conv) is nn.Conv2d
+        and conv.bias is None
+        and conv.padding_mode == "zeros"
+        and not isinstance(conv.padding, str)
+        and type(norm) is nn.BatchNorm2d
+        and norm.affine
+        and norm.track_running_stats
+        and isinstance(neuron, SpikingNeuron)
+        and type(neuron).forward is SpikingNeuron.forward
+        and x.ndim == 4
+        and x.numel() > 0
+        and _is_channels_last(x, conv.weight)
+        and not any(_is_hooked(module) or is_patched(module) for module in (conv, norm, neuron))
+        and ops.resolve(neuron.backend, x.device.type) == "compiled"
+        and (x.shape[0] > 1 or not norm.training)  # one value a channel is an error of the norm's
+    )
+
+
+def _is_channels_last(x: Tensor, weight: Tensor) -> bool:
+    """Whether the convolution gives its output in channels-last."""
+    in_weight = weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    return in_weight or x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    """Whether calling the module does more than its `forward`: the test of `nn.Module.__call__`."""
+    hooks = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+        torch_module._global_forward_hooks,
+        torch_module._global_forward_pre_hooks,
+        torch_module._global_backward_hooks,
+        torch_module._global_backward_pre_hooks,
+    )
+    return any(hooks)

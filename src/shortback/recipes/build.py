@@ -1,0 +1,219 @@
+"""From a recipe to objects, and from objects to a run: the only place that joins them."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from shortback import schedules
+from shortback.data import (
+    Augmentation,
+    BatchLoader,
+    ImageData,
+    ImageSet,
+    batch_mixing,
+    eval_transform,
+    limit_images,
+    load_data,
+    split_validation,
+    train_transform,
+)
+from shortback.losses import TET, CrossEntropy, ShortcutLoss
+from shortback.models import create_model
+from shortback.neurons import NEURONS
+from shortback.recipes.schema import BranchesConfig, DataConfig, LossConfig, Method, ModelConfig, NeuronConfig, Recipe
+from shortback.shortcuts.places import find_places
+from shortback.spiking import SpikingNetwork
+from shortback.surrogates import SURROGATES
+from shortback.training import (
+    Execution,
+    Plan,
+    WarmupCosine,
+    build_optimizer,
+    choose_execution,
+    choose_num_workers,
+)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The data of a run: `validation` is None where nothing is set aside."""
+
+    source: ImageData
+    train: ImageSet
+    validation: ImageSet | None
+
+
+def build_neuron(config: NeuronConfig) -> functools.partial:
+    """A factory of neurons, called with the number of steps.
+
+    Raises:
+        ValueError: a setting that the kind of neuron or surrogate does not have.
+    """
+    surrogate = SURROGATES[config.surrogate.kind]
+    settings = config.surrogate.model_dump(exclude={"kind"}, exclude_none=True)
+    unknown = set(settings) - set(surrogate.__dataclass_fields__)
+    if unknown:
+        raise ValueError(f"model.neuron.surrogate: {config.surrogate.kind} has no {', '.join(sorted(unknown))}")
+    common = config.model_dump(include={"threshold", "reset", "detach_reset", "backend"})
+    if config.decay is not None:
+        if config.kind == "if":
+            raise ValueError("model.neuron.decay: an IF neuron has none; use kind=lif")
+        common["decay"] = config.decay
+    return functools.partial(NEURONS[config.kind], surrogate=surrogate(**settings), **common)
+
+
+def build_model(config: ModelConfig, *, num_classes: int, in_channels: int) -> SpikingNetwork:
+    """The network of a recipe, without branches."""
+    settings = config.model_dump(include={"width", "residual", "stem", "norm", "pool"}, exclude_none=True)
+    return create_model(
+        config.name,
+        num_classes=num_classes,
+        num_steps=config.num_steps,
+        in_channels=in_channels,
+        neuron=build_neuron(config.neuron),
+        **settings,
+    )
+
+
+def build_data(config: DataConfig, *, seed: int) -> Splits:
+    """The splits of a recipe; which images are set aside depends on the seed alone."""
+    source = load_data(
+        config.kind,
+        root=config.root,
+        download=config.download,
+        skip_bad=config.skip_bad,
+        image_size=config.image_size,
+    )
+    train = source.train
+    if config.train_images is not None:
+        train = limit_images(train, count=config.train_images, seed=seed)
+    if config.validation_fraction == 0:
+        return Splits(source, train, None)
+    train, validation = split_validation(train, fraction=config.validation_fraction, seed=seed)
+    return Splits(source, train, validation)
+
+
+def build_loader(images: ImageSet, recipe: Recipe, source: ImageData, *, training: bool, fabric: Fabric) -> BatchLoader:
+    """Batches of a split, augmented and in random order for training."""
+    data = recipe.data
+    augmentation = Augmentation(**data.augment.model_dump())
+    size = source.image_size
+    return BatchLoader(
+        images,
+        transform=train_transform(augmentation, image_size=size) if training else eval_transform(image_size=size),
+        batch_size=recipe.train.batch_size,
+        mean=source.mean,
+        std=source.std,
+        seed=recipe.seed,
+        shuffle=training,
+        drop_last=training,
+        num_workers=_num_workers(data, fabric),
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        mixing=batch_mixing(augmentation, num_classes=len(source.classes)) if training else None,
+        pin_memory=fabric.device.type == "cuda",
+    )
+
+
+def first_batch(recipe: Recipe, splits: Splits, count: int) -> tuple[Tensor, Tensor]:
+    """The first training images of a recipe and their classes, not augmented; the same in every process."""
+    source = splits.source
+    loader = BatchLoader(
+        splits.train,
+        transform=eval_transform(image_size=source.image_size),
+        batch_size=min(count, len(splits.train)),
+        mean=source.mean,
+        std=source.std,
+        seed=recipe.seed,
+        shuffle=True,
+        drop_last=False,
+    )
+    return next(iter(loader.epoch(0)))
+
+
+def _num_workers(data: DataConfig, fabric: Fabric) -> int:
+    if data.num_workers != "auto":
+        return data.num_workers
+    return choose_num_workers("cuda" if fabric.device.type == "cuda" else "cpu")
+
+
+def build_schedule(method: Method, branches: BranchesConfig) -> schedules.Schedule:
+    """The balance coefficient that a method stands for."""
+    if method == "vanilla":
+        return schedules.Constant(value=0.0)
+    if method == "shortcut":
+        return schedules.Constant(value=branches.coefficient)
+    if branches.schedule == "adaptive":
+        return schedules.Adaptive(start=branches.share, over=branches.over, combine=branches.combine)
+    settings: dict[str, Any] = branches.model_dump(include={"start", "end", "over"})
+    if branches.schedule == "exponential":
+        settings["rate"] = branches.rate
+    if branches.schedule == "step":
+        settings["num_levels"] = branches.num_levels
+    return schedules.SCHEDULES[branches.schedule](**settings)
+
+
+def build_loss(loss: LossConfig, branches: BranchesConfig) -> ShortcutLoss:
+    """The combined loss; branches always take cross entropy, their outputs having no steps."""
+    entropy = CrossEntropy(label_smoothing=loss.label_smoothing)
+    main = entropy
+    if loss.kind == "tet":
+        main = TET(label_smoothing=loss.label_smoothing, weight=loss.tet_weight)
+    return ShortcutLoss(main=main, branch=entropy, combine=branches.combine, branch_weights=branches.weights)
+
+
+def resolve(recipe: Recipe) -> tuple[Recipe, Execution]:
+    """The recipe with nothing left to be chosen, and what it means for the machine at hand."""
+    train = recipe.train
+    execution = choose_execution(
+        device=train.device,
+        precision=train.precision,
+        channels_last=train.channels_last,
+        compile=train.compile,
+        memory=train.memory,
+    )
+    settled = train.model_copy(update={"device": execution.device, "precision": execution.precision})
+    root = None if recipe.data.root is None else recipe.data.root.expanduser().resolve()
+    data = recipe.data.model_copy(update={"root": root})
+    return recipe.model_copy(update={"train": settled, "data": data}), execution
+
+
+def build_training(recipe: Recipe, net: nn.Module, *, steps_per_epoch: int) -> dict[str, Any]:
+    """What a `Trainer` needs of a recipe besides the network, the data and the machine."""
+    optimizer = recipe.optimizer
+    settings = optimizer.model_dump(include={"kind", "lr", "momentum", "nesterov", "weight_decay"})
+    return {
+        "loss": build_loss(recipe.loss, recipe.branches),
+        "schedule": build_schedule(recipe.method, recipe.branches),
+        "optimizer": build_optimizer(net, **settings),
+        "learning_rate": WarmupCosine(
+            peak=optimizer.lr,
+            total_steps=recipe.train.epochs * steps_per_epoch,
+            warmup_steps=round(optimizer.warmup_epochs * steps_per_epoch),
+            final=optimizer.final_lr,
+        ),
+        "plan": Plan(
+            clip_norm=optimizer.clip_norm,
+            watch_every=recipe.health.every,
+            watch_samples=recipe.health.samples,
+            **recipe.train.model_dump(include={"epochs", "accumulate", "ema", "log_every", "checkpoint_every"}),
+        ),
+    }
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Build all of a recipe that needs no data.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
+    Augmentation(**recipe.data.augment.model_dump())
+    model = build_model(recipe.model, num_classes=10, in_channels=3)
+    if recipe.method != "vanilla":
+        find_places(model, "blocks" if recipe.branches.at == "auto" else recipe.branches.at)
+    build_training(recipe, model, steps_per_epoch=100)

@@ -1,0 +1,224 @@
+"""The recipe: everything a run is made from, as data.
+
+Names and numbers only; `config.py` reads it from YAML.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+from shortback.choices import BranchWeights, Combine, usual_start
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Method = Literal["vanilla", "shortcut", "evolutionary"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SurrogateConfig(_Section):
+    kind: Literal["rectangular", "triangular", "arctan", "sigmoid", "fast_sigmoid", "tanh_window"] = "triangular"
+    half_width: Positive | None = None
+    slope: Positive | None = None
+    scale: Literal["area", "peak"] | Positive = "area"
+
+
+class NeuronConfig(_Section):
+    kind: Literal["lif", "if", "plif"] = "lif"
+    decay: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    threshold: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+    reset: Literal["hard", "soft"] = "hard"
+    detach_reset: bool = False
+    surrogate: SurrogateConfig = SurrogateConfig()
+    backend: Literal["auto", "reference", "compiled"] = "auto"
+
+
+class ModelConfig(_Section):
+    name: str
+    num_steps: Count = 4
+    width: Positive | None = None
+    residual: Literal["spiking", "sew", "membrane", "plain"] | None = None
+    stem: Literal["cifar", "imagenet"] | None = None
+    norm: Literal["batch", "none"] | None = None
+    pool: Literal["max", "average"] | None = None
+    neuron: NeuronConfig = NeuronConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _exists(cls, name: str) -> str:
+        from shortback.models import list_models
+
+        if name not in list_models():
+            nearest = difflib.get_close_matches(name, list_models(), n=3, cutoff=0.3)
+            raise ValueError(f"no such model; the nearest are {', '.join(nearest) or 'none'}")
+        return name
+
+
+class AugmentConfig(_Section):
+    crop_padding: Annotated[int, Field(ge=0)] = 0
+    resized_crop: bool = False
+    flip: bool = False
+    auto_augment: Literal["cifar10", "imagenet"] | None = None
+    rand_augment: Annotated[int, Field(ge=0, le=30)] | None = None
+    cutout: Annotated[int, Field(ge=0)] = 0
+    mixup: NonNegative = 0.0
+    cutmix: NonNegative = 0.0
+
+
+class DataConfig(_Section):
+    kind: Literal["bundled", "fashion_mnist", "cifar10", "cifar100", "image_folder"] = "bundled"
+    root: Path | None = None
+    download: bool = False
+    skip_bad: bool = False
+    image_size: Count | None = None
+    train_images: Count | None = None
+    validation_fraction: Fraction = 0.1
+    num_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    augment: AugmentConfig = AugmentConfig()
+
+
+class BranchesConfig(_Section):
+    """Where branches go and how much they weigh.
+
+    `coefficient` is that of the method `shortcut`, 1 where it is not said; `schedule`, `start`, `end` and `over` are of
+    `evolutionary`, which starts at 0.25 where it is not said. Sums of losses (`combine` other than `logits`) start at
+    1, and their `coefficient` is their `start`. `share` is where the schedule `adaptive` begins.
+    """
+
+    at: str | list[str] = "blocks"
+    weights: BranchWeights = "sum"
+    combine: Combine = "logits"
+    coefficient: NonNegative = 1.0
+    schedule: Literal["linear", "cosine", "exponential", "step", "adaptive"] = "linear"
+    start: NonNegative = 0.25
+    end: NonNegative = 0.0
+    over: Annotated[float, Field(gt=0, le=1)] = 1.0
+    rate: Positive = 5.0
+    num_levels: Annotated[int, Field(ge=2)] = 4
+    share: Fraction = 0.5
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, tree: Any) -> Any:
+        """Say the coefficients, whose defaults depend on how the outputs are combined."""
+        if not isinstance(tree, dict) or tree.get("combine", "logits") not in get_args(Combine):
+            return tree
+        combine = tree.get("combine", "logits")
+        start = tree.get("start", usual_start(combine))
+        follows = combine != "logits" and isinstance(start, int | float) and start >= 0
+        return {"coefficient": start if follows else 1.0, **tree, "start": start}
+
+
+class LossConfig(_Section):
+    kind: Literal["cross_entropy", "tet"] = "cross_entropy"
+    label_smoothing: Fraction = 0.0
+    tet_weight: Annotated[float, Field(ge=0, le=1)] = 0.05
+
+
+class OptimizerConfig(_Section):
+    kind: Literal["sgd", "adamw"] = "sgd"
+    lr: Positive = 0.1
+    momentum: Fraction = 0.9
+    nesterov: bool = False
+    weight_decay: NonNegative = 1e-4
+    warmup_epochs: NonNegative = 0.0
+    final_lr: NonNegative = 0.0
+    clip_norm: Positive | None = None
+
+
+class TrainConfig(_Section):
+    epochs: Count = 10
+    batch_size: Count = 128
+    accumulate: Count = 1
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    channels_last: bool = True
+    # YAML reads a bare off as false.
+    compile: Annotated[Literal["neuron", "model", "off"], BeforeValidator(lambda v: "off" if v is False else v)] = (
+        "neuron"
+    )
+    memory: Literal["fast", "balanced", "small"] = "balanced"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    log_every: Count = 10
+    checkpoint_every: Count | None = None
+    tensorboard: bool = False
+
+
+class HealthConfig(_Section):
+    """When training looks at its gradients: before the first step, and `every` steps from there; null for never."""
+
+    every: Count | None = 200
+    samples: Annotated[int, Field(ge=2)] = 16
+
+
+class Variant(_Section):
+    """One side of a comparison that is not a method as the recipe has it: what it changes of the branches."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    method: Method
+    combine: Combine
+    coefficient: NonNegative = 1.0
+    start: NonNegative
+
+
+def _kind_of_side(value: Any) -> str:
+    return "method" if isinstance(value, str) else "variant"
+
+
+# Told apart before they are checked, so that a mistake is reported once.
+Side = Annotated[Annotated[Method, Tag("method")] | Annotated[Variant, Tag("variant")], Discriminator(_kind_of_side)]
+
+
+class Recipe(_Section):
+    """One run, or with `compare` one run for each of several methods and variants of them."""
+
+    method: Method = "evolutionary"
+    compare: list[Side] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    model: ModelConfig
+    data: DataConfig = DataConfig()
+    branches: BranchesConfig = BranchesConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    health: HealthConfig = HealthConfig()
+
+    @model_validator(mode="after")
+    def _agree(self) -> Recipe:
+        if self.train.batch_size % self.train.accumulate:
+            raise ValueError(
+                f"train.accumulate={self.train.accumulate} must divide train.batch_size={self.train.batch_size}"
+            )
+        if self.branches.combine == "convex":
+            largest = max(self.branches.start, self.branches.end, self.branches.coefficient)
+            if largest > 1:
+                raise ValueError(
+                    "branches.combine='convex' needs branches.start, branches.end and branches.coefficient of at most 1"
+                )
+        names = [side if isinstance(side, str) else side.name for side in self.compare or ()]
+        if len(set(names)) < len(names):
+            raise ValueError(f"compare names one twice: {', '.join(names)}")
+        if self.optimizer.kind == "adamw" and self.optimizer.nesterov:
+            raise ValueError("optimizer.nesterov is for optimizer.kind='sgd'")
+        return self
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

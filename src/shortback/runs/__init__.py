@@ -1,0 +1,1 @@
+"""Runs of recipes: one, several side by side, tested, diagnosed; and the folders they leave."""

@@ -1,0 +1,77 @@
+"""The same network trained by several methods or variants, with the same seed and budget, in one table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from shortback.recipes.load import parse_recipe
+from shortback.recipes.schema import Method, Recipe, Variant
+from shortback.runs.folder import RunFolder
+from shortback.runs.train import Say, settle, train_recipe
+
+
+def compare(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, say: Say) -> dict[str, dict[str, Any]]:
+    """Train a recipe once for each side of its `compare`, in a folder each under `out`, and print a table.
+
+    Returns:
+        The summaries by the name of the method or variant.
+
+    Raises:
+        ValueError: a mistake in the recipe or a folder, before the first training.
+    """
+    assert recipe.compare is not None
+    recipes = dict(_side(recipe, side) for side in recipe.compare)
+    for method, one in recipes.items():
+        settle(one, out / method, resume=resume, overwrite=overwrite)
+    summaries = {
+        method: train_recipe(one, out / method, resume=resume, overwrite=overwrite, say=say)
+        for method, one in recipes.items()
+    }
+    Console(soft_wrap=True, markup=False).print(_table(summaries, out))
+    say(f"each run, with its numbers and its stripped network, is in {out}")
+    return summaries
+
+
+def _side(recipe: Recipe, side: Method | Variant) -> tuple[str, Recipe]:
+    """The name and the recipe of one side of a comparison."""
+    if isinstance(side, str):
+        return side, recipe.model_copy(update={"method": side, "compare": None})
+    changes = side.model_dump(include={"combine", "coefficient", "start"})
+    tree = recipe.model_dump()
+    tree |= {"method": side.method, "compare": None, "branches": tree["branches"] | changes}
+    return side.name, parse_recipe(tree, name=side.name)
+
+
+def _table(summaries: dict[str, dict[str, Any]], out: Path) -> Table:
+    table = Table(
+        title="same network, seed and budget",
+        caption="*  of the first layer, at the start of the first > last epoch\n"
+        "** against a network with the same weights that never had branches",
+        caption_justify="left",
+    )
+    table.add_column("method", overflow="fold")
+    for column in ("test\naccuracy", "epochs", "images/s", "branch share of\nfirst gradient*"):
+        table.add_column(column, justify="right")
+    table.add_column("stripped\nlogits**")
+    for method, summary in summaries.items():
+        shares = branch_shares(out / method)
+        table.add_row(
+            method,
+            f"{summary['test_accuracy']:.2%}",
+            str(summary["epochs"]),
+            f"{summary['images_per_second']:.0f}",
+            f"{shares[0]:.2f} > {shares[-1]:.2f}",
+            "bit-equal" if summary["stripped_is_bit_equal"] else "NOT bit-equal",
+        )
+    return table
+
+
+def branch_shares(path: Path) -> list[float]:
+    """The branches' share of the first layer's gradient at the start of each epoch of a run."""
+    rows = [json.loads(line) for line in RunFolder(path).metrics.read_text().splitlines()]
+    return [row["branch_share"] or 0.0 for row in rows if row["kind"] == "epoch"]

@@ -1,0 +1,38 @@
+"""What a run is made with: the processor, the versions, the commit."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import shortback
+
+
+@functools.cache
+def environment() -> dict[str, Any]:
+    """What a run is made with; the commit is that of the folder it is started in, when its process began."""
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return {
+        "processor": _processor(),
+        "versions": {
+            "shortback": shortback.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "git_commit": git.stdout.strip() or None,
+    }
+
+
+def _processor() -> str:
+    """The name of the CPU, as the system has it, and the number of its cores that can be used."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {cores} cores"

@@ -1,0 +1,54 @@
+"""The page of a diagnosis: the judgement, what was tried, pictures and tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from shortback.runs.diagnose import Checkup
+from shortback.health import GradientReport
+from shortback.health.plots import pictures
+from shortback.health.report import layer_rows, neuron_rows
+from shortback.reports.html import Section, Table, write_page
+from shortback.reports.plots import through_training
+from shortback.runs.folder import RunFolder
+
+
+def write_gradient_page(path: Path, checkup: Checkup) -> None:
+    """The page of a diagnosis, with the pictures of the run where it is of one."""
+    report = checkup.report
+    order = "from the input to the output"
+    tables = {
+        "Gradient by layer": Table(f"Every layer, {order}", *layer_rows(report)),
+        "What the neurons do": Table(f"Every layer of neurons, {order}", *neuron_rows(report)),
+    }
+    sections = [
+        Section(title, figures=[picture], tables=[tables[title]] if title in tables else [])
+        for title, picture in pictures(report.measurement).items()
+    ]
+    if report.suggestions:
+        sections.insert(0, Section("What was tried on this batch", tables=[_suggestions(report)]))
+    if checkup.run is not None:
+        text = RunFolder(checkup.run).metrics.read_text()
+        rows = [json.loads(line) for line in text.splitlines()]
+        figures = [(figure, title) for title, figure in through_training(rows).items()]
+        sections.append(Section("Through training", figures=figures))
+    first, *rest = report.headline()
+    sections.insert(0, Section("Judgement", text=rest))
+    write_page(path, title=f"Gradient health: {checkup.title}", lead=first, sections=sections, data=report.to_dict())
+
+
+def _suggestions(report: GradientReport) -> Table:
+    headings = ["change", "helps", "verdict", "effective depth", "slope", "in a recipe"]
+    rows = [
+        [
+            s.what,
+            "yes" if s.helps else "no",
+            f"{s.before.verdict} > {s.after.verdict}",
+            f"{s.before.effective_depth} > {s.after.effective_depth}",
+            f"{s.before.slope:+.3f} > {s.after.slope:+.3f}",
+            s.options,
+        ]
+        for s in report.suggestions
+    ]
+    return Table("Each on a copy of the network, on the first samples, before > after", headings, rows)

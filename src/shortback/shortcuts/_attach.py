@@ -1,0 +1,74 @@
+"""Attach shortcut branches: what the user writes, checked, to places in the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from shortback.inspection.layout import LAYOUTS, Layout, Reduction
+from shortback.shortcuts.auto import choose_places
+from shortback.shortcuts.heads import HeadFactory, linear_head
+from shortback.shortcuts.network import ShortcutNetwork
+from shortback.shortcuts.places import find_places
+from shortback.shortcuts.tapping import calls_of, tap
+
+
+def attach(
+    model: nn.Module,
+    *,
+    at: str | Sequence[str] = "blocks",
+    sample: Tensor,
+    head: HeadFactory = linear_head,
+    layout: Layout | Literal["auto"] = "auto",
+    reduce: Reduction | None = None,
+    num_steps: int | None = None,
+) -> ShortcutNetwork:
+    """Give a network shortcut branches from intermediate modules straight to the loss (Guo et al., NeurIPS 2024).
+
+    Dry runs on `sample`, in `eval()` and without gradients, find how time runs through the network and size the heads;
+    they leave weights, statistics, states, modes and the random state as they were. The branches live outside the
+    network: its keys and parameters stay what they are, and `strip` takes every trace away.
+
+    Args:
+        model: any network; its output is `[N, K]`, or one for each step: see `reduce`. It is not copied.
+        at: `"blocks"` or `"stages"` (after each but the last), names of modules, or `"auto"`: as few blocks as bring
+            every layer's gradient inside the band, see `shortback.shortcuts.auto`.
+        sample: an input to run, on the device of the model. Two samples are enough; with `"auto"`, which measures
+            on it, give some sixteen real ones.
+        head: makes the head of a branch.
+        layout: how time runs through the network (`shortback.inspection.layout`), the same at every place; `"auto"`
+            finds it out, at each place, see `shortback.inspection.detect`.
+        reduce: what makes `[N, K]` of an output for each step, `[T, N, K]`, `[N, T, K]` or a list over steps; None
+            leaves it as `[T, N, K]`. Of a tuple, such as (spikes, membranes), the first is taken.
+        num_steps: `T`, for a network whose input and output are folded as its modules are, `[T*N, ...]` or
+            `[N*T, ...]`; not for one that folds and unfolds by itself.
+
+    Raises:
+        ValueError: a place that does not exist, is not called once (or once a step) or does not return a tensor of the
+            layout; a layout that is not to be found; a network that is compiled, wrapped or has branches already.
+    """
+    if layout not in ("auto", *LAYOUTS):
+        raise ValueError(f"layout={layout!r}: must be one of auto, {', '.join(LAYOUTS)}")
+    if reduce not in (None, "mean", "sum", "last"):
+        raise ValueError(f"reduce={reduce!r}: must be 'mean', 'sum', 'last' or None")
+    _refuse_unsuitable(model)
+    if at == "auto":
+        at = choose_places(model, sample, layout=layout, reduce=reduce, num_steps=num_steps)
+    places = find_places(model, at, run=lambda: calls_of(model, sample))
+    return tap(model, places, sample=sample, head=head, layout=layout, reduce=reduce, num_steps=num_steps)
+
+
+def _refuse_unsuitable(model: nn.Module) -> None:
+    if isinstance(model, ShortcutNetwork):
+        raise ValueError("the network has branches already: strip() it first")
+    if isinstance(model, nn.DataParallel):
+        raise ValueError("nn.DataParallel runs copies that share their taps: use DistributedDataParallel instead")
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        raise ValueError("attach to the network itself, net = attach(model.module, ...), and wrap what comes back")
+    for name, module in model.named_modules():
+        # torch.compile(module) wraps and module.compile() marks; asking for the wrapper's class would import dynamo.
+        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+            where = f"its module {name!r}" if name else "the network"
+            raise ValueError(f"{where} is compiled, and would not see its branches: attach first, then torch.compile")

@@ -1,0 +1,181 @@
+"""Give a network branches at known places: dry runs say what is there, hooks take it to heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from shortback.inspection.detect import Found, find_layouts
+from shortback.inspection.firing import fires, may_fire
+from shortback.inspection.hooks import hooked
+from shortback.inspection.layer_calls import LayerCalls
+from shortback.inspection.layout import LAYOUTS, Layout, Reduction, feature_axis, first_tensor, logits_of, why_not
+from shortback.inspection.libraries import whole_modules
+from shortback.inspection.pointwise import make_safe
+from shortback.inspection.reset import reset_states
+from shortback.inspection.untouched import undisturbed
+from shortback.neurons import SpikingNeuron
+from shortback.shortcuts.heads import HeadFactory, linear_head
+from shortback.shortcuts.network import ShortcutNetwork, Tap
+from shortback.shortcuts.places import Calls
+from shortback.spiking import SpikingNetwork
+
+
+def tap(
+    model: nn.Module,
+    places: dict[str, nn.Module],
+    *,
+    sample: Tensor,
+    head: HeadFactory = linear_head,
+    layout: Layout | Literal["auto"] = "auto",
+    reduce: Reduction | None = None,
+    num_steps: int | None = None,
+) -> ShortcutNetwork:
+    """Branches at the modules of `places`, by name; the other arguments are those of `shortback.attach`.
+
+    Raises:
+        ValueError: a module that is not called once (or once a step) or does not return a tensor of the layout; a
+            layout that is not to be found.
+    """
+    time = _time_of(model, places, sample, layout, num_steps)
+    seen, num_classes = _dry_run(model, places, sample, time, reduce, num_steps)
+    parameter = next(model.parameters(), sample)
+    with torch.random.fork_rng(devices=[]):  # a run with branches draws the same numbers as one without
+        dtype = torch.promote_types(parameter.dtype, torch.float32)  # that of the averages
+        heads = [head(seen[place].num_features, num_classes).to(parameter.device, dtype) for place in places]
+    taps = [Tap(time.modules[place], seen[place].feature_axis, seen[place].neuron) for place in places]
+    handles = [module.register_forward_hook(hook) for module, hook in zip(places.values(), taps, strict=True)]
+    convolutions = make_safe(model)
+    network = ShortcutNetwork(
+        model,
+        list(places),
+        heads,
+        taps,
+        handles,
+        convolutions,
+        layout=time.output,
+        reduce=reduce,
+        num_steps=num_steps,
+        batch_axis=time.batch_axis,
+    )
+    return network.train(model.training)
+
+
+def calls_of(model: nn.Module, sample: Tensor) -> Calls:
+    """What a forward calls, and what of that fires."""
+    calls = Calls(set(), set())
+
+    def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        calls.modules.add(module)
+        spikes = first_tensor(output)
+        if spikes is not None and may_fire(module) and fires(module, inputs, spikes):
+            calls.firing.add(module)
+
+    with hooked((module, note) for _, module in whole_modules(model)), _running(model):
+        model(sample)
+    return calls
+
+
+def _time_of(
+    model: nn.Module,
+    places: dict[str, nn.Module],
+    sample: Tensor,
+    layout: Layout | Literal["auto"],
+    num_steps: int | None,
+) -> Found:
+    """How time runs through the places: found out, or as the caller says."""
+    if layout == "auto" and not isinstance(model, SpikingNetwork):
+        return find_layouts(model, sample, places, num_steps=num_steps)
+    known: Layout = "folded" if layout == "auto" else layout
+    return Found(0 if layout == "batch_first" else None, dict.fromkeys(places, known), {}, known)
+
+
+@contextmanager
+def _running(model: nn.Module) -> Iterator[None]:
+    """For a run that is to leave no trace."""
+    with undisturbed(model), torch.no_grad():
+        reset_states(model)
+        model.eval()
+        yield
+
+
+class _Seen(NamedTuple):
+    """What a place returns: so many features on an axis, and the spikes of a neuron where it is these alone."""
+
+    num_features: int
+    feature_axis: int
+    neuron: SpikingNeuron | None
+
+
+def _dry_run(
+    model: nn.Module,
+    places: dict[str, nn.Module],
+    sample: Tensor,
+    time: Found,
+    reduce: Reduction | None,
+    num_steps: int | None,
+) -> tuple[dict[str, _Seen], int]:
+    """What is at each place, and the number of classes."""
+    outputs: dict[str, list[Any]] = {place: [] for place in places}
+    layers: dict[str, nn.Module | None] = {}
+    sources: dict[str, SpikingNeuron] = {}
+    # By neuron the tensor it returned, and its version: changed in place since, it is no longer its spikes.
+    fired: list[tuple[SpikingNeuron, Any, int]] = []
+
+    def watch(neuron: SpikingNeuron, inputs: tuple[Any, ...], output: Any) -> None:
+        fired.append((neuron, output, output._version))
+
+    def recorder(place: str) -> Callable[..., None]:
+        def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            outputs[place].append(output)
+            layers[place] = calls.last
+            for neuron, spikes, version in fired:
+                if spikes is output and spikes._version == version:
+                    sources[place] = neuron
+
+        return record
+
+    # The neurons' hooks first: of a place that is a neuron itself, both see the call.
+    hooks = [(module, watch) for module in model.modules() if isinstance(module, SpikingNeuron)]
+    hooks += [(module, recorder(place)) for place, module in places.items()]
+    with LayerCalls.of(model) as calls, hooked(hooks), _running(model):
+        logits = logits_of(model(sample), time.output, reduce, num_steps=num_steps)
+    num_samples, num_classes = logits.shape[-2:]
+    seen = {}
+    for place, found in outputs.items():
+        elsewhere = {n for layer, n in calls.counts.items() if layer not in set(places[place].modules())}
+        tensor = _checked(place, found, time, num_samples, elsewhere | {len(logits) if logits.ndim == 3 else 1})
+        axis = feature_axis(tensor.shape, time.modules[place], layers[place])
+        seen[place] = _Seen(tensor.shape[axis], axis, sources.get(place))
+    return seen, num_classes
+
+
+def _checked(place: str, outputs: list[Any], time: Found, num_samples: int, counts: set[int]) -> Tensor:
+    """What a place returned, if it can be tapped; `counts` is how often other layers are called."""
+    layout, times = time.modules.get(place), len(outputs)
+    if not outputs or (times > 1 and layout not in (None, "steps")):
+        how_often = f"called {times} times" if times else "not called"
+        raise ValueError(
+            f"at={place!r}: the module is {how_often} in a forward; a branch needs one that is called once"
+            + (", or once a step, and then layout='steps'" if outputs else "")
+        )
+    if times > 1 and times not in counts:
+        raise ValueError(
+            f"at={place!r}: the module is called {times} times in a forward, and no other layer is: several places of "
+            "the network share it, and a branch needs one; tap what is around a call, or after it"
+        )
+    if layout is None and first_tensor(outputs[0]) is not None:
+        raise ValueError(
+            f"at={place!r}: the module {time.undecided[place]}; say layout={' or '.join(map(repr, LAYOUTS))}, or tap "
+            "another"
+        )
+    for output in outputs:
+        if reason := why_not(output, layout or "folded", num_samples):
+            raise ValueError(f"at={place!r}: the module {reason}")
+    tensor = first_tensor(outputs[0])
+    assert tensor is not None
+    return tensor

@@ -1,0 +1,143 @@
+r"""The wrapper that owns the time steps of a spiking network.
+
+Inside a network every tensor is folded, `[T*N, ...]` time-major, so that all but the neurons are the plain
+PyTorch modules. `SpikingNetwork` is where images come in and logits leave.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from shortback.neurons import SpikingNeuron, TimeModule
+from shortback.ops import Memory
+from shortback.spiking.static_input import find_first_neurons
+
+Readout = Literal["mean", "steps"]
+
+log = logging.getLogger("shortback")
+
+
+class SpikingNetwork(nn.Module):
+    r"""A network on folded time, from images to logits.
+
+    The logits are the mean over time of what the network returns, in float32 (float64 for float64 outputs). A
+    linear map commutes with the mean, so with a linear readout this is $O = W\,\mathrm{mean}_t(s[t]) + b$: it
+    never fires.
+
+    A static image is the same at every step. What comes before the first neurons then runs once, and those
+    neurons expand their input over time, wherever the data flow of `network` allows it: see `expands_at`.
+
+    Args:
+        network: a module `[T*N, C, H, W] -> [T*N, K]` whose neurons are `TimeModule`s. With neurons of
+            another kind, which must know `T` by themselves, images are repeated at the input.
+        num_steps: number of time steps `T`.
+        readout: see the attribute.
+
+    Attributes:
+        readout: `"mean"` for logits `[N, K]`, `"steps"` for the outputs of every step, `[T, N, K]`.
+        memory: what layers keep for the backward pass, `"fast"`, `"balanced"` (as given) or `"small"`: see
+            `shortback.ops.layer`.
+
+    Raises:
+        ValueError: `num_steps` below 1, or an unknown readout.
+    """
+
+    def __init__(self, network: nn.Module, *, num_steps: int, readout: Readout = "mean") -> None:
+        super().__init__()
+        self.network = network
+        self.training = network.training
+        self.num_steps = num_steps
+        self.readout = readout
+        self.memory = "balanced"
+        for module in network.modules():
+            if isinstance(module, TimeModule):
+                module.static_input = False
+        self._first_neurons: tuple[str, ...] = ()
+        try:
+            self._first_neurons = find_first_neurons(network)
+        except Exception as error:  # a symbolic trace runs the network's own code, which may raise anything
+            log.info("%s repeats static images at its input: %s", type(network).__name__, error)
+
+    @property
+    def num_steps(self) -> int:
+        """Number of time steps `T`; setting it sets that of every `TimeModule` inside."""
+        return self._num_steps
+
+    @num_steps.setter
+    def num_steps(self, value: int) -> None:
+        if value < 1:
+            raise ValueError(f"num_steps={value}: must be 1 or more")
+        self._num_steps = value
+        for module in self.modules():
+            if isinstance(module, TimeModule):
+                module.num_steps = value
+
+    @property
+    def memory(self) -> Memory:
+        """What the layers keep for the backward pass; setting it sets that of every neuron inside."""
+        return self._memory
+
+    @memory.setter
+    def memory(self, value: Memory) -> None:
+        if value not in get_args(Memory):
+            raise ValueError(f"memory={value!r}: must be one of {', '.join(get_args(Memory))}")
+        self._memory: Memory = value
+        for module in self.modules():
+            if isinstance(module, SpikingNeuron):
+                module.memory = value
+
+    @property
+    def readout(self) -> Readout:
+        return self._readout
+
+    @readout.setter
+    def readout(self, value: Readout) -> None:
+        if value not in get_args(Readout):
+            raise ValueError(f"readout={value!r}: must be one of {', '.join(get_args(Readout))}")
+        self._readout: Readout = value
+
+    @property
+    def expands_at(self) -> Literal["input", "neuron"]:
+        """Where a static image is expanded over time: at the first neurons, or already at the input."""
+        return "neuron" if self._first_neurons else "input"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of images.
+
+        Args:
+            x: `[N, C, H, W]`, the same at every step, or a sequence `[T, N, C, H, W]`.
+
+        Returns:
+            `[N, K]`, or `[T, N, K]` where `readout` is `"steps"`.
+
+        Raises:
+            ValueError: an input of another shape, or an output that is not one tensor.
+        """
+        if x.ndim not in (4, 5):
+            raise ValueError(f"input of shape {list(x.shape)}: must be [N, C, H, W] or [T, N, C, H, W]")
+        static = x.ndim == 4
+        if not static and x.shape[0] != self.num_steps:
+            raise ValueError(
+                f"sequence of shape {list(x.shape)} for num_steps={self.num_steps}: must be "
+                f"[T, N, C, H, W] with T={self.num_steps}, or set num_steps of the model"
+            )
+        for name in self._first_neurons:
+            # Without a look at what it was: torch.compile would guard on that, and compile once more.
+            self.network.get_submodule(name).static_input = static  # type: ignore[assignment]
+        if not static:
+            x = x.flatten(0, 1)
+        elif not self._first_neurons:
+            x = torch.cat([x] * self.num_steps)  # keeps channels-last, as expand().flatten() does not
+        output = self.network(x)
+        if not isinstance(output, Tensor):
+            kind = f"{type(self.network).__name__} returned {type(output).__name__}"
+            raise ValueError(f"{kind}: must be one tensor of logits, [T*N, K]; turn other outputs off")
+        steps = output.unflatten(0, (self.num_steps, -1)).to(torch.promote_types(output.dtype, torch.float32))
+        return steps if self.readout == "steps" else steps.mean(0)
+
+    def extra_repr(self) -> str:
+        return f"num_steps={self.num_steps}, expands_at={self.expands_at}, readout={self.readout}"

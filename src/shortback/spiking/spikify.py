@@ -1,0 +1,57 @@
+"""Make any ANN spiking: a neuron in the place of every activation."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+from shortback.neurons import NeuronFactory, make_neuron
+from shortback.spiking.activations import is_activation, is_gate, refuse_functional
+from shortback.spiking.network import SpikingNetwork
+
+
+def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = None) -> SpikingNetwork:
+    """Make a network spiking by putting a neuron in the place of every ReLU-like activation.
+
+    Replaced is every module whose class, or a class it derives from, is called (whatever its package, its
+    case, its underscores and a final `Me`, `Jit` or `Activation`) ReLU, ReLU6, LeakyReLU, PReLU, RReLU, ELU,
+    CELU, SELU, GELU, GELUTanh, QuickGELU, SiLU, Swish, Mish, Hardswish, HSwish, HardMish or Softplus: those
+    of `torch.nn` and of timm, in-place ones too, and those within a layer such as timm's `BatchNormAct2d`.
+    One activation used in several places becomes one neuron used there. All else stays: gates (Sigmoid,
+    Hardsigmoid, Softmax), Tanh, Hardtanh, dropout.
+
+    The same functions called as functions (`F.relu`, `x.relu()`, ...) cannot be replaced. They are looked for
+    in the source of `forward` and of what it calls, and refused; a name imported within a function is not
+    followed.
+
+    Args:
+        ann: the network, `[N, C, H, W] -> [N, K]`. It is left as it is: the result is built on a deep copy.
+        num_steps: number of time steps `T`.
+        neuron: called with `num_steps` for every activation; `LIF` where not given.
+
+    Raises:
+        ValueError: activations called as functions (the message says where), no activation at all, a compiled
+            network, or something else than a factory for `neuron`.
+    """
+    if hasattr(ann, "_orig_mod"):
+        raise ValueError("spikify() takes the network before torch.compile: pass it as it was, then compile the result")
+    refuse_functional(ann)
+    network = copy.deepcopy(ann)
+    device = next((p.device for p in network.parameters()), None)
+    neurons: dict[nn.Module, nn.Module] = {}
+    for parent in list(network.modules()):
+        if is_gate(parent):
+            continue
+        for name, child in list(parent._modules.items()):
+            if child is not None and is_activation(child):
+                if child not in neurons:
+                    neurons[child] = make_neuron(neuron, num_steps).to(device).train(child.training)
+                parent.register_module(name, neurons[child])
+        if isinstance(parent, nn.TransformerEncoderLayer):
+            parent.activation_relu_or_gelu = 0  # or its fused inference path would still apply a ReLU
+    if not neurons:
+        raise ValueError(
+            f"{type(ann).__name__} holds no activation to replace: spikify() needs modules such as nn.ReLU()"
+        )
+    return SpikingNetwork(network, num_steps=num_steps)

@@ -1,0 +1,110 @@
+"""Train any network in plain Python: what `shortback train` does, without a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from shortback.choices import usual_start
+from shortback.losses import ShortcutLoss
+from shortback.schedules import Linear, Schedule
+from shortback.training.batches import Batches, SeededBatches
+from shortback.training.engine import FitResult, Trainer
+from shortback.training.execution import Execution, build_fabric, choose_execution
+from shortback.training.loggers import JsonLines, Logger, Terminal
+from shortback.training.optim import WarmupCosine, build_optimizer
+from shortback.training.plan import Plan
+
+Loader = Batches | Iterable[tuple[Tensor, Tensor]]
+
+
+def fit(
+    net: nn.Module,
+    train: Loader,
+    *,
+    epochs: int,
+    folder: str | Path,
+    validation: Loader | None = None,
+    schedule: Schedule | None = None,
+    loss: ShortcutLoss | None = None,
+    lr: float = 0.1,
+    optimizer: torch.optim.Optimizer | None = None,
+    learning_rate: Callable[[int], float] | None = None,
+    execution: Execution | None = None,
+    fabric: Fabric | None = None,
+    loggers: Sequence[Logger] | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    **plan: Any,
+) -> FitResult:
+    """Train a network, with branches or without, and leave its best weights in it.
+
+    States of SpikingJelly, snnTorch and sinabs are reset before every batch. `strip` the network afterwards.
+
+    Args:
+        net: what `attach` returned; a network without branches must return `[N, K]` or `[T, N, K]` itself.
+        train: pairs of inputs and classes `[N]` (or probabilities `[N, K]`): a `DataLoader`, a
+            `shortback.data.BatchLoader`, or anything that has a length and can be iterated over once an epoch.
+        epochs: of the whole training.
+        folder: for checkpoints and `metrics.jsonl`.
+        validation: chooses the best weights; without it the last are kept.
+        schedule: the balance coefficient by progress. Where it is not given, it falls in a straight line to 0: from
+            0.25 where the loss adds logits (eq. 10 of the paper), from 1 where it adds losses.
+        loss: `ShortcutLoss()` where not given, which adds logits.
+        lr: the largest learning rate, for the optimizer and the schedule of it that are made where none are given: SGD
+            with momentum 0.9 and weight decay 1e-4, and a cosine to 0.
+        optimizer: over the parameters of `net`.
+        learning_rate: by optimizer step, from 0; with an `optimizer` of your own, a cosine from its own `lr` to 0.
+        execution: device, precision, memory format and compilation, from `choose_execution`.
+        fabric: launched; one is made for this process, or for all that `torchrun` started.
+        loggers: `metrics.jsonl` and the terminal where not given.
+        seed: of the order in which a `DataLoader` gives its samples.
+        resume: whether to go on, bit for bit, from the newest checkpoint in `folder`, if there is one.
+        plan: more of `Plan`: `accumulate`, `clip_norm`, `ema`, `log_every`, `checkpoint_every`, `watch_every` ...
+
+    Raises:
+        ValueError: a folder with another run, a loader without a length.
+        NonFiniteError, Interrupted, CheckpointError: see `Trainer.fit`.
+    """
+    folder = Path(folder)
+    metrics = folder / "metrics.jsonl"
+    if metrics.exists() and not resume:
+        raise ValueError(f"{folder} holds a run: give another folder, or resume=True to go on with it")
+    loss = loss or ShortcutLoss()
+    execution = execution or choose_execution()
+    fabric = fabric or build_fabric(execution)
+    batches = _batches(train, seed, fabric)
+    total_steps = epochs * len(batches)
+    peak = lr if optimizer is None else max(group["lr"] for group in optimizer.param_groups)
+    if loggers is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        loggers = [JsonLines(metrics), Terminal(type(getattr(net, "model", net)).__name__)]
+    trainer = Trainer(
+        net,
+        train=batches,
+        validation=None if validation is None else _batches(validation, seed, fabric),
+        loss=loss,
+        schedule=schedule or Linear(start=usual_start(loss.combine)),
+        optimizer=optimizer or build_optimizer(net, lr=lr),
+        learning_rate=learning_rate or WarmupCosine(peak=peak, total_steps=total_steps),
+        plan=Plan(epochs=epochs, **plan),
+        execution=execution,
+        fabric=fabric,
+        folder=folder / "checkpoints",
+        loggers=loggers if fabric.is_global_zero else (),
+    )
+    return trainer.fit(resume=resume)
+
+
+def _batches(loader: Loader, seed: int, fabric: Fabric) -> Batches:
+    if isinstance(loader, Batches):
+        return loader
+    if isinstance(loader, DataLoader) and fabric.world_size > 1:  # every process gets its share
+        return SeededBatches(fabric.setup_dataloaders(loader, move_to_device=False), seed=seed)
+    return SeededBatches(loader, seed=seed)

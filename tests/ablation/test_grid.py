@@ -1,0 +1,69 @@
+import pytest
+
+from shortback.ablation.grid import Axis, build_grid, on_one_line
+
+
+def grid(*, settings=(), methods=("vanilla", "evolutionary"), seeds=2, vary=()):
+    axes = [Axis.parse(text) for text in vary]
+    return build_grid("quickstart", settings=settings, methods=list(methods), seeds=seeds, axes=axes)
+
+
+def test_a_cell_for_every_method_and_seed():
+    cells = grid(settings=["seed=5", "train.epochs=1"])
+    assert [str(cell.folder) for cell in cells] == [
+        "vanilla-seed5",
+        "evolutionary-seed5",
+        "vanilla-seed6",
+        "evolutionary-seed6",
+    ]
+    assert {cell.recipe.train.epochs for cell in cells} == {1}
+    assert [(cell.recipe.method, cell.recipe.seed) for cell in cells] == [(cell.method, cell.seed) for cell in cells]
+    assert all(cell.recipe.compare is None for cell in cells)
+
+
+def test_axes_multiply_and_vanilla_has_no_branches_to_vary():
+    cells = grid(seeds=1, vary=["branches.at=stages,blocks,[layer1, layer2.0]", "model.num_steps=1,2"])
+    vanilla = [cell for cell in cells if cell.method == "vanilla"]
+    assert [on_one_line(cell.settings) for cell in vanilla] == ["model.num_steps=1", "model.num_steps=2"]
+    others = [cell for cell in cells if cell.method != "vanilla"]
+    assert len(others) == 6
+    assert others[-1].recipe.branches.at == ["layer1", "layer2.0"]
+    assert on_one_line(others[-1].settings) == "branches.at=[layer1, layer2.0], model.num_steps=2"
+    assert len({cell.folder for cell in cells}) == 8
+
+
+def test_cells_that_their_method_makes_the_same_are_one():
+    cells = grid(methods=["vanilla", "shortcut", "evolutionary"], seeds=1, vary=["branches.over=0.5,1.0"])
+    assert [str(cell.folder) for cell in cells] == [
+        "vanilla-seed0",
+        "shortcut-seed0",
+        "branches.over=0.5/evolutionary-seed0",
+        "branches.over=1.0/evolutionary-seed0",
+    ]
+    cells = grid(seeds=1, vary=["branches={at: stages, combine: logits},{at: blocks, combine: logits}"])
+    assert [cell.method for cell in cells] == ["vanilla", "evolutionary", "evolutionary"]
+    assert cells[1].recipe.branches.at == "stages"
+
+
+def test_values_are_yaml():
+    assert Axis.parse("data.train_images=1000,null").values == (1000, None)
+    assert Axis.parse("a=1e-1, off").values == ("1e-1", False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"methods": ["vanila"]}, "no such method; the nearest are vanilla"),
+        ({"methods": ["vanilla", "vanilla"]}, "names one twice"),
+        ({"seeds": 0}, "--seeds 0"),
+        ({"vary": ["branches.att=blocks"]}, "did you mean at"),
+        ({"vary": ["model.num_steps=0"]}, "model.num_steps"),
+        ({"vary": ["model.num_steps"]}, "write key=value,value"),
+        ({"vary": ["model.num_steps=1,1"]}, "twice"),
+        ({"vary": ["seed=1,2"]}, "options of their own"),
+        ({"vary": ["train.epochs=1", "train.epochs=2"]}, "names one twice"),
+    ],
+)
+def test_what_does_not_exist_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        grid(**arguments)

@@ -1,0 +1,112 @@
+"""Runs of several ablations: told apart by what differs in their recipes, compared with the vanilla runs they share."""
+
+import json
+
+import pytest
+
+from shortback.ablation.grid import Axis, build_grid
+from shortback.ablation.groups import group_runs
+from shortback.ablation.join import check_beside, join
+from shortback.recipes.build import resolve
+from shortback.recipes.load import load_recipe
+from shortback.runs.folder import RunFolder
+
+
+def make_run(path, accuracy, *settings):
+    folder = RunFolder(path)
+    recipe, _ = resolve(load_recipe("quickstart", settings=["compare=null", *settings]))
+    folder.start(recipe, overwrite=False)
+    folder.write_summary({"test_accuracy": accuracy})
+    return path
+
+
+def make_ablation(path, cells):
+    known = {}
+    for (method, seed), (accuracy, *settings) in cells.items():
+        name = f"{method}-seed{seed}"
+        make_run(path / name, accuracy, f"method={method}", f"seed={seed}", *settings)
+        known[name] = {"settings": {}, "method": method, "seed": seed}
+    (path / "cells.json").write_text(json.dumps(known))
+    return path
+
+
+def test_settings_that_differ_are_named_and_vanilla_is_shared(tmp_path):
+    first = make_ablation(tmp_path / "a", {("vanilla", 0): (0.3,), ("vanilla", 1): (0.4,), ("shortcut", 0): (0.5,)})
+    mean = "branches.weights=mean"
+    second = make_ablation(tmp_path / "b", {("evolutionary", 0): (0.35, mean), ("evolutionary", 1): (0.55, mean)})
+    groups = {group.method: group for group in group_runs(join([first, second]))}
+    assert {method: group.setting for method, group in groups.items()} == {
+        "vanilla": "",
+        "shortcut": "",
+        "evolutionary": "branches.weights=mean",
+    }
+    assert groups["evolutionary"].difference.estimate.mean == pytest.approx(0.1)
+    assert groups["shortcut"].difference.estimate.num_values == 1
+
+
+def test_another_network_is_compared_with_its_own_vanilla(tmp_path):
+    four = "model.num_steps=4"
+    first = make_ablation(tmp_path / "a", {("vanilla", 0): (0.3,), ("shortcut", 0): (0.5,)})
+    second = make_ablation(tmp_path / "b", {("vanilla", 0): (0.1, four), ("shortcut", 0): (0.6, four)})
+    groups = group_runs(join([first, second]))
+    differences = {g.setting: g.difference.estimate.mean for g in groups if g.difference}
+    assert differences == {"model.num_steps=2": pytest.approx(0.2), "model.num_steps=4": pytest.approx(0.5)}
+
+
+def test_two_of_one_seed_keep_the_names_of_their_folders(tmp_path):
+    runs = join([make_run(tmp_path / "one", 0.1), make_run(tmp_path / "two", 0.2)])
+    assert [run.setting for run in runs] == ["folder=one", "folder=two"]
+    runs = join([make_run(tmp_path / "a" / "run", 0.1), make_run(tmp_path / "b" / "run", 0.2)])
+    assert [run.setting for run in runs] == ["folder=a", "folder=b"]
+
+
+def test_ablations_with_a_vanilla_each_are_compared_within(tmp_path):
+    """Both called the same, too."""
+    first = make_ablation(tmp_path / "x" / "r20", {("vanilla", 0): (0.3,), ("shortcut", 0): (0.5,)})
+    second = make_ablation(tmp_path / "y" / "r20", {("vanilla", 0): (0.1,), ("evolutionary", 0): (0.5,)})
+    groups = group_runs(join([first, second]))
+    assert [group.setting for group in groups] == ["folder=x/r20"] * 2 + ["folder=y/r20"] * 2
+    differences = [group.difference.estimate.mean for group in groups if group.difference]
+    assert differences == pytest.approx([0.2, 0.4])
+
+
+def test_what_no_weight_depends_on_is_no_setting(tmp_path):
+    first = make_ablation(tmp_path / "a", {("vanilla", 0): (0.3,)})
+    second = make_ablation(tmp_path / "b", {("shortcut", 0): (0.5, "train.log_every=7", "health.every=null")})
+    assert [group.setting for group in group_runs(join([first, second]))] == ["", ""]
+
+
+def test_a_cell_that_failed_before_it_began_is_shown(tmp_path):
+    first = make_ablation(tmp_path / "a", {("vanilla", 0): (0.3,)})
+    second = make_ablation(tmp_path / "b", {("shortcut", 0): (0.5,)})
+    (second / "shortcut-seed0" / "recipe.yaml").unlink()
+    (second / "shortcut-seed0" / "summary.json").unlink()
+    (second / "shortcut-seed0" / "error.txt").write_text("ValueError: no\n")
+    assert [run.status for run in join([first, second])] == ["finished", "failed"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "vary", "message"),
+    [
+        (["train.epochs=9"], [], r"another recipe .*\n  train.epochs: 9, 3"),
+        ([], ["optimizer.lr=0.1,0.2"], "varies nothing, and this one optimizer.lr"),
+        ([], ["branches.weights=sum,mean"], None),
+        (["branches.start=0.5"], [], None),
+    ],
+)
+def test_what_cannot_be_compared_with_what_is_in_a_folder_is_refused(tmp_path, settings, vary, message):
+    out = make_ablation(tmp_path / "a", {("vanilla", 0): (0.3,)})
+    axes = [Axis.parse(text) for text in vary]
+    cells = build_grid("quickstart", settings=settings, methods=["evolutionary"], seeds=1, axes=axes)
+    if message is None:
+        check_beside(cells, out)
+        return
+    with pytest.raises(ValueError, match=message):
+        check_beside(cells, out)
+
+
+def test_a_folder_given_twice_counts_once(tmp_path):
+    ablation = make_ablation(tmp_path / "a", {("vanilla", 0): (0.3,), ("shortcut", 0): (0.5,)})
+    assert len(join([ablation, ablation / "shortcut-seed0"])) == 2
+    with pytest.raises(ValueError, match="holds no run"):
+        join([tmp_path])

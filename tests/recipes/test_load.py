@@ -1,0 +1,201 @@
+import pytest
+import yaml
+
+from shortback.recipes.build import build_schedule, check_recipe
+from shortback.recipes.load import RecipeError, differences, load_recipe, parse_recipe, recipe_names, recipe_text
+from shortback.recipes.schema import Recipe
+from shortback.runs import compare as comparison
+from shortback.schedules import Constant, Linear
+
+
+def test_the_recipes_that_are_promised_are_there():
+    expected = {
+        f"{data}-{model}" for data in ("cifar10", "cifar100") for model in ("resnet18", "resnet19", "resnet20", "vgg16")
+    }
+    expected |= {"quickstart", "cifar100-resnet34", "imagenet-resnet18", "cifar10-resnet34", "imagenet-resnet34"}
+    assert expected <= set(recipe_names())
+
+
+@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("method", ["vanilla", "shortcut", "evolutionary"])
+def test_every_recipe_is_valid_by_every_method(name, method):
+    recipe = load_recipe(name, settings=[f"method={method}"])
+    assert recipe.method == method
+    assert recipe_text(name).startswith("# ")
+    if method == "evolutionary":
+        check_recipe(recipe)
+
+
+def test_settings_are_dotted_and_yaml():
+    recipe = load_recipe(
+        "quickstart",
+        settings=[
+            "train.epochs=7",
+            "branches.at=[layer1, layer2.0]",
+            "optimizer.weight_decay=1e-3",
+            "data.root=~/x",
+            "compare=",
+        ],
+    )
+    assert recipe.train.epochs == 7
+    assert recipe.branches.at == ["layer1", "layer2.0"]
+    assert recipe.optimizer.weight_decay == 1e-3
+    assert str(recipe.data.root) == "~/x"
+    assert recipe.compare is None
+
+
+def test_a_file_is_a_recipe_too(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("method: vanilla\nmodel: {name: resnet20}\n")
+    assert load_recipe(str(file)).model.name == "resnet20"
+
+
+OLD = {
+    "method: evolutionary\n": {},
+    "method: shortcut\nbranches: {start: 0.5}\n": {"coefficient": 0.5, "start": 0.5},
+    "compare: [vanilla, evolutionary]\nbranches: {at: stages}\n": {"at": "stages"},
+}
+
+
+@pytest.mark.parametrize(("text", "means"), OLD.items(), ids=str)
+def test_a_recipe_that_does_not_say_how_outputs_are_combined_is_refused_or_means_what_it_did(tmp_path, text, means):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"model: {{name: resnet20}}\n{text}")
+    with pytest.raises(RecipeError, match=r"branches.combine is not said: write logits .* or additive"):
+        load_recipe(str(file))
+    branches = load_recipe(str(file), settings=["branches.combine=additive"]).branches
+    before = {"at": "blocks", "combine": "additive", "start": 1.0, "coefficient": 1.0, "end": 0.0}
+    assert before | means == {key: getattr(branches, key) for key in before}
+
+
+@pytest.mark.parametrize(
+    ("branches", "coefficient", "start"),
+    [
+        ({}, 1.0, 0.25),
+        ({"start": 0.5}, 1.0, 0.5),
+        ({"coefficient": 2.0}, 2.0, 0.25),
+        ({"combine": "additive"}, 1.0, 1.0),
+        ({"combine": "convex", "start": 0.5}, 0.5, 0.5),
+        ({"combine": "additive", "start": 0.5, "coefficient": 2.0}, 2.0, 0.5),
+    ],
+)
+def test_the_coefficients_depend_on_how_outputs_are_combined(branches, coefficient, start):
+    found = parse_recipe({"model": {"name": "resnet20"}, "branches": branches}, name="it").branches
+    assert (found.coefficient, found.start) == (coefficient, start)
+
+
+def test_a_run_folder_of_before_means_what_it_meant():
+    """A resolved recipe had every key, and `start` for both methods."""
+    branches = {"at": "stages", "weights": "sum", "combine": "additive", "schedule": "linear", "start": 0.5, "end": 0.0}
+    tree = {"method": "shortcut", "model": {"name": "resnet20"}, "branches": branches}
+    assert build_schedule("shortcut", parse_recipe(tree, name="it").branches) == Constant(value=0.5)
+
+
+PAPER = [
+    f"{data}-{model}"
+    for data in ("cifar10", "cifar100")
+    for model in ("resnet18", "resnet19", "resnet34", "resnet20", "vgg16")
+]
+
+
+@pytest.mark.parametrize("name", [*PAPER, "imagenet-resnet18", "imagenet-resnet34"])
+def test_the_recipes_of_the_paper_have_the_settings_of_its_section_5(name):
+    recipe = load_recipe(name)
+    on_cifar = name.startswith("cifar")
+    assert (recipe.model.neuron.decay, recipe.model.neuron.threshold, recipe.model.neuron.reset) == (0.5, 1.0, "hard")
+    assert not recipe.model.neuron.detach_reset
+    optimizer = recipe.optimizer
+    assert (optimizer.kind, optimizer.lr, optimizer.weight_decay) == ("adamw", 0.01 if on_cifar else 4e-3, 0.02)
+    assert (optimizer.final_lr, optimizer.warmup_epochs, recipe.loss.label_smoothing) == (0, 0, 0)
+    assert (recipe.train.batch_size, recipe.train.epochs) == (128, 300)
+    augment = recipe.data.augment
+    assert augment.flip
+    assert (augment.cutout, augment.mixup, augment.cutmix) == (0, 0, 0)
+    if on_cifar:
+        assert (augment.crop_padding, augment.auto_augment) == (4, "cifar10")
+    branches = recipe.branches
+    assert (branches.combine, branches.weights, recipe.method) == ("logits", "sum", "evolutionary")
+    assert build_schedule("vanilla", branches) == Constant(value=0.0)
+    assert build_schedule("shortcut", branches) == Constant(value=1.0)
+    assert build_schedule("evolutionary", branches) == Linear(start=0.25, end=0.0)
+
+
+def test_all_errors_are_reported_at_once_with_their_paths():
+    settings = ["model.num_steps=0", "model.name=resnet21", "train.epohs=3", "branches.start=-1", "optimizer.lr=fast"]
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("quickstart", settings=settings)
+    message = str(caught.value)
+    assert "5 problem(s)" in message
+    assert "model.num_steps: Input should be greater than or equal to 1, got 0" in message
+    assert "model.name: no such model; the nearest are resnet32, resnet20, resnet19, got 'resnet21'" in message
+    assert "train.epohs: unknown key; did you mean epochs" in message
+    assert "branches.start: Input should be greater than or equal to 0, got -1" in message
+    assert "optimizer.lr: Input should be a valid number" in message
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["train.epochs"], "write key=value"),
+        (["train.epochs.x=3"], "'epochs' has no keys of its own"),
+        (["train.epochs=[1"], "not a YAML value"),
+        (["train.accumulate=3"], "train.accumulate=3 must divide train.batch_size"),
+        (["branches.combine=convex", "branches.start=2"], "at most 1"),
+        (["train.epochs=true_ish"], "train.epochs"),
+        (["model.name=null"], "model.name"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe("quickstart", settings=settings)
+
+
+def test_a_variant_is_a_method_with_other_branches():
+    recipe = load_recipe("quickstart")
+    names = dict(comparison._side(recipe, side) for side in recipe.compare)
+    assert list(names) == ["vanilla", "evolutionary-logits", "evolutionary"]
+    paper, ours = names["evolutionary-logits"], names["evolutionary"]
+    different = ["branches.combine: 'logits', 'additive'", "branches.start: 0.25, 1.0"]
+    assert differences(paper, ours) == different
+    assert (paper.method, paper.compare) == ("evolutionary", None)
+    twice = recipe.compare[1].model_copy(update={"combine": "convex", "start": 2.0})
+    with pytest.raises(RecipeError, match="at most 1"):
+        comparison._side(recipe, twice)
+    with pytest.raises(RecipeError, match="names one twice: vanilla, vanilla"):
+        load_recipe("quickstart", settings=["compare=[vanilla, vanilla]"])
+    with pytest.raises(RecipeError, match="compare"):
+        load_recipe("quickstart", settings=["compare=[{name: a/b, method: vanilla, combine: logits, start: 1}]"])
+    with pytest.raises(RecipeError, match=r"compare.0.variant.metod: unknown key; did you mean method"):
+        load_recipe("quickstart", settings=["compare=[{name: a, metod: vanilla}]"])
+    with pytest.raises(RecipeError, match=r"1 problem\(s\)\n  compare.0.method: Input should be 'vanilla'"):
+        load_recipe("quickstart", settings=["compare=[vanila]"])
+
+
+def test_what_is_no_recipe_is_refused(tmp_path):
+    with pytest.raises(RecipeError, match="nearest recipes are quickstart"):
+        load_recipe("quikstart")
+    file = tmp_path / "bad.yaml"
+    file.write_text("- 1\n")
+    with pytest.raises(RecipeError, match="not a recipe"):
+        load_recipe(str(file))
+    file.write_text("a: [\n")
+    with pytest.raises(RecipeError, match="not valid YAML"):
+        load_recipe(str(file))
+    file.write_text("train: {epochs: 3}\n")
+    with pytest.raises(RecipeError, match="model: is missing"):
+        load_recipe(str(file))
+
+
+def test_what_is_written_is_read_back():
+    recipe = load_recipe("cifar10-resnet20")
+    again = parse_recipe(yaml.safe_load(recipe.to_yaml()), name="again")
+    assert again == recipe
+    assert differences(recipe, again) == []
+    other = load_recipe("cifar10-resnet20", settings=["train.epochs=3", "model.neuron.decay=0.25"])
+    assert differences(recipe, other) == ["model.neuron.decay: 0.5, 0.25", "train.epochs: 300, 3"]
+
+
+def test_a_recipe_is_not_changed_by_accident():
+    recipe = Recipe.model_validate({"model": {"name": "resnet20"}})
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.seed = 3

@@ -1,0 +1,66 @@
+import json
+
+import pytest
+
+from shortback.runs.diagnose import check_recipe_gradients, check_run_gradients
+from shortback.recipes.load import load_recipe
+from shortback.runs.train import train_recipe
+from shortback.runs.folder import RunFolder
+from tests.test_cli import SETTINGS, refused, run
+from tests.runs.test_train import TINY
+
+pytestmark = pytest.mark.slow
+
+
+def tiny(*settings):
+    return load_recipe("quickstart", settings=[*TINY, "train.epochs=1", *settings])
+
+
+def test_a_recipe_is_diagnosed_as_its_training_would_begin():
+    checkup = check_recipe_gradients(tiny())
+    assert checkup.title.endswith("before training")
+    assert checkup.report.measurement.coefficient == 1.0
+    assert set(checkup.report.measurement.losses) > {"main"}
+    assert checkup.run is None
+
+
+def test_a_run_is_diagnosed_as_it_ended(tmp_path):
+    train_recipe(tiny("method=shortcut"), tmp_path / "run", say=lambda line: None)
+    trained = check_run_gradients(tmp_path / "run")
+    assert "after 9 steps" in trained.title
+    begun = check_recipe_gradients(tiny("method=shortcut"))
+    assert trained.report.layers[0].weight_norm != begun.report.layers[0].weight_norm
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    (seen,) = [row for row in rows if row["kind"] == "health"]
+    assert seen["verdict"] == begun.report.judgement.verdict
+
+
+def test_branches_are_placed_once_and_written_down(tmp_path):
+    recipe = tiny("branches.at=auto")
+    train_recipe(recipe, tmp_path / "run", say=lambda line: None)
+    at = RunFolder(tmp_path / "run").read_recipe().branches.at
+    assert isinstance(at, list)
+    assert at
+    assert check_recipe_gradients(recipe).recipe.branches.at == at
+    train_recipe(recipe, tmp_path / "run", resume=True, say=lambda line: None)  # is the same recipe still
+
+
+def test_where_there_is_nothing_to_diagnose(tmp_path):
+    with pytest.raises(ValueError, match="holds no run"):
+        check_run_gradients(tmp_path)
+    folder = RunFolder(tmp_path / "run")
+    folder.start(tiny(), overwrite=False)
+    with pytest.raises(ValueError, match="without a checkpoint"):
+        check_run_gradients(tmp_path / "run")
+    assert "a run is diagnosed as it was trained" in refused("diagnose", tmp_path / "run", "-s", "seed=1")
+
+
+def test_the_command(tmp_path):
+    page = tmp_path / "page.html"
+    done = run("diagnose", "quickstart", *SETTINGS, "--html", page)
+    assert done.returncode == 0, done.stderr
+    assert "effective depth" in done.stdout
+    assert page.exists()
+    content = json.loads(run("diagnose", "quickstart", *SETTINGS, "--json").stdout)
+    assert content["judgement"]["verdict"] in done.stdout
+    assert len(content["measurement"]["layers"]) == content["judgement"]["num_layers"]
