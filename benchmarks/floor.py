@@ -9,7 +9,7 @@ from typing import Any
 
 import gates
 from harness import Settings, compare, run
-from shortback.training.execution import Compile
+from shortback.choices import Compile
 from workloads import Variant, Workload, training_side, workloads
 
 CASES = Workload(model="resnet18", batch_size=16), Workload(model="resnet20", batch_size=64)

@@ -9,7 +9,7 @@ from typing import Any
 import gates
 from harness import Settings, compare, run
 from peaks import peaks_of
-from shortback.ops import Memory
+from shortback.choices import Memory
 from workloads import Variant, Workload, training_side, workloads
 
 CASES = Workload(model="resnet20", batch_size=64), Workload(model="resnet18", batch_size=32)

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 import shortback as sb
 from harness import Device, Settings, Side
-from shortback.ops import Memory
+from shortback.choices import Compile, Memory
 from shortback.training import Execution, choose_execution
-from shortback.training.execution import Compile
 
 Library = Literal["shortback", "relu", "spikingjelly", "snntorch"]
 TrainStep = Callable[[Tensor, Tensor], Tensor]

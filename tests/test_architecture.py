@@ -19,6 +19,7 @@ MODULES = {
 
 # What stands in one row does not import each other, and imports from the rows above it alone. A folder is one entry.
 LAYERS = (
+    ("errors", "files", "processes", "torch_private"),
     ("choices",),
     ("surrogates", "losses", "schedules"),
     ("ops",),
@@ -41,7 +42,7 @@ LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 
 # Beyond Python itself: what a layer may import, and all after it too.
 LIBRARIES = {
-    "surrogates": {"torch"},
+    "torch_private": {"torch"},
     "data": {"torchvision", "numpy", "PIL", "rich", "filelock"},
     "training": {"lightning_fabric", "safetensors"},
     "recipes": {"pydantic", "yaml"},
@@ -135,7 +136,7 @@ def test_no_function_shadows_its_own_module(package):
 def test_every_module_has_a_test_where_it_is_itself():
     # Covered by the tests of what uses them: the whole of a run, or of its package.
     within = {
-        *("__main__", "config", "experiment", "choices"),
+        *("__main__", "config", "experiment", "errors", "processes"),
         *("shortcuts/network", "shortcuts/tapping", "models/layers", "models/residual", "health/measurement"),
         *("training/evaluate", "training/signals", "training/state", "training/execution", "training/plan"),
         *("training/outcome", "recipes/schema", "spiking/static_input", "spiking/spikify", "inspection/hooks"),

@@ -110,7 +110,7 @@ def test_recipes(tmp_path):
     ("arguments", "message"),
     [
         (["train", "quikstart"], "the nearest recipes are quickstart"),
-        (["train", "quickstart", "-s", "train.epohs=3"], "unknown key; did you mean epochs"),
+        (["train", "quickstart", "-s", "train.epohs=3"], "unknown key; the nearest are epochs"),
         (["train", "quickstart", "-s", "model.num_steps=0"], "greater than or equal to 1, got 0"),
         (["train", "quickstart", "-s", "compare=", "-s", "branches.at=[layr1]"], "the nearest are layer1"),
         (["train", "quickstart", "-s", "branches.at=[layr1]"], "the nearest are layer1"),

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from shortback.errors import UserError
+
 PACKAGE = Path(__file__).parent
 
 
@@ -20,7 +22,7 @@ def folder() -> Path:
     for place in (PACKAGE / "_benchmarks", PACKAGE.parents[1] / "benchmarks"):
         if (place / "harness.py").is_file():
             return place
-    raise ValueError("the benchmarks were not installed with the package: run them from a checkout")
+    raise UserError("the benchmarks were not installed with the package: run them from a checkout")
 
 
 def questions() -> dict[str, str]:
@@ -41,9 +43,9 @@ def run(name: str, argv: Sequence[str]) -> None:
     """
     known = questions()
     if name not in known:
-        raise ValueError(f"{name!r} is no benchmark: choose among {', '.join(known)}")
+        raise UserError(f"{name!r} is no benchmark: choose among {', '.join(known)}")
     sys.path.insert(0, str(folder()))
     try:
         importlib.import_module(name).main(argv)
     except ModuleNotFoundError as error:
-        raise ValueError(str(error)) from error
+        raise UserError(str(error)) from error

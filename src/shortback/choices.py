@@ -1,11 +1,61 @@
-"""The ways to combine the outputs of a network with branches, by name: `losses.py` has their formulas."""
+"""The choices there are, by name: what code, recipes and command line share.
+
+Nothing heavy is imported here, so that a recipe is checked at once.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+import difflib
+from collections.abc import Iterable
+from typing import Any, Literal, get_args
 
+from shortback.errors import UserError
+
+# Training
+Method = Literal["vanilla", "shortcut", "evolutionary"]
 Combine = Literal["logits", "additive", "convex"]
 BranchWeights = Literal["sum", "mean"]
+ScheduleKind = Literal["constant", "linear", "cosine", "exponential", "step", "adaptive"]
+LossKind = Literal["cross_entropy", "tet"]
+OptimizerKind = Literal["sgd", "adamw"]
+
+# Neurons
+NeuronKind = Literal["lif", "if", "plif"]
+SurrogateKind = Literal["rectangular", "triangular", "arctan", "sigmoid", "fast_sigmoid", "tanh_window"]
+SurrogateScale = Literal["area", "peak"]
+Reset = Literal["hard", "soft"]
+Backend = Literal["auto", "reference", "compiled"]
+Memory = Literal["fast", "balanced", "small"]
+
+# Networks
+Residual = Literal["spiking", "sew", "membrane", "plain"]
+Stem = Literal["cifar", "imagenet", "deep"]
+Norm = Literal["batch", "none"]
+Pool = Literal["max", "average"]
+Readout = Literal["mean", "steps"]
+Layout = Literal["folded", "folded_batch", "time_first", "batch_first", "time_last", "steps"]
+Reduction = Literal["mean", "sum", "last"]
+
+# Data
+DataKind = Literal["bundled", "fashion_mnist", "cifar10", "cifar100", "image_folder"]
+AutoAugment = Literal["cifar10", "imagenet"]
+
+# The machine
+Device = Literal["cpu", "cuda"]
+Precision = Literal["fp32", "bf16"]
+Compile = Literal["neuron", "model", "off"]
+
+
+def check_choice(name: str, value: object, choices: Any) -> None:
+    """Raise `UserError` if a setting is none of the values of a `Literal`."""
+    allowed = get_args(choices)
+    if value not in allowed:
+        raise UserError(f"{name}={value!r}: must be one of {', '.join(allowed)}")
+
+
+def nearest(wrong: str, known: Iterable[str], *, or_else: str = "none") -> str:
+    """The names most like a wrong one, three at most, with commas between; `or_else` if none is like it."""
+    return ", ".join(difflib.get_close_matches(wrong, list(known), n=3, cutoff=0.3)) or or_else
 
 
 def usual_start(combine: Combine) -> float:

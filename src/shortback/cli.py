@@ -13,6 +13,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from shortback.errors import UserError
+from shortback.processes import is_first
+
 app = typer.Typer(
     help="Train deep spiking neural networks with shortcut branches.",
     no_args_is_help=True,
@@ -49,7 +52,7 @@ def train(
     """Train a network from a recipe."""
     with _user_errors():
         if resume and overwrite:
-            raise ValueError("--resume and --overwrite exclude each other")
+            raise UserError("--resume and --overwrite exclude each other")
         from shortback.recipes.load import load_recipe
 
         parsed = load_recipe(recipe, settings=settings or ())
@@ -159,7 +162,7 @@ def diagnose(
 
         if Path(recipe).is_dir():
             if settings:
-                raise ValueError("-s changes a recipe; a run is diagnosed as it was trained")
+                raise UserError("-s changes a recipe; a run is diagnosed as it was trained")
             checkup = check_run_gradients(Path(recipe))
         else:
             checkup = check_recipe_gradients(load_recipe(recipe, settings=settings or ()))
@@ -225,7 +228,7 @@ def copy_recipe(recipe: RecipeArgument, to: Annotated[Path, typer.Argument(help=
         if to.is_dir():
             to = to / f"{Path(recipe).stem}.yaml"
         if to.exists():
-            raise ValueError(f"{to} is there already; name another file")
+            raise UserError(f"{to} is there already; name another file")
         to.write_text(text)
         print(to)
 
@@ -251,7 +254,7 @@ def _configure(
 
 def _say(line: str) -> None:
     """Print a line, from the first of several processes alone."""
-    if os.environ.get("RANK", "0") == "0":
+    if is_first():
         print(line, flush=True)
 
 
@@ -268,7 +271,7 @@ def _user_errors() -> Iterator[None]:
     """Exit 2 and a message for what the user can mend, 1 for a training that failed, 128 + n for signal n."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         if os.environ.get("SHORTBACK_DEBUG"):
             raise
         _fail(f"error: {error}", code=2, cause=error)

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shortback.choices import BranchWeights, Combine
+from shortback.choices import BranchWeights, Combine, check_choice
+from shortback.errors import UserError
 
 
 class Outputs(NamedTuple):
@@ -63,7 +64,7 @@ class CrossEntropy:
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing={self.label_smoothing!r}: must be in [0, 1)")
+            raise UserError(f"label_smoothing={self.label_smoothing!r}: must be in [0, 1)")
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """Mean over the batch of `[N, K]` or `[T, N, K]` logits against classes `[N]` or probabilities `[N, K]`."""
@@ -88,7 +89,7 @@ class TET(CrossEntropy):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.weight <= 1:
-            raise ValueError(f"weight={self.weight!r}: must be in [0, 1]")
+            raise UserError(f"weight={self.weight!r}: must be in [0, 1]")
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss of `[T, N, K]` logits.
@@ -97,7 +98,7 @@ class TET(CrossEntropy):
             ValueError: logits without a time axis.
         """
         if logits.ndim != 3:
-            raise ValueError(
+            raise UserError(
                 f"TET needs logits of every step, [T, N, K], and got {list(logits.shape)}: "
                 "set the network's readout to 'steps'"
             )
@@ -128,12 +129,8 @@ class ShortcutLoss:
     branch_weights: BranchWeights = "sum"
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("combine", self.combine, get_args(Combine)),
-            ("branch_weights", self.branch_weights, get_args(BranchWeights)),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name}={value!r}: must be one of {', '.join(allowed)}")
+        check_choice("combine", self.combine, Combine)
+        check_choice("branch_weights", self.branch_weights, BranchWeights)
 
     def __call__(
         self, outputs: Outputs | Tensor, target: Tensor, *, coefficient: float | Tensor, by_branch: bool = True
@@ -186,7 +183,7 @@ class ShortcutLoss:
         largest = 1.0 if self.combine == "convex" else math.inf
         if not isinstance(coefficient, Tensor) and not (0 <= coefficient <= largest and coefficient < math.inf):
             allowed = "between 0 and 1" if self.combine == "convex" else "0 or a positive number"
-            raise ValueError(f"coefficient={coefficient!r}: must be {allowed} for combine={self.combine!r}")
+            raise UserError(f"coefficient={coefficient!r}: must be {allowed} for combine={self.combine!r}")
 
 
 def shortcut_loss(

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from shortback import ops
+from shortback.choices import NeuronKind
+from shortback.errors import UserError
 from shortback.surrogates import Surrogate, Triangular
 
 NeuronFactory = Callable[[int], nn.Module]
@@ -30,7 +32,7 @@ class TimeModule(nn.Module):
     def __init__(self, num_steps: int) -> None:
         super().__init__()
         if num_steps < 1:
-            raise ValueError(f"num_steps={num_steps}: must be 1 or more")
+            raise UserError(f"num_steps={num_steps}: must be 1 or more")
         self.num_steps = num_steps
         self.static_input = False
 
@@ -43,7 +45,7 @@ class TimeModule(nn.Module):
         if self.static_input:
             return x.unsqueeze(0)
         if x.shape[0] % self.num_steps:
-            raise ValueError(
+            raise UserError(
                 f"{type(self).__name__} of num_steps={self.num_steps} got {x.shape[0]} rows, no multiple of it: "
                 "the input must be folded, [T*N, ...] time-major"
             )
@@ -159,7 +161,7 @@ class LIF(SpikingNeuron):
     def __init__(self, num_steps: int = 1, *, decay: float = 0.25, **settings) -> None:
         super().__init__(num_steps, **settings)
         if not math.isfinite(decay):
-            raise ValueError(f"decay={decay!r}: must be a finite number")
+            raise UserError(f"decay={decay!r}: must be a finite number")
         self.decay = decay
 
     def leak(self) -> float:
@@ -190,7 +192,7 @@ class PLIF(SpikingNeuron):
     def __init__(self, num_steps: int = 1, *, decay: float = 0.5, **settings) -> None:
         super().__init__(num_steps, **settings)
         if not 0 < decay < 1:
-            raise ValueError(f"decay={decay!r}: a learned decay must start between 0 and 1")
+            raise UserError(f"decay={decay!r}: a learned decay must start between 0 and 1")
         self.decay_logit = nn.Parameter(torch.tensor(math.log(decay / (1 - decay))))
 
     def leak(self) -> Tensor:
@@ -206,11 +208,11 @@ def make_neuron(neuron: NeuronFactory | None, num_steps: int) -> nn.Module:
     factory = LIF if neuron is None else neuron
     made = factory(num_steps) if callable(factory) and not isinstance(factory, nn.Module) else None
     if not isinstance(made, nn.Module):
-        raise ValueError(
+        raise UserError(
             f"neuron={neuron!r}: must be callable with num_steps and return a module, "
             "e.g. LIF or functools.partial(LIF, decay=0.25)"
         )
     return made
 
 
-NEURONS: dict[str, type[SpikingNeuron]] = {"lif": LIF, "if": IF, "plif": PLIF}
+NEURONS: dict[NeuronKind, type[SpikingNeuron]] = {"lif": LIF, "if": IF, "plif": PLIF}

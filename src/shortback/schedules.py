@@ -11,7 +11,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from shortback.choices import Combine
+from shortback.choices import Combine, ScheduleKind
+from shortback.errors import UserError
 
 Schedule = Callable[[float], float]
 
@@ -45,7 +46,7 @@ class _Falling:
     def __post_init__(self) -> None:
         _check_coefficients(self, start=self.start, end=self.end)
         if not 0 < self.over <= 1:
-            raise ValueError(f"{type(self).__name__}(over={self.over!r}): must be in (0, 1]")
+            raise UserError(f"{type(self).__name__}(over={self.over!r}): must be in (0, 1]")
 
     def __call__(self, progress: float) -> float:
         _check_progress(progress)
@@ -82,7 +83,7 @@ class Exponential(_Falling):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.rate < math.inf:
-            raise ValueError(f"Exponential(rate={self.rate!r}): must be a positive number")
+            raise UserError(f"Exponential(rate={self.rate!r}): must be a positive number")
 
     def _between(self, q: float) -> float:
         floor = math.exp(-self.rate)
@@ -98,7 +99,7 @@ class Step(_Falling):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.num_levels < 2:
-            raise ValueError(f"Step(num_levels={self.num_levels!r}): must be 2 or more")
+            raise UserError(f"Step(num_levels={self.num_levels!r}): must be 2 or more")
 
     def _between(self, q: float) -> float:
         gaps = self.num_levels - 1
@@ -137,11 +138,11 @@ class Adaptive:
     def __post_init__(self) -> None:
         for name, share in (("start", self.start), ("end", self.end)):
             if not 0 <= share < 1:
-                raise ValueError(f"Adaptive({name}={share!r}): a share, must be in [0, 1)")
+                raise UserError(f"Adaptive({name}={share!r}): a share, must be in [0, 1)")
         if not 0 < self.over <= 1:
-            raise ValueError(f"Adaptive(over={self.over!r}): must be in (0, 1]")
+            raise UserError(f"Adaptive(over={self.over!r}): must be in (0, 1]")
         if not 0 < self.largest < math.inf:
-            raise ValueError(f"Adaptive(largest={self.largest!r}): must be a positive number")
+            raise UserError(f"Adaptive(largest={self.largest!r}): must be a positive number")
 
     def share(self, progress: float) -> float:
         """The share aimed at."""
@@ -160,7 +161,7 @@ class Adaptive:
         return min(self.largest, 1.0 if odds == math.inf else odds / (1 + odds))
 
 
-SCHEDULES: dict[str, type] = {
+SCHEDULES: dict[ScheduleKind, type] = {
     "constant": Constant,
     "linear": Linear,
     "cosine": Cosine,
@@ -181,10 +182,10 @@ def is_zero_from(schedule: Schedule, progress: float) -> bool:
 
 def _check_progress(progress: float) -> None:
     if not 0 <= progress <= 1:
-        raise ValueError(f"progress={progress!r}: must be between 0 (start of training) and 1 (its end)")
+        raise UserError(f"progress={progress!r}: must be between 0 (start of training) and 1 (its end)")
 
 
 def _check_coefficients(schedule: object, **coefficients: float) -> None:
     for name, value in coefficients.items():
         if not 0 <= value < math.inf:
-            raise ValueError(f"{type(schedule).__name__}({name}={value!r}): must be 0 or a positive number")
+            raise UserError(f"{type(schedule).__name__}({name}={value!r}): must be 0 or a positive number")

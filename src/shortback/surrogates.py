@@ -17,12 +17,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Scale = Literal["area", "peak"] | float
+from shortback.choices import SurrogateKind, SurrogateScale
+from shortback.errors import UserError
+
+Scale = SurrogateScale | float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ class Surrogate:
                 continue
             if not isinstance(value, int | float) or not (0 < value < math.inf):
                 allowed = "'area', 'peak' or a positive number" if field.name == "scale" else "a positive number"
-                raise ValueError(f"{type(self).__name__}({field.name}={value!r}): must be {allowed}")
+                raise UserError(f"{type(self).__name__}({field.name}={value!r}): must be {allowed}")
 
     def gradient(self, z: Tensor) -> Tensor:
         """The surrogate derivative $g(z)$ at `z`, membrane potential minus threshold, any shape."""
@@ -187,7 +189,7 @@ class TanhWindow(Surrogate):
         return torch.tanh(self.slope * z.clamp(-self.half_width, self.half_width)) / self.slope
 
 
-SURROGATES: dict[str, type[Surrogate]] = {
+SURROGATES: dict[SurrogateKind, type[Surrogate]] = {
     "rectangular": Rectangular,
     "triangular": Triangular,
     "arctan": Arctan,

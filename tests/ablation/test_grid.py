@@ -56,7 +56,7 @@ def test_values_are_yaml():
         ({"methods": ["vanila"]}, "no such method; the nearest are vanilla"),
         ({"methods": ["vanilla", "vanilla"]}, "names one twice"),
         ({"seeds": 0}, "--seeds 0"),
-        ({"vary": ["branches.att=blocks"]}, "did you mean at"),
+        ({"vary": ["branches.att=blocks"]}, "the nearest are at"),
         ({"vary": ["model.num_steps=0"]}, "model.num_steps"),
         ({"vary": ["model.num_steps"]}, "write key=value,value"),
         ({"vary": ["model.num_steps=1,1"]}, "twice"),

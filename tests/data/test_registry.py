@@ -8,9 +8,9 @@ from shortback.data import load_data
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("cifar", "no data of kind 'cifar'; did you mean 'cifar10' or 'cifar100'"),
-        ("imagefolder", "did you mean 'image_folder'"),
-        ("svhn", "Known: bundled, fashion_mnist, cifar10, cifar100, image_folder"),
+        ("cifar", "no data of kind 'cifar'; the nearest are cifar10, cifar100"),
+        ("imagefolder", "the nearest are image_folder"),
+        ("svhn", "known: bundled, fashion_mnist, cifar10, cifar100, image_folder"),
     ],
 )
 def test_an_unknown_kind_is_an_error_with_the_nearest(kind: str, message: str) -> None:

@@ -99,23 +99,23 @@ def test_every_neuron_comes_from_the_factory_with_the_number_of_steps():
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("resnet21", {}, "unknown model 'resnet21'; did you mean 'resnet32' or 'resnet20'"),
-        ("zzz", {}, "unknown model 'zzz'. Known are: resnet18, resnet19"),
+        ("resnet21", {}, "unknown model 'resnet21'; the nearest are resnet"),
+        ("zzz", {}, "unknown model 'zzz'; the nearest are none. Known are: resnet18, resnet19"),
         (
             "resnet20",
             {"widht": 2},
-            "no setting 'widht'; did you mean 'width'.* Known are: norm, residual, width",
+            "no setting 'widht'; the nearest are width.* Known are: norm, residual, width",
         ),
         ("resnet20", {"stem": "imagenet"}, "no setting 'stem'"),
         ("vgg11", {"residual": "sew"}, "no setting 'residual'.* Known are: norm, pool, width"),
         (
             "resnet20",
             {"residual": "none"},
-            "residual='none': must be one of 'spiking', 'sew', 'membrane', 'plain'",
+            "residual='none': must be one of spiking, sew, membrane, plain",
         ),
-        ("resnet18", {"stem": "mnist"}, "stem='mnist': must be one of 'cifar', 'imagenet'"),
-        ("vgg11", {"pool": "min"}, "pool='min': must be one of 'max', 'average'"),
-        ("vgg11", {"norm": "layer"}, "norm='layer': must be one of 'batch', 'none'"),
+        ("resnet18", {"stem": "mnist"}, "stem='mnist': must be one of cifar, imagenet"),
+        ("vgg11", {"pool": "min"}, "pool='min': must be one of max, average"),
+        ("vgg11", {"norm": "layer"}, "norm='layer': must be one of batch, none"),
         ("vgg11", {"width": 0}, "width=0: must be a positive number"),
         ("vgg11", {"width": "wide"}, "width='wide': must be a positive number"),
         ("vgg11", {"num_steps": 0}, "num_steps=0: must be a whole number, 1 or more"),
@@ -140,7 +140,7 @@ def test_a_model_of_ones_own(monkeypatch):
 
     model = create_model("tiny", neuron=NEURON, channels=2)
     assert model(torch.zeros(5, 3, 4, 4)).shape == (5, 10)
-    with pytest.raises(ValueError, match="no setting 'channel'; did you mean 'channels'"):
+    with pytest.raises(ValueError, match="no setting 'channel'; the nearest are channels"):
         create_model("tiny", channel=2)
     with pytest.raises(ValueError, match="registered already"):
         register_model(tiny)

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from shortback.choices import Residual
 from shortback.models import create_model
 from shortback.models.layers import Layers
-from shortback.models.residual import BLOCKS, Residual
+from shortback.models.residual import BLOCKS
 from shortback.neurons import LIF, Expand
 
 NEURON = functools.partial(LIF, backend="reference")

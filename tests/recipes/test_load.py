@@ -128,7 +128,7 @@ def test_all_errors_are_reported_at_once_with_their_paths():
     assert "5 problem(s)" in message
     assert "model.num_steps: Input should be greater than or equal to 1, got 0" in message
     assert "model.name: no such model; the nearest are resnet32, resnet20, resnet19, got 'resnet21'" in message
-    assert "train.epohs: unknown key; did you mean epochs" in message
+    assert "train.epohs: unknown key; the nearest are epochs" in message
     assert "branches.start: Input should be greater than or equal to 0, got -1" in message
     assert "optimizer.lr: Input should be a valid number" in message
 
@@ -165,7 +165,7 @@ def test_a_variant_is_a_method_with_other_branches():
         load_recipe("quickstart", settings=["compare=[vanilla, vanilla]"])
     with pytest.raises(RecipeError, match="compare"):
         load_recipe("quickstart", settings=["compare=[{name: a/b, method: vanilla, combine: logits, start: 1}]"])
-    with pytest.raises(RecipeError, match=r"compare.0.variant.metod: unknown key; did you mean method"):
+    with pytest.raises(RecipeError, match=r"compare.0.variant.metod: unknown key; the nearest are method"):
         load_recipe("quickstart", settings=["compare=[{name: a, metod: vanilla}]"])
     with pytest.raises(RecipeError, match=r"1 problem\(s\)\n  compare.0.method: Input should be 'vanilla'"):
         load_recipe("quickstart", settings=["compare=[vanila]"])

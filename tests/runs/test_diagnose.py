@@ -2,12 +2,12 @@ import json
 
 import pytest
 
-from shortback.runs.diagnose import check_recipe_gradients, check_run_gradients
 from shortback.recipes.load import load_recipe
-from shortback.runs.train import train_recipe
+from shortback.runs.diagnose import check_recipe_gradients, check_run_gradients
 from shortback.runs.folder import RunFolder
-from tests.test_cli import SETTINGS, refused, run
+from shortback.runs.train import train_recipe
 from tests.runs.test_train import TINY
+from tests.test_cli import SETTINGS, refused, run
 
 pytestmark = pytest.mark.slow
 

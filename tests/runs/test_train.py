@@ -19,8 +19,8 @@ from shortback.recipes.build import build_model, resolve
 from shortback.recipes.load import load_recipe
 from shortback.runs.compare import branch_shares
 from shortback.runs.evaluate import evaluate_run, load_run
-from shortback.runs.train import _equals_unbranched, train_recipe
 from shortback.runs.folder import RunFolder
+from shortback.runs.train import _equals_unbranched, train_recipe
 from shortback.training import JsonLines, build_fabric
 from shortback.training.checkpoint import read_checkpoint
 

@@ -19,7 +19,8 @@ from shortback.ablation.run import Run, read_run
 from shortback.ablation.table import terminal_tables
 from shortback.ablation.time_to_accuracy import check_thresholds
 from shortback.ablation.workers import check_cells, run_cells
-from shortback.runs.folder import write_text_aside
+from shortback.errors import UserError
+from shortback.files import write_text
 
 RESULTS_FILE, PAGE_FILE = "results.json", "report.html"
 
@@ -62,7 +63,7 @@ class Ablation:
         from shortback.runs.one_step import seconds_a_step
 
         if jobs < 1:
-            raise ValueError(f"--jobs {jobs}: must be 1 or more")
+            raise UserError(f"--jobs {jobs}: must be 1 or more")
         self._check()
         jobs = min(jobs, len(self.cells))
         measured: dict[tuple[Settings, str], tuple[float, int]] = {}
@@ -93,7 +94,7 @@ class Ablation:
             Interrupted: by a signal; the results of what is finished are written.
         """
         if len(self.cells) > MAX_CELLS and not many:
-            raise ValueError(f"{len(self.cells)} runs are more than {MAX_CELLS}: add --yes, or look at --plan first")
+            raise UserError(f"{len(self.cells)} runs are more than {MAX_CELLS}: add --yes, or look at --plan first")
         check_thresholds(thresholds)
         self._check()
         self._remember_cells()
@@ -134,7 +135,7 @@ class Ablation:
             str(cell.folder): {"settings": dict(cell.settings), "method": cell.method, "seed": cell.seed}
             for cell in self.cells
         }
-        write_text_aside(self.out / CELLS_FILE, json.dumps(read_cells(self.out) | own, indent=2) + "\n")
+        write_text(self.out / CELLS_FILE, json.dumps(read_cells(self.out) | own, indent=2) + "\n")
 
 
 def report_folders(folders: Sequence[Path], out: Path, *, thresholds: Sequence[float] = ()) -> None:
@@ -151,7 +152,7 @@ def write_results(runs: Sequence[Run], out: Path, console: Console, title: str, 
     """Write `results.json` and the page, and print the tables."""
     groups = group_runs(runs, thresholds=thresholds)
     out.mkdir(parents=True, exist_ok=True)
-    write_text_aside(out / RESULTS_FILE, json.dumps(to_dict(groups), indent=2) + "\n")
+    write_text(out / RESULTS_FILE, json.dumps(to_dict(groups), indent=2) + "\n")
     write_ablation_page(out / PAGE_FILE, groups, title=title)
     console.print(terminal_tables(groups))
     console.print(f"{out / RESULTS_FILE}, {out / PAGE_FILE}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,10 @@ from typing import Any, get_args
 
 import yaml
 
+from shortback.choices import Method, nearest
+from shortback.errors import UserError
 from shortback.recipes.load import load_recipe
-from shortback.recipes.schema import Method, Recipe
+from shortback.recipes.schema import Recipe
 
 METHODS: tuple[Method, ...] = get_args(Method)
 BASELINE = "vanilla"
@@ -42,11 +43,11 @@ class Axis:
         except yaml.YAMLError:
             parsed = []
         if not key or not parsed:
-            raise ValueError(f"--vary {text}: write key=value,value, for example --vary branches.at=stages,blocks")
+            raise UserError(f"--vary {text}: write key=value,value, for example --vary branches.at=stages,blocks")
         if key in ("method", "seed", "compare"):
-            raise ValueError(f"--vary {text}: methods and seeds have options of their own, --methods and --seeds")
+            raise UserError(f"--vary {text}: methods and seeds have options of their own, --methods and --seeds")
         if len({in_words(value) for value in parsed}) < len(parsed):
-            raise ValueError(f"--vary {text}: a value is there twice")
+            raise UserError(f"--vary {text}: a value is there twice")
         return cls(key, tuple(parsed))
 
 
@@ -89,13 +90,13 @@ def build_grid(
     """
     for method in methods:
         if method not in METHODS:
-            nearest = difflib.get_close_matches(method, METHODS, n=3, cutoff=0.3)
-            raise ValueError(f"--methods {method}: no such method; the nearest are {', '.join(nearest or METHODS)}")
+            near = nearest(method, METHODS, or_else=", ".join(METHODS))
+            raise UserError(f"--methods {method}: no such method; the nearest are {near}")
     if seeds < 1:
-        raise ValueError(f"--seeds {seeds}: must be 1 or more")
+        raise UserError(f"--seeds {seeds}: must be 1 or more")
     for what, names in (("--methods", list(methods)), ("--vary", [axis.key for axis in axes])):
         if len(set(names)) < len(names):
-            raise ValueError(f"{what}: {', '.join(names)} names one twice")
+            raise UserError(f"{what}: {', '.join(names)} names one twice")
     settings = list(settings)
     first = load_recipe(recipe, settings=[*settings, "compare=null"]).seed
     cells: dict[Path, Cell] = {}

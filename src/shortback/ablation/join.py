@@ -12,6 +12,7 @@ from typing import Any, get_args
 from shortback.ablation.grid import BASELINE, Cell, Settings, heeds, in_words
 from shortback.ablation.run import Run, read_run
 from shortback.choices import Combine
+from shortback.errors import UserError
 from shortback.recipes.build import resolve
 from shortback.recipes.load import flatten
 from shortback.recipes.schema import BranchesConfig
@@ -76,7 +77,7 @@ def check_beside(cells: Sequence[Cell], out: Path) -> None:
         for cell, ours in asked:
             axes = {key for key, _ in cell.settings}
             if any(heeds(BASELINE, key) for key in axes ^ their_axes):
-                raise ValueError(
+                raise UserError(
                     f"--out {out} holds an ablation that varies {', '.join(sorted(their_axes)) or 'nothing'}, and this "
                     f"one {', '.join(sorted(axes)) or 'nothing'}: name another folder; `shortback report` joins them"
                 )
@@ -90,7 +91,7 @@ def check_beside(cells: Sequence[Cell], out: Path) -> None:
                 and not any(f"{key}.".startswith(f"{axis}.") for axis in axes | their_axes)
             ]
             if different:
-                raise ValueError(
+                raise UserError(
                     f"--out {out} holds an ablation of another recipe (asked for, there in {path}):\n  "
                     + "\n  ".join(different)
                 )

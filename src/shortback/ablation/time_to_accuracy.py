@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from shortback.ablation.run import Run
+from shortback.errors import UserError
 
 PARTS = (0.5, 0.75, 0.9, 1.0)  # of the last validation accuracy of vanilla training
 
@@ -40,7 +41,7 @@ def check_thresholds(thresholds: Sequence[float]) -> None:
     """Raises `ValueError` for one that is no accuracy."""
     for threshold in thresholds:
         if not 0 < threshold <= 1:
-            raise ValueError(f"--threshold {threshold:g}: an accuracy is above 0 and at most 1, such as 0.6 for 60 %")
+            raise UserError(f"--threshold {threshold:g}: an accuracy is above 0 and at most 1, such as 0.6 for 60 %")
 
 
 def times_to_accuracy(

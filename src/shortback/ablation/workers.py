@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from shortback.ablation.grid import Cell
+from shortback.errors import UserError
 from shortback.recipes.build import check_recipe, resolve
 from shortback.runs.folder import RunFolder
 
@@ -56,7 +57,7 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int, watch: Callable[[s
         Interrupted: SIGINT or SIGTERM came; every cell that was under way has a checkpoint.
     """
     if jobs < 1:
-        raise ValueError(f"--jobs {jobs}: must be 1 or more")
+        raise UserError(f"--jobs {jobs}: must be 1 or more")
     todo = [cell for cell in cells if not RunFolder(out / cell.folder).is_finished]
     for cell in todo:
         (out / cell.folder / ERROR_FILE).unlink(missing_ok=True)

@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from shortback.errors import UserError
+
 # A path ending in one of these is read through its decompressor.
 _READERS: dict[str, Callable[[Path], bytes]] = {
     ".gz": lambda path: gzip.decompress(path.read_bytes()),
@@ -36,12 +38,12 @@ def read_idx(path: Path) -> Tensor:
         zeros, kind, num_axes = struct.unpack_from(">HBB", data)
         shape = struct.unpack_from(f">{num_axes}I", data, offset=4)
     except (EOFError, gzip.BadGzipFile, lzma.LZMAError, struct.error, zlib.error) as error:
-        raise ValueError(f"{path} is damaged ({error}): get it anew") from error
+        raise UserError(f"{path} is damaged ({error}): get it anew") from error
     start = 4 + 4 * num_axes
     if zeros != 0 or kind != _UINT8:
-        raise ValueError(f"{path} is not an idx file of bytes: it begins with {data[:4].hex()}, not 0000 08..")
+        raise UserError(f"{path} is not an idx file of bytes: it begins with {data[:4].hex()}, not 0000 08..")
     if len(data) != start + math.prod(shape):
-        raise ValueError(f"{path} is damaged: its header promises {math.prod(shape)} bytes, {len(data) - start} follow")
+        raise UserError(f"{path} is damaged: its header promises {math.prod(shape)} bytes, {len(data) - start} follow")
     # A bytearray, because a tensor must be writable.
     return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=start).view(shape)
 

@@ -26,6 +26,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from shortback.data.image_files import FileInfo, check_image, read_image, read_info
+from shortback.files import replacing
 
 MAX_CACHED_SIDE = 64
 
@@ -176,7 +177,7 @@ def _build(root: Path, listing: Listing, folder: Path, name: str) -> None:
     checksum = None
     if height is not None and width is not None and max(height, width) <= MAX_CACHED_SIDE:
         writer = _PixelWriter((channels, height, width), num_train=listing.num_train)
-        with _replacing(folder / f"{name}.raw") as path:
+        with replacing(folder / f"{name}.raw") as path:
             bad |= writer.write(path, _attempt_all(lambda path: read_image(path, channels=channels), paths))
         mean, std = writer.statistics()
         checksum = writer.checksum
@@ -196,7 +197,7 @@ def _build(root: Path, listing: Listing, folder: Path, name: str) -> None:
         checksum=checksum,
     )
     # Last, because it makes the cache valid.
-    with _replacing(folder / f"{name}.json") as path:
+    with replacing(folder / f"{name}.json") as path:
         path.write_text(json.dumps(asdict(survey)))
 
 
@@ -256,17 +257,6 @@ def _attempt_all(function: Callable[[str], _Result], paths: Sequence[str]) -> It
 
 def _slices(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     return (items[begin : begin + size] for begin in range(0, len(items), size))
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A path to write to beside `path`, which takes its place when all went well."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

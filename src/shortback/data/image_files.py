@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from shortback.errors import UserError
+
 _GREY_MODES = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -95,5 +97,5 @@ class FileImages:
         try:
             pixels = read_image(path, channels=self.channels)
         except Exception as error:  # decoders raise nearly anything on damaged bytes
-            raise ValueError(f"{path} can no longer be read: {error}") from error
+            raise UserError(f"{path} can no longer be read: {error}") from error
         return torch.from_numpy(pixels.copy()).permute(2, 0, 1)

@@ -12,6 +12,7 @@ from torch import Tensor
 from shortback.data.image_cache import Listing, Survey, survey_folder
 from shortback.data.image_files import FileImages
 from shortback.data.images import ArrayImages, ImageData, ImageSet, Subset
+from shortback.errors import UserError
 
 _TEST_NAMES = ("test", "val")
 _IMAGENET_SIDE = 224
@@ -56,7 +57,7 @@ def load_image_folder(root: str | Path, *, skip_bad: bool = False, cache_dir: Pa
     classes = _class_names(root, "train")
     unknown = sorted(set(_class_names(root, test_name)) - set(classes))
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"{root / test_name} has classes that {root / 'train'} has not: {_shortened(unknown)}. "
             f"Add training images of them, or remove them; train has {_shortened(classes)}"
         )
@@ -131,7 +132,7 @@ def _list_split(root: Path, name: str, classes: Sequence[str]) -> _Split:
         if folder.is_dir() and len(split.files) == before:
             empty.append(class_name)
     if empty:
-        raise ValueError(
+        raise UserError(
             f"{len(empty)} classes of {root / name} are empty: {_shortened(empty)}. "
             f"Put images into their folders, or remove the folders"
         )
@@ -166,7 +167,7 @@ def _report_bad(root: Path, files: Sequence[str], survey: Survey, *, skip: bool)
         lines.append(f"    ... and {len(survey.bad) - _NUM_NAMED} more")
     what = f"{len(survey.bad)} of the {len(files)} files in {root} are damaged or no images"
     if not skip:
-        raise ValueError(
+        raise UserError(
             "\n".join([f"{what}:", *lines, "Replace or remove them, or leave them out with skip_bad=True."])
         )
     _logger.warning("%s", "\n".join([f"{what}, and are skipped:", *lines]))
@@ -177,7 +178,7 @@ def _check_not_emptied(folder: Path, classes: Sequence[str], labels: Tensor, is_
     emptied = listed & (torch.bincount(labels[is_good], minlength=len(classes)) == 0)
     if emptied.any():
         names = [name for name, gone in zip(classes, emptied.tolist(), strict=True) if gone]
-        raise ValueError(f"no file of these classes of {folder} can be read: {_shortened(names)}")
+        raise UserError(f"no file of these classes of {folder} can be read: {_shortened(names)}")
 
 
 def _shortened(names: Sequence[str]) -> str:

@@ -7,6 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from shortback.errors import UserError
+
 
 class ImageSet(Protocol):
     """A split: images that can be read by index, with all labels in memory."""
@@ -35,9 +37,9 @@ class ArrayImages:
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4:
-            raise ValueError(f"images must be uint8 [len, C, H, W], not {images.dtype} of shape {list(images.shape)}")
+            raise UserError(f"images must be uint8 [len, C, H, W], not {images.dtype} of shape {list(images.shape)}")
         if labels.ndim != 1 or labels.is_floating_point() or len(labels) != len(images):
-            raise ValueError(
+            raise UserError(
                 f"labels must be whole numbers of shape [{len(images)}], one an image, "
                 f"not {labels.dtype} of shape {list(labels.shape)}"
             )
@@ -60,10 +62,10 @@ class Subset:
 
     def __init__(self, source: ImageSet, indices: Tensor) -> None:
         if indices.dtype != torch.int64 or indices.ndim != 1:
-            raise ValueError(f"indices must be int64 [n], not {indices.dtype} of shape {list(indices.shape)}")
+            raise UserError(f"indices must be int64 [n], not {indices.dtype} of shape {list(indices.shape)}")
         outside = indices[(indices < 0) | (indices >= len(source))]
         if len(outside):
-            raise ValueError(f"indices must lie in 0 ... {len(source) - 1}, not {outside[:10].tolist()}")
+            raise UserError(f"indices must lie in 0 ... {len(source) - 1}, not {outside[:10].tolist()}")
         self.source = source
         self.indices = indices
         self.labels = source.labels[indices]
@@ -123,13 +125,13 @@ class ImageData:
 
     def __post_init__(self) -> None:
         if not len(self.train):
-            raise ValueError(f"{self.name}: there is no training image")
+            raise UserError(f"{self.name}: there is no training image")
         if self.image_size < 1:
-            raise ValueError(f"{self.name}: image_size must be at least 1 pixel, not {self.image_size}")
+            raise UserError(f"{self.name}: image_size must be at least 1 pixel, not {self.image_size}")
         _check_statistics(self.name, "mean", self.mean, self.in_channels)
         _check_statistics(self.name, "std", self.std, self.in_channels)
         if min(self.std) <= 0:
-            raise ValueError(f"{self.name}: std must be above 0 in every channel, not {self.std}")
+            raise UserError(f"{self.name}: std must be above 0 in every channel, not {self.std}")
         for split, labels in (("training", self.train.labels), ("test", self.test.labels)):
             _check_labels(self.name, split, labels, len(self.classes))
 
@@ -140,16 +142,16 @@ class ImageData:
 
 def _check_statistics(name: str, what: str, values: Sequence[float], channels: int) -> None:
     if len(values) != channels:
-        raise ValueError(f"{name}: {what} needs {channels} numbers, one a channel, not {tuple(values)}")
+        raise UserError(f"{name}: {what} needs {channels} numbers, one a channel, not {tuple(values)}")
     if not all(0 <= value <= 1 for value in values):
-        raise ValueError(f"{name}: {what} is in units of [0, 1]; divide {tuple(values)} by 255")
+        raise UserError(f"{name}: {what} is in units of [0, 1]; divide {tuple(values)} by 255")
 
 
 def _check_labels(name: str, split: str, labels: Tensor, num_classes: int) -> None:
     wrong = (labels < 0) | (labels >= num_classes)
     if wrong.any():
         index = int(wrong.nonzero()[0])
-        raise ValueError(
+        raise UserError(
             f"{name}: {int(wrong.sum())} {split} labels lie outside the {num_classes} classes "
             f"(allowed: 0 ... {num_classes - 1}); the first is {int(labels[index])}, of image {index}"
         )

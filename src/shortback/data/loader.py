@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from shortback.data.images import ImageSet, read_images
 from shortback.data.seeding import derive_seed, derive_seeds, global_generator_kept, map_seeded, seed_global
 from shortback.data.transforms import Mixing, normalize
+from shortback.errors import UserError
 
 # What a seed is for; without it the order, the samples and the mixing would share their draws.
 _ORDER, _SAMPLE, _MIXING = range(3)
@@ -76,23 +77,23 @@ class BatchLoader:
         pin_memory: bool = False,
     ) -> None:
         if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+            raise UserError(f"batch_size must be at least 1, not {batch_size}")
         if num_workers < 0:
-            raise ValueError(f"num_workers must be 0 (no processes) or above, not {num_workers}")
+            raise UserError(f"num_workers must be 0 (no processes) or above, not {num_workers}")
         if not 0 <= rank < world_size:
-            raise ValueError(f"rank must be in 0 ... world_size - 1, not {rank} of {world_size}")
+            raise UserError(f"rank must be in 0 ... world_size - 1, not {rank} of {world_size}")
         if (shuffle or drop_last) and batch_size % world_size:
-            raise ValueError(
+            raise UserError(
                 f"the global batch_size of {batch_size} cannot be shared equally by {world_size} processes: "
                 f"choose a multiple of {world_size}, such as {batch_size + -batch_size % world_size}"
             )
         if batch_size < world_size:
-            raise ValueError(
+            raise UserError(
                 f"the global batch_size of {batch_size} leaves some of the {world_size} processes without "
                 f"samples: choose at least {world_size}"
             )
         if drop_last and batch_size > len(images):
-            raise ValueError(
+            raise UserError(
                 f"a batch of {batch_size} is more than the {len(images)} images: choose a smaller batch_size"
             )
         self.images = images
@@ -128,7 +129,7 @@ class BatchLoader:
             ValueError: if `start` is not in 0 ... len(self).
         """
         if not 0 <= start <= len(self):
-            raise ValueError(f"start must be in 0 ... {len(self)}, the batches of an epoch, not {start}")
+            raise UserError(f"start must be in 0 ... {len(self)}, the batches of an epoch, not {start}")
         return self._batches(epoch, start)
 
     def _batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,16 +1,18 @@
 """Data sources by name."""
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
+from shortback.choices import DataKind, nearest
 from shortback.data.bundled import load_bundled
 from shortback.data.image_folder import load_image_folder
 from shortback.data.images import ImageData
 from shortback.data.vision import load_cifar, load_fashion_mnist
+from shortback.errors import UserError
 
-DATA_KINDS = ("bundled", "fashion_mnist", "cifar10", "cifar100", "image_folder")
+DATA_KINDS: tuple[DataKind, ...] = get_args(DataKind)
 
 
 def load_data(
@@ -50,12 +52,11 @@ def load_data(
         data = load_cifar(kind, root=root, download=download)
     elif kind == "image_folder":
         if root is None:
-            raise ValueError("data of kind 'image_folder' needs root, the folder that holds train/ and test/")
+            raise UserError("data of kind 'image_folder' needs root, the folder that holds train/ and test/")
         data = load_image_folder(root, skip_bad=skip_bad, cache_dir=cache_dir)
     else:
-        near = difflib.get_close_matches(kind, DATA_KINDS)
-        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-        raise ValueError(f"there is no data of kind {kind!r}; {hint}Known: {', '.join(DATA_KINDS)}")
+        near = nearest(kind, DATA_KINDS)
+        raise UserError(f"there is no data of kind {kind!r}; the nearest are {near}; known: {', '.join(DATA_KINDS)}")
     return dataclasses.replace(
         data,
         image_size=data.image_size if image_size is None else image_size,

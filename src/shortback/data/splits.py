@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from shortback.data.images import ImageSet, Subset
+from shortback.errors import UserError
 
 
 def split_validation(train: ImageSet, *, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
@@ -24,12 +25,12 @@ def split_validation(train: ImageSet, *, fraction: float, seed: int) -> tuple[Im
         ValueError: if `fraction` is out of range, or a class would end with no image in one of the parts.
     """
     if not 0 <= fraction < 1:
-        raise ValueError(f"the validation fraction must be in [0, 1), not {fraction}")
+        raise UserError(f"the validation fraction must be in [0, 1), not {fraction}")
     sizes = torch.bincount(train.labels)
     quotas = (fraction * sizes.double()).round().long()
     for label, (size, quota) in enumerate(zip(sizes.tolist(), quotas.tolist(), strict=True)):
         if fraction and size and not 0 < quota < size:
-            raise ValueError(
+            raise UserError(
                 f"a validation fraction of {fraction} sets {quota} of the {size} images of class {label} "
                 f"aside; both parts need at least one: choose another fraction, or 0 for no validation"
             )
@@ -46,7 +47,7 @@ def limit_images(images: ImageSet, *, count: int, seed: int) -> ImageSet:
         ValueError: if `count` is not in 1 ... len(images).
     """
     if not 1 <= count <= len(images):
-        raise ValueError(f"the number of images must be in 1 ... {len(images)}, all there are; not {count}")
+        raise UserError(f"the number of images must be in 1 ... {len(images)}, all there are; not {count}")
     # One image of every class, then a second of every class, and so on: classes that run out are passed over.
     rounds = _rank_within_class(images.labels, seed=seed)
     return Subset(images, rounds.argsort(stable=True)[:count].sort().values)

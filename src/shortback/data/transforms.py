@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -11,8 +10,10 @@ from torch import Tensor
 from torchvision.transforms import AutoAugmentPolicy, v2
 from torchvision.transforms.v2 import functional as VF
 
+from shortback.choices import AutoAugment
 from shortback.data import batched
 from shortback.data.seeding import derive_seeds, map_seeded, uniform
+from shortback.errors import UserError
 
 Mixing = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -49,7 +50,7 @@ class Augmentation:
     resized_crop: bool = False
     crop_padding: int = 0
     flip: bool = False
-    auto_augment: Literal["cifar10", "imagenet"] | None = None
+    auto_augment: AutoAugment | None = None
     rand_augment: int | None = None
     cutout: int = 0
     mixup: float = 0.0
@@ -58,15 +59,15 @@ class Augmentation:
     def __post_init__(self) -> None:
         for name in ("crop_padding", "cutout", "mixup", "cutmix"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be 0 (off) or above, not {getattr(self, name)}")
+                raise UserError(f"{name} must be 0 (off) or above, not {getattr(self, name)}")
         if self.auto_augment is not None and self.auto_augment not in _POLICIES:
-            raise ValueError(f"auto_augment must be one of {[*_POLICIES, None]}, not {self.auto_augment!r}")
+            raise UserError(f"auto_augment must be one of {[*_POLICIES, None]}, not {self.auto_augment!r}")
         if self.rand_augment is not None and not 0 <= self.rand_augment <= 30:
-            raise ValueError(f"rand_augment must be a magnitude of 0 ... 30, or None, not {self.rand_augment}")
+            raise UserError(f"rand_augment must be a magnitude of 0 ... 30, or None, not {self.rand_augment}")
         if self.auto_augment is not None and self.rand_augment is not None:
-            raise ValueError("auto_augment and rand_augment exclude each other: set one of them to None")
+            raise UserError("auto_augment and rand_augment exclude each other: set one of them to None")
         if self.resized_crop and self.crop_padding:
-            raise ValueError("resized_crop and crop_padding exclude each other: switch one of them off")
+            raise UserError("resized_crop and crop_padding exclude each other: switch one of them off")
 
 
 class TrainTransform:
@@ -124,7 +125,7 @@ class EvalTransform:
 
     def __init__(self, *, image_size: int, resize: int | None = None) -> None:
         if resize is not None and resize < image_size:
-            raise ValueError(f"resize must be at least image_size, {image_size} pixels, not {resize}")
+            raise UserError(f"resize must be at least image_size, {image_size} pixels, not {resize}")
         self.image_size = image_size
         self.resize = resize or image_size
 
@@ -204,7 +205,7 @@ def _apply_policy(policy: Callable[[Image.Image], Image.Image], images: Tensor, 
     # On PIL images, not tensors: the policies were found with PIL's operations, which are also a third
     # faster on small images.
     if images.shape[1] not in (1, 3):
-        raise ValueError(f"AutoAugment and RandAugment need 1 or 3 channels, not {images.shape[1]}")
+        raise UserError(f"AutoAugment and RandAugment need 1 or 3 channels, not {images.shape[1]}")
     pixels = images.permute(0, 2, 3, 1).contiguous().numpy()  # [N, H, W, C]
     grey = images.shape[1] == 1
     sources = map(Image.fromarray, pixels[..., 0] if grey else pixels)

@@ -13,6 +13,7 @@ from torchvision import datasets
 
 from shortback.data import fashion_mnist
 from shortback.data.images import ArrayImages, ImageData
+from shortback.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def load_cifar(kind: str, *, root: str | Path | None = None, download: bool = Fa
             warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
             train, test = (source.dataset(folder, train=train) for train in (True, False))
     except RuntimeError as error:
-        raise ValueError(
+        raise UserError(
             f"the files of {kind} in {files} are damaged or incomplete: delete the folder and get it anew, "
             f"for example with download=True"
         ) from error

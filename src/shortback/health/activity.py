@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from shortback import ops
+from shortback.choices import Layout
 from shortback.inspection.firing import fires, may_fire
 from shortback.inspection.hooks import hooked
-from shortback.inspection.layout import Layout, by_step, why_not
+from shortback.inspection.layout import by_step, why_not
 from shortback.inspection.libraries import whole_modules
 from shortback.neurons import SpikingNeuron
 

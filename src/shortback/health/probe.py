@@ -20,19 +20,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shortback.choices import Backend, Layout
+from shortback.errors import UserError
 from shortback.health.activity import Observer
 from shortback.health.measurement import MAIN, Histogram, LayerGradient, Measurement
 from shortback.inspection.detect import find_layouts
 from shortback.inspection.hooks import hooked
-from shortback.inspection.layout import Layout, sample_axis
+from shortback.inspection.layout import sample_axis
 from shortback.inspection.libraries import is_library_neuron
 from shortback.inspection.pointwise import safely
 from shortback.inspection.reset import reset_states
 from shortback.inspection.untouched import undisturbed
 from shortback.losses import LossTerms, Outputs
 from shortback.neurons import SpikingNeuron
-from shortback.ops import Backend
 from shortback.spiking import SpikingNetwork
+from shortback.torch_private import is_compiled
 
 NUM_BINS = 81  # odd, so that 0 is in the middle of one
 
@@ -164,14 +166,14 @@ def _trunk(net: nn.Module) -> nn.Module:
 
 
 def _refuse_unsuitable(net: nn.Module, trunk: nn.Module, x: Tensor, target: Tensor) -> None:
-    if any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None for m in net.modules()):
-        raise ValueError("the network is compiled, and would not see the probe: pass it as it was before torch.compile")
+    if any(map(is_compiled, net.modules())):
+        raise UserError("the network is compiled, and would not see the probe: pass it as it was before torch.compile")
     if not any(p.requires_grad and p.ndim >= 2 for p in trunk.parameters()):
-        raise ValueError(f"{type(trunk).__name__} has no weights that are trained: there is no gradient to measure")
+        raise UserError(f"{type(trunk).__name__} has no weights that are trained: there is no gradient to measure")
     if not isinstance(x, Tensor) or not len(x):
-        raise ValueError("the batch is empty, or no tensor")
+        raise UserError("the batch is empty, or no tensor")
     if len(target) == 1 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in trunk.modules()):
-        raise ValueError("a batch of one sample under batch norm says nothing about training: give two or more")
+        raise UserError("a batch of one sample under batch norm says nothing about training: give two or more")
 
 
 def _layers(trunk: nn.Module) -> dict[str, tuple[nn.Module, list[nn.Parameter]]]:
@@ -188,15 +190,15 @@ def _outputs(outputs: Any) -> Outputs:
         return outputs
     if isinstance(outputs, Tensor):
         return Outputs(outputs, {})
-    raise ValueError(f"the network returns {type(outputs).__name__}: it must return logits, [N, K] or [T, N, K]")
+    raise UserError(f"the network returns {type(outputs).__name__}: it must return logits, [N, K] or [T, N, K]")
 
 
 def _check_labels(logits: Tensor, target: Tensor) -> None:
     num_samples, num_classes = logits.shape[-2:]
     if len(target) != num_samples:
-        raise ValueError(f"{len(target)} labels for {num_samples} samples")
+        raise UserError(f"{len(target)} labels for {num_samples} samples")
     if target.ndim == 1 and not (target.min() >= 0 and target.max() < num_classes):
-        raise ValueError(
+        raise UserError(
             f"labels from {target.min().item()} to {target.max().item()}: the network has {num_classes} classes, "
             f"so they must be from 0 to {num_classes - 1}"
         )

@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shortback.choices import Layout
+from shortback.errors import UserError
 from shortback.inspection.hooks import hooked
 from shortback.inspection.layer_calls import LayerCalls
-from shortback.inspection.layout import LAYOUTS, Layout, feature_axis, first_tensor, stacked
+from shortback.inspection.layout import LAYOUTS, feature_axis, first_tensor, stacked
 from shortback.inspection.reset import reset_states
 from shortback.inspection.untouched import undisturbed
 
@@ -85,7 +87,7 @@ def find_layouts(
                 break
     found = _plausible_ways(errors)
     if len(found) != 1 or len(_plausible(errors[found[0]][_OUTPUT])) != 1:
-        raise ValueError(
+        raise UserError(
             f"layout='auto': how time and samples lie in the input {list(sample.shape)} of {type(model).__name__}, and "
             f"in its output {list(alone.logits_shape)}, is not to be told by running it: say layout="
             f"{' or '.join(map(repr, LAYOUTS))}"
@@ -116,7 +118,7 @@ def _ways_to_join(sample: Tensor, num_steps: int | None) -> dict[str, _Way]:
             for axis in range(min(2, sample.ndim - 1))
         }
     if num_steps < 1 or len(sample) % num_steps:
-        raise ValueError(f"num_steps={num_steps}: does not divide the {len(sample)} rows of the sample")
+        raise UserError(f"num_steps={num_steps}: does not divide the {len(sample)} rows of the sample")
 
     def folded(
         change: Callable[[Tensor, int], Tensor], sizes: tuple[int, int], axis: int

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-Layout = Literal["folded", "folded_batch", "time_first", "batch_first", "time_last", "steps"]
-Reduction = Literal["mean", "sum", "last"]
+from shortback.choices import Layout, Reduction
+from shortback.errors import UserError
+
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
@@ -168,7 +169,7 @@ def stacked(output: Any) -> Tensor:
         logits = torch.stack(logits)
     if not isinstance(logits, Tensor) or logits.ndim not in (2, 3):
         got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"the network returns {got}: it must return logits, [N, K] or one for each step")
+        raise UserError(f"the network returns {got}: it must return logits, [N, K] or one for each step")
     return logits
 
 

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shortback.torch_private import is_patched
+
 VECTOR = 16  # channels: the widest, since a build for one processor may run on another
 
 log = logging.getLogger("shortback")
@@ -73,11 +75,6 @@ def safely(net: nn.Module) -> Iterator[None]:
         yield
     finally:
         make_usual(changed)
-
-
-def is_patched(module: nn.Module) -> bool:
-    """Whether what the module computes was replaced on the instance."""
-    return "forward" in module.__dict__ or "_conv_forward" in module.__dict__
 
 
 def _may_fail(conv: nn.Conv2d) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
 
 from shortback import ops
 from shortback.inspection.pointwise import is_patched
 from shortback.neurons import SpikingNeuron
+from shortback.torch_private import is_hooked
 
 
 def conv_norm_fire(
@@ -91,7 +91,7 @@ def _is_one_operation(x: Tensor, conv: nn.Module, norm: nn.Module, neuron: nn.Mo
         and x.ndim == 4
         and x.numel() > 0
         and _is_channels_last(x, conv.weight)
-        and not any(_is_hooked(module) or is_patched(module) for module in (conv, norm, neuron))
+        and not any(is_hooked(module) or is_patched(module) for module in (conv, norm, neuron))
         and ops.resolve(neuron.backend, x.device.type) == "compiled"
         and (x.shape[0] > 1 or not norm.training)  # one value a channel is an error of the norm's
     )
@@ -101,18 +101,3 @@ def _is_channels_last(x: Tensor, weight: Tensor) -> bool:
     """Whether the convolution gives its output in channels-last."""
     in_weight = weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
     return in_weight or x.is_contiguous(memory_format=torch.channels_last)
-
-
-def _is_hooked(module: nn.Module) -> bool:
-    """Whether calling the module does more than its `forward`: the test of `nn.Module.__call__`."""
-    hooks = (
-        module._forward_hooks,
-        module._forward_pre_hooks,
-        module._backward_hooks,
-        module._backward_pre_hooks,
-        torch_module._global_forward_hooks,
-        torch_module._global_forward_pre_hooks,
-        torch_module._global_backward_hooks,
-        torch_module._global_backward_pre_hooks,
-    )
-    return any(hooks)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict, get_args
+from typing import TypedDict
 
 from torch import Tensor, nn
 
+from shortback.choices import Norm, check_choice
+from shortback.errors import UserError
 from shortback.models.fused import conv_norm_fire
 from shortback.neurons import NeuronFactory, SpikingNeuron, make_neuron
-
-Norm = Literal["batch", "none"]
 
 
 class ModelSettings(TypedDict, total=False):
@@ -22,13 +22,6 @@ class ModelSettings(TypedDict, total=False):
     num_steps: int
     in_channels: int
     neuron: NeuronFactory | None
-
-
-def check_choice(name: str, value: object, choices: object) -> None:
-    """Raise ValueError where a setting is none of the values of a `Literal`."""
-    allowed = get_args(choices)
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r}: must be one of {', '.join(map(repr, allowed))}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +46,7 @@ class Layers:
     def __post_init__(self) -> None:
         check_choice("norm", self.norm, Norm)
         if not isinstance(self.width, int | float) or not 0 < self.width < math.inf:
-            raise ValueError(f"width={self.width!r}: must be a positive number")
+            raise UserError(f"width={self.width!r}: must be a positive number")
 
     def scale(self, channels: int) -> int:
         """A number of channels by the width of the network, 1 at least."""

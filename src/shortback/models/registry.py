@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import inspect
 import re
@@ -11,6 +10,8 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from torch import nn
 
+from shortback.choices import nearest
+from shortback.errors import UserError
 from shortback.models.layers import ModelSettings
 from shortback.neurons import NeuronFactory
 from shortback.spiking import SpikingNetwork
@@ -31,7 +32,7 @@ def register_model(builder: _Builder) -> _Builder:
     """
     name = builder.__name__
     if name in _builders:
-        raise ValueError(f"a model {name!r} is registered already: give the function another name")
+        raise UserError(f"a model {name!r} is registered already: give the function another name")
     _own_settings(builder)
     _builders[name] = builder
     return builder
@@ -61,15 +62,15 @@ def create_model(
         ValueError: an unknown name or setting (the nearest are named), or a value outside its range.
     """
     if name not in _builders:
-        raise ValueError(f"unknown model {name!r}{_instead(name, list_models())}")
+        raise UserError(f"unknown model {name!r}{_instead(name, list_models())}")
     allowed = _own_settings(_builders[name])
     for setting in settings:
         if setting not in allowed:
-            raise ValueError(f"model {name!r} has no setting {setting!r}{_instead(setting, allowed)}")
+            raise UserError(f"model {name!r} has no setting {setting!r}{_instead(setting, allowed)}")
     counts = {"num_classes": num_classes, "num_steps": num_steps, "in_channels": in_channels}
     for argument, value in counts.items():
         if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{argument}={value!r}: must be a whole number, 1 or more")
+            raise UserError(f"{argument}={value!r}: must be a whole number, 1 or more")
     network = _builders[name](neuron=neuron, **counts, **settings)
     return SpikingNetwork(network, num_steps=num_steps)
 
@@ -91,7 +92,7 @@ def _own_settings(builder: Callable[..., nn.Module]) -> list[str]:
         if parameter.kind is parameter.VAR_KEYWORD:
             typed = get_args(get_type_hints(builder).get(parameter.name))
             if not typed:
-                raise ValueError(f"{builder.__name__}: annotate **{parameter.name} as Unpack[a TypedDict]")
+                raise UserError(f"{builder.__name__}: annotate **{parameter.name} as Unpack[a TypedDict]")
             names |= set(get_type_hints(typed[0]))
         else:
             names.add(parameter.name)
@@ -100,6 +101,4 @@ def _own_settings(builder: Callable[..., nn.Module]) -> list[str]:
 
 def _instead(wrong: str, allowed: Iterable[str]) -> str:
     """The end of a message about a wrong name: the nearest names, and all."""
-    near = difflib.get_close_matches(wrong, list(allowed), n=3)
-    guess = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
-    return f"{guess} Known are: {', '.join(allowed)}"
+    return f"; the nearest are {nearest(wrong, allowed)}. Known are: {', '.join(allowed) or 'none'}"

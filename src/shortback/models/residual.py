@@ -13,15 +13,14 @@ norm, and $P$ the shortcut, the identity or, where the shape changes, a 1x1 conv
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor, nn
 
+from shortback.choices import Residual
 from shortback.inspection.pointwise import Subsample
 from shortback.models.fused import conv_norm_fire
 from shortback.models.layers import Layers, LayerSequence
-
-Residual = Literal["spiking", "sew", "membrane", "plain"]
 
 
 class ResidualBlock(nn.Module):

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Literal, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
-from shortback.models.layers import (
-    Layers,
-    LayerSequence,
-    ModelSettings,
-    Norm,
-    StagedNetwork,
-    check_choice,
-    initialize,
-)
+from shortback.choices import Norm, Residual, Stem, check_choice
+from shortback.models.layers import Layers, LayerSequence, ModelSettings, StagedNetwork, initialize
 from shortback.models.registry import register_model
-from shortback.models.residual import BLOCKS, Residual
+from shortback.models.residual import BLOCKS
 from shortback.neurons import Expand, NeuronFactory
-
-Stem = Literal["cifar", "imagenet", "deep"]
 
 
 class ResNetSettings(ModelSettings, total=False):

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Literal, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
-from shortback.models.layers import (
-    Layers,
-    LayerSequence,
-    ModelSettings,
-    Norm,
-    StagedNetwork,
-    check_choice,
-    initialize,
-)
+from shortback.choices import Norm, Pool, check_choice
+from shortback.models.layers import Layers, LayerSequence, ModelSettings, StagedNetwork, initialize
 from shortback.models.registry import register_model
 from shortback.neurons import NeuronFactory
-
-Pool = Literal["max", "average"]
 
 
 class VGGSettings(ModelSettings, total=False):

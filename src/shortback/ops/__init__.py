@@ -8,11 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from shortback.choices import Backend, Memory, Reset
 from shortback.ops import compiled, reference
-from shortback.ops.backend import Backend, resolve
-from shortback.ops.dynamics import Dynamics, Reset
+from shortback.ops.backend import resolve
+from shortback.ops.dynamics import Dynamics
 from shortback.ops.kernels import num_kernels
-from shortback.ops.layer import Convolution, Memory, conv_norm_neuron
+from shortback.ops.layer import Convolution, conv_norm_neuron
 from shortback.ops.norm import Statistics
 from shortback.ops.reference import membranes
 

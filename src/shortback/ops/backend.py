@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 
-Backend = Literal["auto", "reference", "compiled"]
+from shortback.choices import Backend, check_choice
+
 log = logging.getLogger("shortback")
 
 
@@ -24,8 +25,7 @@ def resolve(backend: Backend, device_type: str) -> Literal["reference", "compile
     """
     if backend == "reference":
         return "reference"
-    if backend not in get_args(Backend):
-        raise ValueError(f"backend={backend!r}: must be one of {', '.join(get_args(Backend))}")
+    check_choice("backend", backend, Backend)
     reason = _why_not_compiled(device_type)
     if reason is None:
         if backend == "auto":

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, get_args
 
+from shortback.choices import Reset, check_choice
+from shortback.errors import UserError
 from shortback.surrogates import Surrogate, Triangular
-
-Reset = Literal["hard", "soft"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +32,9 @@ class Dynamics:
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.threshold):
-            raise ValueError(f"threshold={self.threshold!r}: must be a finite number")
-        if self.reset not in get_args(Reset):
-            raise ValueError(f"reset={self.reset!r}: must be one of {', '.join(get_args(Reset))}")
+            raise UserError(f"threshold={self.threshold!r}: must be a finite number")
+        check_choice("reset", self.reset, Reset)
         if not isinstance(self.surrogate, Surrogate):
-            raise ValueError(
+            raise UserError(
                 f"surrogate={self.surrogate!r}: must be a shortback.surrogates.Surrogate, e.g. Triangular()"
             )

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from shortback.ops.dynamics import Dynamics
+from shortback.torch_private import may_change_in_size
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def _mark_any_size(tensor: Tensor | None) -> None:
     if tensor is None:
         return
     for axis in range(1 if tensor.ndim > 1 else 0, tensor.ndim):
-        torch._dynamo.maybe_mark_dynamic(tensor, axis)
+        may_change_in_size(tensor, axis)
 
 
 def _signature(tensor: Tensor | None) -> Any:

@@ -19,20 +19,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from shortback.choices import Memory
 from shortback.ops import kernels, norm, packing
 from shortback.ops.dynamics import Dynamics
 from shortback.ops.kernels import Kind
 from shortback.ops.norm import Statistics
 from shortback.ops.packing import PackedSpikes
-
-Memory = Literal["fast", "balanced", "small"]
 
 
 class Convolution(NamedTuple):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from shortback.ops import kernels
+from shortback.torch_private import version_of
 
 STEPS_A_BYTE = 8
 
@@ -55,13 +56,13 @@ class PackedSpikes:
 
 def attach_packed(spikes: Tensor, bits: Tensor, num_steps: int) -> None:
     """Let a tensor of spikes carry its bits to the layers that take it."""
-    spikes._packed_spikes = PackedSpikes(bits, num_steps, spikes._version)  # type: ignore[attr-defined]
+    spikes._packed_spikes = PackedSpikes(bits, num_steps, version_of(spikes))  # type: ignore[attr-defined]
 
 
 def packed_of(tensor: Tensor) -> PackedSpikes | None:
     """The bits that a tensor carries, None where it has none or was changed since."""
     packed = getattr(tensor, "_packed_spikes", None)
-    return packed if packed is not None and packed.version == tensor._version else None
+    return packed if packed is not None and packed.version == version_of(tensor) else None
 
 
 def _unpack(num_steps: int, dtype: torch.dtype, bits: Tensor) -> Tensor:

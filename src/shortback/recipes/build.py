@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from shortback import schedules
+from shortback.choices import Method
 from shortback.data import (
     Augmentation,
     BatchLoader,
@@ -22,10 +23,11 @@ from shortback.data import (
     split_validation,
     train_transform,
 )
+from shortback.errors import UserError
 from shortback.losses import TET, CrossEntropy, ShortcutLoss
 from shortback.models import create_model
 from shortback.neurons import NEURONS
-from shortback.recipes.schema import BranchesConfig, DataConfig, LossConfig, Method, ModelConfig, NeuronConfig, Recipe
+from shortback.recipes.schema import BranchesConfig, DataConfig, LossConfig, ModelConfig, NeuronConfig, Recipe
 from shortback.shortcuts.places import find_places
 from shortback.spiking import SpikingNetwork
 from shortback.surrogates import SURROGATES
@@ -58,11 +60,11 @@ def build_neuron(config: NeuronConfig) -> functools.partial:
     settings = config.surrogate.model_dump(exclude={"kind"}, exclude_none=True)
     unknown = set(settings) - set(surrogate.__dataclass_fields__)
     if unknown:
-        raise ValueError(f"model.neuron.surrogate: {config.surrogate.kind} has no {', '.join(sorted(unknown))}")
+        raise UserError(f"model.neuron.surrogate: {config.surrogate.kind} has no {', '.join(sorted(unknown))}")
     common = config.model_dump(include={"threshold", "reset", "detach_reset", "backend"})
     if config.decay is not None:
         if config.kind == "if":
-            raise ValueError("model.neuron.decay: an IF neuron has none; use kind=lif")
+            raise UserError("model.neuron.decay: an IF neuron has none; use kind=lif")
         common["decay"] = config.decay
     return functools.partial(NEURONS[config.kind], surrogate=surrogate(**settings), **common)
 

@@ -5,7 +5,6 @@ Unknown keys are errors, and all errors of a file are reported together.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
@@ -14,10 +13,12 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from shortback.choices import nearest
+from shortback.errors import UserError
 from shortback.recipes.schema import Recipe, Variant
 
 
-class RecipeError(ValueError):
+class RecipeError(UserError):
     """A recipe that cannot be used; the message lists everything that is wrong with it."""
 
 
@@ -38,9 +39,8 @@ def recipe_text(recipe: str) -> str:
     path = Path(recipe)
     if path.is_file():
         return path.read_text()
-    nearest = difflib.get_close_matches(recipe, recipe_names(), n=3, cutoff=0.3)
     raise RecipeError(
-        f"{recipe!r} is neither a recipe nor a file; the nearest recipes are {', '.join(nearest) or 'none'} "
+        f"{recipe!r} is neither a recipe nor a file; the nearest recipes are {nearest(recipe, recipe_names())} "
         "(all of them: shortback recipes ls)"
     )
 
@@ -111,8 +111,8 @@ def _describe(problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         known = _keys_at(problem["loc"][:-1])
-        nearest = difflib.get_close_matches(str(problem["loc"][-1]), known, n=3, cutoff=0.4)
-        message = f"unknown key; {'did you mean ' + ', '.join(nearest) if nearest else 'known are ' + ', '.join(known)}"
+        near = nearest(str(problem["loc"][-1]), known, or_else="")
+        message = f"unknown key; {f'the nearest are {near}' if near else 'known are ' + ', '.join(known)}"
     elif problem["type"] == "missing":
         message = "is missing"
     elif not isinstance(problem["input"], dict):

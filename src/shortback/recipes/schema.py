@@ -5,7 +5,6 @@ Names and numbers only; `config.py` reads it from YAML.
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -21,13 +20,37 @@ from pydantic import (
     model_validator,
 )
 
-from shortback.choices import BranchWeights, Combine, usual_start
+from shortback.choices import (
+    AutoAugment,
+    Backend,
+    BranchWeights,
+    Combine,
+    Compile,
+    DataKind,
+    Device,
+    LossKind,
+    Memory,
+    Method,
+    NeuronKind,
+    Norm,
+    OptimizerKind,
+    Pool,
+    Precision,
+    Reset,
+    Residual,
+    ScheduleKind,
+    Stem,
+    SurrogateKind,
+    SurrogateScale,
+    nearest,
+    usual_start,
+)
+from shortback.errors import UserError
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
-Method = Literal["vanilla", "shortcut", "evolutionary"]
 
 
 class _Section(BaseModel):
@@ -35,30 +58,30 @@ class _Section(BaseModel):
 
 
 class SurrogateConfig(_Section):
-    kind: Literal["rectangular", "triangular", "arctan", "sigmoid", "fast_sigmoid", "tanh_window"] = "triangular"
+    kind: SurrogateKind = "triangular"
     half_width: Positive | None = None
     slope: Positive | None = None
-    scale: Literal["area", "peak"] | Positive = "area"
+    scale: SurrogateScale | Positive = "area"
 
 
 class NeuronConfig(_Section):
-    kind: Literal["lif", "if", "plif"] = "lif"
+    kind: NeuronKind = "lif"
     decay: Annotated[float, Field(allow_inf_nan=False)] | None = None
     threshold: Annotated[float, Field(allow_inf_nan=False)] = 1.0
-    reset: Literal["hard", "soft"] = "hard"
+    reset: Reset = "hard"
     detach_reset: bool = False
     surrogate: SurrogateConfig = SurrogateConfig()
-    backend: Literal["auto", "reference", "compiled"] = "auto"
+    backend: Backend = "auto"
 
 
 class ModelConfig(_Section):
     name: str
     num_steps: Count = 4
     width: Positive | None = None
-    residual: Literal["spiking", "sew", "membrane", "plain"] | None = None
-    stem: Literal["cifar", "imagenet"] | None = None
-    norm: Literal["batch", "none"] | None = None
-    pool: Literal["max", "average"] | None = None
+    residual: Residual | None = None
+    stem: Stem | None = None
+    norm: Norm | None = None
+    pool: Pool | None = None
     neuron: NeuronConfig = NeuronConfig()
 
     @field_validator("name")
@@ -67,8 +90,7 @@ class ModelConfig(_Section):
         from shortback.models import list_models
 
         if name not in list_models():
-            nearest = difflib.get_close_matches(name, list_models(), n=3, cutoff=0.3)
-            raise ValueError(f"no such model; the nearest are {', '.join(nearest) or 'none'}")
+            raise UserError(f"no such model; the nearest are {nearest(name, list_models())}")
         return name
 
 
@@ -76,7 +98,7 @@ class AugmentConfig(_Section):
     crop_padding: Annotated[int, Field(ge=0)] = 0
     resized_crop: bool = False
     flip: bool = False
-    auto_augment: Literal["cifar10", "imagenet"] | None = None
+    auto_augment: AutoAugment | None = None
     rand_augment: Annotated[int, Field(ge=0, le=30)] | None = None
     cutout: Annotated[int, Field(ge=0)] = 0
     mixup: NonNegative = 0.0
@@ -84,7 +106,7 @@ class AugmentConfig(_Section):
 
 
 class DataConfig(_Section):
-    kind: Literal["bundled", "fashion_mnist", "cifar10", "cifar100", "image_folder"] = "bundled"
+    kind: DataKind = "bundled"
     root: Path | None = None
     download: bool = False
     skip_bad: bool = False
@@ -107,7 +129,7 @@ class BranchesConfig(_Section):
     weights: BranchWeights = "sum"
     combine: Combine = "logits"
     coefficient: NonNegative = 1.0
-    schedule: Literal["linear", "cosine", "exponential", "step", "adaptive"] = "linear"
+    schedule: ScheduleKind = "linear"
     start: NonNegative = 0.25
     end: NonNegative = 0.0
     over: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -128,13 +150,13 @@ class BranchesConfig(_Section):
 
 
 class LossConfig(_Section):
-    kind: Literal["cross_entropy", "tet"] = "cross_entropy"
+    kind: LossKind = "cross_entropy"
     label_smoothing: Fraction = 0.0
     tet_weight: Annotated[float, Field(ge=0, le=1)] = 0.05
 
 
 class OptimizerConfig(_Section):
-    kind: Literal["sgd", "adamw"] = "sgd"
+    kind: OptimizerKind = "sgd"
     lr: Positive = 0.1
     momentum: Fraction = 0.9
     nesterov: bool = False
@@ -149,14 +171,12 @@ class TrainConfig(_Section):
     batch_size: Count = 128
     accumulate: Count = 1
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision | Literal["auto"] = "auto"
     channels_last: bool = True
     # YAML reads a bare off as false.
-    compile: Annotated[Literal["neuron", "model", "off"], BeforeValidator(lambda v: "off" if v is False else v)] = (
-        "neuron"
-    )
-    memory: Literal["fast", "balanced", "small"] = "balanced"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    compile: Annotated[Compile, BeforeValidator(lambda v: "off" if v is False else v)] = "neuron"
+    memory: Memory = "balanced"
+    device: Device | Literal["auto"] = "auto"
     log_every: Count = 10
     checkpoint_every: Count | None = None
     tensorboard: bool = False
@@ -204,20 +224,20 @@ class Recipe(_Section):
     @model_validator(mode="after")
     def _agree(self) -> Recipe:
         if self.train.batch_size % self.train.accumulate:
-            raise ValueError(
+            raise UserError(
                 f"train.accumulate={self.train.accumulate} must divide train.batch_size={self.train.batch_size}"
             )
         if self.branches.combine == "convex":
             largest = max(self.branches.start, self.branches.end, self.branches.coefficient)
             if largest > 1:
-                raise ValueError(
+                raise UserError(
                     "branches.combine='convex' needs branches.start, branches.end and branches.coefficient of at most 1"
                 )
         names = [side if isinstance(side, str) else side.name for side in self.compare or ()]
         if len(set(names)) < len(names):
-            raise ValueError(f"compare names one twice: {', '.join(names)}")
+            raise UserError(f"compare names one twice: {', '.join(names)}")
         if self.optimizer.kind == "adamw" and self.optimizer.nesterov:
-            raise ValueError("optimizer.nesterov is for optimizer.kind='sgd'")
+            raise UserError("optimizer.nesterov is for optimizer.kind='sgd'")
         return self
 
     def to_yaml(self) -> str:

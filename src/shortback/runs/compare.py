@@ -9,8 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from shortback.choices import Method
 from shortback.recipes.load import parse_recipe
-from shortback.recipes.schema import Method, Recipe, Variant
+from shortback.recipes.schema import Recipe, Variant
 from shortback.runs.folder import RunFolder
 from shortback.runs.train import Say, settle, train_recipe
 

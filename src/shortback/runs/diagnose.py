@@ -10,13 +10,14 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from shortback.diagnosis import diagnose
+from shortback.errors import UserError
+from shortback.health import GradientReport, Suggestion, settled_ratio
 from shortback.recipes.build import build_data, build_schedule, first_batch, resolve
 from shortback.recipes.build import build_loss as loss_of
 from shortback.recipes.schema import Recipe
-from shortback.diagnosis import diagnose
-from shortback.runs.train import build_network, place_branches
-from shortback.health import GradientReport, Suggestion, settled_ratio
 from shortback.runs.folder import RunFolder
+from shortback.runs.train import build_network, place_branches
 from shortback.schedules import Adaptive
 from shortback.training import build_fabric
 from shortback.training.checkpoint import CheckpointFolder
@@ -49,7 +50,7 @@ def check_run_gradients(path: Path) -> Checkup:
     recipe = folder.read_recipe()
     content = CheckpointFolder(folder.checkpoints).load()
     if content is None:
-        raise ValueError(f"{path} holds a run without a checkpoint yet: diagnose its recipe instead")
+        raise UserError(f"{path} holds a run without a checkpoint yet: diagnose its recipe instead")
     state = content["state"]
     report, recipe = _diagnose(recipe, weights=content["net"], state=state)
     return Checkup(f"{_name(recipe)}, after {state['step']} steps", recipe, report, path)

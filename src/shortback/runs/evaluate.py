@@ -7,6 +7,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
+from shortback.errors import UserError
 from shortback.inspection import firing_rates
 from shortback.recipes.build import Splits, build_data, build_loader, build_model, resolve
 from shortback.recipes.schema import Recipe
@@ -24,7 +25,7 @@ def load_run(path: Path) -> tuple[Recipe, SpikingNetwork, Splits]:
     folder = RunFolder(path)
     recipe = folder.read_recipe()
     if not folder.weights.exists():
-        raise ValueError(f"{path} holds a run that is not finished: there is no {folder.weights.name} in it yet")
+        raise UserError(f"{path} holds a run that is not finished: there is no {folder.weights.name} in it yet")
     splits = build_data(recipe.data, seed=recipe.seed)
     model = build_model(recipe.model, num_classes=len(splits.source.classes), in_channels=splits.source.in_channels)
     model.load_state_dict(load_file(folder.weights))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from shortback.errors import UserError
+from shortback.files import write_text
 from shortback.recipes.load import RecipeError, differences, parse_recipe
 from shortback.recipes.schema import Recipe
 
@@ -18,13 +19,6 @@ from shortback.recipes.schema import Recipe
 def with_places(recipe: Recipe, at: str | list[str]) -> Recipe:
     """The recipe with branches at other places."""
     return recipe.model_copy(update={"branches": recipe.branches.model_copy(update={"at": at})})
-
-
-def write_text_aside(path: Path, text: str) -> None:
-    """Write a file in one step: whoever reads it meanwhile finds the old one or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 class RunFolder:
@@ -59,21 +53,21 @@ class RunFolder:
             ValueError: the folder holds something else, and what to do about it.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"--out {self.path} is a file; name a folder")
+            raise UserError(f"--out {self.path} is a file; name a folder")
         if not self.path.exists() or not any(self.path.iterdir()):
             return
         if not self.recipe.exists():
-            raise ValueError(f"--out {self.path} is not empty and holds no run; name another folder")
+            raise UserError(f"--out {self.path} is not empty and holds no run; name another folder")
         if overwrite:
             return
         if not resume:
             kind, go_on = ("a finished", "") if self.is_finished else ("an unfinished", "--resume to go on with it, ")
-            raise ValueError(
+            raise UserError(
                 f"--out {self.path} holds {kind} run: add {go_on}--overwrite to start again, or name another folder"
             )
         different = differences(recipe, self.read_recipe())
         if different:
-            raise ValueError(
+            raise UserError(
                 f"--resume: {self.path} holds a run of another recipe (asked for, there):\n  " + "\n  ".join(different)
             )
 
@@ -85,7 +79,7 @@ class RunFolder:
             for folder in (self.checkpoints, self.tensorboard):
                 shutil.rmtree(folder, ignore_errors=True)
         self.path.mkdir(parents=True, exist_ok=True)
-        write_text_aside(self.recipe, recipe.to_yaml())
+        write_text(self.recipe, recipe.to_yaml())
 
     def placed(self, recipe: Recipe) -> Recipe:
         """The recipe with the places that the run here found, where it asks for `branches.at: auto`."""
@@ -100,7 +94,7 @@ class RunFolder:
             ValueError: there is no run here.
         """
         if not self.recipe.exists():
-            raise ValueError(f"{self.path} holds no run: there is no {self.recipe.name} in it")
+            raise UserError(f"{self.path} holds no run: there is no {self.recipe.name} in it")
         tree = yaml.safe_load(self.recipe.read_text())
         if not isinstance(tree, dict):
             raise RecipeError(f"{self.recipe} is not a recipe")
@@ -112,4 +106,4 @@ class RunFolder:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Say that the run is finished, and how it ended."""
-        write_text_aside(self.summary, json.dumps(summary, indent=2) + "\n")
+        write_text(self.summary, json.dumps(summary, indent=2) + "\n")

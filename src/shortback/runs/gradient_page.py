@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from shortback.runs.diagnose import Checkup
 from shortback.health import GradientReport
 from shortback.health.plots import pictures
 from shortback.health.report import layer_rows, neuron_rows
 from shortback.reports.html import Section, Table, write_page
 from shortback.reports.plots import through_training
+from shortback.runs.diagnose import Checkup
 from shortback.runs.folder import RunFolder
 
 

@@ -11,10 +11,10 @@ import time
 import torch
 from torch import Tensor, nn
 
+from shortback.health import branch_share
 from shortback.recipes.build import Splits, build_data, build_loader, build_training, resolve
 from shortback.recipes.schema import Recipe
 from shortback.runs.train import build_network, place_branches
-from shortback.health import branch_share
 from shortback.training import build_fabric
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from shortback.processes import is_first
 from shortback.recipes.build import (
     Splits,
     build_data,
@@ -32,7 +32,7 @@ from shortback.shortcuts import ShortcutNetwork, attach, strip
 from shortback.shortcuts.auto import NUM_SAMPLES, choose_places
 from shortback.spiking import SpikingNetwork
 from shortback.training import Execution, JsonLines, Logger, TensorBoard, Terminal, Trainer, build_fabric, evaluate
-from shortback.training.checkpoint import write_aside
+from shortback.training.checkpoint import writing
 from shortback.training.peak_memory import forget_peak, peak_bytes
 
 Say = Callable[[str], None]
@@ -60,7 +60,7 @@ def train_recipe(
         return folder.read_summary()
     splits = build_data(recipe.data, seed=recipe.seed)
     recipe = place_branches(recipe, splits)
-    first_process = _is_first_process()
+    first_process = is_first()
     if first_process:
         folder.start(recipe, overwrite=overwrite)
     fabric = build_fabric(execution)
@@ -109,7 +109,8 @@ def train_recipe(
     }
     if first_process:
         weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-        write_aside(folder.weights, lambda path: save_file(weights, path))
+        with writing(folder.weights) as path:
+            save_file(weights, path)
         folder.write_summary(summary)
     fabric.barrier()
     return summary
@@ -126,7 +127,7 @@ def settle(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool) -> tuple
     folder = RunFolder(out)
     if resume:
         recipe = folder.placed(recipe)
-    if _is_first_process():
+    if is_first():
         folder.check(recipe, resume=resume, overwrite=overwrite)
     return recipe, execution
 
@@ -154,10 +155,6 @@ def place_branches(recipe: Recipe, splits: Splits) -> Recipe:
     loss = build_loss(recipe.loss, recipe.branches)
     beginning = build_schedule(recipe.method, recipe.branches)(0.0)
     return with_places(recipe, choose_places(model, x, loss=loss, coefficient=beginning or 1.0))
-
-
-def _is_first_process() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _announcement(recipe: Recipe, execution: Execution, splits: Splits, net: nn.Module) -> list[str]:

@@ -7,12 +7,14 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from shortback.inspection.layout import LAYOUTS, Layout, Reduction
+from shortback.choices import Layout, Reduction, check_choice
+from shortback.errors import UserError
 from shortback.shortcuts.auto import choose_places
 from shortback.shortcuts.heads import HeadFactory, linear_head
 from shortback.shortcuts.network import ShortcutNetwork
 from shortback.shortcuts.places import find_places
 from shortback.shortcuts.tapping import calls_of, tap
+from shortback.torch_private import is_compiled
 
 
 def attach(
@@ -49,10 +51,10 @@ def attach(
         ValueError: a place that does not exist, is not called once (or once a step) or does not return a tensor of the
             layout; a layout that is not to be found; a network that is compiled, wrapped or has branches already.
     """
-    if layout not in ("auto", *LAYOUTS):
-        raise ValueError(f"layout={layout!r}: must be one of auto, {', '.join(LAYOUTS)}")
-    if reduce not in (None, "mean", "sum", "last"):
-        raise ValueError(f"reduce={reduce!r}: must be 'mean', 'sum', 'last' or None")
+    if layout != "auto":
+        check_choice("layout", layout, Layout)
+    if reduce is not None:
+        check_choice("reduce", reduce, Reduction)
     _refuse_unsuitable(model)
     if at == "auto":
         at = choose_places(model, sample, layout=layout, reduce=reduce, num_steps=num_steps)
@@ -62,13 +64,12 @@ def attach(
 
 def _refuse_unsuitable(model: nn.Module) -> None:
     if isinstance(model, ShortcutNetwork):
-        raise ValueError("the network has branches already: strip() it first")
+        raise UserError("the network has branches already: strip() it first")
     if isinstance(model, nn.DataParallel):
-        raise ValueError("nn.DataParallel runs copies that share their taps: use DistributedDataParallel instead")
+        raise UserError("nn.DataParallel runs copies that share their taps: use DistributedDataParallel instead")
     if isinstance(model, nn.parallel.DistributedDataParallel):
-        raise ValueError("attach to the network itself, net = attach(model.module, ...), and wrap what comes back")
+        raise UserError("attach to the network itself, net = attach(model.module, ...), and wrap what comes back")
     for name, module in model.named_modules():
-        # torch.compile(module) wraps and module.compile() marks; asking for the wrapper's class would import dynamo.
-        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+        if is_compiled(module):
             where = f"its module {name!r}" if name else "the network"
-            raise ValueError(f"{where} is compiled, and would not see its branches: attach first, then torch.compile")
+            raise UserError(f"{where} is compiled, and would not see its branches: attach first, then torch.compile")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from shortback.errors import UserError
 from shortback.shortcuts.network import ShortcutNetwork
 
 
@@ -17,11 +18,11 @@ def strip(network: ShortcutNetwork) -> nn.Module:
         ValueError: something that `attach` did not return, or that was stripped before.
     """
     if not isinstance(network, ShortcutNetwork):
-        raise ValueError(
+        raise UserError(
             f"strip() takes what attach() returned, not {type(network).__name__}: unwrap it first "
             "(a compiled network has it as `_orig_mod`, one under DDP as `module`)"
         )
     if network.is_stripped:
-        raise ValueError("the network was stripped before")
+        raise UserError("the network was stripped before")
     network.remove_taps()
     return network.model

@@ -21,10 +21,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from shortback.choices import Layout, Reduction
 from shortback.health import Measurement, first_samples, measure
 from shortback.health.judgement import BAND, reference
 from shortback.health.measurement import MAIN
-from shortback.inspection.layout import Layout, Reduction
 from shortback.inspection.reset import reset_states
 from shortback.inspection.untouched import undisturbed
 from shortback.losses import ShortcutLoss

@@ -9,18 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from shortback.inspection.layout import (
-    Layout,
-    Reduction,
-    average_over_space,
-    average_over_time,
-    first_tensor,
-    logits_of,
-)
+from shortback.choices import Layout, Reduction
+from shortback.inspection.layout import average_over_space, average_over_time, first_tensor, logits_of
 from shortback.inspection.pointwise import make_usual
 from shortback.losses import Outputs
 from shortback.neurons import SpikingNeuron
 from shortback.spiking import SpikingNetwork
+from shortback.torch_private import has_hook, is_replica
 
 
 class Tap:
@@ -150,7 +145,7 @@ class ShortcutNetwork(nn.Module):
             raise RuntimeError("this network was stripped: call what strip() returned")
         if not (self.training and self.branches_enabled):
             return Outputs(self._logits(self.model(x, *args, **kwargs)), {})
-        if getattr(self, "_is_replica", False):
+        if is_replica(self):
             raise RuntimeError("nn.DataParallel runs copies that share their taps: use DistributedDataParallel instead")
         for tap in self._taps:
             tap.is_open = True
@@ -178,7 +173,7 @@ class ShortcutNetwork(nn.Module):
             network = copied.model.network if isinstance(copied.model, SpikingNetwork) else copied.model
             for index, (place, tap) in enumerate(zip(copied.places, copied._taps, strict=True)):
                 module = network.get_submodule(place)
-                if tap not in module._forward_hooks.values():
+                if not has_hook(module, tap):
                     copied._handles[index] = module.register_forward_hook(tap)
         return copied
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import nn
 
+from shortback.choices import nearest
+from shortback.errors import UserError
 from shortback.health.measurement import MAIN
 from shortback.inspection.libraries import is_library_neuron
 from shortback.neurons import TimeModule
@@ -49,25 +50,24 @@ def find_places(
     if at in ("blocks", "stages"):
         places = (_blocks if at == "blocks" else _stages)(network, run)
         if len(places) < 2:
-            raise ValueError(
+            raise UserError(
                 f"at={at!r}: {type(network).__name__} has {len(places)} {at}, and a branch goes after each but the "
                 f"last; name the modules instead, e.g. at={list(modules)[:3]}"
             )
         return {name: modules[name] for name in places[:-1]}
     names = [at] if isinstance(at, str) else list(at)
     if not names:
-        raise ValueError("at=[]: name at least one module, or write 'blocks' or 'stages'")
+        raise UserError("at=[]: name at least one module, or write 'blocks' or 'stages'")
     for name in names:
         if name not in modules:
-            nearest = difflib.get_close_matches(name, ["auto", "blocks", "stages", *modules], n=3, cutoff=0.3)
-            raise ValueError(
+            raise UserError(
                 f"at={name!r}: {type(network).__name__} has no such module; "
-                f"the nearest are {', '.join(nearest) or 'none'}"
+                f"the nearest are {nearest(name, ['auto', 'blocks', 'stages', *modules])}"
             )
     if MAIN in names:
-        raise ValueError(f"at={names!r}: {MAIN!r} is the name of the main output among the losses; tap a module in it")
+        raise UserError(f"at={names!r}: {MAIN!r} is the name of the main output among the losses; tap a module in it")
     if len(set(names)) < len(names):
-        raise ValueError(f"at={names!r}: a module is named twice")
+        raise UserError(f"at={names!r}: a module is named twice")
     order = list(modules)
     return {name: modules[name] for name in sorted(names, key=order.index)}
 

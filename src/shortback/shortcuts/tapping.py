@@ -9,11 +9,13 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from shortback.choices import Layout, Reduction
+from shortback.errors import UserError
 from shortback.inspection.detect import Found, find_layouts
 from shortback.inspection.firing import fires, may_fire
 from shortback.inspection.hooks import hooked
 from shortback.inspection.layer_calls import LayerCalls
-from shortback.inspection.layout import LAYOUTS, Layout, Reduction, feature_axis, first_tensor, logits_of, why_not
+from shortback.inspection.layout import LAYOUTS, feature_axis, first_tensor, logits_of, why_not
 from shortback.inspection.libraries import whole_modules
 from shortback.inspection.pointwise import make_safe
 from shortback.inspection.reset import reset_states
@@ -23,6 +25,7 @@ from shortback.shortcuts.heads import HeadFactory, linear_head
 from shortback.shortcuts.network import ShortcutNetwork, Tap
 from shortback.shortcuts.places import Calls
 from shortback.spiking import SpikingNetwork
+from shortback.torch_private import version_of
 
 
 def tap(
@@ -127,14 +130,14 @@ def _dry_run(
     fired: list[tuple[SpikingNeuron, Any, int]] = []
 
     def watch(neuron: SpikingNeuron, inputs: tuple[Any, ...], output: Any) -> None:
-        fired.append((neuron, output, output._version))
+        fired.append((neuron, output, version_of(output)))
 
     def recorder(place: str) -> Callable[..., None]:
         def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             outputs[place].append(output)
             layers[place] = calls.last
             for neuron, spikes, version in fired:
-                if spikes is output and spikes._version == version:
+                if spikes is output and version_of(spikes) == version:
                     sources[place] = neuron
 
         return record
@@ -159,23 +162,23 @@ def _checked(place: str, outputs: list[Any], time: Found, num_samples: int, coun
     layout, times = time.modules.get(place), len(outputs)
     if not outputs or (times > 1 and layout not in (None, "steps")):
         how_often = f"called {times} times" if times else "not called"
-        raise ValueError(
+        raise UserError(
             f"at={place!r}: the module is {how_often} in a forward; a branch needs one that is called once"
             + (", or once a step, and then layout='steps'" if outputs else "")
         )
     if times > 1 and times not in counts:
-        raise ValueError(
+        raise UserError(
             f"at={place!r}: the module is called {times} times in a forward, and no other layer is: several places of "
             "the network share it, and a branch needs one; tap what is around a call, or after it"
         )
     if layout is None and first_tensor(outputs[0]) is not None:
-        raise ValueError(
+        raise UserError(
             f"at={place!r}: the module {time.undecided[place]}; say layout={' or '.join(map(repr, LAYOUTS))}, or tap "
             "another"
         )
     for output in outputs:
         if reason := why_not(output, layout or "folded", num_samples):
-            raise ValueError(f"at={place!r}: the module {reason}")
+            raise UserError(f"at={place!r}: the module {reason}")
     tensor = first_tensor(outputs[0])
     assert tensor is not None
     return tensor

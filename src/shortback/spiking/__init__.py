@@ -1,5 +1,5 @@
 """Spiking networks: the wrapper that owns the time steps, and `shortback.spikify`, which makes one from any ANN."""
 
-from shortback.spiking.network import Readout, SpikingNetwork
+from shortback.spiking.network import SpikingNetwork
 
-__all__ = ["Readout", "SpikingNetwork"]
+__all__ = ["SpikingNetwork"]

@@ -15,6 +15,8 @@ from typing import Any
 
 from torch import nn
 
+from shortback.errors import UserError
+
 log = logging.getLogger("shortback")
 
 _ACTIVATIONS = frozenset(
@@ -53,7 +55,7 @@ def refuse_functional(network: nn.Module) -> None:
             others = f" and {len(users) - 1} more" if len(users) > 1 else ""
             message.append(f"  {users[0]}{others}, {place}")
         message.append("Make each a module in __init__, self.act = nn.ReLU(), and call that: x = self.act(x)")
-        raise ValueError("\n".join(message))
+        raise UserError("\n".join(message))
 
 
 def _functional_activations(module: nn.Module) -> list[str]:

@@ -7,16 +7,15 @@ PyTorch modules. `SpikingNetwork` is where images come in and logits leave.
 from __future__ import annotations
 
 import logging
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from shortback.choices import Memory, Readout, check_choice
+from shortback.errors import UserError
 from shortback.neurons import SpikingNeuron, TimeModule
-from shortback.ops import Memory
 from shortback.spiking.static_input import find_first_neurons
-
-Readout = Literal["mean", "steps"]
 
 log = logging.getLogger("shortback")
 
@@ -70,7 +69,7 @@ class SpikingNetwork(nn.Module):
     @num_steps.setter
     def num_steps(self, value: int) -> None:
         if value < 1:
-            raise ValueError(f"num_steps={value}: must be 1 or more")
+            raise UserError(f"num_steps={value}: must be 1 or more")
         self._num_steps = value
         for module in self.modules():
             if isinstance(module, TimeModule):
@@ -83,8 +82,7 @@ class SpikingNetwork(nn.Module):
 
     @memory.setter
     def memory(self, value: Memory) -> None:
-        if value not in get_args(Memory):
-            raise ValueError(f"memory={value!r}: must be one of {', '.join(get_args(Memory))}")
+        check_choice("memory", value, Memory)
         self._memory: Memory = value
         for module in self.modules():
             if isinstance(module, SpikingNeuron):
@@ -96,8 +94,7 @@ class SpikingNetwork(nn.Module):
 
     @readout.setter
     def readout(self, value: Readout) -> None:
-        if value not in get_args(Readout):
-            raise ValueError(f"readout={value!r}: must be one of {', '.join(get_args(Readout))}")
+        check_choice("readout", value, Readout)
         self._readout: Readout = value
 
     @property
@@ -118,10 +115,10 @@ class SpikingNetwork(nn.Module):
             ValueError: an input of another shape, or an output that is not one tensor.
         """
         if x.ndim not in (4, 5):
-            raise ValueError(f"input of shape {list(x.shape)}: must be [N, C, H, W] or [T, N, C, H, W]")
+            raise UserError(f"input of shape {list(x.shape)}: must be [N, C, H, W] or [T, N, C, H, W]")
         static = x.ndim == 4
         if not static and x.shape[0] != self.num_steps:
-            raise ValueError(
+            raise UserError(
                 f"sequence of shape {list(x.shape)} for num_steps={self.num_steps}: must be "
                 f"[T, N, C, H, W] with T={self.num_steps}, or set num_steps of the model"
             )
@@ -135,7 +132,7 @@ class SpikingNetwork(nn.Module):
         output = self.network(x)
         if not isinstance(output, Tensor):
             kind = f"{type(self.network).__name__} returned {type(output).__name__}"
-            raise ValueError(f"{kind}: must be one tensor of logits, [T*N, K]; turn other outputs off")
+            raise UserError(f"{kind}: must be one tensor of logits, [T*N, K]; turn other outputs off")
         steps = output.unflatten(0, (self.num_steps, -1)).to(torch.promote_types(output.dtype, torch.float32))
         return steps if self.readout == "steps" else steps.mean(0)
 

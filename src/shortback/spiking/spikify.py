@@ -6,9 +6,11 @@ import copy
 
 from torch import nn
 
+from shortback.errors import UserError
 from shortback.neurons import NeuronFactory, make_neuron
 from shortback.spiking.activations import is_activation, is_gate, refuse_functional
 from shortback.spiking.network import SpikingNetwork
+from shortback.torch_private import is_compiled
 
 
 def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = None) -> SpikingNetwork:
@@ -34,8 +36,8 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
         ValueError: activations called as functions (the message says where), no activation at all, a compiled
             network, or something else than a factory for `neuron`.
     """
-    if hasattr(ann, "_orig_mod"):
-        raise ValueError("spikify() takes the network before torch.compile: pass it as it was, then compile the result")
+    if is_compiled(ann):
+        raise UserError("spikify() takes the network before torch.compile: pass it as it was, then compile the result")
     refuse_functional(ann)
     network = copy.deepcopy(ann)
     device = next((p.device for p in network.parameters()), None)
@@ -51,7 +53,7 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
         if isinstance(parent, nn.TransformerEncoderLayer):
             parent.activation_relu_or_gelu = 0  # or its fused inference path would still apply a ReLU
     if not neurons:
-        raise ValueError(
+        raise UserError(
             f"{type(ann).__name__} holds no activation to replace: spikify() needs modules such as nn.ReLU()"
         )
     return SpikingNetwork(network, num_steps=num_steps)

@@ -7,6 +7,7 @@ import inspect
 
 from torch import fx, nn
 
+from shortback.errors import UserError
 from shortback.neurons import TimeModule
 
 
@@ -37,16 +38,16 @@ def find_first_neurons(network: nn.Module) -> tuple[str, ...]:
         elif node.op == "call_module" and isinstance(shell.get_submodule(node.target), TimeModule):
             first = inputs <= static
             if is_first.setdefault(node.target, first) != first:
-                raise ValueError(f"neuron {node.target} is called both before and after other neurons")
+                raise UserError(f"neuron {node.target} is called both before and after other neurons")
             timed.add(node)
         elif inputs & timed:
             if inputs & static:
-                raise ValueError(f"{node} joins a value from before the first neurons with one from after them")
+                raise UserError(f"{node} joins a value from before the first neurons with one from after them")
             timed.add(node)
         elif inputs & static:
             static.add(node)
         if node.op == "output" and node not in timed:
-            raise ValueError("its output comes from no neuron")
+            raise UserError("its output comes from no neuron")
     return tuple(name for name, first in is_first.items() if first)
 
 

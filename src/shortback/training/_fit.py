@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from shortback.choices import usual_start
+from shortback.errors import UserError
 from shortback.losses import ShortcutLoss
 from shortback.schedules import Linear, Schedule
 from shortback.training.batches import Batches, SeededBatches
@@ -75,7 +76,7 @@ def fit(
     folder = Path(folder)
     metrics = folder / "metrics.jsonl"
     if metrics.exists() and not resume:
-        raise ValueError(f"{folder} holds a run: give another folder, or resume=True to go on with it")
+        raise UserError(f"{folder} holds a run: give another folder, or resume=True to go on with it")
     loss = loss or ShortcutLoss()
     execution = execution or choose_execution()
     fabric = fabric or build_fabric(execution)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from shortback.data.seeding import derive_seed
+from shortback.errors import UserError
 
 
 @runtime_checkable
@@ -42,7 +43,7 @@ class SeededBatches:
 
     def __init__(self, loader: Any, *, seed: int = 0) -> None:
         if not hasattr(loader, "__len__"):
-            raise ValueError(f"{type(loader).__name__} has no length: the schedules need to know how long an epoch is")
+            raise UserError(f"{type(loader).__name__} has no length: the schedules need to know how long an epoch is")
         self.loader, self.seed = loader, seed
 
     def __len__(self) -> int:

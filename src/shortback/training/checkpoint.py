@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from shortback.errors import UserError
+from shortback.files import replacing
+
 log = logging.getLogger("shortback")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint that cannot be written or used; the message says what to do."""
 
 
@@ -33,7 +37,8 @@ class CheckpointFolder:
             CheckpointError: the disk is full or refuses; what was there before is untouched.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_aside(self.last, lambda path: torch.save(content, path), keep_as=self.previous)
+        with writing(self.last, keep_as=self.previous) as path:
+            torch.save(content, path)
 
     def load(self) -> dict[str, Any] | None:
         """The newest checkpoint that is whole, or None where there is none; a damaged one is named in the log.
@@ -82,23 +87,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise _DamagedError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
 
 
-def write_aside(path: Path, write: Any, *, keep_as: Path | None = None) -> None:
-    """Have `write(temporary)` make a file and put it at `path` in one step, moving the one there to `keep_as`.
+@contextmanager
+def writing(path: Path, *, keep_as: Path | None = None) -> Iterator[Path]:
+    """`shortback.files.replacing`, for what a training needs to go on.
 
     Raises:
-        CheckpointError: it could not be written; `path` is as it was.
+        CheckpointError: the file could not be written; `path` is as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        if keep_as is not None and path.exists():
-            os.replace(path, keep_as)
-        os.replace(temporary, path)
+        with replacing(path, keep_as=keep_as) as temporary:
+            yield temporary
     # PyTorch's zip writer reports a full disk as RuntimeError, safetensors as an exception of its own.
     except Exception as error:
-        temporary.unlink(missing_ok=True)
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"could not write {path}: {first_line}. What was saved before is untouched; free some space and resume"

@@ -14,6 +14,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from shortback.errors import UserError
 from shortback.health import branch_share, first_nonfinite, settled_ratio
 from shortback.inspection.layout import sample_axis
 from shortback.inspection.pointwise import make_safe, make_usual
@@ -24,7 +25,7 @@ from shortback.shortcuts import ShortcutNetwork
 from shortback.training._evaluate import evaluate
 from shortback.training.average import WeightAverage
 from shortback.training.batches import Batches
-from shortback.training.checkpoint import CheckpointFolder, write_aside
+from shortback.training.checkpoint import CheckpointFolder, writing
 from shortback.training.execution import Execution
 from shortback.training.loggers import Logger
 from shortback.training.outcome import FitResult, NonFiniteError
@@ -206,7 +207,7 @@ class Trainer:
         """The gradient of a batch, in as many parts as planned; returns what is logged of it."""
         axis = sample_axis(self.net, x)
         if self.plan.accumulate > 1 and axis is None:
-            raise ValueError("accumulate: an input that is folded itself cannot be computed in parts")
+            raise UserError("accumulate: an input that is folded itself cannot be computed in parts")
         parts = list(zip(x.chunk(self.plan.accumulate, axis or 0), y.chunk(self.plan.accumulate), strict=True))
         sums: list[BatchSums] = []
         for xs, ys in parts:
@@ -250,7 +251,8 @@ class Trainer:
         if best and self.fabric.is_global_zero:
             self.best_file.parent.mkdir(parents=True, exist_ok=True)
             weights = {name: value.contiguous() for name, value in without_states(_trunk(evaluated)).items()}
-            write_aside(self.best_file, lambda path: save_file(weights, path))
+            with writing(self.best_file) as path:
+                save_file(weights, path)
         state.seconds += self._lap()
         seconds = state.step_seconds + state.seconds
         measured = {"coefficient": self._coefficient(), "branch_share": state.branch_share, "seconds": seconds}

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from shortback.choices import Compile, Device, Memory, Precision, check_choice
+from shortback.errors import UserError
 from shortback.inspection.pointwise import make_safe
 from shortback.neurons import SpikingNeuron
-from shortback.ops import Memory
+from shortback.processes import local_world_size, num_cores, world_size
 from shortback.training.allocator import keep_freed_memory
-
-Precision = Literal["fp32", "bf16"]
-Compile = Literal["neuron", "model", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
     """What was chosen, each value final (nothing is `auto` any more)."""
 
-    device: Literal["cpu", "cuda"]
+    device: Device
     precision: Precision
     channels_last: bool
     compile: Compile
@@ -58,8 +56,8 @@ class Execution:
 
 def choose_execution(
     *,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    device: Device | Literal["auto"] = "auto",
+    precision: Precision | Literal["auto"] = "auto",
     channels_last: bool = True,
     compile: Compile = "neuron",
     memory: Memory = "balanced",
@@ -73,14 +71,14 @@ def choose_execution(
     Raises:
         ValueError: `device="cuda"` without a GPU, or a choice of memory that `compile` leaves no room for.
     """
-    if memory not in get_args(Memory):
-        raise ValueError(f"memory={memory!r}: must be one of {', '.join(get_args(Memory))}")
+    check_choice("memory", memory, Memory)
+    check_choice("compile", compile, Compile)
     if memory != "balanced" and compile != "neuron":
-        raise ValueError(f"memory={memory!r} works on compiled neurons: use compile='neuron', not {compile!r}")
+        raise UserError(f"memory={memory!r} works on compiled neurons: use compile='neuron', not {compile!r}")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device='cuda', but PyTorch sees no GPU: use device='cpu'")
+        raise UserError("device='cuda', but PyTorch sees no GPU: use device='cpu'")
     if precision == "auto":
         precision = "bf16" if _multiplies_in_bf16(device) else "fp32"
     return Execution(device=device, precision=precision, channels_last=channels_last, compile=compile, memory=memory)
@@ -93,7 +91,7 @@ def _multiplies_in_bf16(device: str) -> bool:
     return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
 
 
-def choose_num_workers(device: Literal["cpu", "cuda"]) -> int:
+def choose_num_workers(device: Device) -> int:
     """Loader processes for one training process.
 
     None where the network runs on the CPU: loading takes a few percent of the time there, and a process of its own
@@ -101,14 +99,12 @@ def choose_num_workers(device: Literal["cpu", "cuda"]) -> int:
     """
     if device == "cpu":
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return min(8, max(1, cores // processes - 1))
+    return min(8, max(1, num_cores() // local_world_size() - 1))
 
 
 def build_fabric(execution: Execution) -> Fabric:
     """Fabric for this process, and for as many as `torchrun` started."""
-    local, total = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    local, total = local_world_size(), world_size()
     announcements = logging.getLogger("lightning_fabric")  # of what `Execution.describe` says
     level = announcements.level
     announcements.setLevel(logging.WARNING)

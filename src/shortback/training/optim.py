@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
+
+from shortback.choices import OptimizerKind, check_choice
+from shortback.errors import UserError
 
 
 def build_optimizer(
     net: nn.Module,
     *,
-    kind: Literal["sgd", "adamw"] = "sgd",
+    kind: OptimizerKind = "sgd",
     lr: float = 0.1,
     momentum: float = 0.9,
     nesterov: bool = False,
     weight_decay: float = 1e-4,
 ) -> torch.optim.Optimizer:
     """An optimizer over the trainable parameters of `net`, in two groups: with weight decay and without."""
+    check_choice("kind", kind, OptimizerKind)
     parameters = [p for p in net.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
@@ -31,9 +34,7 @@ def build_optimizer(
     ]
     if kind == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
-    if kind == "adamw":
-        return torch.optim.AdamW(groups, lr=lr)
-    raise ValueError(f"kind={kind!r}: must be 'sgd' or 'adamw'")
+    return torch.optim.AdamW(groups, lr=lr)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ class WarmupCosine:
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup_steps < self.total_steps:
-            raise ValueError(
+            raise UserError(
                 f"the warm-up of {self.warmup_steps} steps must be shorter than the training of {self.total_steps}"
             )
 

@@ -1,0 +1,57 @@
+"""All that relies on what PyTorch does not promise, in one place: tested on the oldest and newest torch allowed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+UNCOMPILED = "_orig_mod"  # where the wrapper of `torch.compile` has the module it was given
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether a module is the wrapper of `torch.compile(module)`, or was marked by `module.compile()`.
+
+    Asking for the wrapper's class instead would import all of dynamo.
+    """
+    return hasattr(module, UNCOMPILED) or getattr(module, "_compiled_call_impl", None) is not None
+
+
+def is_replica(module: nn.Module) -> bool:
+    """Whether it is one of the copies that `nn.DataParallel` runs."""
+    return getattr(module, "_is_replica", False)
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether calling a module does more than its `forward`: the test of `nn.Module.__call__`."""
+    hooks = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+        torch_module._global_forward_hooks,
+        torch_module._global_forward_pre_hooks,
+        torch_module._global_backward_hooks,
+        torch_module._global_backward_pre_hooks,
+    )
+    return any(hooks)
+
+
+def has_hook(module: nn.Module, hook: object) -> bool:
+    """Whether a forward hook is registered on a module."""
+    return hook in module._forward_hooks.values()
+
+
+def version_of(tensor: Tensor) -> int:
+    """A number that every change in place of a tensor, or of a view of it, raises."""
+    return tensor._version
+
+
+def may_change_in_size(tensor: Tensor, axis: int) -> None:
+    """Have what is compiled of a tensor serve other sizes of an axis too, if it can."""
+    torch._dynamo.maybe_mark_dynamic(tensor, axis)
+
+
+def is_patched(module: nn.Module) -> bool:
+    """Whether what a module computes was replaced on the instance."""
+    return "forward" in module.__dict__ or "_conv_forward" in module.__dict__

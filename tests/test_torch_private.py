@@ -1,0 +1,83 @@
+"""On the oldest and the newest torch that are allowed: what is relied on without a promise still holds."""
+
+import pytest
+import torch
+from torch import nn
+
+from shortback import torch_private
+
+
+def test_a_compiled_module_is_seen_without_running_it():
+    plain = nn.Linear(2, 2)
+    assert not torch_private.is_compiled(plain)
+    wrapped = torch.compile(nn.Linear(2, 2))
+    assert torch_private.is_compiled(wrapped)
+    assert isinstance(getattr(wrapped, torch_private.UNCOMPILED), nn.Linear)
+    marked = nn.Linear(2, 2)
+    marked.compile()
+    assert torch_private.is_compiled(marked)
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        "register_forward_hook",
+        "register_forward_pre_hook",
+        "register_full_backward_hook",
+        "register_full_backward_pre_hook",
+    ],
+)
+def test_every_kind_of_hook_is_seen(register):
+    module = nn.Linear(2, 2)
+    assert not torch_private.is_hooked(module)
+    handle = getattr(module, register)(lambda *_: None)
+    assert torch_private.is_hooked(module)
+    handle.remove()
+    assert not torch_private.is_hooked(module)
+    everywhere = getattr(nn.modules.module, register.replace("register_", "register_module_"))(lambda *_: None)
+    assert torch_private.is_hooked(module)
+    everywhere.remove()
+    assert not torch_private.is_hooked(module)
+
+
+def test_one_hook_is_known_from_others():
+    module = nn.ReLU()
+    mine, other = (lambda *_: None), (lambda *_: None)
+    module.register_forward_hook(mine)
+    assert torch_private.has_hook(module, mine)
+    assert not torch_private.has_hook(module, other)
+
+
+def test_a_change_in_place_raises_the_version_of_all_views():
+    x = torch.zeros(4)
+    before = torch_private.version_of(x)
+    x[:2].add_(1)
+    assert torch_private.version_of(x) > before
+
+
+def test_a_replaced_forward_is_seen():
+    module = nn.Conv2d(1, 1, 1)
+    assert not torch_private.is_patched(module)
+    module.forward = lambda x: x
+    assert torch_private.is_patched(module)
+
+
+def test_replicas_of_data_parallel_are_marked():
+    module = nn.Linear(2, 2)
+    assert not torch_private.is_replica(module)
+    assert torch_private.is_replica(module._replicate_for_data_parallel())
+
+
+def test_a_size_that_may_change_compiles_once():
+    compiled = []
+
+    def counting(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    run = torch.compile(lambda x: x + 1, backend=counting)
+    x = torch.zeros(3, 5)
+    torch_private.may_change_in_size(x, 1)
+    for size in (5, 6, 9):
+        run(x if size == 5 else torch.zeros(3, size))
+    assert len(compiled) == 1
