@@ -138,10 +138,10 @@ def test_every_module_has_a_test_where_it_is_itself():
     within = {
         *("__main__", "config", "experiment", "errors", "processes"),
         *("shortcuts/network", "shortcuts/tapping", "models/layers", "models/residual", "health/measurement"),
-        *("training/evaluate", "training/signals", "training/state", "training/execution", "training/plan"),
+        *("training/evaluate", "training/signals", "training/state", "training/execution"),
         *("training/outcome", "recipes/schema", "spiking/static_input", "spiking/spikify", "inspection/hooks"),
-        "ops/layer",  # by models/test_fused.py, which has what it joins to compare with
-        *("runs/compare", "runs/evaluate", "runs/environment", "runs/gradient_page"),
+        *("ops/layer", "ops/layer_kernels"),  # by models/test_fused.py, which has what it joins to compare with
+        *("runs/run", "runs/summary", "runs/compare", "runs/evaluate", "runs/environment", "runs/gradient_page"),
     }
     modules = {re.sub(r"(^|/)_(?!_)", r"\1", path_of(f).removesuffix(".py")) for f in FILES if f.stem != "__init__"}
     assert within <= modules

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from shortback.schedules import SCHEDULES, Adaptive, Constant, Cosine, Exponential, Linear, Step, is_zero_from
+from shortback.schedules import SCHEDULES, Adaptive, Constant, Cosine, Exponential, Linear, Step, as_schedule
 
 PROGRESS = [0.0, 0.25, 0.5, 0.75, 1.0]
 
@@ -49,13 +49,13 @@ def test_the_adaptive_coefficient_by_hand(schedule, ratio, expected):
 
 
 def test_when_branches_are_of_no_more_use():
-    assert is_zero_from(Constant(value=0.0), 0.0)
-    assert not is_zero_from(Constant(value=0.1), 1.0)
+    assert Constant(value=0.0).is_zero_from(0.0)
+    assert not Constant(value=0.1).is_zero_from(1.0)
     falling = Linear(over=0.5)
-    assert [is_zero_from(falling, p) for p in (0.0, 0.49, 0.5, 1.0)] == [False, False, True, True]
-    assert not is_zero_from(Linear(end=0.1), 1.0)
-    assert [is_zero_from(Adaptive(over=0.5), p) for p in (0.0, 0.5)] == [False, True]
-    assert not is_zero_from(lambda p: 0.0, 1.0)  # a function of the user's own says nothing about later
+    assert [falling.is_zero_from(p) for p in (0.0, 0.49, 0.5, 1.0)] == [False, False, True, True]
+    assert not Linear(end=0.1).is_zero_from(1.0)
+    assert [Adaptive(over=0.5).is_zero_from(p) for p in (0.0, 0.5)] == [False, True]
+    assert not as_schedule(lambda p: 0.0).is_zero_from(1.0)  # a function of the user's own says nothing about later
 
 
 @pytest.mark.parametrize("progress", [-0.1, 1.01, math.nan])

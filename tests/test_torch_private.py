@@ -81,3 +81,32 @@ def test_a_size_that_may_change_compiles_once():
     for size in (5, 6, 9):
         run(x if size == 5 else torch.zeros(3, size))
     assert len(compiled) == 1
+
+
+def test_compiled_code_is_forgotten_by_a_reset():
+    def function(x):
+        return x + 1
+
+    assert not torch_private.has_compiled(function.__code__)
+    torch.compile(function, backend="eager")(torch.zeros(2))
+    assert torch_private.has_compiled(function.__code__)
+    torch.compiler.reset()
+    assert not torch_private.has_compiled(function.__code__)
+
+
+def test_transforms_are_seen():
+    seen = []
+
+    def function(x):
+        seen.append(torch_private.is_transformed(x))
+        return x.sum()
+
+    x = torch.zeros(2)
+    function(x)
+    torch.func.grad(function)(x)
+    torch.func.vmap(function)(x[None])
+    assert seen == [False, True, True]
+
+
+def test_norms_by_hand():
+    assert [float(n) for n in torch_private.norms_of([torch.tensor([3.0, 4.0]), torch.zeros(1)])] == [5.0, 0.0]

@@ -9,12 +9,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from shortback.errors import UserError
 from shortback.processes import is_first
+
+if TYPE_CHECKING:
+    from shortback.runs.summary import Summary
 
 app = typer.Typer(
     help="Train deep spiking neural networks with shortcut branches.",
@@ -258,7 +261,7 @@ def _say(line: str) -> None:
         print(line, flush=True)
 
 
-def _closing_line(summary: dict, folder: Path) -> str:
+def _closing_line(summary: Summary, folder: Path) -> str:
     equal = "bit-equal" if summary["stripped_is_bit_equal"] else "NOT bit-equal"
     return (
         f"test accuracy {summary['test_accuracy']:.2%} after {summary['epochs']} epochs and "

@@ -10,15 +10,53 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from shortback.choices import Combine, ScheduleKind
 from shortback.errors import UserError
 
-Schedule = Callable[[float], float]
+
+class Schedule:
+    """The balance coefficient $c(p)$ by progress.
+
+    Attributes:
+        measures: whether it follows what training measures of the gradients; otherwise it is a function of progress
+            alone, and the ratio makes no difference.
+    """
+
+    measures: ClassVar[bool] = False
+
+    def __call__(self, progress: float, main_over_branches: float = 1.0) -> float:
+        """The coefficient.
+
+        Args:
+            progress: in [0, 1].
+            main_over_branches: the ratio measured last, see `shortback.health.main_over_branches`.
+        """
+        raise NotImplementedError
+
+    def is_zero_from(self, progress: float) -> bool:
+        """Whether the coefficient is and stays 0, so that branches need not be computed any more."""
+        return False
+
+
+@dataclass(frozen=True)
+class Function(Schedule):
+    """A function of progress of the user's own, which says nothing of what it will be later."""
+
+    function: Callable[[float], float]
+
+    def __call__(self, progress: float, main_over_branches: float = 1.0) -> float:
+        return self.function(progress)
+
+
+def as_schedule(schedule: Schedule | Callable[[float], float]) -> Schedule:
+    """A schedule, from one or from a function of progress."""
+    return schedule if isinstance(schedule, Schedule) else Function(schedule)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Constant:
+class Constant(Schedule):
     """$c(p) = value$ all along."""
 
     value: float = 1.0
@@ -26,13 +64,16 @@ class Constant:
     def __post_init__(self) -> None:
         _check_coefficients(self, value=self.value)
 
-    def __call__(self, progress: float) -> float:
+    def __call__(self, progress: float, main_over_branches: float = 1.0) -> float:
         _check_progress(progress)
         return self.value
 
+    def is_zero_from(self, progress: float) -> bool:
+        return self.value == 0
+
 
 @dataclass(frozen=True, kw_only=True)
-class _Falling:
+class _Falling(Schedule):
     """From `start` to `end` over the first part, `over`, of training; `end` from there on.
 
     Raises:
@@ -48,7 +89,10 @@ class _Falling:
         if not 0 < self.over <= 1:
             raise UserError(f"{type(self).__name__}(over={self.over!r}): must be in (0, 1]")
 
-    def __call__(self, progress: float) -> float:
+    def is_zero_from(self, progress: float) -> bool:
+        return _has_fallen_to_0(self, progress)
+
+    def __call__(self, progress: float, main_over_branches: float = 1.0) -> float:
         _check_progress(progress)
         q = progress / self.over
         return self.end if q >= 1 else self._between(q)
@@ -107,7 +151,7 @@ class Step(_Falling):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adaptive:
+class Adaptive(Schedule):
     r"""The coefficient that gives the branches a share $s(p)$ of the first layer's gradient, which falls linearly.
 
     With $\rho$ the norm of the main gradient there over that of the branches at coefficient 1, measured now and then
@@ -134,6 +178,7 @@ class Adaptive:
     over: float = 1.0
     largest: float = 10.0
     combine: Combine = "logits"
+    measures: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name, share in (("start", self.start), ("end", self.end)):
@@ -151,7 +196,6 @@ class Adaptive:
         return self.start + (self.end - self.start) * q
 
     def __call__(self, progress: float, main_over_branches: float = 1.0) -> float:
-        """The coefficient, by progress and by the ratio measured last."""
         share = self.share(progress)
         if share == 0:
             return 0.0
@@ -160,8 +204,11 @@ class Adaptive:
             return min(self.largest, odds)
         return min(self.largest, 1.0 if odds == math.inf else odds / (1 + odds))
 
+    def is_zero_from(self, progress: float) -> bool:
+        return _has_fallen_to_0(self, progress)
 
-SCHEDULES: dict[ScheduleKind, type] = {
+
+SCHEDULES: dict[ScheduleKind, type[Schedule]] = {
     "constant": Constant,
     "linear": Linear,
     "cosine": Cosine,
@@ -171,13 +218,8 @@ SCHEDULES: dict[ScheduleKind, type] = {
 }
 
 
-def is_zero_from(schedule: Schedule, progress: float) -> bool:
-    """Whether the coefficient is and stays 0 from `progress` on, so that branches need not be computed any more."""
-    if isinstance(schedule, Constant):
-        return schedule.value == 0
-    if isinstance(schedule, _Falling | Adaptive):
-        return schedule.end == 0 and (progress >= schedule.over or schedule.start == 0)
-    return False
+def _has_fallen_to_0(schedule: _Falling | Adaptive, progress: float) -> bool:
+    return schedule.end == 0 and (progress >= schedule.over or schedule.start == 0)
 
 
 def _check_progress(progress: float) -> None:

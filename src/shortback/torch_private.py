@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import types
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
@@ -52,6 +55,24 @@ def may_change_in_size(tensor: Tensor, axis: int) -> None:
     torch._dynamo.maybe_mark_dynamic(tensor, axis)
 
 
+def has_compiled(code: types.CodeType) -> bool:
+    """Whether Dynamo holds something compiled for the functions of a code object."""
+    return bool(torch._C._dynamo.eval_frame._debug_get_cache_entry_list(code))  # type: ignore[attr-defined]
+
+
+def norms_of(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The norm of each of some tensors, by a few kernels for all of them."""
+    return torch._foreach_norm(tensors)  # type: ignore[attr-defined]
+
+
 def is_patched(module: nn.Module) -> bool:
     """Whether what a module computes was replaced on the instance."""
     return "forward" in module.__dict__ or "_conv_forward" in module.__dict__
+
+
+def is_transformed(*tensors: Tensor | None) -> bool:
+    """Whether a transform of `torch.func`, or a batched gradient, is at work, within which nothing can be compiled."""
+    functorch = torch._C._functorch  # type: ignore[attr-defined]
+    if functorch.peek_interpreter_stack() is not None:
+        return True
+    return any(tensor is not None and functorch.is_legacy_batchedtensor(tensor) for tensor in tensors)

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from shortback.ablation.groups import group_runs, to_dict
-from shortback.ablation.run import Run
+from shortback.ablation.run import CellRun
 
 
 def run(method, seed, accuracy, *, settings=(), curve=(0.1, 0.2, 0.3, 0.4), error=None):
@@ -13,7 +13,7 @@ def run(method, seed, accuracy, *, settings=(), curve=(0.1, 0.2, 0.3, 0.4), erro
         for i, value in enumerate(curve)
     ]
     summary = None if accuracy is None else {"test_accuracy": accuracy, "best_val_accuracy": max(curve)}
-    return Run(tuple(dict(settings).items()), method, seed, f"{method}-{seed}", summary, error, rows)
+    return CellRun(tuple(dict(settings).items()), method, seed, f"{method}-{seed}", summary, error, rows, None)
 
 
 def two_methods():

@@ -19,7 +19,7 @@ from tests.runs.test_train import TINY
 
 pytestmark = pytest.mark.slow
 
-BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "cells.py"
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "cells.py"
 
 
 def cells(*settings, methods=("vanilla", "evolutionary"), seeds=1, vary=()):

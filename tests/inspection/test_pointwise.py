@@ -18,7 +18,7 @@ from shortback.inspection.pointwise import Subsample, is_patched, make_safe, mak
 from shortback.models import create_model
 from shortback.training import choose_execution, fit
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 
 

@@ -1,6 +1,8 @@
 """A layer as one operation against its modules one by one, in outputs, gradients, statistics and what it keeps."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -242,3 +244,36 @@ def test_whoever_asks_is_given_the_spikes(fused):
     spikes = layer(channels_last(random(*SHAPE)))
     assert len(seen) == 1
     assert seen[0] is spikes
+
+
+def test_packed_spikes_are_let_go_of_by_backward():
+    """As what is saved for it is, though the loss lives on."""
+    layer = OneLayer(LIF(2)).double().to(memory_format=torch.channels_last)
+    follow = nn.Conv2d(6, 6, 1, bias=False).double().to(memory_format=torch.channels_last)
+    spikes = layer(channels_last(random(4, 5, 6, 6)))
+    bits = weakref.ref(packing.packed_of(spikes).bits)
+    loss = conv_norm_fire(spikes, conv=follow, norm=nn.BatchNorm2d(6).double(), neuron=LIF(2)).sum()
+    del spikes
+    assert bits() is not None
+    loss.backward()
+    gc.collect()
+    assert bits() is None
+
+
+def test_gradients_by_torch_func_and_batched():
+    layer = OneLayer(LIF(2)).double().to(memory_format=torch.channels_last)
+    x = channels_last(random(4, 5, 6, 6))
+    parameters = dict(layer.named_parameters())
+
+    def outputs(parameters):
+        buffers = {name: value.clone() for name, value in layer.named_buffers()}
+        return torch.func.functional_call(layer, (parameters, buffers), (x,))
+
+    weight = random(4, 6, 6, 6, seed=5)
+    expected = torch.autograd.grad(outputs(parameters), list(parameters.values()), weight)
+    got = torch.func.grad(lambda p: (outputs(p) * weight).sum())(parameters)
+    for a, b in zip(got.values(), expected, strict=True):
+        torch.testing.assert_close(a, b)
+    many = torch.stack([weight, 2 * weight])
+    (batched,) = torch.autograd.grad(outputs(parameters), layer.conv.weight, many, is_grads_batched=True)
+    torch.testing.assert_close(batched, torch.stack([expected[0], 2 * expected[0]]))

@@ -141,3 +141,23 @@ def test_within_a_compiled_model_it_matches_too():
     (expected * weights).sum().backward()
     (got * weights).sum().backward()
     torch.testing.assert_close(b.grad, a.grad)
+
+
+@pytest.mark.parametrize("backend", ["reference", "compiled"])
+def test_gradients_by_torch_func_and_batched(backend):
+    """What transforms make of the functions is what backward does."""
+    torch.manual_seed(0)
+    x, weight = (torch.randn(3, 4, 5, dtype=torch.float64) for _ in range(2))
+
+    def run(x):
+        return ops.multi_step(x, dynamics=HARD, decay=0.5, num_steps=3, backend=backend)[0]
+
+    def gradient(grad):
+        leaf = x.clone().requires_grad_()
+        return torch.autograd.grad(run(leaf), leaf, grad)[0]
+
+    assert torch.equal(torch.func.grad(lambda x: (run(x) * weight).sum())(x), gradient(weight))
+    leaf = x.clone().requires_grad_()
+    many = torch.randn(6, 3, 4, 5, dtype=torch.float64)
+    (batched,) = torch.autograd.grad(run(leaf), leaf, many, is_grads_batched=True)
+    assert torch.equal(batched, torch.stack([gradient(grad) for grad in many]))

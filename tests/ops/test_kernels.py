@@ -2,6 +2,7 @@
 
 import torch
 
+from shortback import ops
 from shortback.ops import kernels
 
 
@@ -26,3 +27,18 @@ def test_what_is_compiled_for_is_told_apart():
     assert torch.equal(kernels.run(double_and_count, (3,), x, torch.tensor(1.0)), x * 3 + 1)
     assert kernels.run(double_and_count, (3,), x.double(), None).dtype == torch.float64
     assert torch.equal(kernels.run(double_and_count, (3,), x[:, :1], None), x[:, :1] * 3)
+
+
+def test_a_kernel_serves_all_sizes_after_a_reset_too():
+    """`torch.compiler.reset()` forgets what was compiled, and with it which sizes are free."""
+    compiled = torch._dynamo.utils.counters["stats"]
+
+    def graphs(*sizes):
+        before = compiled["unique_graphs"]
+        for size in sizes:
+            ops.multi_step(torch.zeros(2, size), dynamics=ops.Dynamics(), decay=0.5, num_steps=2, backend="compiled")
+        return compiled["unique_graphs"] - before
+
+    graphs(4)
+    torch.compiler.reset()
+    assert graphs(4, 5, 9) == 1

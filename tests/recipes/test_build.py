@@ -26,10 +26,10 @@ def test_every_recipe_is_built_and_steps_twice_on_tiny_data(name):
     parts = build.build_training(tiny, net, steps_per_epoch=2)
     before = [p.detach().clone() for p in net.parameters()]
     for step in range(2):
-        terms = parts["loss"](net(x), y, coefficient=parts["schedule"](step / 2))
+        terms = parts.loss(net(x), y, coefficient=parts.schedule(step / 2))
         terms.total.backward()
         assert terms.total.isfinite()
-        parts["optimizer"].step()
+        parts.optimizer.step()
     assert any(not torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
     assert sb.strip(net) is model
 

@@ -15,11 +15,12 @@ import torch
 from safetensors.torch import load_file
 
 import shortback as sb
-from shortback.recipes.build import build_model, resolve
+from shortback.recipes.build import resolve
 from shortback.recipes.load import load_recipe
 from shortback.runs.compare import branch_shares
 from shortback.runs.evaluate import evaluate_run, load_run
 from shortback.runs.folder import RunFolder
+from shortback.runs.run import Run
 from shortback.runs.train import _equals_unbranched, train_recipe
 from shortback.training import JsonLines, build_fabric
 from shortback.training.checkpoint import read_checkpoint
@@ -84,13 +85,13 @@ def test_metrics_have_a_row_a_logging_step_and_a_row_an_epoch(run):
 
 def test_what_is_saved_is_a_plain_network(run):
     out, summary, _ = run
-    recipe, _model, splits = load_run(out)
+    loaded, _ = load_run(out)
     plain = sb.create_model("resnet20", width=0.25, num_steps=2, in_channels=1)
     assert set(load_file(out / "model.safetensors")) == set(plain.state_dict())
     plain.load_state_dict(load_file(out / "model.safetensors"))
     assert summary["num_parameters"] == sum(p.numel() for p in plain.parameters())
-    assert recipe.method == "evolutionary"
-    assert len(splits.train) == 180
+    assert loaded.recipe.method == "evolutionary"
+    assert len(loaded.splits.train) == 180
 
 
 def test_evaluation(run):
@@ -190,10 +191,10 @@ def test_the_stripped_network_is_compared_in_its_own_memory_format():
     """In bf16 a convolution of three channels sums in another order where weights are channels-last."""
     recipe, execution = resolve(tiny("model.width=1.0", "train.precision=bf16", "train.compile=neuron"))
     splits = SimpleNamespace(source=SimpleNamespace(classes=range(10), in_channels=3, image_size=32))
-    fabric = build_fabric(execution)
+    run = Run(recipe, execution, splits, build_fabric(execution))
     torch.manual_seed(0)
-    model = execution.prepare(build_model(recipe.model, num_classes=10, in_channels=3))
-    with fabric.autocast(), torch.no_grad():
+    model = execution.prepare(run.build_model())
+    with run.fabric.autocast(), torch.no_grad():
         for _ in range(30):  # statistics with which spikes reach the last layer
             model(torch.randn(16, 3, 32, 32))
-    assert _equals_unbranched(model, recipe, splits, fabric, execution)
+    assert _equals_unbranched(run, model)

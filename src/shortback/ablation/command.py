@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -15,7 +16,7 @@ from shortback.ablation.grid import MAX_CELLS, Axis, Cell, Settings, build_grid
 from shortback.ablation.groups import group_runs, to_dict
 from shortback.ablation.join import CELLS_FILE, check_beside, join, read_cells
 from shortback.ablation.page import write_ablation_page
-from shortback.ablation.run import Run, read_run
+from shortback.ablation.run import CellRun, read_run
 from shortback.ablation.table import terminal_tables
 from shortback.ablation.time_to_accuracy import check_thresholds
 from shortback.ablation.workers import check_cells, run_cells
@@ -52,7 +53,7 @@ class Ablation:
         axes = [Axis.parse(text) for text in vary]
         self.recipe, self.out, self.console = recipe, out, Console(soft_wrap=True, highlight=False, markup=False)
         self.cells = build_grid(recipe, settings=settings, methods=methods, seeds=seeds, axes=axes)
-        self._finished: dict[Path, Run] = {}
+        self._finished: dict[Path, CellRun] = {}
 
     def print_plan(self, *, jobs: int) -> None:
         """The grid and an estimate of the time, from two measured steps of every kind of cell.
@@ -74,7 +75,7 @@ class Ablation:
             if kind not in measured:
                 measured[kind] = seconds_a_step(cell.recipe, jobs=jobs)
             per_step, steps = measured[kind]
-            done = steps if run.summary else run.rows[-1]["step"] if run.rows else 0
+            done = steps if run.summary else run.last["step"] if run.last else 0
             total += per_step * (steps - done)
             row = [str(cell.folder), str(steps), f"{per_step:.3f}", f"{per_step * steps / 60:.1f}"]
             table.add_row(*row, "finished" if run.summary else f"{done / steps:.0%} done" if done else "")
@@ -86,7 +87,7 @@ class Ablation:
         )
 
     def run(self, *, jobs: int, many: bool, thresholds: Sequence[float] = ()) -> bool:
-        """Run what is not finished, and write the results of all cells in the folder; returns whether one here failed.
+        """Run what is not finished, and write the results of all cells; returns whether one of these failed.
 
         Raises:
             ValueError: more than 500 cells and not `many`, a folder that holds something else, or a threshold that is
@@ -119,13 +120,13 @@ class Ablation:
         check_beside(self.cells, self.out)
         check_cells(self.cells, self.out)
 
-    def _runs(self) -> list[Run]:
+    def _runs(self) -> list[CellRun]:
         """All runs as they are now; those that are finished are not read again."""
         runs = [self._finished.get(cell.folder) or self._read(cell) for cell in self.cells]
         self._finished |= {cell.folder: run for cell, run in zip(self.cells, runs, strict=True) if run.summary}
         return runs
 
-    def _read(self, cell: Cell) -> Run:
+    def _read(self, cell: Cell) -> CellRun:
         return read_run(cell.settings, cell.method, cell.seed, self.out / cell.folder, within=self.out)
 
     def _remember_cells(self) -> None:
@@ -148,7 +149,9 @@ def report_folders(folders: Sequence[Path], out: Path, *, thresholds: Sequence[f
     write_results(join(folders), out, console, "Ablation", thresholds)
 
 
-def write_results(runs: Sequence[Run], out: Path, console: Console, title: str, thresholds: Sequence[float]) -> None:
+def write_results(
+    runs: Sequence[CellRun], out: Path, console: Console, title: str, thresholds: Sequence[float]
+) -> None:
     """Write `results.json` and the page, and print the tables."""
     groups = group_runs(runs, thresholds=thresholds)
     out.mkdir(parents=True, exist_ok=True)
@@ -165,7 +168,7 @@ class _Shown:
         self.console, self.total = console, total
         self._done: dict[str, str] = {}
 
-    def note(self, runs: Sequence[Run]) -> None:
+    def note(self, runs: Sequence[CellRun]) -> None:
         for run in runs:
             if run.status not in ("finished", "failed") or self._done.get(run.folder) == run.status:
                 continue
@@ -174,16 +177,16 @@ class _Shown:
             self.console.print(f"{len(self._done)} of {self.total}  {run.folder}  {how}")
 
 
-def _progress(runs: Sequence[Run], running: set[Path]) -> Table:
+def _progress(runs: Sequence[CellRun], running: set[Path]) -> Table:
     """The runs under way, and a count of the others."""
     table = Table(Column("run", overflow="fold"), "epoch", "step", "loss", "validation", caption_justify="left")
     for run in runs:
         if Path(run.folder) not in running:
             continue
-        last = run.rows[-1] if run.rows else {}
-        losses = [row["loss"] for row in run.rows if "loss" in row]
+        last: Mapping[str, Any] = run.last or {}
         validated = run.curve("val_accuracy")
-        numbers = [str(last.get("epoch", "")), str(last.get("step", "")), f"{losses[-1]:.3f}" if losses else ""]
+        loss = f"{last['loss']:.3f}" if "loss" in last else ""
+        numbers = [str(last.get("epoch", "")), str(last.get("step", "")), loss]
         table.add_row(run.folder, *numbers, f"{validated[-1][1]:.1%}" if validated else "")
     counts = Counter(run.status for run in runs)
     to_come = len(runs) - len(running) - counts["finished"] - counts["failed"]

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from shortback.ablation.grid import BASELINE, Settings, on_one_line
-from shortback.ablation.run import Run
+from shortback.ablation.run import CellRun
 from shortback.ablation.significance import Difference, Estimate, estimate, paired_difference
 from shortback.ablation.time_to_accuracy import TimeToAccuracy, check_thresholds, times_to_accuracy
+from shortback.runs.summary import Summary
 
 NO_INTERVAL = "an interval needs two seeds or more"
 
@@ -34,7 +35,7 @@ class Group:
     validation_difference: Difference | None
     difference: Difference | None
     times: list[TimeToAccuracy]
-    runs: list[Run]
+    runs: list[CellRun]
 
     @property
     def setting(self) -> str:
@@ -42,7 +43,7 @@ class Group:
         return on_one_line(self.settings)
 
 
-def group_runs(runs: Sequence[Run], *, thresholds: Sequence[float] = ()) -> list[Group]:
+def group_runs(runs: Sequence[CellRun], *, thresholds: Sequence[float] = ()) -> list[Group]:
     """The groups in the order of their first runs. Each is compared with the vanilla runs whose settings it shares.
 
     A vanilla run has no settings of branches, so its settings are a part of those of the runs it is compared with.
@@ -73,7 +74,7 @@ def to_dict(groups: Sequence[Group]) -> dict[str, Any]:
                 "status": run.status,
                 "error": run.error,
                 "summary": run.summary,
-                "epochs": [row for row in run.rows if row["kind"] == "epoch"],
+                "epochs": run.epochs,
             }
             for run in group.runs
         ]
@@ -83,11 +84,11 @@ def to_dict(groups: Sequence[Group]) -> dict[str, Any]:
     return {"groups": content}
 
 
-def _group(settings: Settings, method: str, runs: Sequence[Run], thresholds: Sequence[float]) -> Group:
+def _group(settings: Settings, method: str, runs: Sequence[CellRun], thresholds: Sequence[float]) -> Group:
     own = [run for run in runs if (run.settings, run.method) == (settings, method)]
     baseline = [run for run in runs if run.method == BASELINE and set(run.settings) <= set(settings)]
 
-    def compared(value: Callable[[dict[str, Any]], float | None]) -> tuple[Estimate | None, Difference | None]:
+    def compared(value: Callable[[Summary], float | None]) -> tuple[Estimate | None, Difference | None]:
         ours, theirs = _by_seed(own, value), _by_seed(baseline, value)
         difference = paired_difference(ours, theirs) if method != BASELINE else None
         return estimate(list(ours.values())) if ours else None, difference
@@ -106,7 +107,7 @@ def _group(settings: Settings, method: str, runs: Sequence[Run], thresholds: Seq
     )
 
 
-def _by_seed(runs: Sequence[Run], value: Callable[[dict[str, Any]], float | None]) -> dict[int, float]:
+def _by_seed(runs: Sequence[CellRun], value: Callable[[Summary], float | None]) -> dict[int, float]:
     found = [(run.seed, value(run.summary)) for run in runs if run.summary is not None]
     by_seed = {seed: one for seed, one in found if one is not None}
     assert len(by_seed) == sum(one is not None for _, one in found), "two runs of one seed in one group"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from shortback.ablation.grid import BASELINE, Cell, Settings, heeds, in_words
-from shortback.ablation.run import Run, read_run
+from shortback.ablation.run import CellRun, read_run
 from shortback.choices import Combine
 from shortback.errors import UserError
 from shortback.recipes.build import resolve
@@ -36,7 +36,7 @@ class _Found:
     seed: int
 
 
-def join(folders: Sequence[Path]) -> list[Run]:
+def join(folders: Sequence[Path]) -> list[CellRun]:
     """The runs of ablations, or of single runs; of one ablation under the settings that it varies.
 
     Runs of several are told apart by every setting of their recipes that is not the same in all of them; those of

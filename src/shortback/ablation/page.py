@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from shortback.ablation.groups import NO_INTERVAL, Group, to_dict
-from shortback.ablation.run import Run
+from shortback.ablation.run import CellRun
 from shortback.ablation.table import HEADINGS, interval_points, note_on, number, rows_of, signed_points
 from shortback.reports.html import Section, Table, write_page
 from shortback.reports.plots import curves_with_bands
@@ -76,7 +76,7 @@ def _table(caption: str, headings: Sequence[str], rows: list[list[str]]) -> Tabl
     return Table(caption, headings[first:], [row[first:] for row in rows])
 
 
-def _run_row(run: Run) -> list[str]:
+def _run_row(run: CellRun) -> list[str]:
     summary = run.summary or {}
     keys = {
         "test_accuracy": ".2%",
@@ -88,12 +88,13 @@ def _run_row(run: Run) -> list[str]:
     return [run.folder, run.status, *(number(summary.get(key), form) for key, form in keys.items())]
 
 
-def _made_with(runs: Sequence[Run]) -> list[str]:
+def _made_with(runs: Sequence[CellRun]) -> list[str]:
     """What the finished runs ran on, a line for every kind."""
     lines = []
     for summary in (run.summary for run in runs if run.summary is not None):
         versions = ", ".join(f"{name} {version}" for name, version in summary.get("versions", {}).items())
-        commit = f", commit {summary['git_commit'][:12]}" if summary.get("git_commit") else ""
+        found = summary.get("git_commit")
+        commit = f", commit {found[:12]}" if found else ""
         lines.append(f"{summary.get('execution', '')}; {versions}{commit}")
     return [line for line in dict.fromkeys(lines) if line != "; "]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,12 @@ from typing import Any
 from shortback.ablation.grid import Settings, on_one_line
 from shortback.ablation.workers import ERROR_FILE
 from shortback.runs.folder import RunFolder
+from shortback.runs.summary import Summary
+from shortback.training.rows import EpochRow, Row, last_row, read_epochs
 
 
 @dataclass(frozen=True)
-class Run:
+class CellRun:
     """One cell as its folder has it.
 
     Attributes:
@@ -22,7 +23,8 @@ class Run:
         folder: where it is, within the ablation.
         summary: None where it is not finished.
         error: why it failed, if it did.
-        rows: of `metrics.jsonl`, those of the epochs and the last one.
+        epochs: the rows of the epochs.
+        last: the last row of any kind.
         recipe: all of its settings but where the data lies; None where it has not begun.
     """
 
@@ -30,9 +32,10 @@ class Run:
     method: str
     seed: int
     folder: str
-    summary: dict[str, Any] | None
+    summary: Summary | None
     error: str | None
-    rows: list[dict[str, Any]]
+    epochs: list[EpochRow]
+    last: Row | None
     recipe: dict[str, Any] | None = field(default=None, repr=False)
 
     @property
@@ -44,33 +47,28 @@ class Run:
     def status(self) -> str:
         if self.summary is not None:
             return "finished"
-        return "failed" if self.error else "unfinished" if self.rows else "not begun"
+        return "failed" if self.error else "unfinished" if self.last else "not begun"
 
     def curve(self, key: str) -> list[tuple[int, float]]:
         """A number by step, over the epochs."""
-        return [(row["step"], row[key]) for row in self.rows if row["kind"] == "epoch" and row.get(key) is not None]
+        return [(row["step"], row[key]) for row in self.epochs if row.get(key) is not None]
 
 
-def read_run(settings: Settings, method: str, seed: int, path: Path, *, within: Path) -> Run:
+def read_run(settings: Settings, method: str, seed: int, path: Path, *, within: Path) -> CellRun:
     """The run in a folder, whatever is there of it."""
     folder, error = RunFolder(path), path / ERROR_FILE
     recipe = None
     if folder.recipe.exists():
         recipe = folder.read_recipe().model_dump(mode="json")
         recipe["data"]["root"] = None
-    return Run(
+    return CellRun(
         settings=settings,
         method=method,
         seed=seed,
         folder=str(path.relative_to(within)),
         summary=folder.read_summary() if folder.is_finished else None,
         error=error.read_text().strip() if error.exists() and not folder.is_finished else None,
-        rows=_rows(folder.metrics) if folder.metrics.exists() else [],
+        epochs=read_epochs(folder.metrics),
+        last=last_row(folder.metrics),
         recipe=recipe,
     )
-
-
-def _rows(metrics: Path) -> list[dict[str, Any]]:
-    # A run under way may have half a line at the end, and looks at its gradients are long.
-    lines = [line for line in metrics.read_text().splitlines(keepends=True) if line.endswith("}\n")]
-    return [json.loads(line) for i, line in enumerate(lines) if '"kind": "epoch"' in line or i == len(lines) - 1]

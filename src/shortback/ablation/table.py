@@ -9,7 +9,7 @@ from rich.console import Group as Lines
 from rich.table import Table as TerminalTable
 
 from shortback.ablation.groups import NO_INTERVAL, Group
-from shortback.ablation.run import Run
+from shortback.ablation.run import CellRun
 from shortback.ablation.significance import Difference, Estimate
 
 HEADINGS = ("setting", "method", "runs", "validation", "to vanilla", "test", "95 % interval", "to vanilla")
@@ -82,7 +82,7 @@ def note_on(groups: Sequence[Group]) -> str:
     return " ".join(parts)
 
 
-def _statuses(runs: Sequence[Run]) -> str:
+def _statuses(runs: Sequence[CellRun]) -> str:
     counts = {status: sum(run.status == status for run in runs) for status in dict.fromkeys(run.status for run in runs)}
     return ", ".join(f"{count} {status}" for status, count in counts.items())
 

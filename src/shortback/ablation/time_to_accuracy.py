@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from shortback.ablation.run import Run
+from shortback.ablation.run import CellRun
 from shortback.errors import UserError
 
 PARTS = (0.5, 0.75, 0.9, 1.0)  # of the last validation accuracy of vanilla training
@@ -45,7 +45,7 @@ def check_thresholds(thresholds: Sequence[float]) -> None:
 
 
 def times_to_accuracy(
-    runs: Sequence[Run], baseline: Sequence[Run], thresholds: Sequence[float]
+    runs: Sequence[CellRun], baseline: Sequence[CellRun], thresholds: Sequence[float]
 ) -> list[TimeToAccuracy]:
     """Of finished runs of one kind, compared with those of vanilla training.
 
@@ -67,7 +67,7 @@ def times_to_accuracy(
 
 
 def _time(
-    goal: str, thresholds: Mapping[int, float], ours: Mapping[int, Run], theirs: Mapping[int, Run]
+    goal: str, thresholds: Mapping[int, float], ours: Mapping[int, CellRun], theirs: Mapping[int, CellRun]
 ) -> TimeToAccuracy:
     firsts = {seed: _first(ours.get(seed), threshold) for seed, threshold in thresholds.items()}
     of_vanilla = {seed: _first(theirs.get(seed), threshold) for seed, threshold in thresholds.items()}
@@ -88,11 +88,11 @@ def _time(
     )
 
 
-def _first(run: Run | None, threshold: float) -> tuple[int, float] | None:
+def _first(run: CellRun | None, threshold: float) -> tuple[int, float] | None:
     """Steps and seconds at the end of the first epoch with that accuracy."""
-    for row in run.rows if run else ():
+    for row in run.epochs if run else ():
         # A part of an accuracy is rounded, which must not put it out of reach.
-        if row["kind"] == "epoch" and row["val_accuracy"] is not None and row["val_accuracy"] >= threshold - 1e-9:
+        if row["val_accuracy"] is not None and row["val_accuracy"] >= threshold - 1e-9:
             return row["step"], row["seconds"]
     return None
 

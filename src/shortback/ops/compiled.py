@@ -57,12 +57,15 @@ def _memory_order(x: Tensor) -> tuple[list[int], Tensor]:
 class _MultiStep(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor, decay: Tensor | None, initial: Tensor | None, kind: Kind, return_state: bool
+        x: Tensor, decay: Tensor | None, initial: Tensor | None, kind: Kind, return_state: bool
     ) -> tuple[Tensor, Tensor | None]:
-        ctx.save_for_backward(x, decay, initial)
-        ctx.kind = kind
-        ctx.set_materialize_grads(False)
         return kernels.run(_forward, (kind, return_state), x, decay, initial)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+        x, decay, initial, ctx.kind, _ = inputs
+        ctx.save_for_backward(x, decay, initial)
+        ctx.set_materialize_grads(False)
 
     @staticmethod
     @once_differentiable

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from shortback.ops.dynamics import Dynamics
-from shortback.torch_private import may_change_in_size
+from shortback.torch_private import has_compiled, is_transformed, may_change_in_size
 
 
 @dataclass(frozen=True)
@@ -124,24 +124,43 @@ def as_spikes(fired: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 
 
 def run(body: Callable, constants: tuple[Any, ...], *tensors: Tensor | None) -> Any:
-    """Call `body(*constants, *tensors)` compiled, or as it stands where a surrounding graph is being compiled.
+    """Call `body(*constants, *tensors)` compiled; as it stands within a graph that is compiled, or a transform.
 
     Once compiled, a kernel serves all sizes: of a tensor with two axes or more the first is a number of steps and a
     constant, all others are free. Constants must be hashable.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or is_transformed(*tensors):
         return body(*constants, *tensors)
     detached = [None if tensor is None else tensor.detach() for tensor in tensors]
     key = body, constants, tuple(map(_signature, detached))
     kernel = _KERNELS.get(key)
     if kernel is None:
-        kernel = _KERNELS[key] = _compile(body, constants)
+        kernel = _KERNELS[key] = _Kernel.of(body, constants)
+    if not has_compiled(kernel.code):  # `torch.compiler.reset()` forgets what was compiled, but not whom it was for
         for tensor in detached:
-            _mark_any_size(tensor)  # of use to the first call alone, which compiles
-    return kernel(*detached)
+            _mark_any_size(tensor)
+    return kernel.call(*detached)
 
 
-_KERNELS: dict[Any, Callable] = {}
+class _Kernel(NamedTuple):
+    """A compiled function, and the code object that Dynamo keeps what it compiled by."""
+
+    call: Callable
+    code: types.CodeType
+
+    @classmethod
+    def of(cls, body: Callable, constants: tuple[Any, ...]) -> _Kernel:
+        def kernel(*tensors: Tensor | None):
+            return body(*constants, *tensors)
+
+        # Dynamo counts recompilations by code object: with one of its own, a kernel is not charged for the others.
+        code = kernel.__code__.replace()
+        own = types.FunctionType(code, kernel.__globals__, body.__name__, None, kernel.__closure__)
+        # Not dynamic=True, which would make the numbers of the kind variables of the kernel too.
+        return cls(torch.compile(own, fullgraph=True), code)
+
+
+_KERNELS: dict[Any, _Kernel] = {}
 
 
 def _mark_any_size(tensor: Tensor | None) -> None:
@@ -157,16 +176,6 @@ def _signature(tensor: Tensor | None) -> Any:
         return None
     steps = tensor.shape[0] if tensor.ndim > 1 else None
     return tensor.dtype, tensor.device, steps, tuple(size == 1 for size in tensor.shape)
-
-
-def _compile(body: Callable, constants: tuple[Any, ...]) -> Callable:
-    def kernel(*tensors: Tensor | None):
-        return body(*constants, *tensors)
-
-    # Dynamo counts recompilations by code object: with one of its own, a kernel is not charged for the others.
-    own = types.FunctionType(kernel.__code__.replace(), kernel.__globals__, body.__name__, None, kernel.__closure__)
-    # Not dynamic=True, which would make the numbers of the kind variables of the kernel too.
-    return torch.compile(own, fullgraph=True)
 
 
 def num_kernels() -> int:

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from shortback.choices import Memory
-from shortback.ops import kernels, norm, packing
+from shortback.ops import kernels, layer_kernels, norm, packing
 from shortback.ops.dynamics import Dynamics
 from shortback.ops.kernels import Kind
 from shortback.ops.norm import Statistics
@@ -52,8 +52,8 @@ class _Plan:
     eps: float
     fixed: Statistics | None
     memory: Memory
-    packed_input: PackedSpikes | None
-    packed_residual: PackedSpikes | None
+    packed_input_steps: int | None
+    residual_is_packed: bool
     average: bool
     keeps: bool
     steps: int
@@ -95,35 +95,53 @@ def conv_norm_neuron(
     """
     learned = decay if isinstance(decay, Tensor) else None
     inputs = x, conv_weight, norm_weight, norm_bias, residual, learned
+    packed_input = None if memory == "fast" else packing.packed_of(x)
+    packed_residual = None if memory == "fast" or residual is None else packing.packed_of(residual)
     plan = _Plan(
         kind=Kind.of(dynamics, decay, num_steps),
         convolution=convolution,
         eps=eps,
         fixed=statistics,
         memory=memory,
-        packed_input=None if memory == "fast" else packing.packed_of(x),
-        packed_residual=None if memory == "fast" or residual is None else packing.packed_of(residual),
+        packed_input_steps=None if packed_input is None else packed_input.num_steps,
+        residual_is_packed=packed_residual is not None,
         average=average,
         keeps=torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs),
         steps=1 if static_input else num_steps,
     )
-    rows, size, bits, averages, *measured = _ConvNormNeuron.apply(*inputs, plan)
-    spikes = _image(rows, size)  # a view taken here may be changed in place, one taken inside the function not
-    if bits is not None:
-        packing.attach_packed(spikes, bits, num_steps)
-    return LayerOutput(spikes, averages, None if statistics is not None else Statistics(*measured))
+    bits_of = [None if packed is None else packed.bits for packed in (packed_input, packed_residual)]
+    made = _Made(*_ConvNormNeuron.apply(*inputs, *bits_of, plan))
+    spikes = _image(made.spikes, made.z.shape[2:])  # a view taken here may be changed in place, one taken within not
+    if made.bits is not None:
+        packing.attach_packed(spikes, made.bits, num_steps)
+    return LayerOutput(spikes, made.average, None if statistics is not None else Statistics(made.mean, made.variance))
+
+
+class _Made(NamedTuple):
+    """What the operation computes: `spikes` and `average` for its caller, the rest to be kept."""
+
+    spikes: Tensor
+    average: Tensor | None
+    bits: Tensor | None
+    z: Tensor
+    mean: Tensor
+    variance: Tensor
+    scale: Tensor
+    shift: Tensor
+    inverse_std: Tensor
 
 
 class _ConvNormNeuron(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any,
         x: Tensor,
         conv_weight: Tensor,
         norm_weight: Tensor,
         norm_bias: Tensor,
         residual: Tensor | None,
         decay: Tensor | None,
+        input_bits: Tensor | None,
+        residual_bits: Tensor | None,
         plan: _Plan,
     ) -> tuple[Any, ...]:
         dtype = _compute_dtype(x)
@@ -134,7 +152,7 @@ class _ConvNormNeuron(torch.autograd.Function):
         else:
             statistics, affine = plan.fixed, norm.affine(plan.fixed, norm_weight, norm_bias, plan.eps)
         spikes, bits = kernels.run(
-            _forward,
+            layer_kernels.forward,
             (plan.kind, plan.keeps or plan.average),
             rows,
             affine.scale,
@@ -142,39 +160,45 @@ class _ConvNormNeuron(torch.autograd.Function):
             None if residual is None else _rows(residual, plan.kind.num_steps),
             decay,
         )
+        average = PackedSpikes(bits, plan.kind.num_steps).average(affine.scale.dtype) if plan.average else None
+        return tuple(_Made(spikes, average, bits, z, *statistics, *affine))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+        x, conv_weight, _, _, residual, decay, input_bits, residual_bits, plan = inputs
+        made = _Made(*output)
+        ctx.mark_non_differentiable(*(tensor for tensor in made[2:] if tensor is not None))
+        ctx.set_materialize_grads(False)
         if plan.keeps:
             ctx.save_for_backward(
-                x if plan.packed_input is None else plan.packed_input.bits,
+                x if input_bits is None else input_bits,
                 conv_weight,
-                residual if plan.packed_residual is None else plan.packed_residual.bits,
+                residual if residual_bits is None else residual_bits,
                 decay,
-                statistics.mean,
-                *affine,
-                None if plan.memory == "small" else rows,
+                made.mean,
+                made.scale,
+                made.shift,
+                made.inverse_std,
+                None if plan.memory == "small" else made.z,
             )
-            ctx.plan, ctx.dtype, ctx.input_size, ctx.size = plan, dtype, x.shape[2:], z.shape[2:]
-        average = PackedSpikes(bits, plan.kind.num_steps).average(affine.scale.dtype) if plan.average else None
-        measured = statistics if plan.fixed is None else (None, None)
-        ctx.mark_non_differentiable(*(t for t in (bits, *measured) if t is not None))
-        ctx.set_materialize_grads(False)
-        return spikes, z.shape[2:], bits, average, *measured
+            ctx.plan, ctx.dtype, ctx.input_size, ctx.size = plan, made.z.dtype, x.shape[2:], made.z.shape[2:]
 
     @staticmethod
     @once_differentiable
     def backward(  # type: ignore[override]
-        ctx: Any, grad_spikes: Tensor | None, size: None, bits: None, grad_average: Tensor | None, *measured: None
+        ctx: Any, grad_spikes: Tensor | None, grad_average: Tensor | None, *kept: None
     ) -> tuple[Tensor | None, ...]:
         plan: _Plan = ctx.plan
         num_steps = plan.kind.num_steps
-        x, conv_weight, residual, decay, mean, scale, shift, inverse_std, rows = ctx.saved_tensors
-        input_dtype = ctx.dtype if plan.packed_input is not None else x.dtype
-        if plan.packed_input is not None:
-            x = _image(PackedSpikes(x, plan.packed_input.num_steps).unpack(ctx.dtype), ctx.input_size)
-        if residual is not None and plan.packed_residual is None:
+        x, conv_weight, residual, decay, mean, scale, shift, inverse_std, z = ctx.saved_tensors
+        input_dtype = x.dtype if plan.packed_input_steps is None else ctx.dtype
+        if plan.packed_input_steps is not None:
+            x = _image(PackedSpikes(x, plan.packed_input_steps).unpack(ctx.dtype), ctx.input_size)
+        if residual is not None and not plan.residual_is_packed:
             residual = _rows(residual, num_steps)
         x, weight = x.to(ctx.dtype), conv_weight.to(ctx.dtype)
-        if rows is None:
-            rows = _rows(_convolve(x, weight, plan.convolution), plan.steps)
+        rows = _rows(_convolve(x, weight, plan.convolution) if z is None else z, plan.steps)
+        del z
         _, batch, pixels, channels = rows.shape
         if grad_spikes is None:
             grad_spikes = rows.new_zeros(num_steps, batch, pixels, channels)
@@ -182,7 +206,7 @@ class _ConvNormNeuron(torch.autograd.Function):
             grad_spikes = grad_spikes.contiguous()
         spread = mean.new_zeros(batch, channels) if grad_average is None else grad_average / (num_steps * pixels)
         grad_current, grad_residual, grad_decay = kernels.run(
-            _backward,
+            layer_kernels.backward,
             (plan.kind,),
             rows,
             # By sample, like the gradient of the average: the compiler makes one loop of what runs over the same axes.
@@ -217,6 +241,8 @@ class _ConvNormNeuron(torch.autograd.Function):
             None if grad_residual is None else _image(grad_residual, ctx.size),
             grad_decay,
             None,
+            None,
+            None,
         )
 
 
@@ -245,53 +271,3 @@ def _image(rows: Tensor, size: Sequence[int]) -> Tensor:
 def _by_sample(channels: Tensor, batch: int) -> Tensor:
     """`[C]` as `[1, N, 1, C]`, in memory."""
     return channels.expand(1, batch, 1, -1).contiguous()
-
-
-def _currents(kind: Kind, z: Tensor, *, scale: Tensor, shift: Tensor, residual: Tensor | None) -> list[Tensor]:
-    """The current of the neuron by step, in float32 or more; the residual may be the bytes of spikes."""
-    currents = [step.to(scale.dtype) * scale + shift for step in z.unbind(0)]
-    if len(currents) < kind.num_steps:
-        currents *= kind.num_steps
-    if residual is None:
-        return currents
-    packed = residual.dtype == torch.uint8
-    steps = packing.unpack_steps(residual, kind.num_steps) if packed else residual.unbind(0)
-    return [x + r.to(x.dtype) for x, r in zip(currents, steps, strict=True)]
-
-
-def _forward(
-    kind: Kind,
-    packs: bool,
-    z: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    residual: Tensor | None,
-    decay: Tensor | None,
-):
-    currents = _currents(kind, z, scale=scale, shift=shift, residual=residual)
-    fired = kernels.integrate(kind, currents, decay=decay, initial=None).fired
-    return kernels.as_spikes(fired, z.dtype), packing.pack_fired(fired) if packs else None
-
-
-def _backward(
-    kind: Kind,
-    z: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    residual: Tensor | None,
-    decay: Tensor | None,
-    grad_spikes: Tensor,
-    grad_average: Tensor,
-):
-    currents = _currents(kind, z, scale=scale[0], shift=shift[0], residual=residual)
-    grads = kernels.walk_back(
-        kind,
-        kernels.integrate(kind, currents, decay=decay, initial=None),
-        grad_spikes=[grad.to(scale.dtype) + grad_average[0] for grad in grad_spikes.unbind(0)],
-        grad_state=None,
-        decay=decay,
-    )
-    by_step = torch.stack([grad.to(z.dtype) for grad in grads.currents])
-    if z.shape[0] == kind.num_steps:
-        return by_step, None if residual is None else by_step, grads.decay
-    return kernels.total(grads.currents)[None].to(z.dtype), None, grads.decay  # the same current at every step

@@ -71,7 +71,7 @@ def backward(
 
 def _as_images(values: Tensor) -> Tensor:
     """`[1, T*N, S, C]`: a kernel for any number of steps."""
-    return values.flatten(0, 1)[None]
+    return values.reshape(1, -1, *values.shape[2:])
 
 
 def _measure(eps: float, z: Tensor, weight: Tensor, bias: Tensor):

@@ -19,10 +19,13 @@ class _Fire(torch.autograd.Function):
     """The step function, with the surrogate's derivative in place of its own."""
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, threshold: float, surrogate: Surrogate) -> Tensor:  # type: ignore[override]
-        ctx.save_for_backward(u)
-        ctx.threshold, ctx.surrogate = threshold, surrogate
+    def forward(u: Tensor, threshold: float, surrogate: Surrogate) -> Tensor:  # type: ignore[override]
         return (u >= threshold).to(u.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float, Surrogate], output: Tensor) -> None:
+        u, ctx.threshold, ctx.surrogate = inputs
+        ctx.save_for_backward(u)
 
     @staticmethod
     def backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]

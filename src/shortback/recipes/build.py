@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
@@ -152,6 +153,8 @@ def build_schedule(method: Method, branches: BranchesConfig) -> schedules.Schedu
         return schedules.Constant(value=branches.coefficient)
     if branches.schedule == "adaptive":
         return schedules.Adaptive(start=branches.share, over=branches.over, combine=branches.combine)
+    if branches.schedule == "constant":
+        return schedules.Constant(value=branches.start)
     settings: dict[str, Any] = branches.model_dump(include={"start", "end", "over"})
     if branches.schedule == "exponential":
         settings["rate"] = branches.rate
@@ -185,27 +188,37 @@ def resolve(recipe: Recipe) -> tuple[Recipe, Execution]:
     return recipe.model_copy(update={"train": settled, "data": data}), execution
 
 
-def build_training(recipe: Recipe, net: nn.Module, *, steps_per_epoch: int) -> dict[str, Any]:
+class Training(NamedTuple):
     """What a `Trainer` needs of a recipe besides the network, the data and the machine."""
+
+    loss: ShortcutLoss
+    schedule: schedules.Schedule
+    optimizer: torch.optim.Optimizer
+    learning_rate: WarmupCosine
+    plan: Plan
+
+
+def build_training(recipe: Recipe, net: nn.Module, *, steps_per_epoch: int) -> Training:
+    """The training of a network by a recipe."""
     optimizer = recipe.optimizer
     settings = optimizer.model_dump(include={"kind", "lr", "momentum", "nesterov", "weight_decay"})
-    return {
-        "loss": build_loss(recipe.loss, recipe.branches),
-        "schedule": build_schedule(recipe.method, recipe.branches),
-        "optimizer": build_optimizer(net, **settings),
-        "learning_rate": WarmupCosine(
+    return Training(
+        loss=build_loss(recipe.loss, recipe.branches),
+        schedule=build_schedule(recipe.method, recipe.branches),
+        optimizer=build_optimizer(net, **settings),
+        learning_rate=WarmupCosine(
             peak=optimizer.lr,
             total_steps=recipe.train.epochs * steps_per_epoch,
             warmup_steps=round(optimizer.warmup_epochs * steps_per_epoch),
             final=optimizer.final_lr,
         ),
-        "plan": Plan(
+        plan=Plan(
             clip_norm=optimizer.clip_norm,
             watch_every=recipe.health.every,
             watch_samples=recipe.health.samples,
             **recipe.train.model_dump(include={"epochs", "accumulate", "ema", "log_every", "checkpoint_every"}),
         ),
-    }
+    )
 
 
 def check_recipe(recipe: Recipe) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -13,10 +11,12 @@ from shortback.choices import Method
 from shortback.recipes.load import parse_recipe
 from shortback.recipes.schema import Recipe, Variant
 from shortback.runs.folder import RunFolder
-from shortback.runs.train import Say, settle, train_recipe
+from shortback.runs.summary import Summary
+from shortback.runs.train import Say, check, train_recipe
+from shortback.training.rows import read_epochs
 
 
-def compare(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, say: Say) -> dict[str, dict[str, Any]]:
+def compare(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, say: Say) -> dict[str, Summary]:
     """Train a recipe once for each side of its `compare`, in a folder each under `out`, and print a table.
 
     Returns:
@@ -28,7 +28,7 @@ def compare(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, say: Sa
     assert recipe.compare is not None
     recipes = dict(_side(recipe, side) for side in recipe.compare)
     for method, one in recipes.items():
-        settle(one, out / method, resume=resume, overwrite=overwrite)
+        check(one, out / method, resume=resume, overwrite=overwrite)
     summaries = {
         method: train_recipe(one, out / method, resume=resume, overwrite=overwrite, say=say)
         for method, one in recipes.items()
@@ -48,7 +48,7 @@ def _side(recipe: Recipe, side: Method | Variant) -> tuple[str, Recipe]:
     return side.name, parse_recipe(tree, name=side.name)
 
 
-def _table(summaries: dict[str, dict[str, Any]], out: Path) -> Table:
+def _table(summaries: dict[str, Summary], out: Path) -> Table:
     table = Table(
         title="same network, seed and budget",
         caption="*  of the first layer, at the start of the first > last epoch\n"
@@ -74,5 +74,4 @@ def _table(summaries: dict[str, dict[str, Any]], out: Path) -> Table:
 
 def branch_shares(path: Path) -> list[float]:
     """The branches' share of the first layer's gradient at the start of each epoch of a run."""
-    rows = [json.loads(line) for line in RunFolder(path).metrics.read_text().splitlines()]
-    return [row["branch_share"] or 0.0 for row in rows if row["kind"] == "epoch"]
+    return [row["branch_share"] or 0.0 for row in read_epochs(RunFolder(path).metrics)]

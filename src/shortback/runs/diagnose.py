@@ -7,19 +7,14 @@ import functools
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import nn
 
 from shortback.diagnosis import diagnose
 from shortback.errors import UserError
 from shortback.health import GradientReport, Suggestion, settled_ratio
-from shortback.recipes.build import build_data, build_schedule, first_batch, resolve
-from shortback.recipes.build import build_loss as loss_of
 from shortback.recipes.schema import Recipe
 from shortback.runs.folder import RunFolder
-from shortback.runs.train import build_network, place_branches
-from shortback.schedules import Adaptive
-from shortback.training import build_fabric
+from shortback.runs.run import Run
 from shortback.training.checkpoint import CheckpointFolder
 
 MAX_SAMPLES = 64
@@ -57,29 +52,22 @@ def check_run_gradients(path: Path) -> Checkup:
 
 
 def _diagnose(recipe: Recipe, *, weights: dict | None, state: dict) -> tuple[GradientReport, Recipe]:
-    recipe, execution = resolve(recipe)
-    splits = build_data(recipe.data, seed=recipe.seed)
-    recipe = place_branches(recipe, splits)
-    fabric = build_fabric(execution)
-    torch.manual_seed(recipe.seed)
-    _, net = build_network(recipe, splits)
+    run = Run.of(recipe)
+    _, net = run.build_network()
     if weights is not None:
         net.load_state_dict(weights)
-    net: nn.Module = net.to(fabric.device)
-    execution.prepare(net)
-    x, y = fabric.to_device(first_batch(recipe, splits, min(MAX_SAMPLES, recipe.train.batch_size)))
-    schedule = build_schedule(recipe.method, recipe.branches)
-    progress = state["step"] / (recipe.train.epochs * (len(splits.train) // recipe.train.batch_size))
-    loss = loss_of(recipe.loss, recipe.branches)
-    with fabric.autocast():
-        if isinstance(schedule, Adaptive):
-            at = functools.partial(schedule, progress)
-            ratio = state["main_over_branches"] if weights else settled_ratio(net, x, y, loss=loss, coefficient_of=at)
-            coefficient = at(ratio)
-        else:
-            coefficient = schedule(progress)
-        report = diagnose(net, x, y, loss=loss, coefficient=coefficient)
-    return _of_shortcut(report) if recipe.method == "shortcut" else report, recipe
+    net: nn.Module = net.to(run.fabric.device)
+    run.execution.prepare(net)
+    x, y = run.first_batch(min(MAX_SAMPLES, run.recipe.train.batch_size))
+    loss, schedule = run.loss, run.schedule
+    progress = state["step"] / (run.recipe.train.epochs * run.steps_per_epoch)
+    with run.fabric.autocast():
+        at = functools.partial(schedule, progress)
+        ratio = state.get("main_over_branches", 1.0)
+        if schedule.measures and weights is None:
+            ratio = settled_ratio(net, x, y, loss=loss, coefficient_of=at)
+        report = diagnose(net, x, y, loss=loss, coefficient=at(ratio))
+    return _of_shortcut(report) if recipe.method == "shortcut" else report, run.recipe
 
 
 def _of_shortcut(report: GradientReport) -> GradientReport:

@@ -6,16 +6,16 @@ import functools
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import shortback
 from shortback.processes import num_cores
+from shortback.runs.summary import Environment
 
 
 @functools.cache
-def environment() -> dict[str, Any]:
+def environment() -> Environment:
     """What a run is made with; the commit is that of the folder it is started in, when its process began."""
     git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return {

@@ -9,15 +9,14 @@ from safetensors.torch import load_file
 
 from shortback.errors import UserError
 from shortback.inspection import firing_rates
-from shortback.recipes.build import Splits, build_data, build_loader, build_model, resolve
-from shortback.recipes.schema import Recipe
 from shortback.runs.folder import RunFolder
+from shortback.runs.run import Run
 from shortback.spiking import SpikingNetwork
-from shortback.training import build_fabric, evaluate
+from shortback.training import evaluate
 
 
-def load_run(path: Path) -> tuple[Recipe, SpikingNetwork, Splits]:
-    """The recipe, the trained network and the data of a finished run.
+def load_run(path: Path) -> tuple[Run, SpikingNetwork]:
+    """A finished run with its data, and the network that it trained.
 
     Raises:
         ValueError: no finished run in `path`.
@@ -26,10 +25,10 @@ def load_run(path: Path) -> tuple[Recipe, SpikingNetwork, Splits]:
     recipe = folder.read_recipe()
     if not folder.weights.exists():
         raise UserError(f"{path} holds a run that is not finished: there is no {folder.weights.name} in it yet")
-    splits = build_data(recipe.data, seed=recipe.seed)
-    model = build_model(recipe.model, num_classes=len(splits.source.classes), in_channels=splits.source.in_channels)
+    run = Run.of(recipe, folder=folder)
+    model = run.build_model()
     model.load_state_dict(load_file(folder.weights))
-    return recipe, model, splits
+    return run, model
 
 
 def evaluate_run(path: Path) -> dict[str, Any]:
@@ -38,19 +37,18 @@ def evaluate_run(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: no finished run in `path`.
     """
-    recipe, model, splits = load_run(path)
-    recipe, execution = resolve(recipe)
-    fabric = build_fabric(execution)
+    run, model = load_run(path)
+    fabric, num_steps = run.fabric, run.recipe.model.num_steps
     model.to(fabric.device)
-    execution.prepare(model)
-    test = build_loader(splits.source.test, recipe, splits.source, training=False, fabric=fabric)
+    run.execution.prepare(model)
+    test = run.loader(run.splits.source.test, training=False)
     by_steps = {}
-    for num_steps in range(1, recipe.model.num_steps + 1):
-        model.num_steps = num_steps
-        by_steps[num_steps] = evaluate(model, test.epoch(0), fabric=fabric)
+    for steps in range(1, num_steps + 1):
+        model.num_steps = steps
+        by_steps[steps] = evaluate(model, test.epoch(0), fabric=fabric)
     with fabric.autocast():
         rates = firing_rates(model, (x.to(fabric.device) for x, _ in test.epoch(0)))
-    tested = by_steps[recipe.model.num_steps]
+    tested = by_steps[num_steps]
     return {
         "test_accuracy": tested.accuracy,
         "test_loss": tested.loss,

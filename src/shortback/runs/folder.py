@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -14,6 +12,7 @@ from shortback.errors import UserError
 from shortback.files import write_text
 from shortback.recipes.load import RecipeError, differences, parse_recipe
 from shortback.recipes.schema import Recipe
+from shortback.runs.summary import Summary
 
 
 def with_places(recipe: Recipe, at: str | list[str]) -> Recipe:
@@ -100,10 +99,10 @@ class RunFolder:
             raise RecipeError(f"{self.recipe} is not a recipe")
         return parse_recipe(tree, name=str(self.recipe))
 
-    def read_summary(self) -> dict[str, Any]:
+    def read_summary(self) -> Summary:
         """What `write_summary` wrote."""
         return json.loads(self.summary.read_text())
 
-    def write_summary(self, summary: Mapping[str, Any]) -> None:
+    def write_summary(self, summary: Summary) -> None:
         """Say that the run is finished, and how it ended."""
         write_text(self.summary, json.dumps(summary, indent=2) + "\n")

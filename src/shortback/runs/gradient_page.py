@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from shortback.health import GradientReport
@@ -12,6 +11,7 @@ from shortback.reports.html import Section, Table, write_page
 from shortback.reports.plots import through_training
 from shortback.runs.diagnose import Checkup
 from shortback.runs.folder import RunFolder
+from shortback.training.rows import read_rows
 
 
 def write_gradient_page(path: Path, checkup: Checkup) -> None:
@@ -29,8 +29,7 @@ def write_gradient_page(path: Path, checkup: Checkup) -> None:
     if report.suggestions:
         sections.insert(0, Section("What was tried on this batch", tables=[_suggestions(report)]))
     if checkup.run is not None:
-        text = RunFolder(checkup.run).metrics.read_text()
-        rows = [json.loads(line) for line in text.splitlines()]
+        rows = read_rows(RunFolder(checkup.run).metrics)
         figures = [(figure, title) for title, figure in through_training(rows).items()]
         sections.append(Section("Through training", figures=figures))
     first, *rest = report.headline()

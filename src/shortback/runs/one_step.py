@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from shortback.health import branch_share
-from shortback.recipes.build import Splits, build_data, build_loader, build_training, resolve
+from shortback.recipes.build import build_training
 from shortback.recipes.schema import Recipe
-from shortback.runs.train import build_network, place_branches
-from shortback.training import build_fabric
+from shortback.runs.run import Run
 
 
 class Rehearsal:
@@ -26,23 +25,25 @@ class Rehearsal:
     """
 
     def __init__(self, recipe: Recipe) -> None:
-        recipe, self.execution = resolve(recipe)
-        self.splits: Splits = build_data(recipe.data, seed=recipe.seed)
-        self.recipe = place_branches(recipe, self.splits)
-        fabric = build_fabric(self.execution)
-        loader = build_loader(self.splits.train, self.recipe, self.splits.source, training=True, fabric=fabric)
+        self._run = Run.of(recipe)
+        self.recipe, self.execution, self.splits = self._run.recipe, self._run.execution, self._run.splits
+        self.device = self._run.fabric.device
+        loader = self._run.loader(self.splits.train, training=True)
         x, y = next(iter(loader.epoch(0)))
-        self.x, self.y = x.to(fabric.device), y.to(fabric.device)
-        self.device = fabric.device
+        self.x, self.y = x.to(self.device), y.to(self.device)
 
     def build(self) -> None:
         """Make the network, its branches and the optimizer."""
-        torch.manual_seed(self.recipe.seed)
-        _, net = build_network(self.recipe, self.splits)
+        _, net = self._run.build_network()
         self.net = net.to(self.device).train()
         self.run: nn.Module = self.execution.prepare(self.net)
         parts = build_training(self.recipe, self.net, steps_per_epoch=100)
-        self.loss, self.optimizer = parts["loss"], parts["optimizer"]
+        self.loss, self.optimizer = parts.loss, parts.optimizer
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self._run.steps_per_epoch * self.recipe.train.epochs
 
     def begin_epoch(self) -> None:
         """What the trainer measures before the first step of an epoch."""
@@ -85,5 +86,4 @@ def seconds_a_step(recipe: Recipe, *, jobs: int = 1, steps: int = 2) -> tuple[fl
             laps.append(time.perf_counter() - start)
     finally:
         torch.set_num_threads(threads)
-    per_epoch = len(rehearsal.splits.train) // recipe.train.batch_size
-    return statistics.median(laps[2:]), per_epoch * recipe.train.epochs
+    return statistics.median(laps[2:]), rehearsal.num_steps

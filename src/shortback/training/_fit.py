@@ -16,10 +16,11 @@ from shortback.errors import UserError
 from shortback.losses import ShortcutLoss
 from shortback.schedules import Linear, Schedule
 from shortback.training.batches import Batches, SeededBatches
-from shortback.training.engine import FitResult, Trainer
+from shortback.training.engine import Trainer
 from shortback.training.execution import Execution, build_fabric, choose_execution
 from shortback.training.loggers import JsonLines, Logger, Terminal
 from shortback.training.optim import WarmupCosine, build_optimizer
+from shortback.training.outcome import FitResult
 from shortback.training.plan import Plan
 
 Loader = Batches | Iterable[tuple[Tensor, Tensor]]
@@ -32,7 +33,7 @@ def fit(
     epochs: int,
     folder: str | Path,
     validation: Loader | None = None,
-    schedule: Schedule | None = None,
+    schedule: Schedule | Callable[[float], float] | None = None,
     loss: ShortcutLoss | None = None,
     lr: float = 0.1,
     optimizer: torch.optim.Optimizer | None = None,

@@ -15,20 +15,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from shortback.errors import UserError
-from shortback.health import branch_share, first_nonfinite, settled_ratio
+from shortback.health import branch_share, settled_ratio
 from shortback.inspection.layout import sample_axis
 from shortback.inspection.pointwise import make_safe, make_usual
 from shortback.inspection.reset import reset_states, without_states
 from shortback.losses import ShortcutLoss
-from shortback.schedules import Adaptive, Schedule, is_zero_from
+from shortback.schedules import Schedule, as_schedule
 from shortback.shortcuts import ShortcutNetwork
 from shortback.training._evaluate import evaluate
 from shortback.training.average import WeightAverage
 from shortback.training.batches import Batches
 from shortback.training.checkpoint import CheckpointFolder, writing
 from shortback.training.execution import Execution
+from shortback.training.finite import FiniteCheck
 from shortback.training.loggers import Logger
-from shortback.training.outcome import FitResult, NonFiniteError
+from shortback.training.outcome import FitResult
 from shortback.training.plan import Plan
 from shortback.training.signals import Interrupted, StopRequest
 from shortback.training.state import BatchSums, Sums, TrainState, branch_means, random_state, set_random_state, sums_of
@@ -61,7 +62,7 @@ class Trainer:
         train: Batches,
         validation: Batches | None,
         loss: ShortcutLoss,
-        schedule: Schedule,
+        schedule: Schedule | Callable[[float], float],
         optimizer: torch.optim.Optimizer,
         learning_rate: Callable[[int], float],
         plan: Plan,
@@ -71,7 +72,7 @@ class Trainer:
         loggers: Sequence[Logger] = (),
     ) -> None:
         self.net, self.train, self.validation = net, train, validation
-        self.loss, self.schedule, self.learning_rate, self.plan = loss, schedule, learning_rate, plan
+        self.loss, self.schedule, self.learning_rate, self.plan = loss, as_schedule(schedule), learning_rate, plan
         self.execution, self.fabric, self.loggers = execution, fabric, loggers
         self.checkpoints, self.best_file = CheckpointFolder(folder), folder / "best.safetensors"
         if fabric.world_size > 1:
@@ -82,6 +83,7 @@ class Trainer:
         self.average = None if plan.ema is None else WeightAverage(net, decay=plan.ema)
         self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
         self.watch = GradientWatch(net, loss=loss, every=plan.watch_every, num_samples=plan.watch_samples)
+        self.finite = FiniteCheck(net, later=fabric.device.type != "cpu")
         self.state = TrainState()
         self.row_sums = Sums()
         self.tick = time.perf_counter()
@@ -134,7 +136,7 @@ class Trainer:
     def _step(self, x: Tensor, y: Tensor) -> None:
         """One optimizer step, and what is measured of it."""
         state = self.state
-        if is_zero_from(self.schedule, state.step / self.total_steps):
+        if self.schedule.is_zero_from(state.step / self.total_steps):
             self._drop_branches()
         with self.fabric.autocast():
             coefficient = self._look(x, y)
@@ -145,9 +147,8 @@ class Trainer:
         row_is_due = (state.step + 1) % self.plan.log_every == 0
         sums, of_branches = self._forward_backward(x, y, coefficient, by_branch=row_is_due)
         norm = self._clip_gradient()
-        # Looking at a number makes the host wait for a GPU, so there it is done only where a row is due.
-        if (row_is_due or self.fabric.device.type == "cpu") and not (sums[0] + norm).isfinite():
-            raise NonFiniteError(self._explain(x, sums, norm, coefficient))
+        with self.fabric.autocast():
+            self.finite.look(x, step=state.step + 1, loss=sums[0] / sums[4], norm=norm, coefficient=coefficient)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average is not None:
@@ -175,7 +176,7 @@ class Trainer:
         """Measure what is due before the step, and return the coefficient for it."""
         state, is_due = self.state, self.watch.is_due(self.state.step)
         has_branches = isinstance(self.net, ShortcutNetwork) and self.net.branches_enabled
-        if has_branches and isinstance(self.schedule, Adaptive) and (is_due or state.batch == 0):
+        if has_branches and self.schedule.measures and (is_due or state.batch == 0):
             state.main_over_branches = settled_ratio(
                 self.net, x, y, loss=self.loss, coefficient_of=self._coefficient_at, ratio=state.main_over_branches
             )
@@ -190,10 +191,7 @@ class Trainer:
         return self._coefficient_at(self.state.main_over_branches)
 
     def _coefficient_at(self, main_over_branches: float) -> float:
-        progress = self.state.step / self.total_steps
-        if isinstance(self.schedule, Adaptive):
-            return self.schedule(progress, main_over_branches)
-        return self.schedule(progress)
+        return self.schedule(self.state.step / self.total_steps, main_over_branches)
 
     def _drop_branches(self) -> None:
         """Compute the branches no more: their coefficient is 0 from here on."""
@@ -229,17 +227,9 @@ class Trainer:
             return torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.plan.clip_norm)
         return torch.nn.utils.get_total_norm([p.grad for p in self.net.parameters() if p.grad is not None])
 
-    def _explain(self, x: Tensor, sums: Tensor, norm: Tensor, coefficient: float) -> str:
-        with self.fabric.autocast():
-            culprit = first_nonfinite(self.net, x)
-        return (
-            f"step {self.state.step + 1}: loss {(sums[0] / sums[4]).item():.4g}, gradient norm {norm.item():.4g}, "
-            f"coefficient {coefficient:.3g}; first not finite: {culprit or 'the loss itself'}. "
-            "Try a lower optimizer.lr, optimizer.clip_norm=1, or a wider surrogate"
-        )
-
     def _finish_epoch(self) -> None:
         """Validate, keep the weights if they are the best, and save."""
+        self.finite.finish()
         state = self.state
         best, scores = True, {"val_accuracy": None, "val_loss": None}
         evaluated: nn.Module = self.net if self.average is None else self.average.module
@@ -276,6 +266,7 @@ class Trainer:
         return bool(self.fabric.all_reduce(torch.tensor(float(flag)), reduce_op="sum"))
 
     def _save(self) -> None:
+        self.finite.finish()
         if self.fabric.is_global_zero:
             content: dict[str, Any] = {
                 "net": without_states(self.net),

@@ -15,25 +15,26 @@ from shortback.errors import UserError
 from shortback.inspection.pointwise import make_safe
 from shortback.neurons import SpikingNeuron
 from shortback.processes import local_world_size, num_cores, world_size
+from shortback.spiking import SpikingNetwork
 from shortback.training.allocator import keep_freed_memory
 
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """What was chosen, each value final (nothing is `auto` any more)."""
+    """What was chosen, each value final (nothing is `auto` any more); a `memory` of None leaves a network its own."""
 
     device: Device
     precision: Precision
     channels_last: bool
     compile: Compile
-    memory: Memory = "balanced"
+    memory: Memory | None = None
 
     def describe(self) -> str:
         """One line for a person."""
         memory_format = "channels-last" if self.channels_last else "contiguous"
         compiled = {"neuron": "compiled neurons", "model": "compiled model", "off": "nothing compiled"}[self.compile]
         name = torch.cuda.get_device_name() if self.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
-        memory = f", {self.memory} memory" if self.compile == "neuron" else ""
+        memory = f", {self.memory} memory" if self.memory is not None and self.compile == "neuron" else ""
         return f"{self.device} ({name}), {self.precision}, {memory_format}, {compiled}{memory}"
 
     def prepare(self, net: nn.Module) -> nn.Module:
@@ -47,10 +48,10 @@ class Execution:
             keep_freed_memory()
             make_safe(net)
         for module in net.modules():
-            if isinstance(module, SpikingNeuron):
+            if self.memory is not None and isinstance(module, SpikingNetwork | SpikingNeuron):
                 module.memory = self.memory
-                if self.compile == "off":
-                    module.backend = "reference"
+            if self.compile == "off" and isinstance(module, SpikingNeuron):
+                module.backend = "reference"
         return torch.compile(net, fullgraph=True) if self.compile == "model" else net  # type: ignore[return-value]
 
 
@@ -60,20 +61,22 @@ def choose_execution(
     precision: Precision | Literal["auto"] = "auto",
     channels_last: bool = True,
     compile: Compile = "neuron",
-    memory: Memory = "balanced",
+    memory: Memory | None = None,
 ) -> Execution:
     """Settle what is left open: a GPU where there is one, bf16 where the hardware multiplies in it.
 
     Args:
         memory: what layers keep for the backward pass (`shortback.ops.layer`), where neurons are compiled; the compiler
-            of a whole model decides that by itself, and with nothing compiled PyTorch keeps all.
+            of a whole model decides that by itself, and with nothing compiled PyTorch keeps all. None for what the
+            network says itself.
 
     Raises:
         ValueError: `device="cuda"` without a GPU, or a choice of memory that `compile` leaves no room for.
     """
-    check_choice("memory", memory, Memory)
     check_choice("compile", compile, Compile)
-    if memory != "balanced" and compile != "neuron":
+    if memory is not None:
+        check_choice("memory", memory, Memory)
+    if memory not in (None, "balanced") and compile != "neuron":
         raise UserError(f"memory={memory!r} works on compiled neurons: use compile='neuron', not {compile!r}")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -12,6 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from shortback.files import write_text
+from shortback.training.rows import read_rows, whole_lines
+
 Row = Mapping[str, Any]
 
 
@@ -41,8 +44,8 @@ class JsonLines:
         self.path = path
 
     def start(self, *, step: int, total_steps: int) -> None:
-        kept = [line for line in self._lines() if json.loads(line)["step"] <= step] if step else []
-        self.path.write_text("".join(kept))
+        lines = zip(whole_lines(self.path), read_rows(self.path), strict=True) if step else ()
+        write_text(self.path, "".join(line for line, row in lines if row["step"] <= step))
 
     def log(self, row: Row) -> None:
         with self.path.open("a") as file:
@@ -53,11 +56,6 @@ class JsonLines:
 
     def close(self) -> None:
         pass
-
-    def _lines(self) -> list[str]:
-        """The whole lines there are: a killed run may have left half of one."""
-        text = self.path.read_text() if self.path.exists() else ""
-        return [line for line in text.splitlines(keepends=True) if line.endswith("}\n")]
 
 
 class TensorBoard:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from shortback.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +20,9 @@ class Plan:
         log_every: optimizer steps between rows.
         checkpoint_every: optimizer steps between checkpoints inside an epoch; there is one after each epoch anyway.
         watch_every, watch_samples: how often, and on how many samples, the gradients are looked at.
+
+    Raises:
+        ValueError: a number outside its range.
     """
 
     epochs: int
@@ -27,3 +33,16 @@ class Plan:
     checkpoint_every: int | None = None
     watch_every: int | None = None
     watch_samples: int = 16
+
+    def __post_init__(self) -> None:
+        required, optional = ("epochs", "accumulate", "log_every"), ("checkpoint_every", "watch_every")
+        for name in (*required, *optional):
+            value = getattr(self, name)
+            if not (value is None and name in optional) and not (isinstance(value, int) and value >= 1):
+                raise UserError(f"{name}={value!r}: must be a whole number, 1 or more")
+        if self.watch_samples < 2:
+            raise UserError(f"watch_samples={self.watch_samples!r}: must be 2 or more, for batch norms")
+        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
+            raise UserError(f"clip_norm={self.clip_norm!r}: must be a positive number, or None")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise UserError(f"ema={self.ema!r}: must be between 0 and 1, or None")

@@ -1,0 +1,117 @@
+"""A recipe on the machine at hand: what training, testing, diagnosing and rehearsing begin with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from shortback.data import BatchLoader, ImageSet
+from shortback.losses import ShortcutLoss
+from shortback.recipes.build import (
+    Splits,
+    build_data,
+    build_loader,
+    build_loss,
+    build_model,
+    build_schedule,
+    first_batch,
+    resolve,
+)
+from shortback.recipes.schema import Recipe
+from shortback.runs.folder import RunFolder, with_places
+from shortback.schedules import Schedule
+from shortback.shortcuts import attach
+from shortback.shortcuts.auto import NUM_SAMPLES, choose_places
+from shortback.spiking import SpikingNetwork
+from shortback.training import Execution, build_fabric
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe with nothing left to be chosen, its data, and what it runs on.
+
+    Attributes:
+        recipe: its branches are at places by name.
+        execution: device, precision, memory format and compilation.
+        splits: the data.
+        fabric: launched.
+        folder: of the run; None for one that leaves nothing.
+    """
+
+    recipe: Recipe
+    execution: Execution
+    splits: Splits
+    fabric: Fabric
+    folder: RunFolder | None = None
+
+    @classmethod
+    def of(cls, recipe: Recipe, *, folder: RunFolder | None = None) -> Run:
+        """Load the data of a recipe, and find the places of `branches.at: auto`.
+
+        Args:
+            recipe: one without `compare`.
+            folder: of the run; it is neither read nor written.
+
+        Raises:
+            ValueError: a mistake in the recipe or the data.
+        """
+        recipe, execution = resolve(recipe)
+        splits = build_data(recipe.data, seed=recipe.seed)
+        return cls(_placed(recipe, splits), execution, splits, build_fabric(execution), folder)
+
+    def build_model(self) -> SpikingNetwork:
+        """The network, without branches."""
+        return _model(self.recipe, self.splits)
+
+    def build_network(self) -> tuple[SpikingNetwork, nn.Module]:
+        """The network drawn by the seed, and the same with the branches that its method trains it with."""
+        torch.manual_seed(self.recipe.seed)
+        model = self.build_model()
+        if self.recipe.loss.kind == "tet":
+            model.readout = "steps"
+        if self.recipe.method == "vanilla":
+            return model, model
+        source = self.splits.source
+        sample = torch.zeros(2, source.in_channels, source.image_size, source.image_size)
+        return model, attach(model, at=self.recipe.branches.at, sample=sample)
+
+    def loader(self, images: ImageSet, *, training: bool) -> BatchLoader:
+        """Batches of a split, augmented and in random order for training."""
+        return build_loader(images, self.recipe, self.splits.source, training=training, fabric=self.fabric)
+
+    def first_batch(self, count: int) -> tuple[Tensor, Tensor]:
+        """The first training images and their classes, not augmented, on the device."""
+        return self.fabric.to_device(first_batch(self.recipe, self.splits, count))
+
+    @property
+    def loss(self) -> ShortcutLoss:
+        return build_loss(self.recipe.loss, self.recipe.branches)
+
+    @property
+    def schedule(self) -> Schedule:
+        return build_schedule(self.recipe.method, self.recipe.branches)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps an epoch: the last batch is dropped if it is smaller."""
+        return len(self.splits.train) // self.recipe.train.batch_size
+
+
+def _model(recipe: Recipe, splits: Splits) -> SpikingNetwork:
+    source = splits.source
+    return build_model(recipe.model, num_classes=len(source.classes), in_channels=source.in_channels)
+
+
+def _placed(recipe: Recipe, splits: Splits) -> Recipe:
+    """The recipe with names in the place of `branches.at: auto`, found by measuring the network it starts from."""
+    if recipe.branches.at != "auto" or recipe.method == "vanilla":
+        return recipe
+    torch.manual_seed(recipe.seed)
+    model = _model(recipe, splits)
+    x, _ = first_batch(recipe, splits, NUM_SAMPLES)
+    loss = build_loss(recipe.loss, recipe.branches)
+    beginning = build_schedule(recipe.method, recipe.branches)(0.0)
+    return with_places(recipe, choose_places(model, x, loss=loss, coefficient=beginning or 1.0))

@@ -1,0 +1,99 @@
+"""Stop at the first step whose loss or gradient is no number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from shortback.health import first_nonfinite
+from shortback.torch_private import norms_of
+from shortback.training.outcome import NonFiniteError
+
+
+@dataclass(frozen=True)
+class _Noted:
+    """What is kept of a step until it is looked at.
+
+    Attributes:
+        values: `[P + 2]`, on their way to the host: the mean loss, the norm of the whole gradient, and that of each
+            parameter's.
+        names: of these parameters.
+    """
+
+    step: int
+    coefficient: float
+    values: Tensor
+    names: list[str]
+    arrived: torch.Event | None
+
+
+class FiniteCheck:
+    """Looks at the loss and the gradient of every step.
+
+    On a CPU this is done before the update. On a GPU reading a number makes the host wait, so there the numbers of a
+    step are copied while the next one is computed, and read before its update: one update has spoiled the weights by
+    then, and what went wrong first is told from the numbers alone.
+
+    Args:
+        net: in training.
+        later: whether to look one step later, as on a GPU.
+    """
+
+    def __init__(self, net: nn.Module, *, later: bool) -> None:
+        self.net, self.later = net, later
+        self._noted: _Noted | None = None
+
+    def look(self, x: Tensor, *, step: int, loss: Tensor, norm: Tensor, coefficient: float) -> None:
+        """Look at a step after its backward pass, or at the one before it.
+
+        Args:
+            x: the batch.
+            step: its number, from 1.
+            loss: the mean loss, and `norm` that of the whole gradient, both scalars on the device.
+
+        Raises:
+            NonFiniteError: with the step, and what was first not finite in it.
+        """
+        if self.later:
+            self.finish()
+            self._noted = self._note(step, loss, norm, coefficient)
+        elif not (loss + norm).isfinite():
+            culprit = first_nonfinite(self.net, x) or "the loss itself"
+            raise NonFiniteError(_message(step, loss.item(), norm.item(), coefficient, culprit))
+
+    def finish(self) -> None:
+        """Look at the last step too: before a checkpoint is written, and before an end.
+
+        Raises:
+            NonFiniteError: see `look`.
+        """
+        noted, self._noted = self._noted, None
+        if noted is None:
+            return
+        if noted.arrived is not None:
+            noted.arrived.synchronize()
+        loss, norm = noted.values[:2].tolist()
+        finite = torch.isfinite(noted.values).tolist()
+        if all(finite):
+            return
+        bad = [name for name, good in zip(noted.names, finite[2:], strict=True) if not good]
+        culprit = "the loss itself" if not finite[0] or not bad else f"the gradient of {bad[-1]}"
+        raise NonFiniteError(_message(noted.step, loss, norm, noted.coefficient, culprit))
+
+    def _note(self, step: int, loss: Tensor, norm: Tensor, coefficient: float) -> _Noted:
+        with_gradient = {name: p.grad for name, p in self.net.named_parameters() if p.grad is not None}
+        norms = norms_of(list(with_gradient.values()))
+        values = torch.stack([value.float() for value in (loss, norm, *norms)]).to("cpu", non_blocking=True)
+        arrived = torch.Event(loss.device) if loss.device.type != "cpu" else None
+        if arrived is not None:
+            arrived.record()
+        return _Noted(step, coefficient, values, list(with_gradient), arrived)
+
+
+def _message(step: int, loss: float, norm: float, coefficient: float, culprit: str) -> str:
+    return (
+        f"step {step}: loss {loss:.4g}, gradient norm {norm:.4g}, coefficient {coefficient:.3g}; first not finite: "
+        f"{culprit}. Try a lower optimizer.lr, optimizer.clip_norm=1, or a wider surrogate"
+    )
