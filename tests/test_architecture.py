@@ -138,7 +138,7 @@ def test_every_module_has_a_test_where_it_is_itself():
     within = {
         *("__main__", "config", "experiment", "errors", "processes"),
         *("shortcuts/network", "shortcuts/tapping", "models/layers", "models/residual", "health/measurement"),
-        *("training/evaluate", "training/signals", "training/state", "training/execution"),
+        *("training/signals", "training/state"),
         *("training/outcome", "recipes/schema", "spiking/static_input", "spiking/spikify", "inspection/hooks"),
         *("ops/layer", "ops/layer_kernels"),  # by models/test_fused.py, which has what it joins to compare with
         *("runs/run", "runs/summary", "runs/compare", "runs/evaluate", "runs/environment", "runs/gradient_page"),

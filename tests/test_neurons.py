@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from shortback.neurons import IF, LIF, NEURONS, PLIF, Expand
 
@@ -74,7 +75,14 @@ def test_copies_are_independent():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LIF(0), "num_steps=0: must be 1 or more"),
+        (lambda: LIF(0), "num_steps=0: must be a whole number, 1 or more"),
+        (lambda: LIF(2.5), "num_steps=2.5: must be a whole number, 1 or more"),
+        (
+            lambda: LIF(2, threshold=nn.Parameter(torch.ones(()))),
+            "(?s)threshold=.*learned thresholds are not supported",
+        ),
+        (lambda: LIF(2, decay=torch.tensor(0.5)), "decay=.*PLIF learns it"),
+        (lambda: PLIF(2, decay="0.5"), "decay='0.5': must be a finite number"),
         (lambda: LIF(2, decay=float("nan")), "decay"),
         (lambda: PLIF(2, decay=1.0), "between 0 and 1"),
         (lambda: LIF(2, reset="off"), "hard, soft"),

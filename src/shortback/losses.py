@@ -214,6 +214,11 @@ def shortcut_loss(
     return loss(outputs, target, coefficient=coefficient)
 
 
+def classes_of(target: Tensor) -> Tensor:
+    """Classes `[N]` of a target: itself, or the most probable of probabilities `[N, K]`."""
+    return target if target.ndim == 1 else target.argmax(1)
+
+
 def mean_over_time(logits: Tensor) -> Tensor:
     """`[T, N, K]` logits to `[N, K]`; `[N, K]` ones pass."""
     return logits.mean(0) if logits.ndim == 3 else logits

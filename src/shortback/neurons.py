@@ -8,17 +8,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from shortback import ops
-from shortback.choices import NeuronKind
+from shortback.choices import Backend, Memory, NeuronKind, Reset
 from shortback.errors import UserError
+from shortback.ops.dynamics import check_number
 from shortback.surrogates import Surrogate, Triangular
 
 NeuronFactory = Callable[[int], nn.Module]
 """Makes a neuron for a number of steps, e.g. `LIF` or `functools.partial(LIF, decay=0.25)`."""
+
+
+class NeuronSettings(TypedDict, total=False):
+    """Settings of every neuron: see `SpikingNeuron`."""
+
+    threshold: float
+    reset: Reset
+    detach_reset: bool
+    surrogate: Surrogate | None
+    backend: Backend
 
 
 class TimeModule(nn.Module):
@@ -31,8 +43,8 @@ class TimeModule(nn.Module):
 
     def __init__(self, num_steps: int) -> None:
         super().__init__()
-        if num_steps < 1:
-            raise UserError(f"num_steps={num_steps}: must be 1 or more")
+        if not isinstance(num_steps, int) or num_steps < 1:
+            raise UserError(f"num_steps={num_steps!r}: must be a whole number, 1 or more")
         self.num_steps = num_steps
         self.static_input = False
 
@@ -88,17 +100,17 @@ class SpikingNeuron(TimeModule):
         num_steps: int = 1,
         *,
         threshold: float = 1.0,
-        reset: ops.Reset = "hard",
+        reset: Reset = "hard",
         detach_reset: bool = False,
         surrogate: Surrogate | None = None,
-        backend: ops.Backend = "auto",
+        backend: Backend = "auto",
     ) -> None:
         super().__init__(num_steps)
         self.dynamics = ops.Dynamics(
             threshold=threshold, reset=reset, detach_reset=detach_reset, surrogate=surrogate or Triangular()
         )
-        self.backend: ops.Backend = backend
-        self.memory: ops.Memory = "balanced"
+        self.backend: Backend = backend
+        self.memory: Memory = "balanced"
         self.averages_output = False
         self.output_average: Tensor | None = None
         self.on_spikes: Callable[[Tensor], None] | None = None
@@ -158,10 +170,9 @@ class LIF(SpikingNeuron):
         settings: see `SpikingNeuron`.
     """
 
-    def __init__(self, num_steps: int = 1, *, decay: float = 0.25, **settings) -> None:
+    def __init__(self, num_steps: int = 1, *, decay: float = 0.25, **settings: Unpack[NeuronSettings]) -> None:
         super().__init__(num_steps, **settings)
-        if not math.isfinite(decay):
-            raise UserError(f"decay={decay!r}: must be a finite number")
+        check_number("decay", decay, instead="PLIF learns it")
         self.decay = decay
 
     def leak(self) -> float:
@@ -189,8 +200,9 @@ class PLIF(SpikingNeuron):
         settings: see `SpikingNeuron`.
     """
 
-    def __init__(self, num_steps: int = 1, *, decay: float = 0.5, **settings) -> None:
+    def __init__(self, num_steps: int = 1, *, decay: float = 0.5, **settings: Unpack[NeuronSettings]) -> None:
         super().__init__(num_steps, **settings)
+        check_number("decay", decay)
         if not 0 < decay < 1:
             raise UserError(f"decay={decay!r}: a learned decay must start between 0 and 1")
         self.decay_logit = nn.Parameter(torch.tensor(math.log(decay / (1 - decay))))

@@ -14,3 +14,11 @@ def test_rates_by_hand():
     assert firing_rates(model.train(), batches) == {"0": pytest.approx(4 / 8), "2": 0.0}
     assert model.training
     assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_modules_keep_their_modes_after_an_error_too():
+    model = nn.Sequential(nn.BatchNorm1d(2).eval(), LIF(2, backend="reference"))
+    with pytest.raises(ValueError, match="got 3 rows"):
+        firing_rates(model, [torch.zeros(3, 2)])
+    assert [m.training for m in model.modules()] == [True, False, True]
+    assert not any(m._forward_hooks for m in model.modules())

@@ -1,8 +1,19 @@
+import copy
+import functools
+
 import pytest
 import yaml
 
 from shortback.recipes.build import build_schedule, check_recipe
-from shortback.recipes.load import RecipeError, differences, load_recipe, parse_recipe, recipe_names, recipe_text
+from shortback.recipes.load import (
+    RecipeError,
+    differences,
+    flatten,
+    load_recipe,
+    parse_recipe,
+    recipe_names,
+    recipe_text,
+)
 from shortback.recipes.schema import Recipe
 from shortback.runs import compare as comparison
 from shortback.schedules import Constant, Linear
@@ -199,3 +210,22 @@ def test_a_recipe_is_not_changed_by_accident():
     recipe = Recipe.model_validate({"model": {"name": "resnet20"}})
     with pytest.raises(ValueError, match="frozen"):
         recipe.seed = 3
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_says_what_differs_from_the_defaults(name):
+    """All but `branches.combine`, which a recipe has to say."""
+    tree = yaml.safe_load(recipe_text(name))
+    whole = parse_recipe(tree, name=name)
+    for key in flatten(tree):
+        *parents, last = key.split(".")
+        without = copy.deepcopy(tree)
+        node = functools.reduce(dict.__getitem__, parents, without)
+        del node[last]
+        if key == "branches.combine":
+            continue
+        try:
+            same = parse_recipe(without, name=name) == whole
+        except RecipeError:  # the key is required
+            continue
+        assert not same, key

@@ -91,7 +91,7 @@ def test_num_steps_is_that_of_everything_inside():
     assert model(images(5, 5, 2, 8, 8)).shape == (5, 3)
     model.num_steps = 2
     assert torch.equal(model(x), two)
-    with pytest.raises(ValueError, match="num_steps=0: must be 1 or more"):
+    with pytest.raises(ValueError, match="num_steps=0: must be a whole number, 1 or more"):
         model.num_steps = 0
 
 
@@ -474,7 +474,7 @@ def test_networks_with_nothing_to_replace_and_compiled_ones_are_refused():
         spikify(nn.Sequential(nn.Conv2d(2, 4, 3), nn.Sigmoid()), num_steps=2)
     with pytest.raises(ValueError, match=r"takes the network before torch\.compile"):
         spikify(torch.compile(nn.Sequential(nn.ReLU())), num_steps=2)
-    with pytest.raises(ValueError, match="num_steps=0: must be 1 or more"):
+    with pytest.raises(ValueError, match="num_steps=0: must be a whole number, 1 or more"):
         spikify(nn.Sequential(nn.ReLU()), num_steps=0)
     with pytest.raises(ValueError, match=r"neuron=.*must be callable with num_steps"):
         spikify(nn.Sequential(nn.ReLU()), num_steps=2, neuron=LIF(2))

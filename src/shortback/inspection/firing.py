@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from shortback.inspection.hooks import hooked
 from shortback.inspection.layout import num_features
 from shortback.inspection.libraries import is_library_neuron
+from shortback.inspection.untouched import modes_kept
 from shortback.neurons import SpikingNeuron
 
 
@@ -33,15 +34,10 @@ def firing_rates(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, float
 
         return hook
 
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with hooked((module, counter(name)) for name, module in layers.items()):
-            for x in batches:
-                model(x)
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with modes_kept(model), hooked((module, counter(name)) for name, module in layers.items()):
+        model.eval()
+        for x in batches:
+            model(x)
     return {name: spikes[name] / outputs[name] for name in layers if outputs[name]}
 
 

@@ -18,22 +18,30 @@ def undisturbed(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
         model: what may be changed in the block.
         inputs: tensors whose devices' generators are kept too.
     """
-    modes = [(module, module.training) for module in model.modules()]
     # A table is put back by reference, so that a state which is part of a graph stays part of it.
     tables = [(table, dict(table)) for module in model.modules() for table in _tables(module)]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers() if not buffer.requires_grad]
     devices = {t.device for t in (*inputs, *model.parameters()) if t.device.type == "cuda"}
-    with torch.random.fork_rng(devices=list(devices)):
+    with torch.random.fork_rng(devices=list(devices)), modes_kept(model):
         try:
             yield
         finally:
-            for module, mode in modes:
-                module.training = mode
             for table, before in tables:
                 _put_back(table, before)
             with torch.no_grad():
                 for buffer, before in buffers:
                     buffer.copy_(before)
+
+
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Put every module back into its own mode when the block ends: a network may train beside norms that are frozen."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def _tables(module: nn.Module) -> list[dict[str, Any]]:

@@ -5,9 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from shortback.choices import Reset, check_choice
 from shortback.errors import UserError
 from shortback.surrogates import Surrogate, Triangular
+
+
+def check_number(name: str, value: object, *, instead: str = "") -> None:
+    """Raise `UserError` if a setting is no finite number; `instead` says what to do with a tensor."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        hint = f" ({instead})" if instead and isinstance(value, Tensor) else ""
+        raise UserError(f"{name}={value!r}: must be a finite number{hint}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +40,7 @@ class Dynamics:
     surrogate: Surrogate = field(default_factory=Triangular)
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.threshold):
-            raise UserError(f"threshold={self.threshold!r}: must be a finite number")
+        check_number("threshold", self.threshold, instead="learned thresholds are not supported")
         check_choice("reset", self.reset, Reset)
         if not isinstance(self.surrogate, Surrogate):
             raise UserError(

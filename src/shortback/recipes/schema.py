@@ -1,6 +1,6 @@
 """The recipe: everything a run is made from, as data.
 
-Names and numbers only; `config.py` reads it from YAML.
+Names and numbers only; `load.py` reads it from YAML.
 """
 
 from __future__ import annotations

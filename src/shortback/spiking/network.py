@@ -68,8 +68,8 @@ class SpikingNetwork(nn.Module):
 
     @num_steps.setter
     def num_steps(self, value: int) -> None:
-        if value < 1:
-            raise UserError(f"num_steps={value}: must be 1 or more")
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"num_steps={value!r}: must be a whole number, 1 or more")
         self._num_steps = value
         for module in self.modules():
             if isinstance(module, TimeModule):

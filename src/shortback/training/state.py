@@ -10,7 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from shortback.losses import LossTerms, Outputs, mean_over_time
+from shortback.losses import LossTerms, Outputs, classes_of, mean_over_time
 
 
 @dataclass
@@ -73,7 +73,7 @@ def sums_of(outputs: Outputs | Tensor, combined: Tensor, target: Tensor, terms: 
         combined: what `ShortcutLoss.combined_logits` makes of the outputs.
     """
     outputs = Outputs(outputs, {}) if isinstance(outputs, Tensor) else outputs
-    classes = target if target.ndim == 1 else target.argmax(1)
+    classes = classes_of(target)
     count = len(target)
 
     def hits(logits: Tensor) -> Tensor:

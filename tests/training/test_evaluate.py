@@ -1,0 +1,46 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from shortback.training import evaluate
+
+LOGITS = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 1.0]])
+
+
+class Table(nn.Module):
+    """Returns rows of a table by their number, in `eval()` alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.weight = nn.BatchNorm1d(2), nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        assert not self.training
+        return LOGITS[x.long()]
+
+
+def test_by_hand():
+    y = torch.tensor([0, 0, 1])
+    result = evaluate(Table(), [(torch.tensor([0.0, 1.0]), y[:2]), (torch.tensor([2.0]), y[2:])])
+    assert (result.accuracy, result.num_images) == (pytest.approx(1 / 3), 3)
+    assert result.loss == pytest.approx(F.cross_entropy(LOGITS, y).item())
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_probabilities_count_by_the_largest(count):
+    """As many samples as classes, and one, are where comparing them to classes would broadcast."""
+    y = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])[:count]
+    result = evaluate(Table(), [(torch.arange(count).float(), y)])
+    assert result.accuracy == pytest.approx(1 / count)
+    assert result.loss == pytest.approx(F.cross_entropy(LOGITS[:count], y).item())
+
+
+def test_modules_keep_their_modes_after_an_error_too():
+    model = Table()
+    model.norm.eval()
+    with pytest.raises(IndexError):
+        evaluate(model, [(torch.tensor([9.0]), torch.tensor([0]))])
+    assert (model.training, model.norm.training) == (True, False)
+    evaluate(model, [(torch.tensor([0.0]), torch.tensor([0]))])
+    assert (model.training, model.norm.training) == (True, False)

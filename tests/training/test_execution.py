@@ -1,0 +1,20 @@
+import shortback as sb
+from shortback.neurons import LIF
+from shortback.training import choose_execution
+
+
+def memories(net):
+    return {module.memory for module in net.modules() if isinstance(module, LIF)}
+
+
+def test_the_memory_of_a_network_stays_if_none_is_chosen():
+    model = sb.create_model("vgg11", width=0.125)
+    model.memory = "small"
+    choose_execution(device="cpu", precision="fp32").prepare(model)
+    assert (model.memory, memories(model)) == ("small", {"small"})
+
+
+def test_a_memory_that_is_chosen_is_what_the_network_says():
+    model = sb.create_model("vgg11", width=0.125)
+    choose_execution(device="cpu", precision="fp32", memory="fast").prepare(model)
+    assert (model.memory, memories(model)) == ("fast", {"fast"})
