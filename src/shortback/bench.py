@@ -1,4 +1,4 @@
-"""Where the benchmarks are, and how one is run: those of the checkout, or the copy in the wheel."""
+"""Where the benchmarks are, in the checkout or in the wheel, and how one is run."""
 
 from __future__ import annotations
 

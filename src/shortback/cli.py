@@ -48,7 +48,7 @@ def main() -> None:
 def train(
     recipe: RecipeArgument,
     settings: SettingsOption = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; runs/RECIPE where not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/RECIPE if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run in the folder first.")] = False,
 ) -> None:
@@ -104,7 +104,7 @@ def ablate(
     ] = None,
     settings: SettingsOption = None,
     jobs: Annotated[int, typer.Option(help="Runs side by side.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Folder; runs/RECIPE-ablation where not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; runs/RECIPE-ablation if not given.")] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Print the grid and how long it will take; run nothing.")
     ] = False,
@@ -140,10 +140,10 @@ def ablate(
 @app.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders of ablations, or of single runs.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for the page; the first one where not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the page; the first one if not given.")] = None,
     thresholds: ThresholdOption = None,
 ) -> None:
-    """Write the results and the page of ablations anew, or join those of several."""
+    """Write the results and the page of ablations anew, or join the results of several."""
     with _user_errors():
         from shortback.ablation.command import report_folders
 
@@ -188,7 +188,7 @@ def diagnose(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(
     context: typer.Context,
-    question: Annotated[str | None, typer.Argument(help="A benchmark; all are listed where none is given.")] = None,
+    question: Annotated[str | None, typer.Argument(help="A benchmark; all are listed if none is given.")] = None,
 ) -> None:
     """Measure on this machine; options after the benchmark are its own, such as --quick and --out FILE."""
     with _user_errors():

@@ -39,7 +39,7 @@ def diagnose(
         net: any network that `attach` takes, or what it returned; before `torch.compile`.
         x: a batch, two samples or more under batch norm; some 64 make shares of dead neurons mean something.
         y: its classes `[N]`, or probabilities `[N, K]`.
-        loss: `ShortcutLoss()` where not given, which adds logits.
+        loss: `ShortcutLoss()` if not given, which adds logits.
         coefficient: of the branches: 1 for shortcut back-propagation, 0.25 as evolutionary training begins.
         suggest: whether to try changes where the network is not healthy: each on a copy, on the first 16 samples and
             on the reference backend, before and after.
@@ -71,7 +71,7 @@ def diagnose(
 
 @dataclass(frozen=True)
 class _Trial:
-    """A change of a copy of the network, which returns what to measure, or None where it cannot be made."""
+    """A change of a copy of the network, which returns what to measure, or None if it cannot be made."""
 
     what: str
     settings: tuple[str, ...]

@@ -1,7 +1,7 @@
 r"""Spiking neurons as modules: whole sequences on folded time, and one step at a time for streaming.
 
-A sequence starts from a membrane of zero and leaves nothing behind, so there is no reset to call. The equations are
-those of `shortback.ops.Dynamics`; the kinds differ in the decay $\lambda$ alone.
+A sequence starts from a membrane of zero and leaves nothing behind, so there is no reset to call. The equations
+are in `shortback.ops.Dynamics`; the kinds differ in the decay $\lambda$ alone.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class SpikingNeuron(TimeModule):
         threshold: membrane potential at which the neuron fires.
         reset: `"hard"` (to zero) or `"soft"` (by subtracting the threshold).
         detach_reset: whether the gradient ignores the path through the reset.
-        surrogate: stands in for the derivative of firing; `Triangular(half_width=1)` where not given.
+        surrogate: stands in for the derivative of firing; `Triangular(half_width=1)` if not given.
         backend: `"auto"`, `"reference"` or `"compiled"`, see `shortback.ops.resolve`.
 
     Attributes:

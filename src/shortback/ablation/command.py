@@ -130,7 +130,7 @@ class Ablation:
         return read_run(cell.settings, cell.method, cell.seed, self.out / cell.folder, within=self.out)
 
     def _remember_cells(self) -> None:
-        """Add the cells to the file that `report` reads, beside those of earlier grids in the same folder."""
+        """Add the cells to the file that `report` reads, beside the cells of earlier grids in the same folder."""
         self.out.mkdir(parents=True, exist_ok=True)
         own = {
             str(cell.folder): {"settings": dict(cell.settings), "method": cell.method, "seed": cell.seed}

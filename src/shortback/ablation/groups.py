@@ -46,7 +46,7 @@ class Group:
 def group_runs(runs: Sequence[CellRun], *, thresholds: Sequence[float] = ()) -> list[Group]:
     """The groups in the order of their first runs. Each is compared with the vanilla runs whose settings it shares.
 
-    A vanilla run has no settings of branches, so its settings are a part of those of the runs it is compared with.
+    A vanilla run has no settings of branches, so they are a part of the settings of the runs it is compared with.
 
     Args:
         runs: of any methods and settings, one a seed of each.

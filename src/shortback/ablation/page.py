@@ -71,7 +71,7 @@ def write_ablation_page(path: Path, groups: Sequence[Group], *, title: str) -> N
 
 
 def _table(caption: str, headings: Sequence[str], rows: list[list[str]]) -> Table:
-    """One whose first column is the setting, which is left out where there is none."""
+    """One whose first column is the setting, which is left out if there is none."""
     first = 0 if any(row[0] != "-" for row in rows) else 1
     return Table(caption, headings[first:], [row[first:] for row in rows])
 

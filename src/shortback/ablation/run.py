@@ -21,11 +21,11 @@ class CellRun:
         settings: the axes that its method heeds, and their values in words.
         method, seed: of the run.
         folder: where it is, within the ablation.
-        summary: None where it is not finished.
+        summary: None if it is not finished.
         error: why it failed, if it did.
         epochs: the rows of the epochs.
         last: the last row of any kind.
-        recipe: all of its settings but where the data lies; None where it has not begun.
+        recipe: all of its settings but where the data lies; None if it has not begun.
     """
 
     settings: Settings

@@ -23,7 +23,7 @@ class Estimate:
     Attributes:
         mean: of the values.
         std: standard deviation, None for fewer than two values.
-        interval: 95 % interval of the mean, None likewise.
+        interval: 95 % interval of the mean, None for fewer than two values.
         num_values: `n`.
     """
 
@@ -35,7 +35,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """The paired difference of two methods: `estimate` of it, and the p-value, None where there is no interval."""
+    """The paired difference of two methods: `estimate` of it, and the p-value, None if there is no interval."""
 
     estimate: Estimate
     p_value: float | None
@@ -52,7 +52,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference | None:
-    """Ours less theirs over the seeds that both have; None where there are none.
+    """Our values less theirs over the seeds that both have; None if there are none.
 
     Of differences that are all the same, as those of accuracies in few steps can be, Student's t knows no interval.
     """

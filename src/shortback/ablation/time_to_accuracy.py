@@ -21,7 +21,8 @@ class TimeToAccuracy:
         threshold: the accuracy, its mean over the seeds.
         reached: by how many of the finished runs, of `num_runs`.
         steps, seconds: median over the seeds; None unless all reached it.
-        steps_ratio, seconds_ratio: median over the seeds of the same over those of vanilla training with that seed;
+        steps_ratio, seconds_ratio: median over the seeds of the steps (seconds) over those that vanilla training with
+            the seed takes;
             None unless all of both reached it.
         steps_ratio_by_seed: None for a seed in which one of both did not reach it.
     """
@@ -47,11 +48,11 @@ def check_thresholds(thresholds: Sequence[float]) -> None:
 def times_to_accuracy(
     runs: Sequence[CellRun], baseline: Sequence[CellRun], thresholds: Sequence[float]
 ) -> list[TimeToAccuracy]:
-    """Of finished runs of one kind, compared with those of vanilla training.
+    """When finished runs of one kind reach an accuracy, compared with vanilla training.
 
     Args:
         runs: any; of one seed each.
-        baseline: of vanilla training, likewise.
+        baseline: of vanilla training, of one seed each.
         thresholds: validation accuracies; without any, `PARTS` of what vanilla training with the same seed ends at.
     """
     ours = {run.seed: run for run in runs if run.summary is not None}

@@ -63,7 +63,9 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int, watch: Callable[[s
         (out / cell.folder / ERROR_FILE).unlink(missing_ok=True)
     jobs = min(jobs, len(todo))
     workers = [_Worker(number, jobs, out) for number in range(jobs)]
-    with _stopped_by_signals():
+    from shortback.training.signals import StopRequest
+
+    with StopRequest(at_once=True):
         try:
             while todo or any(worker.cell for worker in workers):
                 for worker in workers:
@@ -156,7 +158,7 @@ def _work(pipe: connection.Connection, number: int, jobs: int, out: Path) -> Non
 
 
 def own_gpu(number: int, *, visible: str | None, count: int) -> str | None:
-    """The GPU of a worker, as `CUDA_VISIBLE_DEVICES` names it; None where there is none.
+    """The GPU of a worker, as `CUDA_VISIBLE_DEVICES` names it; None if there is none.
 
     Args:
         number: of the worker; GPUs are given in turn.
@@ -210,7 +212,7 @@ def _run_cell(cell: Cell, out: Path) -> bool:
         os._exit(0)
     except Exception as problem:
         _write_error(folder, f"{type(problem).__name__}: {problem}")
-        return isinstance(problem, (ValueError, NonFiniteError))  # after others a GPU may be of no use any more
+        return isinstance(problem, (UserError, NonFiniteError))  # after others a GPU may be of no use any more
     return True
 
 
@@ -218,22 +220,3 @@ def _write_error(folder: Path, message: str) -> None:
     with contextlib.suppress(OSError):  # a full disk is no reason to end the others
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ERROR_FILE).write_text(message + "\n")
-
-
-@contextlib.contextmanager
-def _stopped_by_signals():
-    """Make SIGINT and SIGTERM end the wait with `Interrupted`."""
-    from shortback.training import Interrupted
-
-    def stop(number: int, frame: object) -> None:
-        raise Interrupted(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

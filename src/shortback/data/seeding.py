@@ -37,7 +37,7 @@ def derive_seeds(*parts: int | Tensor) -> Tensor:
 
 
 def derive_seed(*parts: int) -> int:
-    """The same for plain numbers."""
+    """Derive one seed, of plain numbers."""
     return int(derive_seeds(*parts))
 
 

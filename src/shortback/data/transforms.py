@@ -179,7 +179,7 @@ def batch_mixing(augmentation: Augmentation, *, num_classes: int) -> Mixing | No
     """The mixing of normalised batches by torchvision's MixUp and CutMix.
 
     Returns:
-        None where neither is on; else a function (float32 [N, C, H, W], int64 [N]) -> (the same, soft targets
+        None if neither is on; else a function (float32 [N, C, H, W], int64 [N]) -> (the same, soft targets
         float32 [N, num_classes]) that pairs each sample with the one before it, and draws from the global
         generator.
     """

@@ -68,7 +68,7 @@ class Observer:
 
     Args:
         num_samples: `N` of the batch, which tells how many steps a folded tensor has.
-        layouts: how time runs through neurons, by name; folded where nothing is said.
+        layouts: how time runs through neurons, by name; folded if nothing is said.
     """
 
     def __init__(self, num_samples: int, layouts: Mapping[str, Layout] | None = None) -> None:

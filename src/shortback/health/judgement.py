@@ -38,7 +38,7 @@ class Judgement:
         verdict: in one word. Where several hold, the first of: not finite; saturated or dead in more than half of the
             layers of neurons; dead, where a layer has no gradient at all; exploding or vanishing; dead or saturated in
             one layer.
-        layer: where it starts on the way of the gradient, from the output to the input; None where it is healthy.
+        layer: where it starts on the way of the gradient, from the output to the input; None if it is healthy.
         reason: the numbers, in a sentence.
         slope: decades a layer towards the input; nan with fewer than two layers that have a gradient.
         effective_depth: layers within a factor 100 of the median.

@@ -20,11 +20,11 @@ class LayerGradient:
         gradient_norm: of the gradient of the whole loss.
         terms: norm of the gradient through each output, `"main"` and the branches by their place, coefficient included.
         branch_norm: of the gradient through all branches together.
-        cosine: between the gradient through the main output and that through the branches; None where one is 0.
+        cosine: between the gradient through the main output and that through the branches; None if one is 0.
         num_weights, num_zero, num_nan, num_inf: elements, and how many of them have such a gradient.
         vanilla_norm, vanilla_zero: of the gradient that the loss of the main output alone gives, which is that of
             vanilla training. Where logits are added it is not `terms["main"]`: there the one loss depends on all
-            outputs. None where it was not measured.
+            outputs. None if it was not measured.
     """
 
     name: str
@@ -78,8 +78,8 @@ class Measurement:
         coefficient: of the branches.
         num_samples: in the batch.
         unused: layers with weights that the forward did not call, or that no output depends on.
-        first_layer: the gradient of every weight of the first layer, by `"whole loss"` and, where there are branches,
-            by `"vanilla"` (figure 2 of the paper); None where it was not asked for or is not finite.
+        first_layer: the gradient of every weight of the first layer, by `"whole loss"` and, if there are branches,
+            by `"vanilla"` (figure 2 of the paper); None if it was not asked for or is not finite.
     """
 
     layers: list[LayerGradient]

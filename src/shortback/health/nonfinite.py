@@ -11,7 +11,7 @@ from shortback.inspection.untouched import undisturbed
 
 @torch.no_grad()
 def first_nonfinite(model: nn.Module, x: Tensor) -> str | None:
-    """What is the first thing to go wrong, in words, or None where all is finite.
+    """What is the first thing to go wrong, in words, or None if all is finite.
 
     In this order: a weight, in the order of the network; the output of a module, by running `x` through the network in
     its mode; a gradient, the one nearest to the loss, where backpropagation met it first.

@@ -73,7 +73,7 @@ def gradient_by_layer(
 
 
 def of_layers(measured: Measurement) -> Figure:
-    """`gradient_by_layer` of the whole loss, and where there are branches of what comes through each kind of output."""
+    """`gradient_by_layer` of the whole loss, and if there are branches of what comes through each kind of output."""
     layers = [layer for layer in measured.layers if layer.weight_norm]
     whole = {layer.name: layer.relative for layer in layers}
     lines = {"vanilla": whole}
@@ -158,7 +158,7 @@ def _name_layers(axes: Axes, names: Sequence[str]) -> None:
 
 
 def colours(count: int) -> list[str]:
-    """So many colours, again from the first where there are more lines than colours."""
+    """So many colours, again from the first if there are more lines than colours."""
     return [COLOURS[i % len(COLOURS)] for i in range(count)]
 
 

@@ -30,6 +30,7 @@ from shortback.inspection.layout import sample_axis
 from shortback.inspection.libraries import is_library_neuron
 from shortback.inspection.pointwise import safely
 from shortback.inspection.reset import reset_states
+from shortback.inspection.trunk import trunk_of
 from shortback.inspection.untouched import undisturbed
 from shortback.losses import LossTerms, Outputs
 from shortback.neurons import SpikingNeuron
@@ -61,7 +62,7 @@ def measure(
         loss: of outputs, target and coefficient, such as `ShortcutLoss`.
         coefficient: of the branches.
         by_branch: whether each branch, and vanilla training, are measured on their own too, or all branches together.
-        backend: of the neurons for this measurement; each has its own where it is not given. The reference waits for no
+        backend: of the neurons for this measurement; each has its own if it is not given. The reference waits for no
             compiler and keeps about ten times as much in memory.
 
     Raises:
@@ -161,7 +162,7 @@ _TOTAL, _BRANCHES, _VANILLA = object(), object(), object()
 
 def _trunk(net: nn.Module) -> nn.Module:
     """The network itself: without its branches, and without the wrapper that owns its time steps."""
-    model = net.model if hasattr(net, "places") and isinstance(net.model, nn.Module) else net
+    model = trunk_of(net)
     return model.network if isinstance(model, SpikingNetwork) else model
 
 
@@ -226,7 +227,7 @@ def _backward(
 ) -> dict[Any, Sequence[Tensor | None]]:
     """The gradients of the weights: of the whole loss, through the main output, through each branch and through all.
 
-    Through each, and those of vanilla training, only where the gradient of its loss by the main output is given.
+    Each branch by itself, and vanilla training, only if the gradient of its loss by the main output is given.
     """
     mains, branches = [outputs.logits], list(outputs.branches.values())
 

@@ -20,7 +20,7 @@ class Suggestion:
 
     Attributes:
         what: in words.
-        settings: the same in a recipe, `key=value` each.
+        settings: the change in a recipe, `key=value` each.
         before, after: judgements on the same samples.
     """
 
@@ -50,7 +50,7 @@ class GradientReport:
         measurement: layers, neurons and losses.
         judgement: healthy, vanishing, exploding, dead, saturated or not finite, and where it starts.
         suggestions: what was tried against it, the best first.
-        main_only: the judgement on the gradient of the loss of the main output alone, where there are branches: what
+        main_only: the judgement on the gradient of the loss of the main output alone, if there are branches: what
             vanilla training would see.
     """
 

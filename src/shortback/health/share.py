@@ -66,7 +66,7 @@ def main_over_branches(
 ) -> float:
     r"""The norm of the main gradient at the first layer over that of the branches, at coefficient 1 each.
 
-    Infinite where nothing comes through the branches. It is what `schedules.Adaptive` asks for.
+    Infinite if nothing comes through the branches. It is what `schedules.Adaptive` asks for.
 
     Args:
         net, x, target, loss: as for `first_layer_balance`.

@@ -1,9 +1,9 @@
-r"""Find how time runs through a network by running it on a batch, on the same in reverse, and on both at once.
+r"""Find how time runs through a network by running it on a batch, on that batch in reverse, and on both at once.
 
 Samples do not touch each other, so of the batch $[x, x']$ a module returns what it returns of $x$ and of $x'$, joined:
 along which axis and in which order is its layout, and along which axis of the input they had to be joined is that of
-the samples. Sizes settle most of it; where two layouts would have the same sizes the values do, and where these say
-nothing, as those of neurons that never fire, a stronger input is tried, and batch norm on the statistics of the batch.
+the samples. Sizes settle most of it. If two layouts would have the same sizes, the values do; if the values say
+nothing, as if neurons never fire, a stronger input is tried, and batch norm on the statistics of the batch.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Found:
     """What `find_layouts` found.
 
     Attributes:
-        batch_axis: of the input; None where its number of axes tells, as for a `SpikingNetwork`.
+        batch_axis: of the input; None if its number of axes tells, as for a `SpikingNetwork`.
         modules: by name their layout. Where the samples lie along the first axis and the module is called once it is
             called `folded`, be there one step or be time another axis, which is averaged over as space is.
         undecided: by name, why there is none.

@@ -28,7 +28,7 @@ class LayerCalls:
     @classmethod
     @contextmanager
     def of(cls, model: nn.Module) -> Iterator[LayerCalls]:
-        """Those of the forwards within the block; hooks that modules have already see a call before it is noted."""
+        """The calls of the forwards within the block; hooks that a module has already see a call before it is noted."""
         calls = cls()
 
         def note(module: nn.Module, inputs: Any, output: Any) -> None:

@@ -29,7 +29,7 @@ LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
 def sample_axis(net: nn.Module, x: Tensor) -> int | None:
-    """The axis of an input along which the samples lie; None where they are folded with the steps.
+    """The axis of an input along which the samples lie; None if they are folded with the steps.
 
     Args:
         net: what `attach` returned, which knows; else it is the second of `[T, N, C, H, W]` and the first of others.
@@ -56,7 +56,7 @@ def feature_axis(shape: Sequence[int], layout: Layout, layer: nn.Module | None) 
     Args:
         shape: of what a module returned.
         layout: of it.
-        layer: the last with weights that was called; None where there was none.
+        layer: the last with weights that was called; None if there was none.
     """
     first, num_axes = leading_axes(layout), len(shape)
     if num_axes <= first + 1 or layer is None:
@@ -83,7 +83,7 @@ def num_features(layer: nn.Module) -> int | None:
 
 
 def _axes_of_space(layer: nn.Module) -> int:
-    """How many follow the features in what a layer returns: those of its kernel, or as its name says."""
+    """How many axes follow the features in what a layer returns: as many as its kernel has, or its name says."""
     weight = layer._parameters.get("weight")
     if weight is not None and weight.ndim > 2:
         return weight.ndim - 2
@@ -138,7 +138,7 @@ def first_tensor(output: Any) -> Tensor | None:
 
 
 def why_not(output: Any, layout: Layout, num_samples: int) -> str | None:
-    """Why what a module returned does not have the layout, or None where it has."""
+    """Why what a module returned does not have the layout, or None if it has."""
     tensor = first_tensor(output)
     if tensor is None:
         return f"returns {type(output).__name__}; a branch needs a tensor, or a tuple that begins with one"
@@ -178,7 +178,7 @@ def _is_list(output: Any) -> bool:
 
 
 def logits_of(output: Any, layout: Layout, reduce: Reduction | None, *, num_steps: int | None = None) -> Tensor:
-    """What a network returned as logits: `[N, K]`, or `[T, N, K]` where nothing is reduced.
+    """What a network returned as logits: `[N, K]`, or `[T, N, K]` if nothing is reduced.
 
     Args:
         output: a tensor `[N, K]`, `[T, N, K]`, with `batch_first` `[N, T, K]` or with `time_last` `[N, K, T]`; a list

@@ -23,7 +23,7 @@ _builders: dict[str, Callable[..., nn.Module]] = {}
 def register_model(builder: _Builder) -> _Builder:
     """Make a function's name one that `create_model` knows; a decorator.
 
-    The function takes those of `ModelSettings` and settings of its own, all by keyword, and returns a module
+    The function takes the settings of `ModelSettings` and its own, all by keyword, and returns a module
     on folded time, `[T*N, C, H, W] -> [T*N, K]`, with methods `blocks()` and `stages()` that name its
     submodules in order.
 
@@ -55,7 +55,7 @@ def create_model(
         num_steps: number of time steps `T`.
         in_channels: channels of the image.
         neuron: called with `num_steps` for every neuron, e.g. `functools.partial(LIF, decay=0.5)`; `LIF`
-            where not given.
+            if not given.
         settings: the model's own, such as `width`, `norm`, `residual`: see the class of the network.
 
     Raises:

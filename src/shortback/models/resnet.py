@@ -35,7 +35,7 @@ class ResNet(StagedNetwork):
         num_classes: number of logits `K`.
         num_steps: number of time steps `T`.
         in_channels: channels of the image.
-        neuron: makes the neurons, `LIF` where not given.
+        neuron: makes the neurons, `LIF` if not given.
         residual: kind of the blocks. A `"membrane"` network passes currents on, from the stem to the last
             block, and fires once more before the classifier.
         stem: `"cifar"` is one 3x3 convolution, `"imagenet"` a 7x7 of stride 2 and a max pooling by 2,

@@ -35,7 +35,7 @@ class VGG(StagedNetwork):
         num_classes: number of logits `K`.
         num_steps: number of time steps `T`.
         in_channels: channels of the image.
-        neuron: makes the neurons, `LIF` where not given.
+        neuron: makes the neurons, `LIF` if not given.
         pool: `"max"` passes on a spike where any of four neurons fired, `"average"` their rate.
         width: factor on all channels.
         norm: `"batch"`, or `"none"` for convolutions with a bias and nothing after them.

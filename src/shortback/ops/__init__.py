@@ -49,7 +49,7 @@ def multi_step(
     Args:
         x: input current, `[T, ...]`, or `[1, ...]` where it is the same at every step.
         decay: membrane decay a step; a tensor of one element where it is learned.
-        initial: membrane before the first step, `[...]`; zero where it is not given.
+        initial: membrane before the first step, `[...]`; zero if it is not given.
         return_state: whether the membrane after the last step is wanted.
         backend: see `shortback.ops.resolve`.
 

@@ -39,7 +39,7 @@ def resolve(backend: Backend, device_type: str) -> Literal["reference", "compile
 
 @functools.cache
 def _why_not_compiled(device_type: str) -> str | None:
-    """None where `torch.compile` works on the device, found out by compiling the smallest of functions."""
+    """None if `torch.compile` works on the device, found out by compiling the smallest of functions."""
     if device_type not in ("cpu", "cuda"):
         return f"it is made for cpu and cuda, not {device_type}"
     try:

@@ -1,7 +1,7 @@
 """The multi-step neuron as one fused forward and one fused backward kernel, by `torch.compile`.
 
 Nothing but the input is kept for the backward pass, which runs the membrane forward again and then walks back through
-time (the equations are those of `kernels.py`). A tensor is seen as `[T, M]`, in the order it has in memory.
+time (by the equations in `kernels.py`). A tensor is seen as `[T, M]`, in the order it has in memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def multi_step(
     initial: Tensor | None = None,
     return_state: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Run a neuron over a whole sequence; arguments and results are those of `shortback.ops.multi_step`."""
+    """Run a neuron over a whole sequence; arguments and results as of `shortback.ops.multi_step`."""
     if x.numel() == 0:
         return reference.multi_step(
             x, dynamics=dynamics, decay=decay, num_steps=num_steps, initial=initial, return_state=return_state

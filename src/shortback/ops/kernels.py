@@ -54,7 +54,7 @@ class Membranes(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Of the current by step, of the initial membrane, and of the decay (None where it is a constant)."""
+    """Of the current by step, of the initial membrane, and of the decay (None if it is a constant)."""
 
     currents: list[Tensor]
     initial: Tensor
@@ -86,7 +86,7 @@ def integrate(kind: Kind, currents: Sequence[Tensor], *, decay: Tensor | None, i
 def walk_back(
     kind: Kind, membranes: Membranes, *, grad_spikes: Sequence[Tensor], grad_state: Tensor | None, decay: Tensor | None
 ) -> Gradients:
-    """The gradients of a sequence from those of its spikes, one tensor a step, and of its last membrane."""
+    """The gradients of a sequence from the gradients of its spikes, one tensor a step, and of its last membrane."""
     first = membranes.before[0]
     leak = kind.leak(decay, first.dtype)
     grad_v = torch.zeros_like(first) if grad_state is None else grad_state.to(first.dtype)

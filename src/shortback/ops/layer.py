@@ -258,7 +258,7 @@ def _convolve(x: Tensor, weight: Tensor, convolution: Convolution) -> Tensor:
 
 
 def _rows(image: Tensor, steps: int) -> Tensor:
-    """`[T*N, C, H, W]` as `[T, N, S, C]`, copied only where it is not in channels-last."""
+    """`[T*N, C, H, W]` as `[T, N, S, C]`, copied only if it is not in channels-last."""
     rows = image.permute(0, 2, 3, 1).contiguous()
     return rows.view(steps, rows.shape[0] // steps, -1, rows.shape[3])
 

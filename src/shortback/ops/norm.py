@@ -10,7 +10,7 @@ $\hat z = (z - \mu) / \sqrt{\sigma^2 + \epsilon}$,
 $$g_\beta = \sum g, \qquad g_\gamma = \sum g\,\hat z, \qquad
   g_z = a \left( g - \frac{g_\beta + \hat z\, g_\gamma}{n} \right)$$
 
-where the statistics are those of $z$ itself, and $g_z = a\,g$ where they are fixed. Values are `[T, N, S, C]`, with `S`
+if the statistics were measured on $z$ itself, and $g_z = a\,g$ if they are fixed. Values are `[T, N, S, C]`, with `S`
 pixels, numbers of a channel `[C]` and in float32 (float64 for float64).
 """
 
@@ -61,7 +61,7 @@ def backward(
         z: the values.
         grad: of the output of the norm, in the dtype of `z`.
         mean, scale, inverse_std: of the norm, see above.
-        from_batch: whether the statistics are those of `z`.
+        from_batch: whether the statistics were measured on `z`.
     """
     share = mean.new_full((), scale.numel() / z.numel())
     arguments = _as_images(z), _as_images(grad), mean, scale, inverse_std, share

@@ -60,7 +60,7 @@ def attach_packed(spikes: Tensor, bits: Tensor, num_steps: int) -> None:
 
 
 def packed_of(tensor: Tensor) -> PackedSpikes | None:
-    """The bits that a tensor carries, None where it has none or was changed since."""
+    """The bits that a tensor carries, None if it has none or was changed since."""
     packed = getattr(tensor, "_packed_spikes", None)
     return packed if packed is not None and packed.version == version_of(tensor) else None
 

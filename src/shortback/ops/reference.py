@@ -42,7 +42,7 @@ def multi_step(
     initial: Tensor | None = None,
     return_state: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Run a neuron over a whole sequence; arguments and results are those of `shortback.ops.multi_step`."""
+    """Run a neuron over a whole sequence; arguments and results as of `shortback.ops.multi_step`."""
     currents = x.to(torch.promote_types(x.dtype, torch.float32)).expand(num_steps, *x.shape[1:])
     v = torch.zeros_like(currents[0]) if initial is None else initial.to(currents.dtype)
     spikes = []
@@ -56,7 +56,7 @@ def multi_step(
 
 
 def membranes(x: Tensor, *, dynamics: Dynamics, decay: float | Tensor, num_steps: int) -> Iterator[Tensor]:
-    """The membrane before firing, `[...]` of one step after another; arguments are those of `multi_step`."""
+    """The membrane before firing, `[...]` of one step after another; arguments as of `multi_step`."""
     currents = x.to(torch.promote_types(x.dtype, torch.float32)).expand(num_steps, *x.shape[1:])
     v = torch.zeros_like(currents[0])
     for current in currents.unbind(0):

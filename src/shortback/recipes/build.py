@@ -44,7 +44,7 @@ from shortback.training import (
 
 @dataclass(frozen=True)
 class Splits:
-    """The data of a run: `validation` is None where nothing is set aside."""
+    """The data of a run: `validation` is None if nothing is set aside."""
 
     source: ImageData
     train: ImageSet

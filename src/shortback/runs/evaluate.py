@@ -32,7 +32,7 @@ def load_run(path: Path) -> tuple[Run, SpikingNetwork]:
 
 
 def evaluate_run(path: Path) -> dict[str, Any]:
-    """Test accuracy of a run, the same by number of steps, and the firing rate of every layer of neurons.
+    """Test accuracy of a run, test accuracy by number of time steps, and the firing rate of every layer of neurons.
 
     Raises:
         ValueError: no finished run in `path`.

@@ -31,7 +31,7 @@ class Summary(Environment):
         best_val_accuracy: in [0, 1], of the weights that were kept; None without a validation split.
         peak_memory_mb: the most memory in use, in MiB.
         num_parameters: of the network without its branches.
-        stripped_is_bit_equal: whether its logits are, bit for bit, those of a network that never had branches.
+        stripped_is_bit_equal: whether it gives, bit for bit, the logits of a network that never had branches.
         execution: device, precision, memory format and compilation, in words.
     """
 

@@ -87,7 +87,7 @@ def check(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool) -> Recipe
     """See that a recipe can be trained into a run folder, before anything is written or loaded.
 
     Returns:
-        The recipe; where a run is resumed, with the places that it found for `branches.at: auto`.
+        The recipe; if a run is resumed, with the places that it found for `branches.at: auto`.
 
     Raises:
         ValueError: a mistake in the recipe or the folder.

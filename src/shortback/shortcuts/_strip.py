@@ -11,8 +11,8 @@ from shortback.shortcuts.network import ShortcutNetwork
 def strip(network: ShortcutNetwork) -> nn.Module:
     """The network that was given to `attach`, the very object, without a trace of its branches.
 
-    Its parameters are those that were trained; its keys, their order and its logits are those of a network that never
-    had branches. What `attach` returned is of no more use.
+    Its parameters are those that were trained; its keys, their order and its logits are as if it had
+    never had branches. What `attach` returned is of no more use.
 
     Raises:
         ValueError: something that `attach` did not return, or that was stripped before.

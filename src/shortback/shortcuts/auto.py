@@ -53,7 +53,7 @@ def choose_places(
         model: without branches; left as it is.
         sample: a batch to measure on, with random classes; real images, two or more. No more than 16 are used.
         layout, reduce, num_steps: as for `attach`.
-        loss: of the training, `ShortcutLoss()` where not given.
+        loss: of the training, `ShortcutLoss()` if not given.
         coefficient: that training begins with, above 0.
 
     Raises:

@@ -26,8 +26,8 @@ class Tap:
     Args:
         layout: of the output. Where the module is called once a step, the averages of all steps are added up.
         features: the axis of the features, where it is not the usual one of the layout.
-        neuron: the neuron whose spikes are the output of the module, where that is so. A layer that runs as one
-            operation then counts them itself, which costs no pass over the activation.
+        neuron: the neuron whose spikes the module returns; None if it returns something else. A layer that runs as one
+            operation counts the spikes itself, which costs no pass over the activation.
     """
 
     def __init__(
@@ -92,8 +92,8 @@ class Tap:
 class ShortcutNetwork(nn.Module):
     """What `attach` returns: the network and its branches.
 
-    In `train()` a call returns the main logits and those of every branch; in `eval()`, and while `branches_enabled` is
-    False, the network runs alone and `Outputs.branches` is empty.
+    In `train()` a call returns the main logits and the logits of every branch. In `eval()`, and while
+    `branches_enabled` is False, the network runs alone and `Outputs.branches` is empty.
 
     Attributes:
         model: the network given to `attach`, the very object.
@@ -101,7 +101,7 @@ class ShortcutNetwork(nn.Module):
         heads: the branches' heads, one for a place.
         branches_enabled: whether branches are computed in training; set False once the coefficient stays 0.
         is_stripped: whether `strip` took the branches off.
-        batch_axis: of the input, along which the samples lie; None where its number of axes tells.
+        batch_axis: of the input, along which the samples lie; None if its number of axes tells.
     """
 
     def __init__(

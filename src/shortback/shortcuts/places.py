@@ -18,7 +18,7 @@ from shortback.spiking.activations import is_activation
 
 
 class Calls(NamedTuple):
-    """The modules that a forward called, and those of them that made zeros and ones of something else."""
+    """The modules that a forward called, and the ones among them that made zeros and ones of something else."""
 
     modules: set[nn.Module]
     firing: set[nn.Module]
@@ -38,7 +38,7 @@ def find_places(
     """The modules to tap, by name, in the order of the network.
 
     Args:
-        model: the network; names inside a `SpikingNetwork` are those of the network it wraps.
+        model: the network; names are taken inside of a `SpikingNetwork`.
         at: `"blocks"` or `"stages"` (after each but the last, which the main output follows), or names of modules.
         run: the network, for what its modules do; asked where it does not say what its blocks are.
 
@@ -103,7 +103,7 @@ class _Guess:
     """Finds what may be blocks.
 
     Args:
-        firing: modules that were seen to fire; those of known classes need not be.
+        firing: modules that were seen to fire; a module of a known class need not be.
     """
 
     firing: frozenset[nn.Module]

@@ -38,7 +38,7 @@ def tap(
     reduce: Reduction | None = None,
     num_steps: int | None = None,
 ) -> ShortcutNetwork:
-    """Branches at the modules of `places`, by name; the other arguments are those of `shortback.attach`.
+    """Branches at the modules of `places`, by name; the other arguments as of `shortback.attach`.
 
     Raises:
         ValueError: a module that is not called once (or once a step) or does not return a tensor of the layout; a

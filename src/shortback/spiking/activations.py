@@ -105,7 +105,7 @@ def _is_helper(target: Any) -> bool:
 
 
 def _resolve(node: ast.AST, owner: nn.Module | None, function: types.FunctionType) -> Any:
-    """What an expression in a method of `owner` stands for; None where only running it would tell."""
+    """What an expression in a method of `owner` stands for; None if only running it would tell."""
     code = function.__code__
     closure = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
     match node:

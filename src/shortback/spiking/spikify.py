@@ -30,7 +30,7 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
     Args:
         ann: the network, `[N, C, H, W] -> [N, K]`. It is left as it is: the result is built on a deep copy.
         num_steps: number of time steps `T`.
-        neuron: called with `num_steps` for every activation; `LIF` where not given.
+        neuron: called with `num_steps` for every activation; `LIF` if not given.
 
     Raises:
         ValueError: activations called as functions (the message says where), no activation at all, a compiled

@@ -56,16 +56,16 @@ def fit(
         epochs: of the whole training.
         folder: for checkpoints and `metrics.jsonl`.
         validation: chooses the best weights; without it the last are kept.
-        schedule: the balance coefficient by progress. Where it is not given, it falls in a straight line to 0: from
+        schedule: the balance coefficient by progress. If it is not given, it falls in a straight line to 0: from
             0.25 where the loss adds logits (eq. 10 of the paper), from 1 where it adds losses.
-        loss: `ShortcutLoss()` where not given, which adds logits.
-        lr: the largest learning rate, for the optimizer and the schedule of it that are made where none are given: SGD
+        loss: `ShortcutLoss()` if not given, which adds logits.
+        lr: the largest learning rate, for the optimizer and the schedule of it that are made if none are given: SGD
             with momentum 0.9 and weight decay 1e-4, and a cosine to 0.
         optimizer: over the parameters of `net`.
         learning_rate: by optimizer step, from 0; with an `optimizer` of your own, a cosine from its own `lr` to 0.
         execution: device, precision, memory format and compilation, from `choose_execution`.
         fabric: launched; one is made for this process, or for all that `torchrun` started.
-        loggers: `metrics.jsonl` and the terminal where not given.
+        loggers: `metrics.jsonl` and the terminal if not given.
         seed: of the order in which a `DataLoader` gives its samples.
         resume: whether to go on, bit for bit, from the newest checkpoint in `folder`, if there is one.
         plan: more of `Plan`: `accumulate`, `clip_norm`, `ema`, `log_every`, `checkpoint_every`, `watch_every` ...

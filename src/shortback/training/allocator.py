@@ -20,7 +20,7 @@ def keep_freed_memory() -> bool:
     PyTorch keeps a GPU's memory in the same way.
 
     Returns:
-        Whether it could be told: False where the C library is another one.
+        Whether it could be told: False if the C library is another one.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

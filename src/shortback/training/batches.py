@@ -34,7 +34,7 @@ class SeededBatches:
 
     Args:
         loader: gives pairs of inputs and classes anew at every `iter()`, and has a length. The sampler's `set_epoch`
-            is called where there is one.
+            is called if there is one.
         seed: of its draws.
 
     Raises:

@@ -41,7 +41,7 @@ class CheckpointFolder:
             torch.save(content, path)
 
     def load(self) -> dict[str, Any] | None:
-        """The newest checkpoint that is whole, or None where there is none; a damaged one is named in the log.
+        """The newest checkpoint that is whole, or None if there is none; a damaged one is named in the log.
 
         Raises:
             CheckpointError: every checkpoint is damaged, or one holds pickled code.

@@ -19,6 +19,7 @@ from shortback.health import branch_share, settled_ratio
 from shortback.inspection.layout import sample_axis
 from shortback.inspection.pointwise import make_safe, make_usual
 from shortback.inspection.reset import reset_states, without_states
+from shortback.inspection.trunk import trunk_of
 from shortback.losses import ShortcutLoss
 from shortback.schedules import Schedule, as_schedule
 from shortback.shortcuts import ShortcutNetwork
@@ -123,7 +124,7 @@ class Trainer:
                 logger.close()
         restore_norms(self.net)
         make_usual(self._convolutions)
-        _trunk(self.net).load_state_dict(load_file(self.best_file), strict=False)
+        trunk_of(self.net).load_state_dict(load_file(self.best_file), strict=False)
         self.fabric.barrier()
         return FitResult(
             epochs=state.epoch,
@@ -240,7 +241,7 @@ class Trainer:
             scores = {"val_accuracy": result.accuracy, "val_loss": result.loss}
         if best and self.fabric.is_global_zero:
             self.best_file.parent.mkdir(parents=True, exist_ok=True)
-            weights = {name: value.contiguous() for name, value in without_states(_trunk(evaluated)).items()}
+            weights = {name: value.contiguous() for name, value in without_states(trunk_of(evaluated)).items()}
             with writing(self.best_file) as path:
                 save_file(weights, path)
         state.seconds += self._lap()
@@ -290,8 +291,3 @@ class Trainer:
         set_random_state(content["random"])
         self.state = TrainState.from_dict(content["state"])
         self.row_sums = Sums.from_dict(content["row_sums"])
-
-
-def _trunk(net: nn.Module) -> nn.Module:
-    """The network without its branches."""
-    return net.model if isinstance(net, ShortcutNetwork) else net

@@ -40,7 +40,7 @@ class Execution:
     def prepare(self, net: nn.Module) -> nn.Module:
         """The module to call in training: `net` in its memory format, its neurons on their backend, compiled if asked.
 
-        `net` itself is changed in place; what comes back wraps it only where the whole model is compiled.
+        `net` itself is changed in place; what comes back wraps it only if the whole model is compiled.
         """
         if self.channels_last:
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -63,7 +63,7 @@ def choose_execution(
     compile: Compile = "neuron",
     memory: Memory | None = None,
 ) -> Execution:
-    """Settle what is left open: a GPU where there is one, bf16 where the hardware multiplies in it.
+    """Settle what is left open: a GPU if there is one, bf16 where the hardware multiplies in it.
 
     Args:
         memory: what layers keep for the backward pass (`shortback.ops.layer`), where neurons are compiled; the compiler
@@ -97,7 +97,7 @@ def _multiplies_in_bf16(device: str) -> bool:
 def choose_num_workers(device: Device) -> int:
     """Loader processes for one training process.
 
-    None where the network runs on the CPU: loading takes a few percent of the time there, and a process of its own
+    None if the network runs on the CPU: loading takes a few percent of the time there, and a process of its own
     would compete with the network's threads for their cores.
     """
     if device == "cpu":

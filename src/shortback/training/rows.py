@@ -47,7 +47,7 @@ class StepRow(_Means):
     Attributes:
         learning_rate: of the last step.
         gradient_norm: of the whole gradient of the last step, before it is clipped.
-        branches: where there are any.
+        branches: if there are any.
     """
 
     kind: Literal["step"]
@@ -97,7 +97,7 @@ Row = StepRow | EpochRow | HealthRow
 
 
 def read_rows(path: Path) -> list[Row]:
-    """All rows of a file; none where there is no file. A last line that was not written to its end is left out.
+    """All rows of a file; none if there is no file. A last line that was not written to its end is left out.
 
     Raises:
         UserError: a line that is no row, by its number.
@@ -112,7 +112,7 @@ def read_epochs(path: Path) -> list[EpochRow]:
 
 
 def last_row(path: Path) -> Row | None:
-    """The last row of a file, None where there is none."""
+    """The last row of a file, None if there is none."""
     lines = whole_lines(path)
     return _parsed(lines[-1], path, len(lines)) if lines else None
 

@@ -16,9 +16,14 @@ class Interrupted(Exception):  # noqa: N818  (an event, not an error)
 
 
 class StopRequest:
-    """Within this context the first SIGINT or SIGTERM is kept in `received`; a second one acts as it would without."""
+    """Within this context the first SIGINT or SIGTERM is kept in `received`; a second one acts as it would without.
 
-    def __init__(self) -> None:
+    Args:
+        at_once: raise `Interrupted` when one comes instead, for code that only waits.
+    """
+
+    def __init__(self, *, at_once: bool = False) -> None:
+        self.at_once = at_once
         self.received: int | None = None
         self._before: dict[int, object] = {}
 
@@ -32,6 +37,8 @@ class StopRequest:
         self._restore()
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.at_once:
+            raise Interrupted(number)
         self.received = number
         self._restore()
 
