@@ -46,9 +46,9 @@ Precision = Literal["fp32", "bf16"]
 Compile = Literal["neuron", "model", "off"]
 
 
-def check_choice(name: str, value: object, choices: Any) -> None:
-    """Raise `UserError` if a setting is none of the values of a `Literal`."""
-    allowed = get_args(choices)
+def check_choice(name: str, value: object, choices: Any, *, or_else: tuple[str, ...] = ()) -> None:
+    """Raise `UserError` if a setting is none of the values of a `Literal`, nor one of `or_else`."""
+    allowed = (*or_else, *get_args(choices))
     if value not in allowed:
         raise UserError(f"{name}={value!r}: must be one of {', '.join(allowed)}")
 

@@ -5,12 +5,14 @@ import signal
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from shortback.losses import ShortcutLoss
 from shortback.neurons import LIF
 from shortback.schedules import Constant, Linear
 from shortback.training import Interrupted, NonFiniteError
 from shortback.training.checkpoint import read_checkpoint
+from shortback.training.optim import shares_of_groups
 
 
 def weights(trainer):
@@ -182,3 +184,40 @@ def test_a_full_disk_leaves_the_old_checkpoint(make_trainer, monkeypatch, tmp_pa
         make_trainer(epochs=2).fit()
     assert (tmp_path / "run" / "last.pt").read_bytes() == before
     assert not list((tmp_path / "run").glob(".*tmp"))
+
+
+@pytest.mark.parametrize("accumulate", [3, 4])
+def test_parts_of_a_batch_weigh_by_their_samples(make_trainer, accumulate):
+    """A batch of 10 in 4 parts is 3, 3, 3 and 1 samples; the gradient is that of their mean, as of the whole batch."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(144, 4))
+    x, y = torch.randn(10, 1, 12, 12), torch.arange(10) % 4
+    gradients = []
+    for parts in (1, accumulate):
+        trainer = make_trainer(network=copy.deepcopy(network), branches=False, accumulate=parts)
+        trainer._forward_backward(x, y, 0.0, by_branch=False)
+        gradients.append(trainer.net[1].weight.grad.clone())
+    torch.testing.assert_close(*gradients)
+
+
+def test_groups_of_parameters_keep_their_learning_rates(make_trainer):
+    trainer = make_trainer(epochs=1)
+    groups = [{"params": list(trainer.net.model.parameters()), "lr": 0.001}]
+    groups += [{"params": list(trainer.net.heads.parameters()), "lr": 0.1}]
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    trainer.optimizer, trainer.learning_rate_shares = optimizer, shares_of_groups(optimizer)
+    seen = []
+    optimizer.register_step_pre_hook(lambda *_: seen.append([group["lr"] for group in optimizer.param_groups]))
+    trainer.fit()
+    assert seen == [pytest.approx([0.01 * trainer.learning_rate(i), trainer.learning_rate(i)]) for i in range(4)]
+
+
+def test_norms_that_are_frozen_stay_frozen(make_trainer, make_network):
+    network = make_network()
+    norm = next(m for m in network.modules() if isinstance(m, nn.BatchNorm2d))
+    norm.eval()
+    before = {name: value.clone() for name, value in norm.named_buffers()}
+    trainer = make_trainer(network=network, epochs=1, watch_every=2)
+    trainer.fit()
+    assert_equal(dict(norm.named_buffers()), before)
+    assert not norm.training
+    assert trainer.net.training

@@ -1,8 +1,13 @@
+import copy
+
 import pytest
 import torch
+from torch import nn
 
 import shortback as sb
+from shortback.errors import UserError
 from shortback.training import WarmupCosine, build_optimizer
+from shortback.training.optim import check_optimizer, shares_of_groups
 
 
 def test_warmup_and_cosine_by_hand():
@@ -28,5 +33,45 @@ def test_weight_decay_is_on_weights_alone(kind):
 
 
 def test_an_unknown_optimizer_is_refused():
-    with pytest.raises(ValueError, match="'sgd' or 'adamw'"):
+    with pytest.raises(ValueError, match="must be one of sgd, adamw"):
         build_optimizer(torch.nn.Linear(1, 1), kind="lion")
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.pos_embed, self.bias_table = nn.Parameter(torch.zeros(1, 4, 2)), nn.Parameter(torch.zeros(3, 2))
+        self.proj = nn.Linear(2, 2)
+
+    def no_weight_decay(self):
+        return {"bias_table"}
+
+
+def test_what_a_neuron_learns_and_what_a_module_exempts_is_not_decayed():
+    snntorch = pytest.importorskip("snntorch")
+    learned = {"learn_beta": True, "learn_threshold": True}
+    spikes = snntorch.Leaky(beta=torch.full((2, 1), 0.9), threshold=torch.ones(2, 1), **learned)
+    net = nn.Sequential(Attention(), spikes)
+    decayed, free = build_optimizer(net, weight_decay=1e-3).param_groups
+    assert [id(p) for p in decayed["params"]] == [id(net[0].proj.weight)]
+    assert {id(p) for p in free["params"]} == {id(p) for p in net.parameters()} - {id(net[0].proj.weight)}
+
+
+def test_groups_keep_their_proportion():
+    a, b = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([{"params": [a], "lr": 1e-4}, {"params": [b], "lr": 0.1}], lr=1.0)
+    assert shares_of_groups(optimizer) == pytest.approx([1e-3, 1.0])
+    assert shares_of_groups(torch.optim.SGD([a], lr=0.0)) == [1.0]
+
+
+def test_an_optimizer_that_does_not_move_what_is_trained_is_refused():
+    model = sb.create_model("vgg11", width=0.125, num_steps=1)
+    before = torch.optim.SGD(model.parameters(), lr=0.1)
+    net = sb.attach(model, at="stages", sample=torch.zeros(2, 3, 16, 16))
+    with pytest.raises(UserError, match=r"does not have the heads of the branches \(0\.weight"):
+        check_optimizer(before, net)
+    check_optimizer(torch.optim.SGD(net.heads.parameters(), lr=0.1), net)  # the rest is frozen on purpose
+    with pytest.raises(UserError, match="are not of the network that is trained"):
+        check_optimizer(torch.optim.SGD(copy.deepcopy(net).parameters(), lr=0.1), net)
+    of_the_loss = nn.Parameter(torch.zeros(2))
+    check_optimizer(torch.optim.SGD([*net.parameters(), of_the_loss], lr=0.1), net)

@@ -1,11 +1,13 @@
 """On one process the synchronised norm must be PyTorch's; test_distributed has it on two."""
 
+import copy
+
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from shortback.training.sync_norm import SyncNorm2d, restore_norms, synchronise_norms
+from shortback.training.sync_norm import SyncNorm, restore_norms, synchronise_norms
 
 
 @pytest.fixture
@@ -15,32 +17,61 @@ def one_process(tmp_path):
     dist.destroy_process_group()
 
 
+def steps_of(library_norm):
+    """SpikingJelly's norm over a sequence, `[T, N, C, H, W]`, which folds time in its own forward."""
+    layer = pytest.importorskip("spikingjelly.activation_based.layer")
+    return getattr(layer, library_norm)(5, step_mode="m")
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda: nn.BatchNorm2d(5), (6, 5, 4, 3)),
+        (lambda: nn.BatchNorm1d(5), (6, 5)),
+        (lambda: nn.BatchNorm1d(5), (6, 5, 7)),
+        (lambda: nn.BatchNorm3d(5), (6, 5, 2, 4, 3)),
+        (lambda: nn.BatchNorm2d(5, affine=False, momentum=None), (6, 5, 4, 3)),
+        (lambda: steps_of("BatchNorm2d"), (5, 5, 5, 4, 3)),  # T = N = C, where a wrong axis goes unnoticed
+    ],
+)
 @pytest.mark.usefixtures("one_process")
-def test_outputs_gradients_and_statistics_are_those_of_batch_norm():
+def test_outputs_gradients_and_statistics_are_those_of_the_norm(make, shape):
     torch.manual_seed(0)
-    norms = nn.BatchNorm2d(5), SyncNorm2d(5)
-    x = torch.randn(6, 5, 4, 3) * 2 + 1
-    grad = torch.randn(6, 5, 4, 3)
+    plain = make()
+    with torch.no_grad():
+        for parameter, first in zip(plain.parameters(), (0.5, -1.0), strict=False):
+            parameter.copy_(torch.linspace(first, 2, 5))
+    synchronised = copy.deepcopy(plain)
+    synchronise_norms(synchronised)
+    assert isinstance(synchronised, SyncNorm)
+    x, grad = torch.randn(shape) * 2 + 1, torch.randn(shape)
     results = []
-    for norm in norms:
-        with torch.no_grad():
-            norm.weight.copy_(torch.linspace(0.5, 2, 5))
-            norm.bias.copy_(torch.linspace(-1, 1, 5))
+    for norm in (plain, synchronised):
         leaf = x.clone().requires_grad_()
         y = norm(leaf)
         y.backward(grad)
-        results.append([y, leaf.grad, norm.weight.grad, norm.bias.grad, *norm.buffers()])
+        results.append([y, leaf.grad, *(p.grad for p in norm.parameters()), *norm.buffers()])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
-    assert torch.allclose(norms[0].eval()(x), norms[1].eval()(x))
+    torch.testing.assert_close(plain.eval()(x), synchronised.eval()(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("one_process")
+def test_an_input_of_the_wrong_shape_is_refused_as_ever():
+    norm = nn.BatchNorm2d(2)
+    synchronise_norms(norm)
+    with pytest.raises(ValueError, match="expected 4D input"):
+        norm(torch.zeros(2, 2))
 
 
 def test_it_can_be_undone():
-    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
-    keys, parameters = list(model.state_dict()), [id(p) for p in model.parameters()]
-    synchronise_norms(model, device="cpu")
-    assert type(model[1]) is SyncNorm2d
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.BatchNorm1d(2))
+    modules, keys, parameters = list(model), list(model.state_dict()), [id(p) for p in model.parameters()]
+    synchronise_norms(model)
+    synchronise_norms(model)
+    assert all(isinstance(norm, SyncNorm) for norm in model[1:])
+    assert list(model) == modules
     assert list(model.state_dict()) == keys
     assert [id(p) for p in model.parameters()] == parameters
     restore_norms(model)
-    assert type(model[1]) is nn.BatchNorm2d
+    assert [type(m) for m in model] == [nn.Conv2d, nn.BatchNorm2d, nn.BatchNorm1d]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms import AutoAugmentPolicy, v2
 from torchvision.transforms.v2 import functional as VF
 
-from shortback.choices import AutoAugment
+from shortback.choices import AutoAugment, check_choice
 from shortback.data import batched
 from shortback.data.seeding import derive_seeds, map_seeded, uniform
 from shortback.errors import UserError
@@ -60,8 +60,8 @@ class Augmentation:
         for name in ("crop_padding", "cutout", "mixup", "cutmix"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} must be 0 (off) or above, not {getattr(self, name)}")
-        if self.auto_augment is not None and self.auto_augment not in _POLICIES:
-            raise UserError(f"auto_augment must be one of {[*_POLICIES, None]}, not {self.auto_augment!r}")
+        if self.auto_augment is not None:
+            check_choice("auto_augment", self.auto_augment, AutoAugment)
         if self.rand_augment is not None and not 0 <= self.rand_augment <= 30:
             raise UserError(f"rand_augment must be a magnitude of 0 ... 30, or None, not {self.rand_augment}")
         if self.auto_augment is not None and self.rand_augment is not None:

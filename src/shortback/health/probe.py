@@ -31,7 +31,7 @@ from shortback.inspection.libraries import is_library_neuron
 from shortback.inspection.pointwise import safely
 from shortback.inspection.reset import reset_states
 from shortback.inspection.trunk import trunk_of
-from shortback.inspection.untouched import undisturbed
+from shortback.inspection.untouched import in_training, undisturbed
 from shortback.losses import LossTerms, Outputs
 from shortback.neurons import SpikingNeuron
 from shortback.spiking import SpikingNetwork
@@ -77,7 +77,7 @@ def measure(
         # Once to look at every module, and once more without hooks, so that it keeps for backward what training keeps.
         with torch.no_grad(), observer.observe(trunk), _order_of_calls(layers) as order:
             reset_states(net)
-            net.train()(x)
+            in_training(net)(x)
         with observer.observe_gradients(trunk):
             reset_states(net)
             outputs = _outputs(net(x))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from shortback.inspection.reset import reset_states
-from shortback.inspection.untouched import undisturbed
+from shortback.inspection.untouched import in_training, undisturbed
 from shortback.losses import Outputs, ShortcutLoss
 
 
@@ -52,7 +52,7 @@ def first_layer_balance(
     """
     with undisturbed(net, x), torch.enable_grad():
         reset_states(net)
-        outputs: Outputs | Tensor = net.train()(x)
+        outputs: Outputs | Tensor = in_training(net)(x)
         if isinstance(outputs, Tensor) or not outputs.branches:
             return Balance(math.nan, 0.0)
         first = next(p for p in net.parameters() if p.requires_grad and p.ndim >= 2)

@@ -44,6 +44,11 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def in_training(net: nn.Module) -> nn.Module:
+    """The network in training mode; in one that is there already, what was frozen in `eval()` stays so."""
+    return net if net.training else net.train()
+
+
 def _tables(module: nn.Module) -> list[dict[str, Any]]:
     """Where a module has its state: its buffers, plain attributes, and what SpikingJelly calls memories."""
     memories = module.__dict__.get("_memories")

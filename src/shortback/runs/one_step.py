@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from shortback.health import branch_share
+from shortback.inspection.untouched import in_training
 from shortback.recipes.build import build_training
 from shortback.recipes.schema import Recipe
 from shortback.runs.run import Run
@@ -35,7 +36,7 @@ class Rehearsal:
     def build(self) -> None:
         """Make the network, its branches and the optimizer."""
         _, net = self._run.build_network()
-        self.net = net.to(self.device).train()
+        self.net = in_training(net.to(self.device))
         self.run: nn.Module = self.execution.prepare(self.net)
         parts = build_training(self.recipe, self.net, steps_per_epoch=100)
         self.loss, self.optimizer = parts.loss, parts.optimizer
@@ -57,7 +58,7 @@ class Rehearsal:
         for x, y in zip(self.x.chunk(parts), self.y.chunk(parts), strict=True):
             with self._autocast():
                 outputs = self.run(x)
-            loss = self.loss(outputs, y, coefficient=0.5).total / parts
+            loss = self.loss(outputs, y, coefficient=0.5).total * (len(y) / len(self.y))
             loss.backward()
             total += loss.detach()
         self.optimizer.step()

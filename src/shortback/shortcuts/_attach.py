@@ -51,8 +51,7 @@ def attach(
         ValueError: a place that does not exist, is not called once (or once a step) or does not return a tensor of the
             layout; a layout that is not to be found; a network that is compiled, wrapped or has branches already.
     """
-    if layout != "auto":
-        check_choice("layout", layout, Layout)
+    check_choice("layout", layout, Layout, or_else=("auto",))
     if reduce is not None:
         check_choice("reduce", reduce, Reduction)
     _refuse_unsuitable(model)

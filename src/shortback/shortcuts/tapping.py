@@ -65,7 +65,9 @@ def tap(
         num_steps=num_steps,
         batch_axis=time.batch_axis,
     )
-    return network.train(model.training)
+    network.training = model.training  # and no module's within, of which some may be frozen in `eval()`
+    network.heads.train(model.training)
+    return network
 
 
 def calls_of(model: nn.Module, sample: Tensor) -> Calls:

@@ -63,6 +63,7 @@ def fit(
             with momentum 0.9 and weight decay 1e-4, and a cosine to 0.
         optimizer: over the parameters of `net`.
         learning_rate: by optimizer step, from 0; with an `optimizer` of your own, a cosine from its own `lr` to 0.
+            Groups with an `lr` of their own keep the proportion between them.
         execution: device, precision, memory format and compilation, from `choose_execution`.
         fabric: launched; one is made for this process, or for all that `torchrun` started.
         loggers: `metrics.jsonl` and the terminal if not given.
@@ -71,7 +72,8 @@ def fit(
         plan: more of `Plan`: `accumulate`, `clip_norm`, `ema`, `log_every`, `checkpoint_every`, `watch_every` ...
 
     Raises:
-        ValueError: a folder with another run, a loader without a length.
+        ValueError: a folder with another run, a loader without a length, an optimizer that does not move the heads of
+            the branches, or moves the parameters of another network.
         NonFiniteError, Interrupted, CheckpointError: see `Trainer.fit`.
     """
     folder = Path(folder)

@@ -20,6 +20,7 @@ from shortback.inspection.layout import sample_axis
 from shortback.inspection.pointwise import make_safe, make_usual
 from shortback.inspection.reset import reset_states, without_states
 from shortback.inspection.trunk import trunk_of
+from shortback.inspection.untouched import in_training
 from shortback.losses import ShortcutLoss
 from shortback.schedules import Schedule, as_schedule
 from shortback.shortcuts import ShortcutNetwork
@@ -30,6 +31,7 @@ from shortback.training.checkpoint import CheckpointFolder, writing
 from shortback.training.execution import Execution
 from shortback.training.finite import FiniteCheck
 from shortback.training.loggers import Logger
+from shortback.training.optim import check_optimizer, shares_of_groups
 from shortback.training.outcome import FitResult
 from shortback.training.plan import Plan
 from shortback.training.signals import Interrupted, StopRequest
@@ -48,7 +50,8 @@ class Trainer:
         loss: of outputs, classes and coefficient.
         schedule: the balance coefficient by progress in [0, 1], taken anew at every step.
         optimizer: over the parameters of `net`.
-        learning_rate: of an optimizer step, by its number from 0.
+        learning_rate: of an optimizer step, by its number from 0; of the group with the largest `lr`, the others in
+            proportion to theirs.
         plan: the numbers.
         execution: device, memory format and compilation.
         fabric: launched; precision and processes.
@@ -77,11 +80,13 @@ class Trainer:
         self.execution, self.fabric, self.loggers = execution, fabric, loggers
         self.checkpoints, self.best_file = CheckpointFolder(folder), folder / "best.safetensors"
         if fabric.world_size > 1:
-            synchronise_norms(net, device=fabric.device.type)
+            synchronise_norms(net)
         self._convolutions = make_safe(net)
-        self.module = fabric.setup_module(execution.prepare(net.train()))
+        self.module = fabric.setup_module(execution.prepare(in_training(net)))
         self.has_states = reset_states(net) > 0
         self.average = None if plan.ema is None else WeightAverage(net, decay=plan.ema)
+        check_optimizer(optimizer, net)
+        self.learning_rate_shares = shares_of_groups(optimizer)
         self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
         self.watch = GradientWatch(net, loss=loss, every=plan.watch_every, num_samples=plan.watch_samples)
         self.finite = FiniteCheck(net, later=fabric.device.type != "cpu")
@@ -142,8 +147,8 @@ class Trainer:
         with self.fabric.autocast():
             coefficient = self._look(x, y)
         learning_rate = self.learning_rate(state.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        for group, share in zip(self.optimizer.param_groups, self.learning_rate_shares, strict=True):
+            group["lr"] = share * learning_rate
 
         row_is_due = (state.step + 1) % self.plan.log_every == 0
         sums, of_branches = self._forward_backward(x, y, coefficient, by_branch=row_is_due)
@@ -216,7 +221,7 @@ class Trainer:
                     reset_states(self.net)
                 outputs = self.module(xs)
                 terms = self.loss(outputs, ys, coefficient=coefficient, by_branch=by_branch)
-                self.fabric.backward(terms.total / len(parts))
+                self.fabric.backward(terms.total * (len(ys) / len(y)))
             with torch.no_grad():
                 combined = self.loss.combined_logits(outputs, coefficient=coefficient)
             sums.append(sums_of(outputs, combined, ys, terms))

@@ -1,12 +1,14 @@
 r"""Optimizer and learning rate.
 
 The learning rate is a pure function of the step: linear from 0 over the warm-up, then a cosine to its final value.
-Weight decay is on weights of two and more dimensions alone: not on biases, norms, or learned decays.
+Weight decay is on weights of two and more dimensions alone: not on biases and norms, nor on anything that a neuron
+learns, on embeddings of positions, or on what a module exempts by `no_weight_decay()`, as timm's do.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +16,11 @@ from torch import nn
 
 from shortback.choices import OptimizerKind, check_choice
 from shortback.errors import UserError
+from shortback.inspection.libraries import is_library_neuron
+from shortback.inspection.trunk import Branched
+from shortback.neurons import SpikingNeuron
+
+EMBEDDINGS = {"pos_embed", "cls_token", "dist_token", "reg_token", "relative_position_bias_table"}
 
 
 def build_optimizer(
@@ -27,14 +34,56 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """An optimizer over the trainable parameters of `net`, in two groups: with weight decay and without."""
     check_choice("kind", kind, OptimizerKind)
-    parameters = [p for p in net.parameters() if p.requires_grad]
+    parameters, exempt = [p for p in net.parameters() if p.requires_grad], _exempt(net)
+    decayed = [p for p in parameters if p.ndim >= 2 and p not in exempt]
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2 or p in exempt], "weight_decay": 0.0},
     ]
     if kind == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
     return torch.optim.AdamW(groups, lr=lr)
+
+
+def _exempt(net: nn.Module) -> set[nn.Parameter]:
+    """Parameters that weight decay would pull towards what they should not become."""
+    exempt = {p for name, p in net.named_parameters() if name.rpartition(".")[2] in EMBEDDINGS}
+    for module in net.modules():
+        if isinstance(module, SpikingNeuron) or is_library_neuron(module):
+            exempt.update(module.parameters())
+        names: Callable[[], Iterable[str]] | None = getattr(module, "no_weight_decay", None)
+        if names is not None:
+            own = dict(module.named_parameters())
+            exempt.update(own[name] for name in names() if name in own)
+    return exempt
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer, net: nn.Module) -> None:
+    """See that an optimizer moves the network that is trained, and the heads of its branches.
+
+    Raises:
+        UserError: it has parameters of another network, such as a copy, or none of a head.
+    """
+    moved = {p for group in optimizer.param_groups for p in group["params"]}
+    own = set(net.parameters())
+    if moved - own and own - moved:  # more than the network's may be those of a loss
+        raise UserError(
+            f"optimizer: {len(moved - own)} of its {len(moved)} parameters are not of the network that is trained: "
+            "make it over net.parameters(), after the network was copied or changed"
+        )
+    heads = net.heads.named_parameters() if isinstance(net, Branched) else ()
+    still = [name for name, p in heads if p.requires_grad and p not in moved]
+    if still:
+        raise UserError(
+            f"optimizer: does not have the heads of the branches ({', '.join(still[:3])} ...), which would never move: "
+            "make it over the parameters of what attach() returned"
+        )
+
+
+def shares_of_groups(optimizer: torch.optim.Optimizer) -> list[float]:
+    """The learning rate of each group over the largest."""
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    return [rate / max(rates) if max(rates) else 1.0 for rate in rates]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,16 +1,20 @@
 r"""Batch norm over the whole global batch, for processes on CPUs too.
 
-PyTorch's SyncBatchNorm is for GPUs only. This one sums $x$, and then $(x - \mu)^2$, over the processes with a
-differentiable all-reduce, so that a run on several processes has the statistics, and the gradients, of one.
+PyTorch's SyncBatchNorm is for GPUs only, and takes the place of a module whatever its own forward does. This one sums
+$x$, and then $(x - \mu)^2$, over the processes with a differentiable all-reduce, so that a run on several processes has
+the statistics, and the gradients, of one. It stands behind the class of a norm, so that a forward which folds time
+first, as SpikingJelly's norms do, goes on doing so.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class _SumOverProcesses(torch.autograd.Function):
@@ -33,24 +37,26 @@ class _SumOverProcesses(torch.autograd.Function):
         return total
 
 
-class SyncNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` with the statistics of all processes in training; the same parameters, buffers and keys."""
+class SyncNorm(_BatchNorm):
+    """The forward of PyTorch's batch norms with the statistics of all processes in training, `[N, C, ...]`."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
+        self._check_input_dim(input)
         x = input.to(torch.promote_types(input.dtype, torch.float32))
-        axes = [0, 2, 3]
+        axes = [axis for axis in range(x.ndim) if axis != 1]
+        by_channel = [-1 if axis == 1 else 1 for axis in range(x.ndim)]
         count = x.new_full((1,), x.numel() / x.shape[1])
         sums = _SumOverProcesses.apply(torch.cat([x.sum(axes), count]))
         mean, count = sums[:-1] / sums[-1], sums[-1]
-        centred = x - mean[:, None, None]
+        centred = x - mean.view(by_channel)
         variance = _SumOverProcesses.apply(centred.square().sum(axes)) / count
         if self.track_running_stats:
             self._update(mean.detach(), variance.detach(), count.detach())
         scale = torch.rsqrt(variance + self.eps)
-        y = centred * (scale if self.weight is None else scale * self.weight)[:, None, None]
-        return (y if self.bias is None else y + self.bias[:, None, None]).to(input.dtype)
+        y = centred * (scale if self.weight is None else scale * self.weight).view(by_channel)
+        return (y if self.bias is None else y + self.bias.view(by_channel)).to(input.dtype)
 
     def _update(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
         assert self.running_mean is not None
@@ -62,18 +68,21 @@ class SyncNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_(variance * (count / (count - 1)), momentum)
 
 
-def synchronise_norms(net: nn.Module, *, device: str) -> None:
-    """Make every batch norm in `net` use the statistics of all processes, in place."""
-    if device == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(net)
-        return
+@functools.cache
+def _synchronised(norm: type[_BatchNorm]) -> type[_BatchNorm]:
+    """A class of norms with `SyncNorm` in the place of the forward that PyTorch's norms share."""
+    return type(f"Sync{norm.__name__}", (norm, SyncNorm), {})  # type: ignore[misc]
+
+
+def synchronise_norms(net: nn.Module) -> None:
+    """Make every batch norm in `net` use the statistics of all processes, in place: each stays the object it is."""
     for module in net.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = SyncNorm2d
+        if isinstance(module, _BatchNorm) and not isinstance(module, SyncNorm | nn.SyncBatchNorm):
+            module.__class__ = _synchronised(type(module))
 
 
 def restore_norms(net: nn.Module) -> None:
-    """Undo `synchronise_norms` on a CPU."""
+    """Undo `synchronise_norms`."""
     for module in net.modules():
-        if type(module) is SyncNorm2d:
-            module.__class__ = nn.BatchNorm2d  # type: ignore[assignment]
+        if isinstance(module, SyncNorm):
+            module.__class__ = type(module).__bases__[0]
