@@ -19,7 +19,7 @@ MODULES = {
 
 # What stands in one row does not import each other, and imports from the rows above it alone. A folder is one entry.
 LAYERS = (
-    ("errors", "files", "processes", "torch_private"),
+    ("errors", "files", "processes", "torch_private", "allocator"),
     ("choices",),
     ("surrogates", "losses", "schedules"),
     ("ops",),
@@ -43,7 +43,7 @@ LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 # Beyond Python itself: what a layer may import, and all after it too.
 LIBRARIES = {
     "torch_private": {"torch"},
-    "data": {"torchvision", "numpy", "PIL", "rich", "filelock"},
+    "data": {"torchvision", "numpy", "PIL", "rich", "filelock", "h5py"},
     "training": {"lightning_fabric", "safetensors"},
     "recipes": {"pydantic", "yaml"},
     "reports": {"matplotlib", "jinja2", "markupsafe"},

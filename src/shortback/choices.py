@@ -37,8 +37,14 @@ Layout = Literal["folded", "folded_batch", "time_first", "batch_first", "time_la
 Reduction = Literal["mean", "sum", "last"]
 
 # Data
-DataKind = Literal["bundled", "fashion_mnist", "cifar10", "cifar100", "image_folder"]
+ImageKind = Literal["bundled", "fashion_mnist", "cifar10", "cifar100", "image_folder"]
+EventKind = Literal["cifar10_dvs", "dvs_gesture", "nmnist", "ncaltech101", "event_folder"]
+DataKind = Literal[ImageKind, EventKind]
 AutoAugment = Literal["cifar10", "imagenet"]
+FramesBy = Literal["count", "duration"]
+Resize = Literal["sum", "nearest"]
+FrameValues = Literal["count", "binary"]
+DVSSplit = Literal["last100", "lexicographic", "seeded"]
 
 # The machine
 Device = Literal["cpu", "cuda"]

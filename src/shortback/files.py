@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,17 @@ def replacing(path: Path, *, keep_as: Path | None = None) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def full_disk_explained(what: str, folder: Path, *, instead: str) -> Iterator[None]:
+    """Say of a disk that is full what could not be written in the block, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(error.errno, f"the disk is full: {what} cannot be written in {folder}; {instead}") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -62,3 +62,28 @@ def test_cutout_of_odd_side() -> None:
         0,
         1,
     ]
+
+
+def test_roll_by_hand():
+    image = torch.arange(6, dtype=torch.uint8).view(1, 1, 2, 3).expand(3, 2, 2, 3)
+    rolled = batched.roll(image, offsets=torch.tensor([[0, 0], [1, 0], [0, -1]]))
+    assert rolled[0, 0].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert rolled[1, 1].tolist() == [[3, 4, 5], [0, 1, 2]]
+    assert rolled[2, 0].tolist() == [[1, 2, 0], [4, 5, 3]]
+
+
+def test_turning_by_right_angles_is_rot90():
+    image = torch.randint(0, 255, (4, 3, 7, 7), dtype=torch.uint8)
+    angles = torch.arange(4, dtype=torch.float64) * torch.pi / 2
+    turned = batched.turn_and_shear(image, angles=angles, shears=torch.zeros(4, dtype=torch.float64))
+    for i in range(4):
+        assert torch.equal(turned[i], image[i].rot90(i, (1, 2)))
+
+
+def test_shearing_shifts_each_row_by_its_distance_from_the_middle():
+    image = torch.zeros(1, 1, 5, 5, dtype=torch.uint8)
+    image[..., 2] = 9
+    sheared = batched.turn_and_shear(
+        image, angles=torch.zeros(1, dtype=torch.float64), shears=torch.full((1,), torch.pi / 4, dtype=torch.float64)
+    )
+    assert torch.equal(sheared[0, 0], 9 * torch.eye(5, dtype=torch.uint8))

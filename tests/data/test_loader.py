@@ -255,3 +255,45 @@ def test_settings_out_of_range_are_refused(changes: dict[str, object], message: 
 def test_a_start_outside_the_epoch_is_refused_at_once(start: int) -> None:
     with pytest.raises(ValueError, match=r"start must be in 0 \.\.\. 3"):
         plain().epoch(0, start=start)
+
+
+class TestSequences:
+    """Samples of T = 3 steps and 2 channels, whose bytes say which they are."""
+
+    def loader(self, *, mixing=None, **settings):
+        images = torch.arange(5 * 6, dtype=torch.uint8).view(5, 6, 1, 1).expand(5, 6, 4, 4).contiguous()
+        data = ArrayImages(images, torch.arange(5))
+        numbers = {"mean": (0.0, 0.0), "std": (1 / 255, 1 / 255), "seed": 0, "shuffle": False, "drop_last": False}
+        return BatchLoader(data, transform=None, batch_size=2, num_steps=3, mixing=mixing, **{**numbers, **settings})
+
+    def test_time_comes_first_and_counts_stay_counts(self):
+        x, y = list(self.loader().epoch(0))[1]
+        assert y.tolist() == [2, 3]
+        assert x.shape == (3, 2, 2, 4, 4)
+        assert x.dtype == torch.float32
+        assert x[..., 0, 0].tolist() == [[[12, 13], [18, 19]], [[14, 15], [20, 21]], [[16, 17], [22, 23]]]
+        assert x.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+
+    def test_mixing_takes_the_same_part_of_all_steps(self):
+        mixing = batch_mixing(Augmentation(mixup=0.4), num_classes=5)
+        x, y = next(iter(self.loader(mixing=mixing).epoch(0)))
+        assert x.shape == (3, 2, 2, 4, 4)
+        sample = x[:, 0, :, 0, 0].flatten()  # the first, mixed with the last of its batch
+        share = y[0, 0]
+        torch.testing.assert_close(sample, share * torch.arange(6) + (1 - share) * torch.arange(6, 12))
+
+    def test_augmentation_is_the_same_for_all_steps(self):
+        images = torch.randint(0, 9, (1, 2, 8, 8), dtype=torch.uint8).repeat(4, 3, 1, 1)
+        transform = train_transform(Augmentation(flip=True, roll=2, rotate=20, crop_padding=1), image_size=8)
+        settings = {"mean": (0.0, 0.0), "std": (1 / 255, 1 / 255), "seed": 1, "shuffle": True, "drop_last": False}
+        loader = BatchLoader(
+            ArrayImages(images, torch.zeros(4, dtype=torch.int64)),
+            transform=transform,
+            batch_size=4,
+            num_steps=3,
+            **settings,
+        )
+        x, _ = next(iter(loader.epoch(0)))
+        assert torch.equal(x[0], x[1])
+        assert torch.equal(x[0], x[2])
+        assert not torch.equal(x[0, 0], x[0, 1])

@@ -4,7 +4,6 @@ The result is remembered in two files named after a fingerprint of the listing: 
 `Survey`, and, where all images have one small size, `<fingerprint>.raw`, the pixels to map into memory.
 """
 
-import errno
 import hashlib
 import json
 import logging
@@ -15,7 +14,6 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -26,7 +24,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from shortback.data.image_files import FileInfo, check_image, read_image, read_info
-from shortback.files import replacing
+from shortback.files import full_disk_explained, replacing
 
 MAX_CACHED_SIDE = 64
 
@@ -119,7 +117,7 @@ def survey_folder(root: Path, listing: Listing, *, cache_dir: Path | None) -> tu
         for pattern in ("*.json", "*.raw", "*.tmp"):
             for path in folder.glob(pattern):
                 path.unlink(missing_ok=True)
-        with _full_disk_explained(folder):
+        with full_disk_explained("the cache of images", folder, instead="free some space, or give cache_dir"):
             _build(root, listing, folder, name)
         remembered = _open(folder, name, len(listing.files))
     if remembered is None:
@@ -257,16 +255,3 @@ def _attempt_all(function: Callable[[str], _Result], paths: Sequence[str]) -> It
 
 def _slices(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     return (items[begin : begin + size] for begin in range(0, len(items), size))
-
-
-@contextmanager
-def _full_disk_explained(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise OSError(
-            error.errno,
-            f"the disk is full: the images cannot be cached in {folder}; free some, or give cache_dir",
-        ) from error

@@ -109,6 +109,9 @@ class ImageData:
         std: of each channel of the training images, in the same units.
         in_channels: C of the images.
         image_size: the side, in pixels, of the square that the network sees.
+        num_steps: T of samples that are sequences: an image of the splits is then the frames of one, uint8
+            [T * C, H, W]; None for images that stand still.
+        split: how training and test are told apart, by name and a hash of the lists, where there is no official way.
 
     Raises:
         ValueError: for a label outside the classes, a split or statistics that do not fit.
@@ -122,6 +125,8 @@ class ImageData:
     std: tuple[float, ...]
     in_channels: int
     image_size: int
+    num_steps: int | None = None
+    split: str | None = None
 
     def __post_init__(self) -> None:
         if not len(self.train):
@@ -138,6 +143,11 @@ class ImageData:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    def batch_shape(self, num_samples: int) -> tuple[int, ...]:
+        """Of what the loader gives: `(N, C, H, W)`, or `(T, N, C, H, W)` of sequences."""
+        image = (num_samples, self.in_channels, self.image_size, self.image_size)
+        return image if self.num_steps is None else (self.num_steps, *image)
 
 
 def _check_statistics(name: str, what: str, values: Sequence[float], channels: int) -> None:

@@ -53,6 +53,8 @@ class BatchLoader:
             the one before it. It acts on the global batch: what a rank gets is a slice of what a single
             process gets.
         pin_memory: return the images in page-locked memory, for asynchronous copies to an accelerator.
+        num_steps: T of samples that are sequences, whose images are uint8 [T * C, H, W]; batches are then
+            [T, n, C, S, S].
 
     Raises:
         ValueError: for numbers out of range; in training (`shuffle` or `drop_last`), if the ranks would
@@ -75,6 +77,7 @@ class BatchLoader:
         world_size: int = 1,
         mixing: Mixing | None = None,
         pin_memory: bool = False,
+        num_steps: int | None = None,
     ) -> None:
         if batch_size < 1:
             raise UserError(f"batch_size must be at least 1, not {batch_size}")
@@ -109,6 +112,7 @@ class BatchLoader:
         self.world_size = world_size
         self.mixing = mixing
         self.pin_memory = pin_memory
+        self.num_steps = num_steps
 
     def __len__(self) -> int:
         """Batches an epoch, on this rank."""
@@ -122,8 +126,8 @@ class BatchLoader:
         """The batches of one epoch, from batch `start` on; nothing before it is read.
 
         Yields:
-            Images float32 [n, C, S, S] in the channels-last memory format, and labels int64 [n], or soft
-            targets float32 [n, num_classes] where batches are mixed.
+            Images float32 [n, C, S, S] in the channels-last memory format (or sequences [T, n, C, S, S]), and
+            labels int64 [n], or soft targets float32 [n, num_classes] where batches are mixed.
 
         Raises:
             ValueError: if `start` is not in 0 ... len(self).
@@ -143,12 +147,21 @@ class BatchLoader:
         )
         for batch, (pixels, labels) in enumerate(loader, start):
             # Here, not in the workers: bytes are a quarter of what has to pass between the processes.
-            images = normalize(pixels, mean=self.mean, std=self.std)
-            if self.mixing is not None:
+            if self.mixing is None:
+                images = self._normalized(_folded(pixels, self.num_steps))
+            else:
+                images = self._normalized(pixels)
                 images, labels = self._mix(images, labels, seed=derive_seed(self.seed, _MIXING, epoch, batch))
+                images = _folded(images, self.num_steps).contiguous(memory_format=torch.channels_last)
+            if self.num_steps is not None:
+                images = images.unflatten(0, (self.num_steps, -1))
             if self.pin_memory and torch.accelerator.is_available():
                 images, labels = images.pin_memory(), labels.pin_memory()
             yield images, labels
+
+    def _normalized(self, pixels: Tensor) -> Tensor:
+        repeats = pixels.shape[1] // len(self.mean)  # the channels of the steps of a sequence one after another
+        return normalize(pixels, mean=self.mean * repeats, std=self.std * repeats)
 
     def _mix(self, images: Tensor, labels: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
         assert self.mixing is not None
@@ -197,6 +210,11 @@ class _Epoch(Dataset):
         seeds = derive_seeds(self.loader.seed, _SAMPLE, self.epoch, positions)
         images = read_images(self.loader.images, indices)
         return _transformed(self.loader.transform, images, seeds), self.loader.images.labels[indices]
+
+
+def _folded(images: Tensor, num_steps: int | None) -> Tensor:
+    """Sequences [n, T * C, H, W] as [T * n, C, H, W]; images are left as they are."""
+    return images if num_steps is None else images.unflatten(1, (num_steps, -1)).transpose(0, 1).flatten(0, 1)
 
 
 def _transformed(

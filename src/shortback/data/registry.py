@@ -1,15 +1,19 @@
 """Data sources by name."""
 
+from __future__ import annotations
+
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
-from shortback.choices import DataKind, nearest
+from shortback.choices import DataKind, DVSSplit, EventKind, nearest
+from shortback.data import events
 from shortback.data.bundled import load_bundled
+from shortback.data.events import Frames
 from shortback.data.image_folder import load_image_folder
 from shortback.data.images import ImageData
-from shortback.data.vision import load_cifar, load_fashion_mnist
+from shortback.data.vision import data_root, load_cifar, load_fashion_mnist
 from shortback.errors import UserError
 
 DATA_KINDS: tuple[DataKind, ...] = get_args(DataKind)
@@ -25,41 +29,78 @@ def load_data(
     cache_dir: Path | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    frames: Frames | None = None,
+    split: DVSSplit | None = None,
 ) -> ImageData:
     """Load a data source and check it.
 
     Args:
         kind: one of `DATA_KINDS`.
-        root: the folder of the data; `bundled` needs none, `image_folder` must have one, for the others see
-            `shortback.data.vision`.
+        root: the folder of the data; `bundled` needs none, `image_folder` and `event_folder` must have one, for the
+            others see `shortback.data.vision`.
         download: fetch what is missing, for the kinds that can be.
-        skip_bad: leave damaged files of an `image_folder` out instead of raising.
+        skip_bad: leave damaged files of a folder of images or of events out instead of raising.
         image_size: the side, in pixels, of what the network sees, if not that of the images.
         cache_dir: where an `image_folder` keeps its cache, if not in `root`.
         mean: of each channel, in units of [0, 1], instead of that of the training images.
-        std: the same.
+        std: of each channel, in units of [0, 1], instead of that of the training images.
+        frames: what recordings of events become; for the kinds that are events, which need it.
+        split: of `cifar10_dvs`, see `load_cifar10_dvs`.
 
     Raises:
-        ValueError: for an unknown kind, or data that is damaged or inconsistent.
+        ValueError: for an unknown kind, settings of another kind, or data that is damaged or inconsistent.
         FileNotFoundError: if the data is missing; the message gives the layout that is expected.
         OSError: if a download fails or a cache cannot be written.
     """
-    if kind == "bundled":
-        data = load_bundled()
-    elif kind == "fashion_mnist":
-        data = load_fashion_mnist(root=root, download=download)
-    elif kind in ("cifar10", "cifar100"):
-        data = load_cifar(kind, root=root, download=download)
-    elif kind == "image_folder":
-        if root is None:
-            raise UserError("data of kind 'image_folder' needs root, the folder that holds train/ and test/")
-        data = load_image_folder(root, skip_bad=skip_bad, cache_dir=cache_dir)
-    else:
+    if kind not in DATA_KINDS:
         near = nearest(kind, DATA_KINDS)
         raise UserError(f"there is no data of kind {kind!r}; the nearest are {near}; known: {', '.join(DATA_KINDS)}")
+    if split is not None and kind != "cifar10_dvs":
+        raise UserError(f"split={split!r}: is for cifar10_dvs, which has no official one, and not for {kind}")
+    if kind in get_args(EventKind):
+        _refuse(kind, image_size=image_size, mean=mean, std=std, cache_dir=cache_dir, download=download or None)
+        if frames is None:
+            raise UserError(f"data of kind {kind!r} needs frames: how many, and of which size")
+        return _load_events(kind, data_root(root), frames, split=split, skip_bad=skip_bad)
+    if frames is not None:
+        raise UserError(f"frames are made of events, and data of kind {kind!r} are images; leave frames out")
+    data = _load_images(kind, root, download=download, skip_bad=skip_bad, cache_dir=cache_dir)
     return dataclasses.replace(
         data,
         image_size=data.image_size if image_size is None else image_size,
         mean=data.mean if mean is None else tuple(mean),
         std=data.std if std is None else tuple(std),
     )
+
+
+def _load_images(
+    kind: str, root: str | Path | None, *, download: bool, skip_bad: bool, cache_dir: Path | None
+) -> ImageData:
+    if kind == "bundled":
+        return load_bundled()
+    if kind == "fashion_mnist":
+        return load_fashion_mnist(root=root, download=download)
+    if kind in ("cifar10", "cifar100"):
+        return load_cifar(kind, root=root, download=download)
+    if root is None:
+        raise UserError("data of kind 'image_folder' needs root, the folder that holds train/ and test/")
+    return load_image_folder(root, skip_bad=skip_bad, cache_dir=cache_dir)
+
+
+def _load_events(kind: str, root: Path, frames: Frames, *, split: DVSSplit | None, skip_bad: bool) -> ImageData:
+    if kind == "cifar10_dvs":
+        return events.load_cifar10_dvs(root, frames=frames, split=split or "last100", skip_bad=skip_bad)
+    loaders: dict[str, Callable[..., ImageData]] = {
+        "dvs_gesture": events.load_dvs_gesture,
+        "nmnist": events.load_nmnist,
+        "ncaltech101": events.load_ncaltech101,
+        "event_folder": events.load_event_folder,
+    }
+    return loaders[kind](root, frames=frames, skip_bad=skip_bad)
+
+
+def _refuse(kind: str, **settings: object) -> None:
+    """Settings of images that events have no use for."""
+    for name, value in settings.items():
+        if value is not None:
+            raise UserError(f"{name}={value!r}: is for images, and data of kind {kind!r} are events, made into frames")

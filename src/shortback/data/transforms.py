@@ -24,7 +24,7 @@ _POLICIES = {"cifar10": AutoAugmentPolicy.CIFAR10, "imagenet": AutoAugmentPolicy
 _POLICY_FILL = 128
 
 # What a draw is for. Each has its own, so that switching one augmentation on does not change the others.
-_RESIZED_CROP, _CROP, _FLIP, _POLICY, _CUTOUT = range(5)
+_RESIZED_CROP, _CROP, _FLIP, _POLICY, _CUTOUT, _ROLL, _AFFINE = range(7)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,9 @@ class Augmentation:
             for ImageNet.
         crop_padding: pad by so many black pixels and cut the size out again at random.
         flip: mirror left to right, with probability 1/2.
+        roll: shift by up to so many pixels both ways, what leaves on one side coming in on the other.
+        rotate: turn by up to so many degrees both ways.
+        shear: shear along the rows by up to so many degrees both ways.
         auto_augment: AutoAugment with the policy found for CIFAR-10 or for ImageNet.
         rand_augment: RandAugment of two operations with this magnitude, 0 ... 30.
         cutout: blacken a square of this side, in pixels, at a random place; before normalisation.
@@ -50,6 +53,9 @@ class Augmentation:
     resized_crop: bool = False
     crop_padding: int = 0
     flip: bool = False
+    roll: int = 0
+    rotate: float = 0.0
+    shear: float = 0.0
     auto_augment: AutoAugment | None = None
     rand_augment: int | None = None
     cutout: int = 0
@@ -57,7 +63,7 @@ class Augmentation:
     cutmix: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("crop_padding", "cutout", "mixup", "cutmix"):
+        for name in ("crop_padding", "roll", "rotate", "shear", "cutout", "mixup", "cutmix"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} must be 0 (off) or above, not {getattr(self, name)}")
         if self.auto_augment is not None:
@@ -73,7 +79,7 @@ class Augmentation:
 class TrainTransform:
     """Augmentation of single images, or of a whole batch at once with a seed for each sample.
 
-    Crop, flip and Cutout run on the batch (`shortback.data.batched` says why), AutoAugment and RandAugment
+    Crop, flip, roll, turn and Cutout run on the batch (`shortback.data.batched` says why), AutoAugment and RandAugment
     are torchvision's, image by image. Both ways of calling give the same image for the same seed.
 
     Images that are not of `image_size` are resized first: their shorter side to it, then the centre is cut
@@ -112,6 +118,13 @@ class TrainTransform:
             pixels = batched.pad_and_crop(pixels, padding=chosen.crop_padding, offsets=offsets)
         if chosen.flip:
             pixels = batched.flip(pixels, chosen=uniform(derive_seeds(seeds, _FLIP), 1)[:, 0] < 0.5)
+        if chosen.roll:
+            offsets = (uniform(derive_seeds(seeds, _ROLL), 2) * (2 * chosen.roll + 1)).long() - chosen.roll
+            pixels = batched.roll(pixels, offsets=offsets)
+        if chosen.rotate or chosen.shear:
+            draws = (2 * uniform(derive_seeds(seeds, _AFFINE), 2) - 1) * torch.tensor([chosen.rotate, chosen.shear])
+            angles, shears = draws.deg2rad().unbind(1)
+            pixels = batched.turn_and_shear(pixels, angles=angles, shears=shears)
         if self._policy is not None:
             pixels = _apply_policy(self._policy, pixels, seeds=derive_seeds(seeds, _POLICY))
         if chosen.cutout:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from shortback import schedules
-from shortback.choices import Method
+from shortback.choices import EventKind, Method
 from shortback.data import (
     Augmentation,
     BatchLoader,
@@ -24,11 +24,20 @@ from shortback.data import (
     split_validation,
     train_transform,
 )
+from shortback.data.events import Frames
 from shortback.errors import UserError
 from shortback.losses import TET, CrossEntropy, ShortcutLoss
 from shortback.models import create_model
 from shortback.neurons import NEURONS
-from shortback.recipes.schema import BranchesConfig, DataConfig, LossConfig, ModelConfig, NeuronConfig, Recipe
+from shortback.recipes.schema import (
+    BranchesConfig,
+    DataConfig,
+    FramesConfig,
+    LossConfig,
+    ModelConfig,
+    NeuronConfig,
+    Recipe,
+)
 from shortback.shortcuts.places import find_places
 from shortback.spiking import SpikingNetwork
 from shortback.surrogates import SURROGATES
@@ -83,14 +92,23 @@ def build_model(config: ModelConfig, *, num_classes: int, in_channels: int) -> S
     )
 
 
-def build_data(config: DataConfig, *, seed: int) -> Splits:
-    """The splits of a recipe; which images are set aside depends on the seed alone."""
+def build_data(config: DataConfig, *, num_steps: int, seed: int) -> Splits:
+    """The splits of a recipe; which images are set aside depends on the seed alone.
+
+    Args:
+        num_steps: of the network, which are as many as frames of a recording.
+    """
+    frames = None
+    if config.kind in get_args(EventKind):
+        frames = Frames(num_steps=num_steps, **(config.frames or FramesConfig()).model_dump())
     source = load_data(
         config.kind,
         root=config.root,
         download=config.download,
         skip_bad=config.skip_bad,
         image_size=config.image_size,
+        frames=frames,
+        split=config.split,
     )
     train = source.train
     if config.train_images is not None:
@@ -120,6 +138,7 @@ def build_loader(images: ImageSet, recipe: Recipe, source: ImageData, *, trainin
         world_size=fabric.world_size,
         mixing=batch_mixing(augmentation, num_classes=len(source.classes)) if training else None,
         pin_memory=fabric.device.type == "cuda",
+        num_steps=source.num_steps,
     )
 
 
@@ -135,6 +154,7 @@ def first_batch(recipe: Recipe, splits: Splits, count: int) -> tuple[Tensor, Ten
         seed=recipe.seed,
         shuffle=True,
         drop_last=False,
+        num_steps=source.num_steps,
     )
     return next(iter(loader.epoch(0)))
 

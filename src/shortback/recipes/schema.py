@@ -28,6 +28,10 @@ from shortback.choices import (
     Compile,
     DataKind,
     Device,
+    DVSSplit,
+    EventKind,
+    FramesBy,
+    FrameValues,
     LossKind,
     Memory,
     Method,
@@ -38,6 +42,7 @@ from shortback.choices import (
     Precision,
     Reset,
     Residual,
+    Resize,
     ScheduleKind,
     Stem,
     SurrogateKind,
@@ -98,11 +103,23 @@ class AugmentConfig(_Section):
     crop_padding: Annotated[int, Field(ge=0)] = 0
     resized_crop: bool = False
     flip: bool = False
+    roll: Annotated[int, Field(ge=0)] = 0
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
     auto_augment: AutoAugment | None = None
     rand_augment: Annotated[int, Field(ge=0, le=30)] | None = None
     cutout: Annotated[int, Field(ge=0)] = 0
     mixup: NonNegative = 0.0
     cutmix: NonNegative = 0.0
+
+
+class FramesConfig(_Section):
+    """What recordings of events become; as many frames as `model.num_steps`."""
+
+    size: Count = 48
+    by: FramesBy = "count"
+    resize: Resize = "sum"
+    values: FrameValues = "count"
 
 
 class DataConfig(_Section):
@@ -111,6 +128,8 @@ class DataConfig(_Section):
     download: bool = False
     skip_bad: bool = False
     image_size: Count | None = None
+    frames: FramesConfig | None = None
+    split: DVSSplit | None = None
     train_images: Count | None = None
     validation_fraction: Fraction = 0.1
     num_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
@@ -236,6 +255,18 @@ class Recipe(_Section):
         names = [side if isinstance(side, str) else side.name for side in self.compare or ()]
         if len(set(names)) < len(names):
             raise UserError(f"compare names one twice: {', '.join(names)}")
+        if self.data.kind in get_args(EventKind):
+            wrong = [key for key in ("resized_crop", "auto_augment", "rand_augment") if getattr(self.data.augment, key)]
+            if wrong:
+                raise ValueError(
+                    f"data.augment.{wrong[0]} is for photographs: its operations change colours and brightness, and "
+                    "frames of events are counts; use flip, roll, crop_padding, rotate, shear, cutout or mixup"
+                )
+            if self.data.image_size is not None:
+                raise ValueError("data.image_size is for images; frames of events have data.frames.size")
+        elif self.data.frames is not None or self.data.split is not None:
+            key = "frames" if self.data.frames is not None else "split"
+            raise ValueError(f"data.{key} is for recordings of events, and data.kind={self.data.kind} are images")
         if self.optimizer.kind == "adamw" and self.optimizer.nesterov:
             raise UserError("optimizer.nesterov is for optimizer.kind='sgd'")
         return self

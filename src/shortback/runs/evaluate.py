@@ -42,10 +42,12 @@ def evaluate_run(path: Path) -> dict[str, Any]:
     model.to(fabric.device)
     run.execution.prepare(model)
     test = run.loader(run.splits.source.test, training=False)
+    is_sequence = run.splits.source.num_steps is not None  # of which fewer steps are its beginning
     by_steps = {}
     for steps in range(1, num_steps + 1):
         model.num_steps = steps
-        by_steps[steps] = evaluate(model, test.epoch(0), fabric=fabric)
+        batches = ((x[:steps] if is_sequence else x, y) for x, y in test.epoch(0))
+        by_steps[steps] = evaluate(model, batches, fabric=fabric)
     with fabric.autocast():
         rates = firing_rates(model, (x.to(fabric.device) for x, _ in test.epoch(0)))
     tested = by_steps[num_steps]

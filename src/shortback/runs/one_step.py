@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from shortback.health import branch_share
+from shortback.inspection.layout import sample_axis
 from shortback.inspection.untouched import in_training
 from shortback.recipes.build import build_training
 from shortback.recipes.schema import Recipe
@@ -55,7 +56,8 @@ class Rehearsal:
         """One optimizer step; returns the loss."""
         parts = self.recipe.train.accumulate
         total = torch.zeros((), device=self.device)
-        for x, y in zip(self.x.chunk(parts), self.y.chunk(parts), strict=True):
+        axis = sample_axis(self.net, self.x) or 0
+        for x, y in zip(self.x.chunk(parts, axis), self.y.chunk(parts), strict=True):
             with self._autocast():
                 outputs = self.run(x)
             loss = self.loss(outputs, y, coefficient=0.5).total * (len(y) / len(self.y))

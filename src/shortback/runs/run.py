@@ -59,7 +59,7 @@ class Run:
             ValueError: a mistake in the recipe or the data.
         """
         recipe, execution = resolve(recipe)
-        splits = build_data(recipe.data, seed=recipe.seed)
+        splits = build_data(recipe.data, num_steps=recipe.model.num_steps, seed=recipe.seed)
         return cls(_placed(recipe, splits), execution, splits, build_fabric(execution), folder)
 
     def build_model(self) -> SpikingNetwork:
@@ -74,9 +74,7 @@ class Run:
             model.readout = "steps"
         if self.recipe.method == "vanilla":
             return model, model
-        source = self.splits.source
-        sample = torch.zeros(2, source.in_channels, source.image_size, source.image_size)
-        return model, attach(model, at=self.recipe.branches.at, sample=sample)
+        return model, attach(model, at=self.recipe.branches.at, sample=torch.zeros(self.splits.source.batch_shape(2)))
 
     def loader(self, images: ImageSet, *, training: bool) -> BatchLoader:
         """Batches of a split, augmented and in random order for training."""

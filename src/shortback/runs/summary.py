@@ -32,6 +32,7 @@ class Summary(Environment):
         peak_memory_mb: the most memory in use, in MiB.
         num_parameters: of the network without its branches.
         stripped_is_bit_equal: whether it gives, bit for bit, the logits of a network that never had branches.
+        split: how training and test data are told apart, with a hash, where there is no official way; else None.
         execution: device, precision, memory format and compilation, in words.
     """
 
@@ -47,4 +48,5 @@ class Summary(Environment):
     peak_memory_mb: float
     num_parameters: int
     stripped_is_bit_equal: bool
+    split: str | None
     execution: str

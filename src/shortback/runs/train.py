@@ -72,6 +72,7 @@ def train_recipe(
         "peak_memory_mb": peak_bytes(run.fabric.device) / 2**20,
         "num_parameters": sum(p.numel() for p in model.parameters()),
         "stripped_is_bit_equal": _equals_unbranched(run, model),
+        "split": run.splits.source.split,
         "execution": run.execution.describe(),
         **made_with,
     }
@@ -149,12 +150,12 @@ def _announcement(run: Run, net: nn.Module) -> list[str]:
 @torch.no_grad()
 def _equals_unbranched(run: Run, model: SpikingNetwork) -> bool:
     """Whether the network gives, bit for bit, the logits of one with the same weights that never had branches."""
-    source, fabric = run.splits.source, run.fabric
+    fabric = run.fabric
     never = run.build_model()
     run.execution.prepare(never.to(fabric.device))  # in the memory format too, which decides how a convolution sums
     never.load_state_dict(model.state_dict())
     generator = torch.Generator().manual_seed(run.recipe.seed)
-    x = torch.randn(8, source.in_channels, source.image_size, source.image_size, generator=generator)
+    x = torch.randn(run.splits.source.batch_shape(8), generator=generator)
 
     def logits(network: nn.Module) -> Tensor:
         with fabric.autocast():

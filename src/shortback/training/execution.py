@@ -10,13 +10,13 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from shortback.allocator import keep_freed_memory
 from shortback.choices import Compile, Device, Memory, Precision, check_choice
 from shortback.errors import UserError
 from shortback.inspection.pointwise import make_safe
 from shortback.neurons import SpikingNeuron
 from shortback.processes import local_world_size, num_cores, world_size
 from shortback.spiking import SpikingNetwork
-from shortback.training.allocator import keep_freed_memory
 
 
 @dataclass(frozen=True, kw_only=True)

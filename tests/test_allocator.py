@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 PROGRAM = """
 import resource
 import torch
-from shortback.training.allocator import keep_freed_memory
+from shortback.allocator import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

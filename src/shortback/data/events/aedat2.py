@@ -1,0 +1,54 @@
+"""AEDAT 2.0, the format of jAER: DVS128 recordings and CIFAR10-DVS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from shortback.data.events.recording import Events, whole_records
+from shortback.errors import UserError
+
+SIDE = 128
+SPECIAL = 0x80  # bit 15 of the address: the event is no change of brightness, but a signal from outside
+
+
+def read_aedat2(path: Path, *, lies_on_its_side: bool = False) -> Events:
+    """Read a recording of a DVS128 camera.
+
+    Lines that begin with `#`, then 32 bits of address and 32 bits of microseconds an event, both big-endian. Of the
+    address, bit 0 is the polarity (0 is ON), bits 1 to 7 and 8 to 14 are two coordinates from 0 to 127. A camera that
+    stands upright has its picture at row 127 - (bits 8 to 14) and column 127 - (bits 1 to 7). The one of CIFAR10-DVS
+    lay on its side.
+
+    Args:
+        path: the file.
+        lies_on_its_side: whether it is of CIFAR10-DVS: row 127 - (bits 1 to 7), column 127 - (bits 8 to 14).
+
+    Raises:
+        UserError: another format, an event cut off, or no event.
+    """
+    content = path.read_bytes()
+    if not content.startswith(b"#!AER-DAT2.0"):
+        raise UserError(f"{path}: is no AEDAT 2.0 file: it does not begin with #!AER-DAT2.0")
+    begin = _end_of_header(content)
+    count = whole_records(memoryview(content)[begin:], 8, name=str(path))
+    # Of the address the last two bytes alone, which stay bytes: a tenth of the time of 32-bit words.
+    high, low = np.frombuffer(content, dtype=np.uint8, count=8 * count, offset=begin).reshape(-1, 8).T[2:4]
+    t = np.frombuffer(content, dtype=">u4", count=2 * count, offset=begin)[1::2].astype(np.int64)
+    usual = high < SPECIAL
+    if not usual.all():
+        high, low, t = high[usual], low[usual], t[usual]
+    one, other = SIDE - 1 - (low >> 1), SIDE - 1 - high
+    on = (low & 1) == 0
+    if lies_on_its_side:
+        return Events.checked(t=t, x=other, y=one, on=on, height=SIDE, width=SIDE, name=str(path))
+    return Events.checked(t=t, x=one, y=other, on=on, height=SIDE, width=SIDE, name=str(path))
+
+
+def _end_of_header(content: bytes) -> int:
+    begin = 0
+    while content[begin : begin + 1] == b"#":
+        end = content.find(b"\n", begin)
+        begin = len(content) if end < 0 else end + 1
+    return begin

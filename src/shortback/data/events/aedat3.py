@@ -1,0 +1,68 @@
+"""AEDAT 3.1, the format of cAER: DVS128 Gesture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from shortback.data.events.recording import Events
+from shortback.errors import UserError
+
+SIDE = 128
+HEADER = np.dtype(
+    [
+        *(("type", "<u2"), ("source", "<u2"), ("size", "<u4"), ("time_offset", "<u4"), ("overflow", "<u4")),
+        *(("capacity", "<u4"), ("number", "<u4"), ("valid", "<u4")),
+    ]
+)
+POLARITY = 1
+END_OF_HEADER = b"#!END-HEADER\r\n"
+
+
+def read_aedat3(path: Path) -> Events:
+    """Read a recording of a DVS128 camera.
+
+    Lines, the last of them `#!END-HEADER`, then packets: a header of 28 bytes and so many events, all little-endian. An
+    event of polarity has 32 bits of data (bit 0: valid, bit 1: ON, bits 2 to 16: y, bits 17 to 31: x) and 32 bits of
+    microseconds, to which the packet's overflow adds $2^{31}$ each.
+
+    Raises:
+        UserError: another format, a packet cut off, or no event.
+    """
+    content = path.read_bytes()
+    if not content.startswith(b"#!AER-DAT3"):
+        raise UserError(f"{path}: is no AEDAT 3 file: it does not begin with #!AER-DAT3")
+    position = content.find(END_OF_HEADER)
+    if position < 0:
+        raise UserError(f"{path}: has no end of its header (#!END-HEADER)")
+    position += len(END_OF_HEADER)
+    words, overflows, whole = [], [], 0
+    while position < len(content):
+        if len(content) - position < HEADER.itemsize:
+            raise _cut_off(path, whole)
+        header = np.frombuffer(content, dtype=HEADER, count=1, offset=position)[0]
+        position += HEADER.itemsize
+        number, size = int(header["number"]), int(header["size"])
+        if len(content) - position < number * size:
+            raise _cut_off(path, whole)
+        if header["type"] == POLARITY:
+            words.append(np.frombuffer(content, dtype="<u4", count=2 * number, offset=position).reshape(-1, 2))
+            overflows.append((int(header["overflow"]), number))
+            whole += number
+        position += number * size
+    if not words:
+        raise UserError(f"{path}: there is no event in it")
+    joined = np.concatenate(words)
+    data, t = joined[:, 0], joined[:, 1].astype(np.int64)
+    if any(overflow for overflow, _ in overflows):
+        t += np.repeat([overflow for overflow, _ in overflows], [number for _, number in overflows]) << 31
+    valid = (data & 1) == 1
+    if not valid.all():
+        data, t = data[valid], t[valid]
+    x, y, on = data >> 17, (data >> 2) & 0x7FFF, (data >> 1) & 1
+    return Events.checked(t=t, x=x, y=y, on=on, height=SIDE, width=SIDE, name=str(path))
+
+
+def _cut_off(path: Path, whole: int) -> UserError:
+    return UserError(f"{path}: is cut off after {whole} whole events")

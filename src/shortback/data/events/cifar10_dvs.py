@@ -1,0 +1,112 @@
+"""CIFAR10-DVS (Li et al., 2017): images of CIFAR-10 on a screen, moved before a DVS128 camera."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+from shortback.choices import DVSSplit, check_choice
+from shortback.data.events.aedat2 import read_aedat2
+from shortback.data.events.archives import unpacked
+from shortback.data.events.cache import Recording
+from shortback.data.events.frames import Frames
+from shortback.data.events.recording import Events
+from shortback.data.events.source import Labelled, make_source
+from shortback.data.images import ImageData
+from shortback.errors import UserError
+
+ARCHIVES = {  # and their MD5
+    "airplane": "0afd5c4bf9ae06af762a77b180354fdd",
+    "automobile": "8438dfeba3bc970c94962d995b1b9bdd",
+    "bird": "a9c207c91c55b9dc2002dc21c684d785",
+    "cat": "52c63c677c2b15fa5146a8daf4d56687",
+    "deer": "b6bf21f6c04d21ba4e23fc3e36c8a4a3",
+    "dog": "f379ebdf6703d16e0a690782e62639c3",
+    "frog": "cad6ed91214b1c7388a5f6ee56d08803",
+    "horse": "e7cbbf77bec584ffbf913f00e682782a",
+    "ship": "41c7bd7d6b251be82557c6cce9a7d5c9",
+    "truck": "89f3922fd147d9aeff89e76a2b0b70a7",
+}
+CLASSES = tuple(ARCHIVES)
+EACH, TEST = 1000, 100  # recordings of a class, and how many of them are to test on
+
+
+def load_cifar10_dvs(root: Path, *, frames: Frames, split: DVSSplit = "last100", skip_bad: bool = False) -> ImageData:
+    """The 10,000 recordings, 900 of each class to train on and 100 to test.
+
+    There is no official split. The test recordings of each class are, by `split`,
+
+    - `"last100"`: numbers 900 to 999;
+    - `"lexicographic"`: the last 100 names in the order of their letters, 91 to 99 and 909 to 999;
+    - `"seeded"`: 100 numbers that are drawn once and for all.
+
+    The recordings are of CIFAR-10's images: a network that was trained on these has seen the test images.
+
+    Args:
+        root: holds a folder for each class, or the ten archives as they are downloaded (`airplane.zip`, ...).
+        frames: what recordings become.
+        split: see above.
+        skip_bad: leave recordings that cannot be read out.
+
+    Raises:
+        FileNotFoundError: a class is missing.
+        UserError: files that do not fit the split or cannot be read.
+    """
+    check_choice("data.split", split, DVSSplit)
+    train, test = Labelled([], []), Labelled([], [])
+    for label, name in enumerate(CLASSES):
+        by_number = _numbered(_folder(root, name), name)
+        for number, path in by_number.items():
+            part = test if number in _test_numbers(split) else train
+            part.recordings.append(Recording(path))
+            part.labels.append(label)
+    return make_source(
+        "cifar10_dvs",
+        classes=CLASSES,
+        train=train,
+        test=test,
+        read=_read,
+        frames=frames,
+        root=root,
+        key="cifar10_dvs",
+        skip_bad=skip_bad,
+        split=split,
+    )
+
+
+def _read(recording: Recording) -> Events:
+    return read_aedat2(recording.path, lies_on_its_side=True)
+
+
+def _folder(root: Path, name: str) -> Path:
+    folder, archive = root / name, root / f"{name}.zip"
+    if not folder.is_dir() and not archive.is_file():
+        raise FileNotFoundError(
+            f"CIFAR10-DVS was not found: {root.absolute()} has neither a folder {name} nor {archive.name}. "
+            f"Expected are ten of either: {', '.join(CLASSES)}"
+        )
+    return unpacked(archive, folder, md5=ARCHIVES[name])
+
+
+def _numbered(folder: Path, name: str) -> dict[int, Path]:
+    """The recordings of a class by their numbers, in order."""
+    pattern = re.compile(rf"cifar10_{name}_(\d+)\.aedat")
+    found = {int(match[1]): path for path in folder.iterdir() if (match := pattern.fullmatch(path.name))}
+    missing = [number for number in range(EACH) if number not in found]
+    if missing or len(found) > EACH:
+        raise UserError(
+            f"{folder}: the splits of CIFAR10-DVS are of cifar10_{name}_0.aedat to cifar10_{name}_{EACH - 1}.aedat; "
+            f"{len(found)} are there, and missing is, for one, {missing[0] if missing else 'none'}"
+        )
+    return dict(sorted(found.items()))
+
+
+def _test_numbers(split: DVSSplit) -> set[int]:
+    if split == "last100":
+        return set(range(EACH - TEST, EACH))
+    if split == "lexicographic":
+        return set(sorted(range(EACH), key=str)[-TEST:])
+    drawn = torch.randperm(EACH, generator=torch.Generator().manual_seed(0))
+    return set(drawn[:TEST].tolist())

@@ -1,0 +1,47 @@
+"""DAT, the format of Prophesee's cameras."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from shortback.data.events.recording import Events, whole_records
+from shortback.errors import UserError
+
+CHANGES = (0x00, 0x0C)  # types of events that are changes of brightness
+SENSOR = (240, 304)  # of the cameras whose files do not say it: height and width
+
+
+def read_dat(path: Path) -> Events:
+    """Read a recording in Prophesee's DAT.
+
+    Lines that begin with `%`, a byte of type and one of size, then 32 bits of microseconds and 32 bits of data an
+    event, little-endian (bits 0 to 13: x, bits 14 to 27: y, bit 28: ON). The lines may say `Height` and `Width`.
+
+    Raises:
+        UserError: another format, an event cut off, or no event.
+    """
+    content = path.read_bytes()
+    begin, lines = 0, b""
+    while content[begin : begin + 1] == b"%":
+        end = content.find(b"\n", begin)
+        end = len(content) if end < 0 else end + 1
+        lines += content[begin:end]
+        begin = end
+    if not lines or len(content) < begin + 2 or content[begin] not in CHANGES or content[begin + 1] != 8:
+        raise UserError(f"{path}: is no DAT file of changes of brightness, eight bytes an event")
+    begin += 2
+    count = whole_records(memoryview(content)[begin:], 8, name=str(path))
+    words = np.frombuffer(content, dtype="<u4", count=2 * count, offset=begin).reshape(-1, 2)
+    t, data = words[:, 0], words[:, 1]
+    height, width = (_said(lines, key) or usual for key, usual in zip(("Height", "Width"), SENSOR, strict=True))
+    return Events.checked(
+        t=t, x=data & 0x3FFF, y=(data >> 14) & 0x3FFF, on=(data >> 28) & 1, height=height, width=width, name=str(path)
+    )
+
+
+def _said(lines: bytes, key: str) -> int | None:
+    found = re.search(rf"% {key} (\d+)".encode(), lines)
+    return int(found[1]) if found else None

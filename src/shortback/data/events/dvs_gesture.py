@@ -1,0 +1,99 @@
+"""DVS128 Gesture (Amir et al., CVPR 2017): eleven gestures of 29 people."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from shortback.data.events.aedat3 import read_aedat3
+from shortback.data.events.archives import unpacked
+from shortback.data.events.cache import Recording
+from shortback.data.events.frames import Frames
+from shortback.data.events.recording import Events
+from shortback.data.events.source import Labelled, make_source
+from shortback.data.images import ImageData
+from shortback.errors import UserError
+
+ARCHIVE, MD5 = "DvsGesture.tar.gz", "8a5c71fb11e24e5ca5b11866ca6c00a1"
+CLASSES = (
+    *("hand clapping", "right hand wave", "left hand wave", "right arm clockwise", "right arm counter clockwise"),
+    *("left arm clockwise", "left arm counter clockwise", "arm roll", "air drums", "air guitar", "other gestures"),
+)
+
+
+def load_dvs_gesture(root: Path, *, frames: Frames, skip_bad: bool = False) -> ImageData:
+    """The gestures of the official split, `trials_to_train.txt` and `trials_to_test.txt`.
+
+    A file holds several gestures, which `..._labels.csv` beside it names with their beginnings and ends.
+
+    Args:
+        root: holds the folder `DvsGesture`, or `DvsGesture.tar.gz` as it is downloaded.
+        frames: what a gesture becomes.
+        skip_bad: leave gestures that cannot be read out.
+
+    Raises:
+        FileNotFoundError: neither is there, or a file that the lists name.
+        UserError: files that cannot be read.
+    """
+    folder, archive = root / "DvsGesture", root / ARCHIVE
+    if not folder.is_dir() and not archive.is_file():
+        raise FileNotFoundError(
+            f"DVS128 Gesture was not found: {root.absolute()} has neither a folder {folder.name} nor {ARCHIVE}"
+        )
+    unpacked(archive, folder, md5=MD5)
+    train, test = (_listed(folder, f"trials_to_{split}.txt") for split in ("train", "test"))
+    return make_source(
+        "dvs_gesture",
+        classes=CLASSES,
+        train=train,
+        test=test,
+        read=_read,
+        frames=frames,
+        root=root,
+        key="dvs_gesture",
+        skip_bad=skip_bad,
+    )
+
+
+def _listed(folder: Path, name: str) -> Labelled:
+    trials = folder / name
+    if not trials.is_file():
+        raise FileNotFoundError(f"{folder} has no {name}, which says what to train and test on")
+    part = Labelled([], [])
+    for line in trials.read_text().split():
+        for row, (label, _, _) in enumerate(_gestures(folder / line)):
+            part.recordings.append(Recording(folder / line, row))
+            part.labels.append(label - 1)
+    return part
+
+
+def _gestures(path: Path) -> list[tuple[int, int, int]]:
+    """The gestures of a file: class from 1, first and last microsecond."""
+    labels = path.with_name(f"{path.stem}_labels.csv")
+    if not path.is_file() or not labels.is_file():
+        raise FileNotFoundError(f"{path if not path.is_file() else labels} is missing")
+    try:
+        rows = np.loadtxt(labels, dtype=np.int64, delimiter=",", skiprows=1, ndmin=2)
+    except ValueError as error:
+        raise UserError(f"{labels}: {error}") from None
+    if rows.shape[1] != 3 or not ((rows[:, 0] >= 1) & (rows[:, 0] <= len(CLASSES))).all():
+        raise UserError(f"{labels}: must have lines of class (1 to {len(CLASSES)}), start and end")
+    return [(int(label), int(start), int(end)) for label, start, end in rows]
+
+
+def _read(recording: Recording) -> Events:
+    _, start, end = _gestures(recording.path)[recording.part]
+    whole = _whole(recording.path)
+    begin, stop = np.searchsorted(whole.t, [start, end])
+    part = slice(int(begin), int(stop))
+    name = f"{recording.path}, gesture {recording.part + 1}"
+    return Events.checked(
+        t=whole.t[part], x=whole.x[part], y=whole.y[part], on=whole.on[part], height=128, width=128, name=name
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _whole(path: Path) -> Events:
+    return read_aedat3(path)

@@ -1,0 +1,168 @@
+"""Recordings in a folder for each class: N-MNIST, N-Caltech101, and one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from shortback.data.events.archives import unpacked
+from shortback.data.events.cache import Recording
+from shortback.data.events.formats import READERS, read_events
+from shortback.data.events.frames import Frames
+from shortback.data.events.nmnist import read_nmnist
+from shortback.data.events.recording import Events
+from shortback.data.events.source import Labelled, make_source
+from shortback.data.images import ImageData
+from shortback.errors import UserError
+
+NMNIST_MD5 = {"Train": "20959b8e626244a1b502305a9e6e2031", "Test": "69ca8762b2fe404d9b9bad1103e97832"}
+CALTECH101 = "Caltech101"
+CALTECH101_MD5 = "66201824eabb0239c7ab992480b50ba3"
+
+
+def load_event_folder(root: Path, *, frames: Frames, skip_bad: bool = False) -> ImageData:
+    """Recordings in `root/train/<class>/` and `root/test/<class>/`, of any formats that are known, mixed as they are.
+
+    Raises:
+        FileNotFoundError: a folder is missing.
+        UserError: files that are no recordings, classes that differ, or recordings that cannot be read.
+    """
+    for split in ("train", "test"):
+        if not (root / split).is_dir():
+            raise FileNotFoundError(
+                f"{root.absolute()} has no folder {split}: expected are train/ and test/ with a folder for each class"
+            )
+    classes = _classes(root / "train")
+    strangers = sorted(set(_classes(root / "test")) - set(classes))
+    if strangers:
+        raise UserError(f"{root / 'test'} has classes that {root / 'train'} has not: {', '.join(strangers[:10])}")
+    train, test = (_labelled(root / split, classes) for split in ("train", "test"))
+    return make_source(
+        root.resolve().name,
+        classes=classes,
+        train=train,
+        test=test,
+        read=_read,
+        frames=frames,
+        root=root,
+        key="event_folder",
+        skip_bad=skip_bad,
+    )
+
+
+def load_nmnist(root: Path, *, frames: Frames, skip_bad: bool = False) -> ImageData:
+    """N-MNIST (Orchard et al., 2015): 60,000 and 10,000 recordings of digits, 34 x 34, some 300 ms each.
+
+    Args:
+        root: holds `Train` and `Test`, or `Train.zip` and `Test.zip` as they are downloaded.
+        frames: what a recording becomes.
+        skip_bad: leave recordings that cannot be read out.
+
+    Raises:
+        FileNotFoundError: neither is there.
+        UserError: recordings that cannot be read.
+    """
+    classes = [str(digit) for digit in range(10)]
+    parts = []
+    for split, md5 in NMNIST_MD5.items():
+        folder, archive = root / split, root / f"{split}.zip"
+        if not folder.is_dir() and not archive.is_file():
+            raise FileNotFoundError(
+                f"N-MNIST was not found: {root.absolute()} has neither a folder {split} nor {archive.name}"
+            )
+        parts.append(_labelled(unpacked(archive, folder, md5=md5), classes))
+    return make_source(
+        "nmnist",
+        classes=classes,
+        train=parts[0],
+        test=parts[1],
+        read=_read_nmnist,
+        frames=frames,
+        root=root,
+        key="nmnist",
+        skip_bad=skip_bad,
+    )
+
+
+def load_ncaltech101(root: Path, *, frames: Frames, skip_bad: bool = False) -> ImageData:
+    """N-Caltech101 (Orchard et al., 2015): 8,709 recordings of 101 classes, 180 x 240; bounding boxes are left alone.
+
+    There is no official split: of each class a fifth, drawn once and for all, is to test on.
+
+    Args:
+        root: holds the folder `Caltech101`, or `Caltech101.zip` as it is downloaded.
+        frames: what a recording becomes.
+        skip_bad: leave recordings that cannot be read out.
+
+    Raises:
+        FileNotFoundError: neither is there.
+        UserError: recordings that cannot be read.
+    """
+    folder, archive = root / CALTECH101, root / f"{CALTECH101}.zip"
+    if not folder.is_dir() and not archive.is_file():
+        raise FileNotFoundError(
+            f"N-Caltech101 was not found: {root.absolute()} has neither {folder.name} nor {archive.name}"
+        )
+    classes = _classes(unpacked(archive, folder, md5=CALTECH101_MD5))
+    train, test = Labelled([], []), Labelled([], [])
+    for label, name in enumerate(classes):
+        files = _files(folder / name)
+        order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
+        held_out = set(order[: max(1, len(files) // 5)])
+        for index, path in enumerate(files):
+            part = test if index in held_out else train
+            part.recordings.append(Recording(path))
+            part.labels.append(label)
+    return make_source(
+        "ncaltech101",
+        classes=classes,
+        train=train,
+        test=test,
+        read=_read_ncaltech101,
+        frames=frames,
+        root=root,
+        key="ncaltech101",
+        skip_bad=skip_bad,
+        split="fifth",
+    )
+
+
+def _read(recording: Recording) -> Events:
+    return read_events(recording.path)
+
+
+def _read_nmnist(recording: Recording) -> Events:
+    return read_nmnist(recording.path)
+
+
+def _read_ncaltech101(recording: Recording) -> Events:
+    return read_nmnist(recording.path, height=180, width=240)
+
+
+def _classes(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _files(folder: Path) -> list[Path]:
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return sorted(files)
+
+
+def _labelled(folder: Path, classes: Sequence[str]) -> Labelled:
+    part = Labelled([], [])
+    strange = []
+    for label, name in enumerate(classes):
+        for path in _files(folder / name) if (folder / name).is_dir() else ():
+            if path.suffix.lower() in READERS:
+                part.recordings.append(Recording(path))
+                part.labels.append(label)
+            else:
+                strange.append(path)
+    if strange:
+        raise UserError(
+            f"{len(strange)} files in {folder} are no recordings by their ending, {strange[0].relative_to(folder)} "
+            f"among them: known are {', '.join(READERS)}. For images use data.kind=image_folder"
+        )
+    return part

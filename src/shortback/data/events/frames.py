@@ -1,0 +1,118 @@
+r"""Frames of events: how often each pixel changed in each of $T$ parts of a recording.
+
+Of $n$ events, event $i$ at time $t_i$ goes into frame
+
+$$f_i = \min\big(\lfloor i\, /\, \max(1, \lfloor n / T \rfloor) \rfloor,\, T - 1\big) \text{ (by count)}, \qquad
+  f_i = \min\big(\lfloor T\, (t_i - t_0) / (t_{n-1} - t_0) \rfloor,\, T - 1\big) \text{ (by duration)},$$
+
+so that none is lost: by count what is left over is in the last frame, by duration the last time is.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from shortback.choices import FramesBy, FrameValues, Resize, check_choice
+from shortback.data.events.recording import Events
+from shortback.errors import UserError
+
+LARGEST = 255  # of a byte
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frames:
+    """How recordings become frames.
+
+    Attributes:
+        num_steps: $T$, the number of frames.
+        size: side of the square frames, in pixels.
+        by: `"count"`, frames of equally many events, or `"duration"`, of equally much time.
+        resize: `"sum"` counts the events of all pixels of the sensor that a pixel of the frame covers, `"nearest"` the
+            events of one of these.
+        values: `"count"`, how many events, or `"binary"`, whether there was one.
+
+    Raises:
+        UserError: a number below 1, or an unknown word.
+    """
+
+    num_steps: int
+    size: int
+    by: FramesBy = "count"
+    resize: Resize = "sum"
+    values: FrameValues = "count"
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"frames.{name}={getattr(self, name)}: must be 1 or more")
+        check_choice("frames.by", self.by, FramesBy)
+        check_choice("frames.resize", self.resize, Resize)
+        check_choice("frames.values", self.values, FrameValues)
+
+
+def to_frames(events: Events, settings: Frames) -> tuple[np.ndarray, int]:
+    """The frames of a recording, and how many of their values are more than a byte holds and were cut to 255.
+
+    Returns:
+        uint8 `[T, 2, size, size]`, OFF in the first channel and ON in the second.
+    """
+    num_steps, num_cells = settings.num_steps, 2 * settings.size**2
+    begins = _by_count(len(events), num_steps) if settings.by == "count" else _by_duration(events.t, num_steps)
+    address = events.y.astype(np.int32)
+    address += events.on * np.int32(events.height)
+    address *= np.int32(events.width)
+    address += events.x
+    cells = np.take(_table(events.height, events.width, settings.size, settings.resize), address, mode="clip")
+    parts = (cells[begin:end] for begin, end in itertools.pairwise(begins))
+    counts = np.stack([np.bincount(part, minlength=num_cells + 1)[:num_cells] for part in parts])
+    if settings.values == "binary":
+        return _shaped((counts > 0).astype(np.uint8), settings), 0
+    saturated = int(np.count_nonzero(counts > LARGEST))
+    if saturated:
+        counts = np.minimum(counts, LARGEST)
+    return _shaped(counts.astype(np.uint8), settings), saturated
+
+
+def _shaped(values: np.ndarray, settings: Frames) -> np.ndarray:
+    return values.reshape(settings.num_steps, 2, settings.size, settings.size)
+
+
+def _by_count(count: int, num_steps: int) -> list[int]:
+    """Where each frame begins among the events, and where the last one ends."""
+    each = max(1, count // num_steps)
+    return [min(step * each, count) for step in range(num_steps)] + [count]
+
+
+def _by_duration(t: np.ndarray, num_steps: int) -> list[int]:
+    span = int(t[-1] - t[0])
+    if not span:
+        return [0, *[len(t)] * num_steps]
+    # The first time of frame k is the least t with T (t - t0) >= k * span, in whole numbers.
+    edges = [int(t[0]) + -(-step * span // num_steps) for step in range(1, num_steps)]
+    return [0, *np.searchsorted(t, edges, side="left").tolist(), len(t)]
+
+
+@functools.lru_cache(maxsize=8)
+def _table(height: int, width: int, size: int, resize: Resize) -> np.ndarray:
+    """Which cell of a frame, `[2, size, size]`, a pixel of the sensor counts for; one after the last for none.
+
+    Returns:
+        intp `[2 * height * width]`, OFF first.
+    """
+    rows, columns = (_line(length, size, resize) for length in (height, width))
+    off = np.where((rows[:, None] < 0) | (columns < 0), -1, rows[:, None] * size + columns)
+    both = np.stack([off, np.where(off < 0, -1, off + size**2)])
+    return np.where(both < 0, 2 * size**2, both).astype(np.intp).ravel()
+
+
+def _line(length: int, size: int, resize: Resize) -> np.ndarray:
+    """The row (or column) of the frame by that of the sensor, -1 for none."""
+    if resize == "sum":
+        return np.arange(length) * size // length
+    found = np.full(length, -1)
+    found[np.arange(size) * length // size] = np.arange(size)
+    return found

@@ -1,0 +1,108 @@
+"""From lists of recordings to a data source."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from shortback.data.events.cache import Cached, Read, Recording, cached_frames
+from shortback.data.events.frames import Frames
+from shortback.data.images import ArrayImages, ImageData, ImageSet, Subset
+from shortback.errors import UserError
+
+log = logging.getLogger("shortback")
+
+NUM_NAMED = 10  # bad files that a message lists
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The recordings of a split and their classes, by number."""
+
+    recordings: list[Recording]
+    labels: list[int]
+
+
+def make_source(
+    name: str,
+    *,
+    classes: Sequence[str],
+    train: Labelled,
+    test: Labelled,
+    read: Read,
+    frames: Frames,
+    root: Path,
+    key: str,
+    skip_bad: bool,
+    split: str | None = None,
+) -> ImageData:
+    """The frames of both splits, as the images of a source; its values are counts, or 0 and 1, and not normalised.
+
+    Args:
+        name: of the source.
+        classes: a name a label.
+        read: reads a recording; `key` says what it does.
+        root: the folder of the data, in which the cache is kept.
+        skip_bad: leave recordings that cannot be read out, with a warning, instead of raising.
+        split: the name of the way to split, if there is a choice.
+
+    Raises:
+        UserError: recordings that cannot be read, or a class that is missing from one of the splits.
+        OSError: the cache cannot be written.
+    """
+    recordings = [*train.recordings, *test.recordings]
+    cached = cached_frames(recordings, read, frames, folder=root / ".shortback-cache", key=key)
+    _report(recordings, cached, root, skip_bad=skip_bad)
+    good = torch.ones(len(recordings), dtype=torch.bool)
+    good[[index for index, _ in cached.bad]] = False
+    splits: list[ImageSet] = []
+    for part, begin, what in ((train, 0, "training"), (test, len(train.recordings), "test")):
+        here = slice(begin, begin + len(part.recordings))
+        images = ArrayImages(cached.frames[here], torch.tensor(part.labels, dtype=torch.int64))
+        kept = good[here].nonzero().squeeze(1)
+        _check_classes(name, what, classes, images.labels[kept])
+        splits.append(images if len(kept) == len(images) else Subset(images, kept))
+    return ImageData(
+        name=name,
+        classes=tuple(classes),
+        train=splits[0],
+        test=splits[1],
+        mean=(0.0, 0.0),
+        std=(1 / 255, 1 / 255),
+        in_channels=2,
+        image_size=frames.size,
+        num_steps=frames.num_steps,
+        split=None if split is None else f"{split} ({split_hash(test.recordings)})",
+    )
+
+
+def split_hash(test: Sequence[Recording]) -> str:
+    """Eight digits that tell a split from others: of the names of its test files."""
+    names = "\n".join(sorted(f"{recording.path.name} {recording.part}" for recording in test))
+    return hashlib.blake2b(names.encode(), digest_size=4).hexdigest()
+
+
+def _report(recordings: Sequence[Recording], cached: Cached, root: Path, *, skip_bad: bool) -> None:
+    if cached.saturated:
+        log.warning("frames of %s: %d values are more than 255 events and are cut", root, cached.saturated)
+    if not cached.bad:
+        return
+    lines = [f"    {reason}" for _, reason in cached.bad[:NUM_NAMED]]
+    if len(cached.bad) > NUM_NAMED:
+        lines.append(f"    ... and {len(cached.bad) - NUM_NAMED} more")
+    what = f"{len(cached.bad)} of the {len(recordings)} recordings in {root} cannot be read"
+    if not skip_bad:
+        raise UserError("\n".join([f"{what}:", *lines, "Replace or remove them, or leave them out with skip_bad"]))
+    log.warning("%s", "\n".join([f"{what}, and are left out:", *lines]))
+
+
+def _check_classes(name: str, what: str, classes: Sequence[str], labels: torch.Tensor) -> None:
+    counts = torch.bincount(labels, minlength=len(classes)).tolist()
+    missing = [each for each, count in zip(classes, counts, strict=True) if not count]
+    if missing:
+        raise UserError(f"{name}: there is no {what} recording of {', '.join(missing[:NUM_NAMED])}")

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+
+from shortback.data.events.arrays import read_hdf5, read_npz
+from shortback.errors import UserError
+
+FIELDS = {"t": np.array([1, 5]), "x": np.array([0, 3]), "y": np.array([2, 1]), "p": np.array([0, 1])}
+
+
+def check(found, height=3, width=4):
+    assert (found.t.tolist(), found.x.tolist(), found.y.tolist()) == ([1, 5], [0, 3], [2, 1])
+    assert found.on.tolist() == [False, True]
+    assert (found.height, found.width) == (height, width)
+
+
+def test_npz_and_npy(tmp_path):
+    np.savez(tmp_path / "a.npz", **FIELDS)
+    check(read_npz(tmp_path / "a.npz"))
+    np.savez(tmp_path / "b.npz", **FIELDS, height=10, width=20)
+    check(read_npz(tmp_path / "b.npz"), 10, 20)
+    rows = np.array([(1, 0, 2, -1), (5, 3, 1, 1)], dtype=[("t", "i8"), ("x", "i2"), ("y", "i2"), ("p", "i1")])
+    np.save(tmp_path / "a.npy", rows)
+    check(read_npz(tmp_path / "a.npy"))
+
+
+def test_hdf5(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    for name, group in (("a.h5", "/"), ("b.h5", "/events")):
+        with h5py.File(tmp_path / name, "w") as file:
+            for key, values in FIELDS.items():
+                file.require_group(group)[key] = values
+        check(read_hdf5(tmp_path / name))
+    (tmp_path / "c.h5").write_bytes(b"no HDF5")
+    with pytest.raises(UserError, match=r"c\.h5: cannot be read as HDF5"):
+        read_hdf5(tmp_path / "c.h5")
+
+
+def test_without_the_extra_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'shortback\[events\]'"):
+        read_hdf5(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"p": None}, "has no p; it needs t"),
+        ({"x": np.array([1])}, r"t \[2\], x \[1\]"),
+        ({key: np.array([], dtype=int) for key in FIELDS}, "there is no event"),
+        ({"x": np.array([-1, 0])}, "outside the sensor"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, changes, message):
+    fields = {key: value for key, value in {**FIELDS, **changes}.items() if value is not None}
+    np.savez(tmp_path / "a.npz", **fields)
+    with pytest.raises(UserError, match=rf"a\.npz.*{message}"):
+        read_npz(tmp_path / "a.npz")
+
+
+def test_another_file_of_that_name(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"PK no zip")
+    with pytest.raises(UserError, match="cannot be read as NumPy's file"):
+        read_npz(tmp_path / "a.npz")

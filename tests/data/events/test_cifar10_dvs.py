@@ -1,0 +1,51 @@
+import pytest
+
+from shortback.data.events import Frames, load_cifar10_dvs
+from shortback.data.events.cifar10_dvs import CLASSES, _test_numbers
+from shortback.errors import UserError
+from tests.data.events.test_aedat2 import HEADER
+
+FRAMES = Frames(num_steps=2, size=4)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """All 10,000 names, with one event each, at the address and time of its number."""
+    root = tmp_path_factory.mktemp("dvs")
+    for name in CLASSES:
+        (root / name).mkdir()
+        for number in range(1000):
+            event = bytes([0, 0, number >> 8, number & 254]) + number.to_bytes(4, "big")
+            (root / name / f"cifar10_{name}_{number}.aedat").write_bytes(HEADER + event)
+    return root
+
+
+def test_the_test_numbers_by_hand():
+    assert _test_numbers("last100") == set(range(900, 1000))
+    assert _test_numbers("lexicographic") == {*range(91, 100), *range(909, 1000)}
+    assert len(_test_numbers("seeded")) == 100
+    assert _test_numbers("seeded") == _test_numbers("seeded")
+
+
+def test_splits_are_of_the_files_they_name(root):
+    hashes = set()
+    for split in ("last100", "lexicographic", "seeded"):
+        data = load_cifar10_dvs(root, frames=FRAMES, split=split)
+        assert (len(data.train), len(data.test)) == (9000, 1000)
+        assert data.test.labels.bincount().tolist() == [100] * 10
+        assert data.split.startswith(f"{split} (")
+        hashes.add(data.split)
+    assert len(hashes) == 3
+
+
+def test_what_is_missing_is_named(root, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"has neither a folder airplane nor airplane\.zip"):
+        load_cifar10_dvs(tmp_path, frames=FRAMES)
+    gone = root / "cat" / "cifar10_cat_17.aedat"
+    content = gone.read_bytes()
+    gone.unlink()
+    with pytest.raises(UserError, match="999 are there, and missing is, for one, 17"):
+        load_cifar10_dvs(root, frames=FRAMES)
+    gone.write_bytes(content)
+    with pytest.raises(UserError, match=r"data\.split='first': must be one of last100"):
+        load_cifar10_dvs(root, frames=FRAMES, split="first")

@@ -1,0 +1,52 @@
+import zipfile
+
+import pytest
+
+from shortback.data.events import Frames, load_event_folder, load_ncaltech101, load_nmnist
+from shortback.errors import UserError
+from tests.data.events.conftest import SHARED
+from tests.data.events.test_nmnist import file_of
+
+FRAMES = Frames(num_steps=2, size=8)
+
+
+def test_formats_may_be_mixed(event_folder, tmp_path):
+    file_of(tmp_path, (1, 2, 1, 5)).rename(event_folder / "train" / "left" / "z.bin")
+    assert len(load_event_folder(event_folder, frames=FRAMES).train) == 13
+
+
+def test_what_is_wrong_with_a_folder_is_named(event_folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="has no folder train"):
+        load_event_folder(tmp_path, frames=FRAMES)
+    (event_folder / "train" / "left" / "a.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"1 files in .*train are no recordings by their ending, left/a\.png"):
+        load_event_folder(event_folder, frames=FRAMES)
+    (event_folder / "train" / "left" / "a.png").unlink()
+    (event_folder / "test" / "up").mkdir()
+    with pytest.raises(UserError, match=r"has classes that .*train has not: up"):
+        load_event_folder(event_folder, frames=FRAMES)
+
+
+@pytest.mark.skipif(not (SHARED / "nmnist-small.zip").is_file(), reason="no recordings at hand")
+def test_real_digits(tmp_path):
+    with zipfile.ZipFile(SHARED / "nmnist-small.zip") as archive:
+        archive.extractall(tmp_path)
+    data = load_nmnist(tmp_path / "nmnist-small", frames=Frames(num_steps=4, size=34))
+    assert (len(data.train), len(data.test)) == (1000, 100)
+    assert data.train.labels.bincount().min() > 50
+    assert data.train.image(0).sum() > 1000
+
+
+def test_ncaltech101_holds_a_fifth_of_each_class_out(tmp_path):
+    for name in ("accordion", "yin_yang"):
+        (tmp_path / "Caltech101" / name).mkdir(parents=True)
+        for number in range(10):
+            path = file_of(tmp_path, (239, 179, 1, number))
+            path.rename(tmp_path / "Caltech101" / name / f"image_{number:04}.bin")
+    data = load_ncaltech101(tmp_path, frames=FRAMES)
+    assert data.test.labels.tolist() == [0, 0, 1, 1]
+    assert len(data.train) == 16
+    with pytest.raises(FileNotFoundError, match="N-Caltech101 was not found"):
+        load_ncaltech101(tmp_path / "none", frames=FRAMES)
+    with pytest.raises(FileNotFoundError, match="N-MNIST was not found"):
+        load_nmnist(tmp_path / "none", frames=FRAMES)
