@@ -38,7 +38,7 @@ Reduction = Literal["mean", "sum", "last"]
 
 # Data
 ImageKind = Literal["bundled", "fashion_mnist", "cifar10", "cifar100", "image_folder"]
-EventKind = Literal["cifar10_dvs", "dvs_gesture", "nmnist", "ncaltech101", "event_folder"]
+EventKind = Literal["cifar10_dvs", "dvs_gesture", "nmnist", "ncaltech101", "event_folder", "simulated_events"]
 DataKind = Literal[ImageKind, EventKind]
 AutoAugment = Literal["cifar10", "imagenet"]
 FramesBy = Literal["count", "duration"]

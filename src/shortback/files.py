@@ -41,6 +41,11 @@ def full_disk_explained(what: str, folder: Path, *, instead: str) -> Iterator[No
         raise OSError(error.errno, f"the disk is full: {what} cannot be written in {folder}; {instead}") from error
 
 
+def user_cache() -> Path:
+    """The folder for what can be made again, as the user's system has it."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shortback"
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file in one step."""
     with replacing(path) as temporary:

@@ -140,7 +140,7 @@ def test_a_full_disk_is_said(image_root: Path, monkeypatch: pytest.MonkeyPatch) 
 
     with monkeypatch.context() as patch:
         patch.setattr(image_cache._PixelWriter, "write", full)
-        with pytest.raises(OSError, match=r"the disk is full: .* free some, or give cache_dir") as caught:
+        with pytest.raises(OSError, match=r"the disk is full: .* free some space, or give cache_dir") as caught:
             load_image_folder(image_root)
         assert caught.value.errno == errno.ENOSPC
     assert [path.name for path in (image_root / CACHE).iterdir()] == ["lock"]

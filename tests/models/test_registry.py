@@ -27,6 +27,7 @@ NUM_PARAMETERS = {
     "vgg11": 9_228_362,
     "vgg13": 9_413_066,
     "vgg16": 14_724_042,
+    "vggsnn": 9_228_362,
 }
 
 
@@ -36,7 +37,7 @@ def count(module: nn.Module) -> int:
 
 def test_every_model_is_listed_and_numbers_sort_as_numbers():
     assert list_models() == list(NUM_PARAMETERS)
-    assert list_models("vgg*") == ["vgg11", "vgg13", "vgg16"]
+    assert list_models("vgg*") == ["vgg11", "vgg13", "vgg16", "vggsnn"]
     assert list_models("densenet*") == []
 
 

@@ -190,7 +190,8 @@ def test_torchrun(tmp_path):
 def test_the_stripped_network_is_compared_in_its_own_memory_format():
     """In bf16 a convolution of three channels sums in another order where weights are channels-last."""
     recipe, execution = resolve(tiny("model.width=1.0", "train.precision=bf16", "train.compile=neuron"))
-    splits = SimpleNamespace(source=SimpleNamespace(classes=range(10), in_channels=3, image_size=32))
+    source = SimpleNamespace(classes=range(10), in_channels=3, batch_shape=lambda num_samples: (num_samples, 3, 32, 32))
+    splits = SimpleNamespace(source=source)
     run = Run(recipe, execution, splits, build_fabric(execution))
     torch.manual_seed(0)
     model = execution.prepare(run.build_model())

@@ -24,7 +24,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from shortback.data.image_files import FileInfo, check_image, read_image, read_info
-from shortback.files import full_disk_explained, replacing
+from shortback.files import full_disk_explained, replacing, user_cache
 
 MAX_CACHED_SIDE = 64
 
@@ -129,8 +129,7 @@ def _cache_folders(root: Path, cache_dir: Path | None) -> list[Path]:
     own_name = f"{root.name}-{hashlib.blake2b(os.fsencode(root.resolve()), digest_size=6).hexdigest()}"
     if cache_dir is not None:
         return [cache_dir / own_name]
-    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return [root / ".shortback-cache", user_cache / "shortback" / own_name]
+    return [root / ".shortback-cache", user_cache() / own_name]
 
 
 def _is_writable(folder: Path) -> bool:

@@ -90,6 +90,8 @@ def _load_images(
 def _load_events(kind: str, root: Path, frames: Frames, *, split: DVSSplit | None, skip_bad: bool) -> ImageData:
     if kind == "cifar10_dvs":
         return events.load_cifar10_dvs(root, frames=frames, split=split or "last100", skip_bad=skip_bad)
+    if kind == "simulated_events":
+        return events.load_simulated_events(frames=frames)
     loaders: dict[str, Callable[..., ImageData]] = {
         "dvs_gesture": events.load_dvs_gesture,
         "nmnist": events.load_nmnist,

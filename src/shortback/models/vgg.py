@@ -24,14 +24,14 @@ class VGGSettings(ModelSettings, total=False):
 
 
 class VGG(StagedNetwork):
-    """Five stages `layer1` ... `layer5` of convolution-norm-neuron blocks, and one linear classifier `fc`.
+    """Stages `layer1`, `layer2`, ... of convolution-norm-neuron blocks, and one linear classifier `fc`.
 
     A stage is a resolution: all but the first begin with a pooling by 2. A global average pooling stands
-    where the original has its fifth pooling, and `fc` where it has three linear layers, so images of any size
+    where the original has its last pooling, and `fc` where it has three linear layers, so images of any size
     from 16 pixels go. Convolutions start He-normal by fan-out, as in torchvision.
 
     Args:
-        num_blocks: number of blocks of each stage, of 64, 128, 256, 512 and 512 channels.
+        channels: of the blocks of each stage.
         num_classes: number of logits `K`.
         num_steps: number of time steps `T`.
         in_channels: channels of the image.
@@ -50,7 +50,7 @@ class VGG(StagedNetwork):
     def __init__(
         self,
         *,
-        num_blocks: Sequence[int],
+        channels: Sequence[Sequence[int]],
         num_classes: int = 10,
         num_steps: int = 4,
         in_channels: int = 3,
@@ -59,16 +59,15 @@ class VGG(StagedNetwork):
         width: float = 1.0,
         norm: Norm = "batch",
     ) -> None:
-        super().__init__(num_blocks)
+        super().__init__([len(stage) for stage in channels])
         check_choice("pool", pool, Pool)
         layers = Layers(num_steps=num_steps, neuron=neuron, norm=norm, width=width)
         last = in_channels
-        for name, number, unscaled in zip(self.stages(), num_blocks, (64, 128, 256, 512, 512), strict=True):
-            wide = layers.scale(unscaled)
+        for name, unscaled in zip(self.stages(), channels, strict=True):
             stage = nn.Sequential()
             if name != "layer1":
                 stage.add_module("pool", nn.MaxPool2d(2) if pool == "max" else nn.AvgPool2d(2))
-            for i in range(number):
+            for i, wide in enumerate(map(layers.scale, unscaled)):
                 stage.add_module(str(i), _make_block(last, channels=wide, layers=layers))
                 last = wide
             self.add_module(name, stage)
@@ -90,16 +89,31 @@ def _make_block(in_channels: int, *, channels: int, layers: Layers) -> nn.Sequen
 @register_model
 def vgg11(**settings: Unpack[VGGSettings]) -> VGG:
     """VGG-11: 1-1-2-2-2 convolutions."""
-    return VGG(num_blocks=(1, 1, 2, 2, 2), **settings)
+    return VGG(channels=_repeated(1, 1, 2, 2, 2), **settings)
 
 
 @register_model
 def vgg13(**settings: Unpack[VGGSettings]) -> VGG:
     """VGG-13: 2-2-2-2-2 convolutions."""
-    return VGG(num_blocks=(2, 2, 2, 2, 2), **settings)
+    return VGG(channels=_repeated(2, 2, 2, 2, 2), **settings)
 
 
 @register_model
 def vgg16(**settings: Unpack[VGGSettings]) -> VGG:
     """VGG-16: 2-2-3-3-3 convolutions."""
-    return VGG(num_blocks=(2, 2, 3, 3, 3), **settings)
+    return VGG(channels=_repeated(2, 2, 3, 3, 3), **settings)
+
+
+@register_model
+def vggsnn(**settings: Unpack[VGGSettings]) -> VGG:
+    """VGGSNN (TET, Deng et al., ICLR 2022), for event cameras: 64-128, 256-256, 512-512, 512-512, average pooling.
+
+    The original has a linear layer on all 3 x 3 pixels that a frame of 48 x 48 ends with, where this has their mean.
+    """
+    channels = (64, 128), (256, 256), (512, 512), (512, 512)
+    return VGG(channels=channels, **(VGGSettings(pool="average") | settings))
+
+
+def _repeated(*numbers: int) -> list[list[int]]:
+    """The stages of the original, by their numbers of blocks."""
+    return [[channels] * number for channels, number in zip((64, 128, 256, 512, 512), numbers, strict=True)]

@@ -6,6 +6,7 @@ from shortback.data.events.folders import load_event_folder, load_ncaltech101, l
 from shortback.data.events.formats import read_events
 from shortback.data.events.frames import Frames, to_frames
 from shortback.data.events.recording import Events
+from shortback.data.events.simulated import load_simulated_events
 
 __all__ = [
     "Events",
@@ -15,6 +16,7 @@ __all__ = [
     "load_event_folder",
     "load_ncaltech101",
     "load_nmnist",
+    "load_simulated_events",
     "read_events",
     "to_frames",
 ]
