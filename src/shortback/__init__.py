@@ -9,11 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shortback import data as data
     from shortback import health as health
     from shortback import losses as losses
+    from shortback import models as models
     from shortback import neurons as neurons
     from shortback import schedules as schedules
     from shortback import surrogates as surrogates
+    from shortback import training as training
     from shortback.diagnosis import diagnose as diagnose
     from shortback.health import GradientReport as GradientReport
     from shortback.inspection.reset import reset_states as reset_states
@@ -47,7 +50,7 @@ _HOMES = {
     "shortback.spiking.spikify": ("spikify",),
     "shortback.inspection.reset": ("reset_states",),
 }
-_MODULES = ("health", "losses", "neurons", "schedules", "surrogates")
+_MODULES = ("data", "health", "losses", "models", "neurons", "schedules", "surrogates", "training")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -64,10 +67,12 @@ __all__ = [
     "SpikingNetwork",
     "attach",
     "create_model",
+    "data",
     "diagnose",
     "health",
     "list_models",
     "losses",
+    "models",
     "neurons",
     "reset_states",
     "schedules",
@@ -75,6 +80,7 @@ __all__ = [
     "spikify",
     "strip",
     "surrogates",
+    "training",
 ]
 
 

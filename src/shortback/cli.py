@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
+from shortback.console import closing_line, fail, say, user_errors
 from shortback.errors import UserError
-from shortback.processes import is_first
-
-if TYPE_CHECKING:
-    from shortback.runs.summary import Summary
 
 app = typer.Typer(
     help="Train deep spiking neural networks with shortcut branches.",
@@ -27,6 +21,8 @@ app = typer.Typer(
 )
 recipes_app = typer.Typer(help="List, show, copy and check recipes.", no_args_is_help=True)
 app.add_typer(recipes_app, name="recipes")
+data_app = typer.Typer(help="Look at data.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe of `shortback recipes ls`, or a YAML file.")]
 SettingsOption = Annotated[
@@ -53,7 +49,7 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run in the folder first.")] = False,
 ) -> None:
     """Train a network from a recipe."""
-    with _user_errors():
+    with user_errors():
         if resume and overwrite:
             raise UserError("--resume and --overwrite exclude each other")
         from shortback.recipes.load import load_recipe
@@ -63,12 +59,12 @@ def train(
         from shortback.runs.train import train_recipe
 
         if parsed.compare is None:
-            summary = train_recipe(parsed, folder, resume=resume, overwrite=overwrite, say=_say)
-            _say(_closing_line(summary, folder))
+            summary = train_recipe(parsed, folder, resume=resume, overwrite=overwrite, say=say)
+            say(closing_line(summary, folder))
             return
         from shortback.runs.compare import compare
 
-        compare(parsed, folder, resume=resume, overwrite=overwrite, say=_say)
+        compare(parsed, folder, resume=resume, overwrite=overwrite, say=say)
 
 
 @app.command("eval")
@@ -77,7 +73,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Test a trained network: accuracy, accuracy by number of steps, firing rate by layer."""
-    with _user_errors():
+    with user_errors():
         from shortback.runs.evaluate import evaluate_run
 
         result = evaluate_run(run)
@@ -112,7 +108,7 @@ def ablate(
     thresholds: ThresholdOption = None,
 ) -> None:
     """Train a recipe by several methods with several seeds, and say whether the difference is real."""
-    with _user_errors():
+    with user_errors():
         from shortback.ablation.command import Ablation
 
         ablation = Ablation(
@@ -132,7 +128,7 @@ def ablate(
             failed = ablation.run(jobs=jobs, many=yes, thresholds=thresholds or ())
         except Interrupted as stop:
             message = f"stopped by {stop}; the same command goes on where it was"
-            _fail(message, code=128 + stop.signal_number, cause=stop)
+            fail(message, code=128 + stop.signal_number, cause=stop)
     if failed:
         raise typer.Exit(1)
 
@@ -144,7 +140,7 @@ def report(
     thresholds: ThresholdOption = None,
 ) -> None:
     """Write the results and the page of ablations anew, or join the results of several."""
-    with _user_errors():
+    with user_errors():
         from shortback.ablation.command import report_folders
 
         report_folders(folders, out or folders[0], thresholds=thresholds or ())
@@ -159,7 +155,7 @@ def diagnose(
     figures: Annotated[Path | None, typer.Option(help="Write the pictures as PNG files to this folder.")] = None,
 ) -> None:
     """Measure gradients by layer and time step, judge them, and try what may help."""
-    with _user_errors():
+    with user_errors():
         from shortback.recipes.load import load_recipe
         from shortback.runs.diagnose import check_recipe_gradients, check_run_gradients
 
@@ -191,7 +187,7 @@ def bench(
     question: Annotated[str | None, typer.Argument(help="A benchmark; all are listed if none is given.")] = None,
 ) -> None:
     """Measure on this machine; options after the benchmark are its own, such as --quick and --out FILE."""
-    with _user_errors():
+    with user_errors():
         from shortback.bench import questions, run
 
         if question is not None:
@@ -215,7 +211,7 @@ def list_recipes() -> None:
 @recipes_app.command("show")
 def show_recipe(recipe: RecipeArgument, settings: SettingsOption = None) -> None:
     """Print a recipe, every setting with its value."""
-    with _user_errors():
+    with user_errors():
         from shortback.recipes.load import load_recipe
 
         print(load_recipe(recipe, settings=settings or ()).to_yaml(), end="")
@@ -224,7 +220,7 @@ def show_recipe(recipe: RecipeArgument, settings: SettingsOption = None) -> None
 @recipes_app.command("copy")
 def copy_recipe(recipe: RecipeArgument, to: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
     """Copy a recipe to a file, to change it there."""
-    with _user_errors():
+    with user_errors():
         from shortback.recipes.load import recipe_text
 
         text = recipe_text(recipe)
@@ -239,12 +235,28 @@ def copy_recipe(recipe: RecipeArgument, to: Annotated[Path, typer.Argument(help=
 @recipes_app.command("validate")
 def validate_recipe(recipe: RecipeArgument, settings: SettingsOption = None) -> None:
     """Check a recipe and build its network, without data."""
-    with _user_errors():
+    with user_errors():
         from shortback.recipes.build import check_recipe
         from shortback.recipes.load import load_recipe
 
         check_recipe(load_recipe(recipe, settings=settings or ()))
         print(f"{recipe}: fine")
+
+
+@data_app.command("show")
+def show_data(
+    recipe: RecipeArgument,
+    settings: SettingsOption = None,
+    out: Annotated[Path, typer.Option(help="The picture, a PNG file.")] = Path("samples.png"),
+    count: Annotated[int, typer.Option(min=1, max=100, help="How many samples.")] = 8,
+) -> None:
+    """Draw training samples of a recipe, as they are and as it augments them."""
+    with user_errors():
+        from shortback.recipes.load import load_recipe
+        from shortback.runs.show_data import write_samples
+
+        recipe_read = load_recipe(recipe, settings=settings or ())
+        print(write_samples(recipe_read, out, count=count))
 
 
 @app.callback()
@@ -253,43 +265,3 @@ def _configure(
 ) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("shortback").setLevel(logging.INFO if verbose else logging.WARNING)
-
-
-def _say(line: str) -> None:
-    """Print a line, from the first of several processes alone."""
-    if is_first():
-        print(line, flush=True)
-
-
-def _closing_line(summary: Summary, folder: Path) -> str:
-    equal = "bit-equal" if summary["stripped_is_bit_equal"] else "NOT bit-equal"
-    return (
-        f"test accuracy {summary['test_accuracy']:.2%} after {summary['epochs']} epochs and "
-        f"{summary['train_seconds']:.0f} s; the stripped network, {equal} to one without branches, is in {folder}"
-    )
-
-
-@contextmanager
-def _user_errors() -> Iterator[None]:
-    """Exit 2 and a message for what the user can mend, 1 for a training that failed, 128 + n for signal n."""
-    try:
-        yield
-    except (UserError, OSError) as error:
-        if os.environ.get("SHORTBACK_DEBUG"):
-            raise
-        _fail(f"error: {error}", code=2, cause=error)
-    except Exception as error:
-        from shortback.training import Interrupted, NonFiniteError
-
-        if isinstance(error, Interrupted):
-            _fail(
-                f"stopped by {error}; a checkpoint is there: add --resume", code=128 + error.signal_number, cause=error
-            )
-        if isinstance(error, NonFiniteError) and not os.environ.get("SHORTBACK_DEBUG"):
-            _fail(f"training failed: {error}", code=1, cause=error)
-        raise
-
-
-def _fail(message: str, *, code: int, cause: Exception) -> NoReturn:
-    print(message, file=sys.stderr, flush=True)
-    raise typer.Exit(code) from cause

@@ -95,7 +95,8 @@ def _made_with(runs: Sequence[CellRun]) -> list[str]:
         versions = ", ".join(f"{name} {version}" for name, version in summary.get("versions", {}).items())
         found = summary.get("git_commit")
         commit = f", commit {found[:12]}" if found else ""
-        lines.append(f"{summary.get('execution', '')}; {versions}{commit}")
+        split = f", test data {summary['split']}" if summary.get("split") else ""
+        lines.append(f"{summary.get('execution', '')}; {versions}{commit}{split}")
     return [line for line in dict.fromkeys(lines) if line != "; "]
 
 

@@ -78,7 +78,7 @@ def load_image_folder(root: str | Path, *, skip_bad: bool = False, cache_dir: Pa
         if pixels is None:
             images = FileImages(root, tuple(split.files), labels, channels=survey.channels)
         else:
-            images = ArrayImages(pixels[part], labels)
+            images = ArrayImages(pixels[part], labels, files=split.files)
         good = is_good[part].nonzero().squeeze(1)
         splits.append(images if len(good) == len(images) else Subset(images, good))
     return ImageData(

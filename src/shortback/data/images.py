@@ -30,12 +30,13 @@ class ArrayImages:
     Args:
         images: uint8 [len, C, H, W].
         labels: whole numbers [len].
+        files: the file each one is from, if it is from one.
 
     Raises:
         ValueError: if shapes, types or lengths do not fit.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
+    def __init__(self, images: Tensor, labels: Tensor, *, files: Sequence[str] | None = None) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4:
             raise UserError(f"images must be uint8 [len, C, H, W], not {images.dtype} of shape {list(images.shape)}")
         if labels.ndim != 1 or labels.is_floating_point() or len(labels) != len(images):
@@ -45,6 +46,7 @@ class ArrayImages:
             )
         self.images = images
         self.labels = labels.to(torch.int64)
+        self.files = files
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -94,6 +96,14 @@ def read_images(images: ImageSet, indices: Tensor) -> Tensor | list[Tensor]:
         # index_select copies whole images; plain indexing goes pixel by pixel, more than ten times slower.
         return images.images.index_select(0, indices)
     return [images.image(index) for index in indices.tolist()]
+
+
+def file_of(images: ImageSet, index: int) -> str | None:
+    """The file that an image is from, as its source names it; None where there is none of its own."""
+    if isinstance(images, Subset):
+        return file_of(images.source, int(images.indices[index]))
+    files: Sequence[str] | None = getattr(images, "files", None)
+    return None if files is None else files[index]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
-from shortback.choices import DataKind, DVSSplit, EventKind, nearest
+from shortback.choices import DataKind, EventKind, nearest
 from shortback.data import events
 from shortback.data.bundled import load_bundled
 from shortback.data.events import Frames
@@ -30,7 +30,7 @@ def load_data(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     frames: Frames | None = None,
-    split: DVSSplit | None = None,
+    split: str | None = None,
 ) -> ImageData:
     """Load a data source and check it.
 
@@ -87,7 +87,7 @@ def _load_images(
     return load_image_folder(root, skip_bad=skip_bad, cache_dir=cache_dir)
 
 
-def _load_events(kind: str, root: Path, frames: Frames, *, split: DVSSplit | None, skip_bad: bool) -> ImageData:
+def _load_events(kind: str, root: Path, frames: Frames, *, split: str | None, skip_bad: bool) -> ImageData:
     if kind == "cifar10_dvs":
         return events.load_cifar10_dvs(root, frames=frames, split=split or "last100", skip_bad=skip_bad)
     if kind == "simulated_events":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import torch
@@ -204,7 +205,10 @@ def resolve(recipe: Recipe) -> tuple[Recipe, Execution]:
     )
     settled = train.model_copy(update={"device": execution.device, "precision": execution.precision})
     root = None if recipe.data.root is None else recipe.data.root.expanduser().resolve()
-    data = recipe.data.model_copy(update={"root": root})
+    split = recipe.data.split
+    if split is not None and split.endswith(".txt"):
+        split = str(Path(split).expanduser().resolve())
+    data = recipe.data.model_copy(update={"root": root, "split": split})
     return recipe.model_copy(update={"train": settled, "data": data}), execution
 
 

@@ -28,7 +28,6 @@ from shortback.choices import (
     Compile,
     DataKind,
     Device,
-    DVSSplit,
     EventKind,
     FramesBy,
     FrameValues,
@@ -129,7 +128,7 @@ class DataConfig(_Section):
     skip_bad: bool = False
     image_size: Count | None = None
     frames: FramesConfig | None = None
-    split: DVSSplit | None = None
+    split: str | None = None
     train_images: Count | None = None
     validation_fraction: Fraction = 0.1
     num_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"

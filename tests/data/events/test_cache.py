@@ -81,6 +81,35 @@ def test_half_a_cache_is_none(recordings, tmp_path):
     assert json.loads(known.read_text()) == {"bad": [], "saturated": 0}
 
 
+@pytest.mark.parametrize("lines", [3, 4, 5])
+def test_a_cache_that_was_stopped_goes_on(recordings, tmp_path, lines):
+    """Stopped by the signal of a terminal in the fourth recording, or with the record of what is done cut off."""
+    seen = []
+
+    def stops(recording):
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        seen.append(recording)
+        return read(recording)
+
+    with pytest.raises(KeyboardInterrupt):
+        made(recordings, tmp_path, read=stops)
+    assert not list((tmp_path / "cache").glob("*.frames"))
+    (done,) = (tmp_path / "cache").glob("*.done")
+    assert done.read_text().count("\n") == 3
+    if lines == 4:
+        done.write_text(done.read_text() + "[3, nu")
+    if lines == 5:
+        done.write_text(done.read_text() + "nothing\n")
+
+    def rest(recording):
+        assert lines == 5 or recording in recordings[3:]
+        return read(recording)
+
+    np.testing.assert_array_equal(made(recordings, tmp_path, read=rest).frames.numpy(), expected(recordings))
+    assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == [".frames", ".json", ".lock"]
+
+
 def test_a_full_disk_is_said_and_leaves_nothing(recordings, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from shortback.data.events import Frames, load_cifar10_dvs
@@ -38,6 +40,24 @@ def test_splits_are_of_the_files_they_name(root):
     assert len(hashes) == 3
 
 
+def test_a_list_of_ones_own(root, tmp_path):
+    own = tmp_path / "own.txt"
+    names = [f"cifar10_{name}_{number}.aedat" for name in CLASSES for number in (3, 500)]
+    own.write_text("\n".join([f"test/{name}" for name in names]) + "\n\n")
+    data = load_cifar10_dvs(root, frames=FRAMES, split=str(own))
+    assert (len(data.train), len(data.test)) == (9980, 20)
+    assert data.split.startswith("own.txt (")
+    assert sorted(Path(name).name for name in data.test.files) == sorted(names)
+    own.write_text("cifar10_cat_1000.aedat\ncifar10_cat_1.aedat")
+    with pytest.raises(UserError, match=r"1 of its 2 lines name no recording, 'cifar10_cat_1000\.aedat'"):
+        load_cifar10_dvs(root, frames=FRAMES, split=str(own))
+    own.write_text("cifar10_cat_1.aedat")
+    with pytest.raises(UserError, match="no test recording of airplane"):
+        load_cifar10_dvs(root, frames=FRAMES, split=str(own))
+    with pytest.raises(FileNotFoundError, match="is not there"):
+        load_cifar10_dvs(root, frames=FRAMES, split=str(tmp_path / "none.txt"))
+
+
 def test_what_is_missing_is_named(root, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"has neither a folder airplane nor airplane\.zip"):
         load_cifar10_dvs(tmp_path, frames=FRAMES)
@@ -47,5 +67,5 @@ def test_what_is_missing_is_named(root, tmp_path):
     with pytest.raises(UserError, match="999 are there, and missing is, for one, 17"):
         load_cifar10_dvs(root, frames=FRAMES)
     gone.write_bytes(content)
-    with pytest.raises(UserError, match=r"data\.split='first': must be one of last100"):
+    with pytest.raises(UserError, match=r"data\.split='first': must be one of FILE.txt, last100"):
         load_cifar10_dvs(root, frames=FRAMES, split="first")

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from filelock import FileLock
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from shortback.allocator import keep_freed_memory
 from shortback.data.events.frames import Frames, to_frames
 from shortback.data.events.recording import Events
 from shortback.errors import UserError
-from shortback.files import full_disk_explained, replacing, write_text
+from shortback.files import full_disk_explained, write_text
 from shortback.processes import is_first, num_cores
 
 VERSION = 1  # to be raised whenever the meaning of the files changes
@@ -43,6 +44,9 @@ class Recording:
 
     path: Path
     part: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.path.parent.name}/{self.path.name}" + (f", {self.part}" if self.part else "")
 
 
 Read = Callable[[Recording], Events]
@@ -67,7 +71,7 @@ def cached_frames(recordings: Sequence[Recording], read: Read, settings: Frames,
     """The frames of recordings, from the cache or made anew.
 
     Of processes that ask at once, one makes them and the others wait. A cache is known by its settings and by the
-    names, sizes and times of the files; it is whole or not there.
+    names, sizes and times of the files; it is whole or not there, and one that was stopped half made goes on.
 
     Args:
         recordings: in the order of the samples.
@@ -86,10 +90,10 @@ def cached_frames(recordings: Sequence[Recording], read: Read, settings: Frames,
     with FileLock(folder / "frames.lock"):
         if found := _open(folder, name, shape):
             return found
-        explained = full_disk_explained("frames", folder, instead="free some space, or ask for smaller frames")
-        with explained, replacing(folder / f"{name}.frames") as path:
-            bad, saturated = _make(recordings, read, settings, path, shape)
-        write_text(folder / f"{name}.json", json.dumps({"bad": bad, "saturated": saturated}))  # last: it makes it valid
+        with full_disk_explained("frames", folder, instead="free some space, or ask for smaller frames"):
+            bad, saturated = _make(recordings, read, settings, folder / f"{name}.frames", shape)
+            made = json.dumps({"bad": bad, "saturated": saturated})
+            write_text(folder / f"{name}.json", made)  # last: it makes the cache valid
         found = _open(folder, name, shape)
     if found is None:
         raise OSError(f"the cache in {folder} is not what was just written to it: is the disk damaged?")
@@ -118,21 +122,57 @@ def _open(folder: Path, name: str, shape: tuple[int, ...]) -> Cached | None:
         return None
 
 
+Result = tuple[int, str | None, int]  # the index of a recording, why it is bad, and how many values were cut
+
+
 def _make(
     recordings: Sequence[Recording], read: Read, settings: Frames, path: Path, shape: tuple[int, ...]
 ) -> tuple[list[tuple[int, str]], int]:
     """Write the frames of all recordings; returns the bad ones and how many values were cut."""
-    with path.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, math.prod(shape))  # a full disk is known before the work
-    job = _Job(read, settings, path, shape)
-    bad, saturated = [], 0
-    with _results(job, recordings) as results:
-        shown = track(results, f"making frames of {len(recordings)} recordings", total=len(recordings), transient=True)
-        for index, reason, cut in shown if is_first() else results:
-            saturated += cut
-            if reason is not None:
-                bad.append((index, reason))
-    return sorted(bad), saturated
+    partial, done = path.with_suffix(".partial"), path.with_suffix(".done")
+    for left in {*path.parent.glob("*.partial"), *path.parent.glob("*.done")} - {partial, done}:
+        left.unlink()  # of other settings: the lock says that nobody is at it
+    results = _begun(partial, done, math.prod(shape))
+    known = {index for index, _, _ in results}
+    left_over = [(index, recording) for index, recording in enumerate(recordings) if index not in known]
+    try:
+        with done.open("a") as log_file, _results(_Job(read, settings, partial, shape), left_over) as new:
+            for result in _shown(new, len(left_over)) if is_first() else new:
+                results.append(result)
+                log_file.write(json.dumps(result) + "\n")
+                log_file.flush()
+    except OSError:
+        partial.unlink(missing_ok=True)
+        done.unlink(missing_ok=True)
+        raise
+    partial.replace(path)
+    done.unlink()
+    bad = sorted((index, reason) for index, reason, _ in results if reason is not None)
+    return bad, sum(cut for _, _, cut in results)
+
+
+def _begun(partial: Path, done: Path, size: int) -> list[Result]:
+    """What an earlier process wrote whole, and space for the rest."""
+    try:
+        if partial.stat().st_size == size:
+            lines = done.read_text().split("\n")[:-1]  # the last one may be cut off
+            return [(index, reason, cut) for index, reason, cut in map(json.loads, lines)]
+    except (OSError, ValueError):
+        pass
+    done.unlink(missing_ok=True)
+    with partial.open("wb") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)  # a full disk is known before the work
+        except OSError:
+            partial.unlink()
+            raise
+    return []
+
+
+def _shown(results: Iterator[Result], number: int) -> Iterator[Result]:
+    """Results, with a bar of progress on stderr."""
+    text = f"making frames of {number} recordings"
+    yield from track(results, text, total=number, transient=True, console=Console(stderr=True))
 
 
 @dataclass(frozen=True)
@@ -144,8 +184,7 @@ class _Job:
     path: Path
     shape: tuple[int, ...]
 
-    def __call__(self, numbered: tuple[int, Recording]) -> tuple[int, str | None, int]:
-        """The index of a recording, why it is bad, and how many values were cut."""
+    def __call__(self, numbered: tuple[int, Recording]) -> Result:
         index, recording = numbered
         try:
             frames, saturated = to_frames(self.read(recording), self.settings)
@@ -158,12 +197,12 @@ class _Job:
 
 
 @contextmanager
-def _results(job: _Job, recordings: Sequence[Recording]) -> Iterator[Iterator[tuple[int, str | None, int]]]:
+def _results(job: _Job, recordings: Sequence[tuple[int, Recording]]) -> Iterator[Iterator[Result]]:
     """What comes of all recordings, in any order, by all cores where it is worth it and processes can be forked."""
     workers = min(num_cores(), len(recordings) // WORTH_PROCESSES + 1)
     if workers < 2 or "fork" not in multiprocessing.get_all_start_methods():
         keep_freed_memory()
-        yield map(job, enumerate(recordings))
+        yield map(job, recordings)
         return
     with multiprocessing.get_context("fork").Pool(workers, initializer=keep_freed_memory) as pool:
-        yield pool.imap_unordered(job, enumerate(recordings), chunksize=16)
+        yield pool.imap_unordered(job, recordings, chunksize=16)

@@ -33,14 +33,15 @@ CLASSES = tuple(ARCHIVES)
 EACH, TEST = 1000, 100  # recordings of a class, and how many of them are to test on
 
 
-def load_cifar10_dvs(root: Path, *, frames: Frames, split: DVSSplit = "last100", skip_bad: bool = False) -> ImageData:
+def load_cifar10_dvs(root: Path, *, frames: Frames, split: str = "last100", skip_bad: bool = False) -> ImageData:
     """The 10,000 recordings, 900 of each class to train on and 100 to test.
 
     There is no official split. The test recordings of each class are, by `split`,
 
     - `"last100"`: numbers 900 to 999;
     - `"lexicographic"`: the last 100 names in the order of their letters, 91 to 99 and 909 to 999;
-    - `"seeded"`: 100 numbers that are drawn once and for all.
+    - `"seeded"`: 100 numbers that are drawn once and for all;
+    - `"FILE.txt"`: those that a file names, one a line (`cifar10_airplane_900.aedat`), as many as they are.
 
     The recordings are of CIFAR-10's images: a network that was trained on these has seen the test images.
 
@@ -54,12 +55,11 @@ def load_cifar10_dvs(root: Path, *, frames: Frames, split: DVSSplit = "last100",
         FileNotFoundError: a class is missing.
         UserError: files that do not fit the split or cannot be read.
     """
-    check_choice("data.split", split, DVSSplit)
+    held_out = _test_names(split)
     train, test = Labelled([], []), Labelled([], [])
     for label, name in enumerate(CLASSES):
-        by_number = _numbered(_folder(root, name), name)
-        for number, path in by_number.items():
-            part = test if number in _test_numbers(split) else train
+        for path in _numbered(_folder(root, name), name).values():
+            part = test if path.name in held_out else train
             part.recordings.append(Recording(path))
             part.labels.append(label)
     return make_source(
@@ -72,7 +72,7 @@ def load_cifar10_dvs(root: Path, *, frames: Frames, split: DVSSplit = "last100",
         root=root,
         key="cifar10_dvs",
         skip_bad=skip_bad,
-        split=split,
+        split=Path(split).name,
     )
 
 
@@ -103,7 +103,32 @@ def _numbered(folder: Path, name: str) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def _test_numbers(split: DVSSplit) -> set[int]:
+def _test_names(split: str) -> set[str]:
+    if split.endswith(".txt"):
+        return _listed(Path(split).expanduser())
+    check_choice("data.split", split, DVSSplit, or_else=("FILE.txt",))
+    return {_file_name(name, number) for name in CLASSES for number in _test_numbers(split)}
+
+
+def _listed(path: Path) -> set[str]:
+    """The names in a file, checked to be of recordings that there are."""
+    if not path.is_file():
+        raise FileNotFoundError(f"data.split: {path.absolute()} is not there")
+    names = {Path(line.strip()).name for line in path.read_text().splitlines() if line.strip()}
+    known = {_file_name(name, number) for name in CLASSES for number in range(EACH)}
+    if unknown := sorted(names - known):
+        raise UserError(
+            f"{path}: {len(unknown)} of its {len(names)} lines name no recording, {unknown[0]!r} for one; they are "
+            f"{_file_name(CLASSES[0], 0)} to {_file_name(CLASSES[-1], EACH - 1)}"
+        )
+    return names
+
+
+def _file_name(class_name: str, number: int) -> str:
+    return f"cifar10_{class_name}_{number}.aedat"
+
+
+def _test_numbers(split: str) -> set[int]:
     if split == "last100":
         return set(range(EACH - TEST, EACH))
     if split == "lexicographic":

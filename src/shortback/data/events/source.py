@@ -63,7 +63,8 @@ def make_source(
     splits: list[ImageSet] = []
     for part, begin, what in ((train, 0, "training"), (test, len(train.recordings), "test")):
         here = slice(begin, begin + len(part.recordings))
-        images = ArrayImages(cached.frames[here], torch.tensor(part.labels, dtype=torch.int64))
+        labels = torch.tensor(part.labels, dtype=torch.int64)
+        images = ArrayImages(cached.frames[here], labels, files=[str(recording) for recording in part.recordings])
         kept = good[here].nonzero().squeeze(1)
         _check_classes(name, what, classes, images.labels[kept])
         splits.append(images if len(kept) == len(images) else Subset(images, kept))

@@ -1,0 +1,60 @@
+"""What the command line says, and the exit codes it ends with."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from shortback.errors import UserError
+from shortback.processes import is_first
+
+if TYPE_CHECKING:
+    from shortback.runs.summary import Summary
+
+
+def say(line: str) -> None:
+    """Print a line, from the first of several processes alone."""
+    if is_first():
+        print(line, flush=True)
+
+
+def closing_line(summary: Summary, folder: Path) -> str:
+    """How a training ended."""
+    equal = "bit-equal" if summary["stripped_is_bit_equal"] else "NOT bit-equal"
+    return (
+        f"test accuracy {summary['test_accuracy']:.2%} after {summary['epochs']} epochs and "
+        f"{summary['train_seconds']:.0f} s; the stripped network, {equal} to one without branches, is in {folder}"
+    )
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Exit 2 and a message for what the user can mend, 1 for a training that failed, 128 + n for signal n."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        if os.environ.get("SHORTBACK_DEBUG"):
+            raise
+        fail(f"error: {error}", code=2, cause=error)
+    except Exception as error:
+        from shortback.training import Interrupted, NonFiniteError
+
+        if isinstance(error, Interrupted):
+            fail(
+                f"stopped by {error}; a checkpoint is there: add --resume", code=128 + error.signal_number, cause=error
+            )
+        if isinstance(error, NonFiniteError) and not os.environ.get("SHORTBACK_DEBUG"):
+            fail(f"training failed: {error}", code=1, cause=error)
+        raise
+
+
+def fail(message: str, *, code: int, cause: Exception) -> NoReturn:
+    """Print a message to stderr and end with an exit code."""
+    print(message, file=sys.stderr, flush=True)
+    raise typer.Exit(code) from cause

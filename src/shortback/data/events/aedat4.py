@@ -1,0 +1,44 @@
+"""AEDAT 4, the format of iniVation's DV, by the library `aedat`."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+from shortback.data.events.recording import Events
+from shortback.errors import UserError
+
+
+def read_aedat4(path: Path) -> Events:
+    """Read the first stream of polarity events; frames and what else the camera recorded are passed over.
+
+    Raises:
+        UserError: the extra `events` is not installed, another format, no stream of events, or no event.
+    """
+    if importlib.util.find_spec("aedat") is None:
+        raise UserError(f"{path}: AEDAT 4 needs the library aedat: pip install 'shortback[events]'")
+    import aedat
+
+    try:
+        decoder = aedat.Decoder(path)
+        streams = {number: about for number, about in decoder.id_to_stream().items() if about["type"] == "events"}
+        if not streams:
+            raise UserError(f"{path}: has no stream of events")
+        number, about = next(iter(streams.items()))
+        packets = [packet["events"] for packet in decoder if packet["stream_id"] == number]
+    except RuntimeError as error:
+        raise UserError(f"{path}: cannot be read as AEDAT 4: {error}") from None
+    if not packets:
+        raise UserError(f"{path}: there is no event in it")
+    events = np.concatenate(packets)
+    return Events.checked(
+        t=events["t"],
+        x=events["x"],
+        y=events["y"],
+        on=events["on"],
+        height=about["height"],
+        width=about["width"],
+        name=str(path),
+    )

@@ -1,0 +1,38 @@
+"""EVT 3.0, the raw format of Prophesee's cameras, by the library `evt3`."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from shortback.data.events.recording import Events
+from shortback.errors import UserError
+
+
+def read_evt3(path: Path) -> Events:
+    """Read the changes of brightness of a `.raw` file; triggers are passed over.
+
+    Raises:
+        UserError: the extra `events` is not installed, another format, or no event.
+    """
+    if importlib.util.find_spec("evt3") is None:
+        raise UserError(f"{path}: EVT 3.0 needs the library evt3: pip install 'shortback[events]'")
+    import evt3
+
+    with path.open("rb") as file:
+        header = file.read(4096)
+    if b"evt 3.0" not in header.lower() and b"evt3" not in header.lower():
+        raise UserError(f"{path}: is no EVT 3.0 file: its header does not say so")
+    try:
+        events = evt3.decode_file(str(path))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as EVT 3.0: {error}") from None
+    return Events.checked(
+        t=events.t,
+        x=events.x,
+        y=events.y,
+        on=events.p,
+        height=events.sensor_height,
+        width=events.sensor_width,
+        name=str(path),
+    )
