@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shortback.ablation.command import Ablation, report_folders
-from shortback.ablation.grid import METHODS
+from shortback.ablation.grid import METHODS, Axis, build_grid
 from shortback.ablation.join import join
 
 NETWORKS = ("resnet18", "resnet34")
@@ -40,10 +40,13 @@ def main() -> None:
     ablations = {
         network: Ablation(
             f"cifar100-{network}",
-            settings=settings,
-            methods=METHODS,
-            seeds=options.seeds,
-            vary=[f"model.num_steps={','.join(STEPS)}"],
+            build_grid(
+                f"cifar100-{network}",
+                settings=settings,
+                methods=METHODS,
+                seeds=options.seeds,
+                axes=[Axis.parse(f"model.num_steps={','.join(STEPS)}")],
+            ),
             out=options.out / network,
         )
         for network in NETWORKS
@@ -52,7 +55,7 @@ def main() -> None:
         if options.plan:
             ablation.print_plan(jobs=options.jobs)
         else:
-            ablation.run(jobs=options.jobs, many=False)
+            ablation.run(jobs=options.jobs)
     if not options.plan:
         report_folders([ablation.out for ablation in ablations.values()], options.out)
         Console().print(beside_the_paper({network: found(ablation.out) for network, ablation in ablations.items()}))

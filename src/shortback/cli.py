@@ -109,23 +109,26 @@ def ablate(
 ) -> None:
     """Train a recipe by several methods with several seeds, and say whether the difference is real."""
     with user_errors():
-        from shortback.ablation.command import Ablation
+        from shortback.ablation.grid import Axis, build_grid
 
-        ablation = Ablation(
+        cells = build_grid(
             recipe,
             settings=settings or (),
             methods=methods.split(","),
             seeds=seeds,
-            vary=vary or (),
-            out=out or Path("runs") / f"{Path(recipe).stem}-ablation",
+            axes=[Axis.parse(text) for text in vary or ()],
+            many=yes or plan,
         )
+        from shortback.ablation.command import Ablation
+
+        ablation = Ablation(recipe, cells, out=out or Path("runs") / f"{Path(recipe).stem}-ablation")
         if plan:
             ablation.print_plan(jobs=jobs)
             return
         from shortback.training import Interrupted
 
         try:
-            failed = ablation.run(jobs=jobs, many=yes, thresholds=thresholds or ())
+            failed = ablation.run(jobs=jobs, thresholds=thresholds or ())
         except Interrupted as stop:
             message = f"stopped by {stop}; the same command goes on where it was"
             fail(message, code=128 + stop.signal_number, cause=stop)

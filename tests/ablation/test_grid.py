@@ -67,3 +67,11 @@ def test_values_are_yaml():
 def test_what_does_not_exist_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         grid(**arguments)
+
+
+def test_a_grid_without_end_is_refused_before_it_is_built():
+    values = ",".join(map(str, range(1, 1001)))
+    with pytest.raises(ValueError, match="1000000 combinations of values"):
+        grid(vary=[f"train.epochs={values}", f"model.num_steps={values}"])
+    with pytest.raises(ValueError, match="2000 runs are more than 500: add --yes"):
+        grid(seeds=1, vary=[f"train.epochs={values}"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Column, Table
 
-from shortback.ablation.grid import MAX_CELLS, Axis, Cell, Settings, build_grid
+from shortback.ablation.grid import Cell, Settings
 from shortback.ablation.groups import group_runs, to_dict
 from shortback.ablation.join import CELLS_FILE, check_beside, join, read_cells
 from shortback.ablation.page import write_ablation_page
@@ -30,29 +30,14 @@ class Ablation:
     """A grid of runs in a folder.
 
     Args:
-        recipe: a name or a file.
-        settings: `key=value`, the same in every cell.
-        methods, seeds: of the grid.
-        vary: axes, `key=value,value`.
+        recipe: its name, for titles.
+        cells: from `build_grid`.
         out: the folder.
-
-    Raises:
-        ValueError: something that does not exist, with the nearest names.
     """
 
-    def __init__(
-        self,
-        recipe: str,
-        *,
-        settings: Iterable[str],
-        methods: Sequence[str],
-        seeds: int,
-        vary: Iterable[str],
-        out: Path,
-    ) -> None:
-        axes = [Axis.parse(text) for text in vary]
+    def __init__(self, recipe: str, cells: Sequence[Cell], *, out: Path) -> None:
         self.recipe, self.out, self.console = recipe, out, Console(soft_wrap=True, highlight=False, markup=False)
-        self.cells = build_grid(recipe, settings=settings, methods=methods, seeds=seeds, axes=axes)
+        self.cells = cells
         self._finished: dict[Path, CellRun] = {}
 
     def print_plan(self, *, jobs: int) -> None:
@@ -86,16 +71,13 @@ class Ablation:
             "validation, looks at gradients and checkpoints come on top"
         )
 
-    def run(self, *, jobs: int, many: bool, thresholds: Sequence[float] = ()) -> bool:
+    def run(self, *, jobs: int, thresholds: Sequence[float] = ()) -> bool:
         """Run what is not finished, and write the results of all cells; returns whether one of these failed.
 
         Raises:
-            ValueError: more than 500 cells and not `many`, a folder that holds something else, or a threshold that is
-                no accuracy.
+            ValueError: a folder that holds something else, or a threshold that is no accuracy.
             Interrupted: by a signal; the results of what is finished are written.
         """
-        if len(self.cells) > MAX_CELLS and not many:
-            raise UserError(f"{len(self.cells)} runs are more than {MAX_CELLS}: add --yes, or look at --plan first")
         check_thresholds(thresholds)
         self._check()
         self._remember_cells()

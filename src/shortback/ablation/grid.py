@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from shortback.recipes.schema import Recipe
 
 METHODS: tuple[Method, ...] = get_args(Method)
 BASELINE = "vanilla"
-MAX_CELLS = 500
+MAX_CELLS = 500  # without being asked for more
+MAX_COMBINATIONS = 100_000  # of values, that are looked at at all
 OF_THE_FALL = {f"branches.{key}" for key in ("schedule", "start", "end", "over", "rate", "num_levels", "share")}
 
 Settings = tuple[tuple[str, str], ...]
@@ -74,7 +76,13 @@ class Cell:
 
 
 def build_grid(
-    recipe: str, *, settings: Iterable[str], methods: Sequence[str], seeds: int, axes: Sequence[Axis]
+    recipe: str,
+    *,
+    settings: Iterable[str],
+    methods: Sequence[str],
+    seeds: int,
+    axes: Sequence[Axis],
+    many: bool = False,
 ) -> list[Cell]:
     """Every cell once, those of one seed together, so that the first comparisons are complete early.
 
@@ -84,9 +92,10 @@ def build_grid(
         methods: of `METHODS`.
         seeds: how many, from that of the recipe upwards.
         axes: what else varies. Cells that differ in nothing that their method heeds are one.
+        many: allow more than 500 cells.
 
     Raises:
-        ValueError: a method, a key or a value that does not exist (with the nearest), or one named twice.
+        ValueError: too many cells, one of a name twice, or a method, a key or a value that does not exist.
     """
     for method in methods:
         if method not in METHODS:
@@ -97,21 +106,33 @@ def build_grid(
     for what, names in (("--methods", list(methods)), ("--vary", [axis.key for axis in axes])):
         if len(set(names)) < len(names):
             raise UserError(f"{what}: {', '.join(names)} names one twice")
+    kinds = _kinds(methods, axes)
+    number = len(kinds) * seeds
+    if number > MAX_CELLS and not many:
+        raise UserError(f"{number} runs are more than {MAX_CELLS}: add --yes, or look at --plan first")
     settings = list(settings)
     first = load_recipe(recipe, settings=[*settings, "compare=null"]).seed
-    cells: dict[Path, Cell] = {}
+    cells = []
     for seed in range(first, first + seeds):
-        for values in itertools.product(*(axis.values for axis in axes)):
-            chosen = [(axis.key, in_words(value)) for axis, value in zip(axes, values, strict=True)]
-            for method in methods:
-                heeded = tuple((key, value) for key, value in chosen if heeds(method, key))
-                own = [f"{key}={value}" for key, value in heeded]
-                parsed = load_recipe(
-                    recipe, settings=[*settings, *own, "compare=null", f"method={method}", f"seed={seed}"]
-                )
-                cell = Cell(heeded, parsed.method, seed, parsed)
-                cells.setdefault(cell.folder, cell)
-    return list(cells.values())
+        for method, heeded in kinds:
+            own = [f"{key}={value}" for key, value in heeded]
+            parsed = load_recipe(recipe, settings=[*settings, *own, "compare=null", f"method={method}", f"seed={seed}"])
+            cells.append(Cell(heeded, parsed.method, seed, parsed))
+    return cells
+
+
+def _kinds(methods: Sequence[str], axes: Sequence[Axis]) -> list[tuple[str, Settings]]:
+    """Every method with every combination of the values that it heeds, once."""
+    number = math.prod(len(axis.values) for axis in axes)
+    if number > MAX_COMBINATIONS:
+        raise UserError(f"--vary: {number} combinations of values; at most {MAX_COMBINATIONS} are looked at")
+    words = [[(axis.key, in_words(value)) for value in axis.values] for axis in axes]
+    kinds = (
+        (method, tuple((key, value) for key, value in chosen if heeds(method, key)))
+        for chosen in itertools.product(*words)
+        for method in methods
+    )
+    return list(dict.fromkeys(kinds))
 
 
 def heeds(method: str, key: str) -> bool:
