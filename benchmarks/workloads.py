@@ -23,13 +23,14 @@ TrainStep = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """A network by name, the number of its steps, and a batch of random images."""
+    """A network by name, the number of its steps, and a batch of random images, or of frames of events."""
 
     model: str
     batch_size: int
     num_steps: int = 4
     image_size: int = 32
     width: float = 1.0
+    events: bool = False
 
     def __str__(self) -> str:
         return f"{self.model} b{self.batch_size} T{self.num_steps}"
@@ -38,13 +39,17 @@ class Workload:
         """The same weights each time."""
         torch.manual_seed(0)
         settings = {"num_steps": self.num_steps, "width": self.width, **settings}
-        return sb.create_model(self.model, num_classes=10, in_channels=3, **settings)
+        return sb.create_model(self.model, num_classes=10, in_channels=2 if self.events else 3, **settings)
 
     def images(self, size: int | None = None) -> tuple[Tensor, Tensor]:
-        """Images `[N, 3, H, W]` and their classes, `batch_size` of them where no size is given."""
+        """Images `[N, 3, H, W]`, or frames `[T, N, 2, H, W]`, and classes, `batch_size` where no size is given."""
         size = size or self.batch_size
         generator = torch.Generator().manual_seed(0)
-        x = torch.randn(size, 3, self.image_size, self.image_size, generator=generator)
+        if self.events:
+            shape = (self.num_steps, size, 2, self.image_size, self.image_size)
+            x = torch.poisson(torch.full(shape, 0.5), generator=generator)
+        else:
+            x = torch.randn(size, 3, self.image_size, self.image_size, generator=generator)
         return x, torch.randint(0, 10, (size,), generator=generator)
 
 
@@ -98,7 +103,7 @@ def batch(work: Workload, variant: Variant, *, size: int | None = None) -> tuple
     x, y = work.images(size)
     if variant.library == "relu":
         x, y = x.repeat(work.num_steps, 1, 1, 1), y.repeat(work.num_steps)
-    memory_format = torch.channels_last if variant.channels_last else torch.contiguous_format
+    memory_format = torch.channels_last if variant.channels_last and x.ndim == 4 else torch.contiguous_format
     return x.to(variant.device, memory_format=memory_format), y.to(variant.device)
 
 

@@ -10,8 +10,8 @@ LINES = b"#!AER-DAT3.1\r\n#Format: RAW\r\n#!END-HEADER\r\n"
 def packet(events, *, kind=1, overflow=0):
     """A packet of `(valid, on, x, y, t)`."""
     words = [(valid | on << 1 | y << 2 | x << 17, t) for valid, on, x, y, t in events]
-    header = np.array([(kind, 0, 8, 4, overflow, len(events), len(events), len(events))], dtype=HEADER)
-    return header.tobytes() + np.array(words, dtype="<u4").tobytes()
+    header = HEADER.pack(kind, 0, 8, 4, overflow, len(events), len(events), len(events))
+    return header + np.array(words, dtype="<u4").tobytes()
 
 
 def file_of(tmp_path, content):

@@ -10,7 +10,7 @@ from shortback.data.events.recording import Events, whole_records
 from shortback.errors import UserError
 
 SIDE = 128
-SPECIAL = 0x80  # bit 15 of the address: the event is no change of brightness, but a signal from outside
+SPECIAL = 0x8000  # bit 15 of the address: the event is no change of brightness, but a signal from outside
 
 
 def read_aedat2(path: Path, *, lies_on_its_side: bool = False) -> Events:
@@ -33,14 +33,14 @@ def read_aedat2(path: Path, *, lies_on_its_side: bool = False) -> Events:
         raise UserError(f"{path}: is no AEDAT 2.0 file: it does not begin with #!AER-DAT2.0")
     begin = _end_of_header(content)
     count = whole_records(memoryview(content)[begin:], 8, name=str(path))
-    # Of the address the last two bytes alone, which stay bytes: a tenth of the time of 32-bit words.
-    high, low = np.frombuffer(content, dtype=np.uint8, count=8 * count, offset=begin).reshape(-1, 8).T[2:4]
+    # Of the address the lower half alone: what is 16 bits wide passes through memory in half of the time.
+    address = np.frombuffer(content, dtype=">u2", count=4 * count, offset=begin)[1::4].astype(np.uint16)
     t = np.frombuffer(content, dtype=">u4", count=2 * count, offset=begin)[1::2].astype(np.int64)
-    usual = high < SPECIAL
-    if not usual.all():
-        high, low, t = high[usual], low[usual], t[usual]
-    one, other = SIDE - 1 - (low >> 1), SIDE - 1 - high
-    on = (low & 1) == 0
+    if int(address.max(initial=0)) >= SPECIAL:
+        usual = address < SPECIAL
+        address, t = address[usual], t[usual]
+    one, other = SIDE - 1 - ((address >> 1) & (SIDE - 1)), SIDE - 1 - (address >> 8)
+    on = (address & 1) == 0
     if lies_on_its_side:
         return Events.checked(t=t, x=other, y=one, on=on, height=SIDE, width=SIDE, name=str(path))
     return Events.checked(t=t, x=one, y=other, on=on, height=SIDE, width=SIDE, name=str(path))

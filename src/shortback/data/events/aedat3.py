@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,8 @@ from shortback.data.events.recording import Events
 from shortback.errors import UserError
 
 SIDE = 128
-HEADER = np.dtype(
-    [
-        *(("type", "<u2"), ("source", "<u2"), ("size", "<u4"), ("time_offset", "<u4"), ("overflow", "<u4")),
-        *(("capacity", "<u4"), ("number", "<u4"), ("valid", "<u4")),
-    ]
-)
+# Of a packet: type, source, size of an event, where its time is, overflow; capacity, number, how many of it are valid.
+HEADER = struct.Struct("<HHIIIIII")
 POLARITY = 1
 END_OF_HEADER = b"#!END-HEADER\r\n"
 
@@ -37,30 +34,30 @@ def read_aedat3(path: Path) -> Events:
     if position < 0:
         raise UserError(f"{path}: has no end of its header (#!END-HEADER)")
     position += len(END_OF_HEADER)
-    words, overflows, whole = [], [], 0
+    parts, overflows, whole = [], [], 0
     while position < len(content):
-        if len(content) - position < HEADER.itemsize:
+        if len(content) - position < HEADER.size:
             raise _cut_off(path, whole)
-        header = np.frombuffer(content, dtype=HEADER, count=1, offset=position)[0]
-        position += HEADER.itemsize
-        number, size = int(header["number"]), int(header["size"])
-        if len(content) - position < number * size:
+        kind, _, size, _, overflow, _, number, _ = HEADER.unpack_from(content, position)
+        position += HEADER.size
+        end = position + number * size
+        if len(content) < end:
             raise _cut_off(path, whole)
-        if header["type"] == POLARITY:
-            words.append(np.frombuffer(content, dtype="<u4", count=2 * number, offset=position).reshape(-1, 2))
-            overflows.append((int(header["overflow"]), number))
+        if kind == POLARITY:
+            parts.append(content[position:end])
+            overflows.append((overflow, number))
             whole += number
-        position += number * size
-    if not words:
+        position = end
+    if not whole:
         raise UserError(f"{path}: there is no event in it")
-    joined = np.concatenate(words)
-    data, t = joined[:, 0], joined[:, 1].astype(np.int64)
+    words = np.frombuffer(b"".join(parts), dtype="<u4")
+    data, t = np.ascontiguousarray(words[0::2]), words[1::2].astype(np.int64)
     if any(overflow for overflow, _ in overflows):
         t += np.repeat([overflow for overflow, _ in overflows], [number for _, number in overflows]) << 31
-    valid = (data & 1) == 1
+    valid = (data & 1).astype(bool)
     if not valid.all():
         data, t = data[valid], t[valid]
-    x, y, on = data >> 17, (data >> 2) & 0x7FFF, (data >> 1) & 1
+    x, y, on = (data >> 17).astype(np.uint16), ((data >> 2) & 0x7FFF).astype(np.uint16), (data & 2) != 0
     return Events.checked(t=t, x=x, y=y, on=on, height=SIDE, width=SIDE, name=str(path))
 
 
