@@ -1,4 +1,6 @@
+import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -27,6 +29,15 @@ def test_the_test_numbers_by_hand():
     assert _test_numbers("lexicographic") == {*range(91, 100), *range(909, 1000)}
     assert len(_test_numbers("seeded")) == 100
     assert _test_numbers("seeded") == _test_numbers("seeded")
+
+
+def test_lexicographic_is_how_spikingjelly_splits(monkeypatch):
+    for name in ("torchaudio", "torchaudio.functional", "torchaudio.transforms"):  # for its speech data alone
+        monkeypatch.setitem(sys.modules, name, MagicMock())
+    utils = pytest.importorskip("spikingjelly.datasets.utils")
+    names = sorted(f"cifar10_cat_{number}.npz" for number in range(1000))  # as DatasetFolder has them
+    _, test = utils._split_class_indices([list(range(1000))], 0.9, False)
+    assert {int(names[index][12:-4]) for index in test} == _test_numbers("lexicographic")
 
 
 def test_splits_are_of_the_files_they_name(root):

@@ -49,12 +49,13 @@ READERS: dict[str, Reader] = {
 }
 
 
-def read_events(path: Path) -> Events:
+def read_events(path: str | Path) -> Events:
     """Read a recording of any format that is known by its ending.
 
     Raises:
         UserError: an ending that is not known, or a file that is not what its ending says.
     """
+    path = Path(path)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise UserError(
