@@ -56,7 +56,7 @@ def _table(summaries: dict[str, Summary], out: Path) -> Table:
         caption_justify="left",
     )
     table.add_column("method", overflow="fold")
-    for column in ("test\naccuracy", "epochs", "images/s", "branch share of\nfirst gradient*"):
+    for column in ("test\naccuracy", "epochs", "images/s", "branch\nshare of\nfirst\ngradient*"):
         table.add_column(column, justify="right")
     table.add_column("stripped\nlogits**")
     for method, summary in summaries.items():
