@@ -48,7 +48,7 @@ DVSSplit = Literal["last100", "lexicographic", "seeded"]
 
 # The machine
 Device = Literal["cpu", "cuda"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 Compile = Literal["neuron", "model", "off"]
 
 

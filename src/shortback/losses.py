@@ -14,15 +14,18 @@ each output, and `"mean"`, are Shortback's.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from shortback.choices import BranchWeights, Combine, check_choice
 from shortback.errors import UserError
+
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Outputs(NamedTuple):
@@ -67,7 +70,12 @@ class CrossEntropy:
             raise UserError(f"label_smoothing={self.label_smoothing!r}: must be in [0, 1)")
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Mean over the batch of `[N, K]` or `[T, N, K]` logits against classes `[N]` or probabilities `[N, K]`."""
+        """Mean over the batch of `[N, K]` or `[T, N, K]` logits against classes `[N]` or probabilities `[N, K]`.
+
+        Raises:
+            ValueError: a single output, whose cross entropy is 0 whatever it is.
+        """
+        _check_several(logits)
         return F.cross_entropy(mean_over_time(logits), target, label_smoothing=self.label_smoothing)
 
 
@@ -102,6 +110,7 @@ class TET(CrossEntropy):
                 f"TET needs logits of every step, [T, N, K], and got {list(logits.shape)}: "
                 "set the network's readout to 'steps'"
             )
+        _check_several(logits)
         per_step = torch.stack(
             [F.cross_entropy(step, target, label_smoothing=self.label_smoothing) for step in logits.unbind(0)]
         )
@@ -114,8 +123,9 @@ class ShortcutLoss:
     """The loss of a network with shortcut branches.
 
     Args:
-        main: loss of the main output, and of the sum of logits.
-        branch: loss of every branch.
+        main: loss of the main output, and of the sum of logits: of outputs and targets, their mean over the batch. Any
+            that takes both, such as `torch.nn.MSELoss()`.
+        branch: loss of every branch; if it is not given a cross entropy, or `main` where that is none.
         combine: `"logits"` (the paper's), `"additive"` or `"convex"`, see the formulas of this module.
         branch_weights: `"sum"` or `"mean"`.
 
@@ -123,8 +133,8 @@ class ShortcutLoss:
         ValueError: an unknown name.
     """
 
-    main: CrossEntropy = field(default_factory=CrossEntropy)
-    branch: CrossEntropy = field(default_factory=CrossEntropy)
+    main: Loss = field(default_factory=CrossEntropy)
+    branch: Loss | None = None
     combine: Combine = "logits"
     branch_weights: BranchWeights = "sum"
 
@@ -150,14 +160,14 @@ class ShortcutLoss:
         if isinstance(outputs, Tensor):
             outputs = Outputs(outputs, {})
         if not outputs.branches:
-            main = self.main(outputs.logits, target)
+            main = apply_loss(self.main, outputs.logits, target)
             return LossTerms(main, main, {})
         if self.combine == "logits":
-            total = self.main(self.combined_logits(outputs, coefficient=coefficient), target)
+            total = apply_loss(self.main, self.combined_logits(outputs, coefficient=coefficient), target)
             with torch.no_grad():
-                main = self.main(outputs.logits, target)
+                main = apply_loss(self.main, outputs.logits, target)
                 return LossTerms(total, main, self._by_branch(outputs, target) if by_branch else {})
-        main, terms = self.main(outputs.logits, target), self._by_branch(outputs, target)
+        main, terms = apply_loss(self.main, outputs.logits, target), self._by_branch(outputs, target)
         branches = torch.stack(list(terms.values()))
         branches = branches.sum() if self.branch_weights == "sum" else branches.mean()
         share = 1.0 if self.combine == "additive" else 1 - coefficient
@@ -177,7 +187,8 @@ class ShortcutLoss:
         return outputs.logits + coefficient * added
 
     def _by_branch(self, outputs: Outputs, target: Tensor) -> dict[str, Tensor]:
-        return {name: self.branch(logits, target) for name, logits in outputs.branches.items()}
+        loss = self.branch or (CrossEntropy() if isinstance(self.main, CrossEntropy) else self.main)
+        return {name: apply_loss(loss, logits, target) for name, logits in outputs.branches.items()}
 
     def _check(self, coefficient: float | Tensor) -> None:
         largest = 1.0 if self.combine == "convex" else math.inf
@@ -214,9 +225,53 @@ def shortcut_loss(
     return loss(outputs, target, coefficient=coefficient)
 
 
-def classes_of(target: Tensor) -> Tensor:
-    """Classes `[N]` of a target: itself, or the most probable of probabilities `[N, K]`."""
-    return target if target.ndim == 1 else target.argmax(1)
+def classes_of(target: Tensor, *, loss: object) -> Tensor | None:
+    """Classes `[N]` of a target, so that hits can be counted: itself, or the most probable of probabilities `[N, K]`.
+
+    Args:
+        target: of a batch.
+        loss: of the main output; what is no cross entropy takes numbers `[N, K]` for something else.
+
+    Returns:
+        None for a regression and for several labels at once, which have no accuracy.
+
+    Raises:
+        ValueError: classes in more than one dimension, as those of pixels.
+    """
+    if target.is_floating_point():
+        is_probable = target.ndim == 2 and isinstance(loss, CrossEntropy | nn.CrossEntropyLoss)
+        return target.argmax(1) if is_probable else None
+    if target.ndim != 1:
+        raise UserError(
+            f"targets of shape {list(target.shape)} in whole numbers: one class a sample, [N], is trained on; for "
+            "classes of pixels, write your own loop with sb.attach and your loss"
+        )
+    return target
+
+
+def apply_loss(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:
+    """The loss of an output; one of `torch.nn` gets the mean over time.
+
+    Raises:
+        ValueError: outputs and numbers of different shapes, which PyTorch would stretch to each other.
+    """
+    if not isinstance(loss, nn.modules.loss._Loss):
+        return loss(logits, target)
+    logits = mean_over_time(logits)
+    if target.is_floating_point() and logits.shape != target.shape:
+        raise UserError(
+            f"{type(loss).__name__}: outputs of shape {list(logits.shape)} and targets of shape {list(target.shape)}, "
+            "which would be stretched to each other: give targets the shape of the outputs"
+        )
+    return loss(logits, target)
+
+
+def _check_several(logits: Tensor) -> None:
+    if logits.shape[-1] == 1:
+        raise UserError(
+            "the cross entropy of a single output is 0 whatever it is: give the network two outputs, or take "
+            "a loss of one, such as torch.nn.BCEWithLogitsLoss()"
+        )
 
 
 def mean_over_time(logits: Tensor) -> Tensor:

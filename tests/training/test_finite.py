@@ -62,6 +62,7 @@ def test_a_run_that_looks_later_ends_the_same_and_leaves_no_spoiled_checkpoint(m
     whole = trainer.loss
 
     class Broken:
+        main = whole.main
         combine = whole.combine
 
         def __call__(self, outputs, target, *, coefficient, by_branch=True):

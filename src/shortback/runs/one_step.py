@@ -68,7 +68,8 @@ class Rehearsal:
         return total
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.execution.device, torch.bfloat16, enabled=self.execution.precision == "bf16")
+        dtype = torch.float16 if self.execution.precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.execution.device, dtype, enabled=self.execution.precision != "fp32")
 
 
 def seconds_a_step(recipe: Recipe, *, jobs: int = 1, steps: int = 2) -> tuple[float, int]:

@@ -6,25 +6,31 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from shortback.inspection.reset import reset_states
 from shortback.inspection.untouched import modes_kept
-from shortback.losses import Outputs, classes_of, mean_over_time
+from shortback.losses import CrossEntropy, Loss, Outputs, apply_loss, classes_of, mean_over_time
+from shortback.training.state import number_or_none
 
 
 class Evaluation(NamedTuple):
-    """`accuracy` in [0, 1], `loss` the mean cross entropy, over `num_images`."""
+    """`accuracy` in [0, 1] and the mean `loss`, over `num_images`; a regression has no accuracy."""
 
-    accuracy: float
+    accuracy: float | None
     loss: float
     num_images: int
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, fabric: Fabric | None = None) -> Evaluation:
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    loss: Loss | None = None,
+    fabric: Fabric | None = None,
+) -> Evaluation:
     """Evaluate a network, summing over all processes; states of other libraries' neurons are reset before each batch.
 
     Args:
@@ -32,9 +38,13 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, fabr
             modules put back into its own mode.
         batches: this process's part of the split, with classes `[N]`, or probabilities `[N, K]`, of which the largest
             is the class.
+        loss: of `[N, K]` outputs and targets, a mean over the batch. Cross entropy if not given; of one with smoothing
+            or steps what is left without.
         fabric: for device, precision and the sum over processes; without one the model runs where it is, as it is.
     """
     fabric = fabric or Fabric(accelerator=next(model.parameters()).device.type, devices=1)
+    if loss is None or isinstance(loss, CrossEntropy):
+        loss = CrossEntropy()
     sums = torch.zeros(3, dtype=torch.float64)
     with modes_kept(model):
         model.eval()
@@ -44,10 +54,11 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, fabr
                 reset_states(model)
                 outputs: Outputs | Tensor = model(x)
                 logits = mean_over_time(outputs if isinstance(outputs, Tensor) else outputs.logits).float()
-            loss = F.cross_entropy(logits, y, reduction="sum")
-            correct = (logits.argmax(1) == classes_of(y)).sum()
-            sums += torch.stack([correct, loss, torch.tensor(len(y))]).double().cpu()
+            classes = classes_of(y, loss=loss)
+            correct = logits.new_tensor(torch.nan) if classes is None else (logits.argmax(1) == classes).sum()
+            values = correct, apply_loss(loss, logits, y) * len(y), torch.tensor(len(y))
+            sums += torch.stack([value.double().cpu() for value in values])
     sums = fabric.all_reduce(sums, reduce_op="sum")
     assert isinstance(sums, Tensor)
-    correct, loss, count = sums.tolist()
-    return Evaluation(correct / max(count, 1), loss / max(count, 1), int(count))
+    correct, total, count = sums.tolist()
+    return Evaluation(number_or_none(correct / max(count, 1)), total / max(count, 1), int(count))

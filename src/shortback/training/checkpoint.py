@@ -78,13 +78,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         if bad is not None:
             raise _DamagedError(f"its record {bad} has changed")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    except pickle.UnpicklingError as error:
+        if "Weights only load failed" not in str(error):  # which is said of code; all else is damage
+            raise _DamagedError(_first_line(error)) from None
         raise CheckpointError(
             f"{path} holds pickled code, which is not run; it was not written by shortback. "
             "Delete it, or start again in another folder"
         ) from None
-    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
-        raise _DamagedError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+    except Exception as error:  # zipfile, torch and pickle raise nearly anything on bytes that have changed
+        raise _DamagedError(_first_line(error)) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 @contextmanager
@@ -99,7 +105,7 @@ def writing(path: Path, *, keep_as: Path | None = None) -> Iterator[Path]:
             yield temporary
     # PyTorch's zip writer reports a full disk as RuntimeError, safetensors as an exception of its own.
     except Exception as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"could not write {path}: {first_line}. What was saved before is untouched; free some space and resume"
+            f"could not write {path}: {_first_line(error)}. What was saved before is untouched; free some space and "
+            "resume"
         ) from error

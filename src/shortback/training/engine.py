@@ -30,6 +30,8 @@ from shortback.training.batches import Batches
 from shortback.training.checkpoint import CheckpointFolder, writing
 from shortback.training.execution import Execution
 from shortback.training.finite import FiniteCheck
+from shortback.training.gradient import Gradient
+from shortback.training.identity import check_same, identity_of
 from shortback.training.loggers import Logger
 from shortback.training.optim import check_optimizer, shares_of_groups
 from shortback.training.outcome import FitResult
@@ -87,6 +89,8 @@ class Trainer:
         self.average = None if plan.ema is None else WeightAverage(net, decay=plan.ema)
         check_optimizer(optimizer, net)
         self.learning_rate_shares = shares_of_groups(optimizer)
+        self.identity = identity_of(net, train, optimizer, epochs=plan.epochs)
+        self.gradient = Gradient(net, optimizer, fabric)
         self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
         self.watch = GradientWatch(net, loss=loss, every=plan.watch_every, num_samples=plan.watch_samples)
         self.finite = FiniteCheck(net, later=fabric.device.type != "cpu")
@@ -136,7 +140,8 @@ class Trainer:
             steps=state.step,
             train_seconds=state.step_seconds + state.seconds,
             images_per_second=state.images / state.step_seconds,
-            best_val_accuracy=state.best_accuracy if self.validation is not None else None,
+            best_val_accuracy=state.best_accuracy if state.best_accuracy >= 0 else None,
+            best_val_loss=state.best_loss if self.validation is not None else None,
         )
 
     def _step(self, x: Tensor, y: Tensor) -> None:
@@ -144,7 +149,7 @@ class Trainer:
         state = self.state
         if self.schedule.is_zero_from(state.step / self.total_steps):
             self._drop_branches()
-        with self.fabric.autocast():
+        with nullcontext() if self.gradient.is_scaled else self.fabric.autocast():  # small gradients are 0 in fp16
             coefficient = self._look(x, y)
         learning_rate = self.learning_rate(state.step)
         for group, share in zip(self.optimizer.param_groups, self.learning_rate_shares, strict=True):
@@ -152,7 +157,7 @@ class Trainer:
 
         row_is_due = (state.step + 1) % self.plan.log_every == 0
         sums, of_branches = self._forward_backward(x, y, coefficient, by_branch=row_is_due)
-        norm = self._clip_gradient()
+        norm = self.gradient.norm(clip=self.plan.clip_norm)
         with self.fabric.autocast():
             self.finite.look(x, step=state.step + 1, loss=sums[0] / sums[4], norm=norm, coefficient=coefficient)
         self.optimizer.step()
@@ -172,6 +177,7 @@ class Trainer:
         for logger in self.loggers:
             logger.advance(state.step)
         if row_is_due:
+            self.gradient.check(state.step)
             measured: dict[str, Any] = {"learning_rate": learning_rate, "gradient_norm": norm.item()}
             if of_branches.numel() and isinstance(self.net, ShortcutNetwork):
                 measured["branches"] = branch_means(of_branches, self.net.places, len(y), self.fabric)
@@ -224,14 +230,8 @@ class Trainer:
                 self.fabric.backward(terms.total * (len(ys) / len(y)))
             with torch.no_grad():
                 combined = self.loss.combined_logits(outputs, coefficient=coefficient)
-            sums.append(sums_of(outputs, combined, ys, terms))
+            sums.append(sums_of(outputs, combined, ys, terms, loss=self.loss))
         return BatchSums(*(torch.stack(each).sum(0) for each in zip(*sums, strict=True)))
-
-    def _clip_gradient(self) -> Tensor:
-        """The norm of the whole gradient, before it is clipped where that is planned."""
-        if self.plan.clip_norm is not None:
-            return torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.plan.clip_norm)
-        return torch.nn.utils.get_total_norm([p.grad for p in self.net.parameters() if p.grad is not None])
 
     def _finish_epoch(self) -> None:
         """Validate, keep the weights if they are the best, and save."""
@@ -240,9 +240,13 @@ class Trainer:
         best, scores = True, {"val_accuracy": None, "val_loss": None}
         evaluated: nn.Module = self.net if self.average is None else self.average.module
         if self.validation is not None:
-            result = evaluate(evaluated, self.validation.epoch(0), fabric=self.fabric)
-            best = result.accuracy > state.best_accuracy
-            state.best_accuracy = max(result.accuracy, state.best_accuracy)
+            result = evaluate(evaluated, self.validation.epoch(0), loss=self.loss.main, fabric=self.fabric)
+            if result.accuracy is None:
+                best = result.loss < state.best_loss
+            else:
+                best = result.accuracy > state.best_accuracy
+                state.best_accuracy = max(result.accuracy, state.best_accuracy)
+            state.best_loss = result.loss if best else state.best_loss
             scores = {"val_accuracy": result.accuracy, "val_loss": result.loss}
         if best and self.fabric.is_global_zero:
             self.best_file.parent.mkdir(parents=True, exist_ok=True)
@@ -281,6 +285,8 @@ class Trainer:
                 "random": random_state(),
                 "state": self.state.to_dict(),
                 "row_sums": self.row_sums.to_dict(),
+                "identity": self.identity,
+                "gradient": self.gradient.state_dict(),
             }
             self.checkpoints.save(content)
         self.fabric.barrier()
@@ -289,6 +295,7 @@ class Trainer:
         content = self.checkpoints.load()
         if content is None:
             return
+        check_same(content, self.identity, self.net, folder=self.checkpoints.folder.parent)
         self.net.load_state_dict(content["net"], strict=False)
         if self.average is not None:
             self.average.load_state_dict(content["average"])
@@ -296,3 +303,5 @@ class Trainer:
         set_random_state(content["random"])
         self.state = TrainState.from_dict(content["state"])
         self.row_sums = Sums.from_dict(content["row_sums"])
+        if "gradient" in content:  # of an earlier version there is none
+            self.gradient.load_state_dict(content["gradient"])

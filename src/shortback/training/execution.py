@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from torch import nn
 
 from shortback.allocator import keep_freed_memory
@@ -74,6 +75,7 @@ def choose_execution(
         ValueError: `device="cuda"` without a GPU, or a choice of memory that `compile` leaves no room for.
     """
     check_choice("compile", compile, Compile)
+    check_choice("precision", precision, Precision, or_else=("auto",))
     if memory is not None:
         check_choice("memory", memory, Memory)
     if memory not in (None, "balanced") and compile != "neuron":
@@ -105,6 +107,14 @@ def choose_num_workers(device: Device) -> int:
     return min(8, max(1, num_cores() // local_world_size() - 1))
 
 
+def _precision(execution: Execution) -> dict[str, Any]:
+    """Arguments of Fabric; it takes fp16 on a CPU, which tests and a first try use, as a plugin alone."""
+    if execution.precision == "fp16":
+        scaler = torch.amp.GradScaler(execution.device)  # type: ignore[attr-defined]
+        return {"plugins": [MixedPrecision("16-mixed", device=execution.device, scaler=scaler)]}
+    return {"precision": "bf16-mixed" if execution.precision == "bf16" else "32-true"}
+
+
 def build_fabric(execution: Execution) -> Fabric:
     """Fabric for this process, and for as many as `torchrun` started."""
     local, total = local_world_size(), world_size()
@@ -117,7 +127,7 @@ def build_fabric(execution: Execution) -> Fabric:
             devices=local,
             num_nodes=max(1, total // local),
             strategy="ddp" if total > 1 else "auto",
-            precision="bf16-mixed" if execution.precision == "bf16" else "32-true",
+            **_precision(execution),
         )
     finally:
         announcements.setLevel(level)

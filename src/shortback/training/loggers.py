@@ -136,9 +136,14 @@ class Terminal:
 
 def _step_line(row: Row) -> str:
     return (
-        f"loss {row['loss']:.3f}  accuracy {row['accuracy']:.1%}  coefficient {row['coefficient']:.2f}  "
+        f"loss {row['loss']:.3f}  {_accuracy(row, 'accuracy')}coefficient {row['coefficient']:.2f}  "
         f"{row['images_per_second']:.0f} images/s"
     )
+
+
+def _accuracy(row: Row, name: str, end: str = "  ") -> str:
+    """Nothing in a regression."""
+    return "" if row["accuracy"] is None else f"{name} {row['accuracy']:.1%}{end}"
 
 
 def _health_line(row: Row) -> str:
@@ -151,15 +156,19 @@ def _health_line(row: Row) -> str:
 def _short_line(row: Row) -> str:
     """What fits beside the bar in 80 columns."""
     return (
-        f"loss {row['loss']:.3g}, acc {row['accuracy']:.1%}, c {row['coefficient']:.2f}, "
+        f"loss {row['loss']:.3g}, {_accuracy(row, 'acc', ', ')}c {row['coefficient']:.2f}, "
         f"{row['images_per_second']:.0f} img/s"
     )
 
 
 def _epoch_line(row: Row) -> str:
-    parts = [f"epoch {row['epoch']}", f"loss {row['loss']:.3f}", f"accuracy {row['accuracy']:.1%}"]
+    parts = [f"epoch {row['epoch']}", f"loss {row['loss']:.3f}"]
+    if row["accuracy"] is not None:
+        parts.append(f"accuracy {row['accuracy']:.1%}")
     if row["val_accuracy"] is not None:
         parts.append(f"validation {row['val_accuracy']:.1%}")
+    elif row.get("val_loss") is not None:
+        parts.append(f"validation {row['val_loss']:.3f}")
     parts.append(f"coefficient {row['coefficient']:.2f}")
     if row["branch_share"] is not None:
         parts.append(f"branch share of the first layer's gradient {row['branch_share']:.2f}")

@@ -17,3 +17,4 @@ class FitResult(NamedTuple):
     train_seconds: float
     images_per_second: float
     best_val_accuracy: float | None
+    best_val_loss: float | None

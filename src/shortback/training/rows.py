@@ -21,15 +21,15 @@ class _Means(_Row):
 
     Attributes:
         loss, sum_accuracy: of what is trained.
-        main_loss, accuracy: of the main output alone, which is what inference has.
+        main_loss, accuracy: of the main output alone, which is what inference has. A regression has no accuracy.
         images_per_second: of the steps.
         coefficient: of the last step.
     """
 
     loss: float
     main_loss: float
-    accuracy: float
-    sum_accuracy: float
+    accuracy: float | None
+    sum_accuracy: float | None
     images_per_second: float
     coefficient: float
 
@@ -38,7 +38,7 @@ class BranchMeans(TypedDict):
     """Of the batch of a row, by the place of the branch."""
 
     branch_loss: dict[str, float]
-    branch_accuracy: dict[str, float]
+    branch_accuracy: dict[str, float | None]
 
 
 class StepRow(_Means):
@@ -62,7 +62,7 @@ class EpochRow(_Means):
     Attributes:
         branch_share: of the branches in the first layer's gradient at the start of the epoch; None without branches.
         seconds: of training so far.
-        val_accuracy, val_loss: None without a validation split.
+        val_accuracy, val_loss: None without a validation split; the accuracy in a regression too.
     """
 
     kind: Literal["epoch"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from shortback.losses import LossTerms, Outputs, classes_of, mean_over_time
+from shortback.losses import LossTerms, Outputs, ShortcutLoss, classes_of, mean_over_time
 
 
 @dataclass
@@ -30,11 +31,11 @@ class Sums:
         """Add the `[5]` sums of one step."""
         self.values = self.values.to(sums.device) + sums
 
-    def means(self, fabric: Fabric) -> dict[str, float]:
+    def means(self, fabric: Fabric) -> dict[str, float | None]:
         """Means over the images of all processes, and the speed.
 
         `loss` and `sum_accuracy` are of what is trained, `main_loss` and `accuracy` of the main output, which is what
-        inference has.
+        inference has. A regression has no accuracy.
         """
         values = fabric.all_reduce(self.values, reduce_op="sum")
         assert isinstance(values, Tensor)
@@ -42,8 +43,8 @@ class Sums:
         return {
             "loss": loss / count,
             "main_loss": main / count,
-            "accuracy": correct / count,
-            "sum_accuracy": sum_correct / count,
+            "accuracy": number_or_none(correct / count),
+            "sum_accuracy": number_or_none(sum_correct / count),
             "images_per_second": count / self.seconds,
         }
 
@@ -66,21 +67,25 @@ class BatchSums(NamedTuple):
 
 
 @torch.no_grad()
-def sums_of(outputs: Outputs | Tensor, combined: Tensor, target: Tensor, terms: LossTerms) -> BatchSums:
-    """The sums of one batch; of branches only those whose own loss is among the terms.
+def sums_of(
+    outputs: Outputs | Tensor, combined: Tensor, target: Tensor, terms: LossTerms, *, loss: ShortcutLoss
+) -> BatchSums:
+    """The sums of one batch; of branches only those whose own loss is among the terms. Hits are NaN in a regression.
 
     Args:
         combined: what `ShortcutLoss.combined_logits` makes of the outputs.
     """
     outputs = Outputs(outputs, {}) if isinstance(outputs, Tensor) else outputs
-    classes = classes_of(target)
+    classes = classes_of(target, loss=loss.main)
     count = len(target)
 
     def hits(logits: Tensor) -> Tensor:
+        if classes is None:
+            return torch.full((), torch.nan, dtype=torch.float64, device=logits.device)
         return (mean_over_time(logits).argmax(1) == classes).sum()
 
     main = hits(outputs.logits)
-    whole = [terms.total * count, terms.main * count, main, hits(combined), main.new_tensor(count)]
+    whole = [terms.total * count, terms.main * count, main, hits(combined), torch.full_like(main, count)]
     branches = [[loss * count, hits(outputs.branches[name])] for name, loss in terms.branches.items()]
     return BatchSums(
         torch.stack([value.double() for value in whole]),
@@ -90,14 +95,21 @@ def sums_of(outputs: Outputs | Tensor, combined: Tensor, target: Tensor, terms: 
     )
 
 
-def branch_means(sums: Tensor, places: Sequence[str], count: int, fabric: Fabric) -> dict[str, dict[str, float]]:
+def number_or_none(value: float) -> float | None:
+    """A number, or None for NaN, which stands for what there is none of."""
+    return None if math.isnan(value) else value
+
+
+def branch_means(
+    sums: Tensor, places: Sequence[str], count: int, fabric: Fabric
+) -> dict[str, dict[str, float] | dict[str, float | None]]:
     """Sums of branches as means over `count` images of every process, by the place of the branch."""
     total = fabric.all_reduce(sums / (count * fabric.world_size), reduce_op="sum")
     assert isinstance(total, Tensor)
     losses, accuracies = total.tolist()
     return {
         "branch_loss": dict(zip(places, losses, strict=True)),
-        "branch_accuracy": dict(zip(places, accuracies, strict=True)),
+        "branch_accuracy": dict(zip(places, map(number_or_none, accuracies), strict=True)),
     }
 
 
@@ -113,6 +125,7 @@ class TrainState:
         step_seconds: the steps took.
         seconds: what came besides them took: validation and checkpoints.
         best_accuracy: on the validation split, or -1.
+        best_loss: on the validation split, of the weights that were kept; what chooses them in a regression.
         branch_share: of the branches in the first layer's gradient, measured at the start of the epoch.
         main_over_branches: norms of the first layer's gradient, measured last; used by the adaptive schedule.
         epoch_sums: over the batches done of the epoch.
@@ -125,6 +138,7 @@ class TrainState:
     step_seconds: float = 0.0
     seconds: float = 0.0
     best_accuracy: float = -1.0
+    best_loss: float = math.inf
     branch_share: float | None = None
     main_over_branches: float = 1.0
     epoch_sums: Sums = field(default_factory=Sums)

@@ -1,0 +1,77 @@
+"""What a checkpoint and the training that goes on with it must have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shortback.inspection.reset import without_states
+from shortback.shortcuts import ShortcutNetwork
+from shortback.training.batches import Batches
+from shortback.training.checkpoint import CheckpointError
+
+NUM_NAMED = 5
+
+
+def identity_of(net: nn.Module, train: Batches, optimizer: torch.optim.Optimizer, *, epochs: int) -> dict[str, Any]:
+    """What tells a training from another, as plain values in words of `training.fit`."""
+    loader = getattr(train, "loader", train)
+    return {
+        "epochs": epochs,
+        "batches an epoch": len(train),
+        "batch size": getattr(loader, "batch_size", None),
+        "optimizer": type(optimizer).__name__,
+        "branches": list(net.places) if isinstance(net, ShortcutNetwork) else [],
+    }
+
+
+def check_same(content: Mapping[str, Any], now: Mapping[str, Any], net: nn.Module, *, folder: Path) -> None:
+    """See that a checkpoint is of the training at hand.
+
+    Args:
+        content: of the checkpoint.
+        now: the identity of the training.
+        net: its network.
+        folder: of the run, for the message.
+
+    Raises:
+        CheckpointError: it is of another, with what differs.
+    """
+    lines = [*_differences(content.get("identity", {}), now), *_weight_differences(content["net"], net)]
+    if lines:
+        raise CheckpointError("\n  ".join([f"the run in {folder} is another training:", *lines]))
+
+
+def _differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two identities, a line each."""
+    return [
+        f"{name}: {saved[name]!r} in the checkpoint, {value!r} now"
+        for name, value in now.items()
+        if name in saved and saved[name] != value
+    ]
+
+
+def _weight_differences(saved: Mapping[str, Tensor], net: nn.Module) -> list[str]:
+    """Where the weights of a checkpoint do not fit a network: names that one of them lacks, and other shapes."""
+    own = without_states(net)
+    lines = [
+        _listed(f"weights that the {place} lacks", [name for name in one if name not in other])
+        for place, one, other in (("network", saved, own), ("checkpoint", own, saved))
+    ]
+    shapes = [
+        f"{name} {list(saved[name].shape)} in the checkpoint, {list(value.shape)} now"
+        for name, value in own.items()
+        if name in saved and saved[name].shape != value.shape
+    ]
+    return [line for line in (*lines, _listed("shapes", shapes)) if line]
+
+
+def _listed(what: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
+    return f"{what}: {', '.join(names[:NUM_NAMED])}{more}"

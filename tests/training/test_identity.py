@@ -1,0 +1,43 @@
+import pytest
+import torch
+from torch import nn
+
+import shortback as sb
+from shortback.training import CheckpointError, fit
+from tests.training.conftest import _images
+
+
+def loader(batch_size=16, count=64):
+    images = _images(count, seed=0)
+    data = torch.utils.data.TensorDataset(images.images.float() / 100, images.labels)
+    return torch.utils.data.DataLoader(data, batch_size=batch_size)
+
+
+def net(at="stages", width=0.25, model="resnet20"):
+    torch.manual_seed(0)
+    model = sb.create_model(model, num_classes=4, num_steps=2, in_channels=1, width=width)
+    return sb.attach(model, at=at, sample=torch.zeros(2, 1, 12, 12))
+
+
+@pytest.mark.parametrize(
+    ("other", "settings", "batch_size", "message"),
+    [
+        (lambda: net(at="blocks"), {}, 16, r"branches: \['layer1'.*weights that the checkpoint lacks: heads"),
+        (lambda: net(width=0.5), {}, 16, r"shapes: .*\[4, .* in the checkpoint, \[8, .* now.* and \d+ more"),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(144, 4)), {}, 16, "weights that the network lacks: .*model"),
+        (net, {"epochs": 3}, 16, "epochs: 2 in the checkpoint, 3 now"),
+        (net, {}, 32, "batches an epoch: 4 in the checkpoint, 2 now\n  batch size: 16 in the checkpoint, 32 now"),
+        (net, {"optimizer": torch.optim.AdamW}, 16, "optimizer: 'SGD' in the checkpoint, 'AdamW' now"),
+    ],
+)
+def test_what_differs_is_said_and_nothing_is_loaded(tmp_path, other, settings, batch_size, message):
+    execution = sb.training.choose_execution(precision="fp32", compile="off")
+    fit(net(), loader(), epochs=2, folder=tmp_path, execution=execution, loggers=())
+    changed = other()
+    before = {name: value.clone() for name, value in changed.state_dict().items()}
+    if "optimizer" in settings:
+        settings = {"optimizer": settings["optimizer"](changed.parameters(), lr=0.01)}
+    settings = {"epochs": 2, **settings}
+    with pytest.raises(CheckpointError, match=f"(?s)is another training:.*{message}"):
+        fit(changed, loader(batch_size), folder=tmp_path, resume=True, execution=execution, loggers=(), **settings)
+    assert all(torch.equal(value, before[name]) for name, value in changed.state_dict().items())
