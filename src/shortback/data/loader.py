@@ -1,6 +1,7 @@
 """Batches in an order, and with an augmentation, that depend on the seed alone."""
 
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -143,6 +144,7 @@ class BatchLoader:
             sampler=range(start, len(self)),
             num_workers=self.num_workers,
             worker_init_fn=_ignore_interrupts,
+            multiprocessing_context=_start_method() if self.num_workers else None,
             generator=torch.Generator(),  # or the base seed of the workers is drawn from the global one
         )
         for batch, (pixels, labels) in enumerate(loader, start):
@@ -227,6 +229,15 @@ def _transformed(
     if transform is None:
         return images if isinstance(images, Tensor) else torch.stack(images)
     return torch.stack(map_seeded(transform, images, seeds=seeds))
+
+
+def _start_method() -> str | None:
+    """Forked where that is the custom, whatever the process itself was started by: pages mapped from a file are shared.
+
+    A worker that is spawned, the default in a spawned process and from Python 3.14 on, gets all images through a pipe,
+    and of a tensor that is mapped from a file PyTorch cannot send one.
+    """
+    return "fork" if sys.platform == "linux" else None
 
 
 def _ignore_interrupts(worker: int) -> None:
