@@ -13,7 +13,7 @@ def _currents(kind: Kind, z: Tensor, *, scale: Tensor, shift: Tensor, residual: 
     """The current of the neuron by step, in float32 or more; the residual may be the bytes of spikes."""
     currents = [step.to(scale.dtype) * scale + shift for step in z.unbind(0)]
     if len(currents) < kind.num_steps:
-        currents *= kind.num_steps
+        currents = [currents[0] for _ in range(kind.num_steps)]  # Dynamo of torch 2.11 and before traces no `*=`
     if residual is None:
         return currents
     packed = residual.dtype == torch.uint8
