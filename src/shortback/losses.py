@@ -73,9 +73,9 @@ class CrossEntropy:
         """Mean over the batch of `[N, K]` or `[T, N, K]` logits against classes `[N]` or probabilities `[N, K]`.
 
         Raises:
-            ValueError: a single output, whose cross entropy is 0 whatever it is.
+            ValueError: a single output, whose cross entropy is 0 whatever it is; classes of any shape but `[N]`.
         """
-        _check_several(logits)
+        _check(logits, target)
         return F.cross_entropy(mean_over_time(logits), target, label_smoothing=self.label_smoothing)
 
 
@@ -110,7 +110,7 @@ class TET(CrossEntropy):
                 f"TET needs logits of every step, [T, N, K], and got {list(logits.shape)}: "
                 "set the network's readout to 'steps'"
             )
-        _check_several(logits)
+        _check(logits, target)
         per_step = torch.stack(
             [F.cross_entropy(step, target, label_smoothing=self.label_smoothing) for step in logits.unbind(0)]
         )
@@ -241,11 +241,7 @@ def classes_of(target: Tensor, *, loss: object) -> Tensor | None:
     if target.is_floating_point():
         is_probable = target.ndim == 2 and isinstance(loss, CrossEntropy | nn.CrossEntropyLoss)
         return target.argmax(1) if is_probable else None
-    if target.ndim != 1:
-        raise UserError(
-            f"targets of shape {list(target.shape)} in whole numbers: one class a sample, [N], is trained on; for "
-            "classes of pixels, write your own loop with sb.attach and your loss"
-        )
+    _check_classes(target)
     return target
 
 
@@ -266,7 +262,17 @@ def apply_loss(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:
     return loss(logits, target)
 
 
-def _check_several(logits: Tensor) -> None:
+def _check_classes(target: Tensor) -> None:
+    if target.ndim != 1:
+        raise UserError(
+            f"targets of shape {list(target.shape)} in whole numbers: one class a sample, [N], is trained on; for "
+            "classes of pixels, write your own loop with sb.attach and your loss"
+        )
+
+
+def _check(logits: Tensor, target: Tensor) -> None:
+    if not target.is_floating_point():
+        _check_classes(target)
     if logits.shape[-1] == 1:
         raise UserError(
             "the cross entropy of a single output is 0 whatever it is: give the network two outputs, or take "

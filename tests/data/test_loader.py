@@ -113,6 +113,30 @@ def test_workers_change_nothing() -> None:
     assert same(list(augmenting(num_workers=2).epoch(3)), list(augmenting().epoch(3)))
 
 
+@pytest.fixture
+def as_if_spawned():
+    """What a process is left with that `multiprocessing` spawned, as ablations do."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("spawn", force=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
+
+
+@worker_processes
+@pytest.mark.usefixtures("as_if_spawned")
+def test_workers_read_images_mapped_from_a_file_in_a_process_that_was_spawned(tmp_path) -> None:
+    pixels = torch.arange(6 * 3 * 4 * 4).to(torch.uint8)
+    pixels.numpy().tofile(tmp_path / "pixels")
+    mapped = torch.from_file(str(tmp_path / "pixels"), shared=False, size=len(pixels), dtype=torch.uint8)
+    images = ArrayImages(mapped.view(6, 3, 4, 4), torch.arange(6))
+    loader = BatchLoader(
+        images, transform=None, batch_size=2, mean=(0.0,) * 3, std=(1.0,) * 3, seed=0, shuffle=False, drop_last=False,
+        num_workers=1,
+    )  # fmt: skip
+    batches = [x for x, _ in loader.epoch(0)]
+    torch.testing.assert_close(torch.cat(batches), images.images / 255)
+
+
 @worker_processes
 def test_workers_start_in_mid_epoch_too() -> None:
     part = list(augmenting(batch_size=2, num_workers=1).epoch(3, start=8))

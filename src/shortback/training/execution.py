@@ -129,7 +129,7 @@ def build_fabric(execution: Execution) -> Fabric:
             strategy="ddp" if total > 1 else "auto",
             **_precision(execution),
         )
+        fabric.launch()
     finally:
         announcements.setLevel(level)
-    fabric.launch()
     return fabric
