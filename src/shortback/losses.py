@@ -249,10 +249,17 @@ def apply_loss(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:
     """The loss of an output; one of `torch.nn` gets the mean over time.
 
     Raises:
-        ValueError: outputs and numbers of different shapes, which PyTorch would stretch to each other.
+        ValueError: outputs and numbers of different shapes, which PyTorch would stretch to each other; what
+            `CrossEntropy` refuses; a loss that is no mean.
     """
     if not isinstance(loss, nn.modules.loss._Loss):
         return loss(logits, target)
+    if loss.reduction != "mean":
+        raise UserError(
+            f"{type(loss).__name__}(reduction={loss.reduction!r}): batches are weighed by means, use 'mean'"
+        )
+    if isinstance(loss, nn.CrossEntropyLoss):
+        _check(logits, target)
     logits = mean_over_time(logits)
     if target.is_floating_point() and logits.shape != target.shape:
         raise UserError(

@@ -93,6 +93,8 @@ def test_branches_get_the_loss_of_the_main_output():
     [
         ((4, 1), torch.zeros(4), nn.MSELoss(), r"outputs of shape \[4, 1\] and targets of shape \[4\].* stretched"),
         ((4, 1), torch.zeros(4, dtype=torch.long), None, "cross entropy of a single output is 0 .*BCEWithLogitsLoss"),
+        ((4, 1), torch.zeros(4, dtype=torch.long), nn.CrossEntropyLoss(), "cross entropy of a single output is 0"),
+        ((4, 1), torch.zeros(4, 1), nn.MSELoss(reduction="sum"), r"MSELoss\(reduction='sum'\): .* use 'mean'"),
     ],
 )
 def test_what_would_learn_something_else_is_refused(logits, target, loss, message):
