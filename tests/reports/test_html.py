@@ -59,7 +59,7 @@ def test_a_browser_opens_it_without_an_error_and_shows_the_numbers(checkup, tmp_
     write_gradient_page(page, checkup)
     for dark in (False, True):
         report, text = opened(page, tmp_path, dark=dark)
-        assert report["svgs"] == 3
+        assert report["svgs"] == 4
         assert report["focusable"] > 5
         for layer in checkup.report.layers:
             assert f"{layer.relative:.2e}" in text
