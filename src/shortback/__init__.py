@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from shortback import training as training
     from shortback.diagnosis import diagnose as diagnose
     from shortback.health import GradientReport as GradientReport
+    from shortback.inspection.libraries import register_reset as register_reset
     from shortback.inspection.reset import reset_states as reset_states
     from shortback.losses import TET as TET
     from shortback.losses import CrossEntropy as CrossEntropy
@@ -48,6 +49,7 @@ _HOMES = {
     "shortback.shortcuts": ("ShortcutNetwork", "attach", "strip"),
     "shortback.spiking": ("SpikingNetwork",),
     "shortback.spiking.spikify": ("spikify",),
+    "shortback.inspection.libraries": ("register_reset",),
     "shortback.inspection.reset": ("reset_states",),
 }
 _MODULES = ("data", "health", "losses", "models", "neurons", "schedules", "surrogates", "training")
@@ -74,6 +76,7 @@ __all__ = [
     "losses",
     "models",
     "neurons",
+    "register_reset",
     "reset_states",
     "schedules",
     "shortcut_loss",

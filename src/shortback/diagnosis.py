@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from shortback.choices import Combine, usual_start
 from shortback.health import GradientReport, Suggestion, first_samples, judge, measure
+from shortback.inspection.untouched import copy_of
 from shortback.losses import ShortcutLoss
 from shortback.neurons import SpikingNeuron
 from shortback.shortcuts import ShortcutNetwork, attach
@@ -61,7 +61,7 @@ def diagnose(
     before = judged(net, coefficient)
     tried = []
     for trial in _trials(net, report.judgement.verdict, coefficient, loss.combine):
-        changed = trial.change(copy.deepcopy(net), x)
+        changed = trial.change(copy_of(net), x)
         if changed is not None:
             after = judged(changed, trial.coefficient)
             tried.append(Suggestion(trial.what, trial.settings, before, after))

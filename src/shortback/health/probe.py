@@ -77,10 +77,10 @@ def measure(
         # Once to look at every module, and once more without hooks, so that it keeps for backward what training keeps.
         with torch.no_grad(), observer.observe(trunk), _order_of_calls(layers) as order:
             reset_states(net)
-            in_training(net)(x)
+            in_training(net)(x.clone())  # which some networks change in place
         with observer.observe_gradients(trunk):
             reset_states(net)
-            outputs = _outputs(net(x))
+            outputs = _outputs(net(x.clone()))
         _check_labels(outputs.logits, target)
         terms, cotangents = _differentiate(loss, outputs, target, coefficient)
         vanilla = _differentiate(loss, Outputs(outputs.logits, {}), target, coefficient)[1] if by_branch else None

@@ -52,7 +52,7 @@ def first_layer_balance(
     """
     with undisturbed(net, x), torch.enable_grad():
         reset_states(net)
-        outputs: Outputs | Tensor = in_training(net)(x)
+        outputs: Outputs | Tensor = in_training(net)(x.clone())
         if isinstance(outputs, Tensor) or not outputs.branches:
             return Balance(math.nan, 0.0)
         first = next(p for p in net.parameters() if p.requires_grad and p.ndim >= 2)

@@ -1,6 +1,7 @@
 """What a network of any library is like, found out by running it; nothing here knows gradients."""
 
 from shortback.inspection.firing import firing_rates
+from shortback.inspection.libraries import register_reset
 from shortback.inspection.reset import reset_states
 
-__all__ = ["firing_rates", "reset_states"]
+__all__ = ["firing_rates", "register_reset", "reset_states"]

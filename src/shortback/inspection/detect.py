@@ -21,7 +21,7 @@ from shortback.errors import UserError
 from shortback.inspection.hooks import hooked
 from shortback.inspection.layer_calls import LayerCalls
 from shortback.inspection.layout import LAYOUTS, feature_axis, first_tensor, stacked
-from shortback.inspection.reset import reset_states
+from shortback.inspection.reset import REMEMBERS, reset_states
 from shortback.inspection.untouched import undisturbed
 
 _NEGLIGIBLE = 1e-5  # of the spread of the values: what rounding makes
@@ -87,6 +87,8 @@ def find_layouts(
                 break
     found = _plausible_ways(errors)
     if len(found) != 1 or len(_plausible(errors[found[0]][_OUTPUT])) != 1:
+        if _remembers(model, sample):
+            raise UserError(f"layout='auto': the same input gave two outputs of {type(model).__name__}: {REMEMBERS}")
         raise UserError(
             f"layout='auto': how time and samples lie in the input {list(sample.shape)} of {type(model).__name__}, and "
             f"in its output {list(alone.logits_shape)}, is not to be told by running it: say layout="
@@ -155,6 +157,19 @@ def _set_norms(model: nn.Module, *, training: bool) -> None:
             module.train(training)
 
 
+@torch.no_grad()
+def _remembers(model: nn.Module, sample: Tensor) -> bool:
+    """Whether, after a reset, the same input gives something else the second time."""
+    with undisturbed(model, sample):
+        model.eval()
+        for x, norms_train in _probes(sample):
+            _set_norms(model, training=norms_train)
+            once, again = (_trace(model, {}, x).outputs[_OUTPUT][0] for _ in range(2))
+            if once.shape != again.shape or not torch.allclose(once, again, equal_nan=True):
+                return True
+    return False
+
+
 @dataclass
 class _Trace:
     """What modules returned in a forward: of each call a part that is enough to compare."""
@@ -176,7 +191,7 @@ def _trace(model: nn.Module, modules: dict[str, nn.Module], x: Tensor) -> _Trace
 
     with hooked((module, hook(name)) for name, module in modules.items()), LayerCalls.of(model) as calls:
         reset_states(model)
-        logits = stacked(model(x))
+        logits = stacked(model(x.clone()))
     trace.outputs[_OUTPUT] = [_part(logits)]
     trace.logits_shape, trace.last_layer = logits.shape, calls.last
     return trace

@@ -37,7 +37,7 @@ def firing_rates(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, float
     with modes_kept(model), hooked((module, counter(name)) for name, module in layers.items()):
         model.eval()
         for x in batches:
-            model(x)
+            model(x.clone())
     return {name: spikes[name] / outputs[name] for name in layers if outputs[name]}
 
 

@@ -1,10 +1,15 @@
-"""What the modules of SpikingJelly, snnTorch, Norse and sinabs are known by, none of which is imported."""
+"""What neurons of SpikingJelly, snnTorch, Norse and sinabs are known by (none is imported); what resets others."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 from torch import nn
+
+from shortback.errors import UserError
 
 _NEURONS = {
     "spikingjelly": {"BaseNode"},
@@ -36,6 +41,45 @@ def whole_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             inside.update(part for part in module.modules() if part is not module)
 
 
+_registered: dict[type[nn.Module], Callable[[Any], object]] = {}
+
+
+def register_reset(module_class: type[nn.Module], reset: Callable[[Any], object]) -> None:
+    """Say how modules of a class, and of classes derived from it, are set back to their first state.
+
+    For neurons that remember their membrane from one call to the next and have no method `reset()`, which is called
+    without being registered:
+
+        sb.register_reset(MyNeuron, MyNeuron.clear)
+        sb.register_reset(TheirNeuron, lambda neuron: setattr(neuron, "mem", None))
+
+    Args:
+        module_class: of the neurons; registered again, the last one holds.
+        reset: called with a module, before each batch of `training.fit` and each look of `attach` and `diagnose`.
+
+    Raises:
+        ValueError: what is no class of modules, or cannot be called.
+    """
+    if not (isinstance(module_class, type) and issubclass(module_class, nn.Module)):
+        raise UserError(f"register_reset: {module_class!r} is no class of modules")
+    if not callable(reset):
+        raise UserError(f"register_reset: {reset!r} cannot be called with a {module_class.__name__}")
+    _registered[module_class] = reset
+
+
 def reset_of(module: nn.Module) -> Callable[[], object] | None:
-    """What sets a module of one of the libraries back to its first state; None for all others."""
-    return next((getattr(module, reset) for mark, reset in _RESETS.items() if hasattr(module, mark)), None)
+    """What sets a module back to its first state: as registered, a library's, or its own `reset()`; else None."""
+    for cls in type(module).__mro__:
+        if cls in _registered:
+            return partial(_registered[cls], module)
+    for mark, reset in _RESETS.items():
+        if hasattr(module, mark):
+            return getattr(module, reset)
+    own = getattr(module, "reset", None)
+    return own if inspect.ismethod(own) and _takes_nothing(own) else None
+
+
+def _takes_nothing(method: Callable[..., object]) -> bool:
+    parameters = inspect.signature(method).parameters.values()
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return all(p.default is not p.empty or p.kind in optional for p in parameters)

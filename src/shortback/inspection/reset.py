@@ -7,13 +7,20 @@ Here every module is asked, so one call is right for all of them, and for networ
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import Tensor, nn
 
+from shortback.errors import UserError
 from shortback.inspection.libraries import is_library_neuron, reset_of
 
 
 def reset_states(model: nn.Module) -> int:
-    """Set every neuron of SpikingJelly, snnTorch and sinabs back to its first state; call it before each batch.
+    """Set every neuron that remembers back to its first state; call it before each batch.
+
+    These are the neurons of SpikingJelly, snnTorch and sinabs, every module with a method `reset()` that needs no
+    argument, and those of a class that `register_reset` was told of.
 
     Networks of this package, and of Norse, keep no state and need no reset; those that reset themselves in their
     forward may be reset here too.
@@ -25,6 +32,27 @@ def reset_states(model: nn.Module) -> int:
     for reset in resets:
         reset()
     return len(resets)
+
+
+REMEMBERS = (
+    "it remembers something from one batch to the next, or begins with a random membrane. Give neurons of your own a "
+    "method reset(), or say how theirs are reset: sb.register_reset(TheirClass, function)"
+)
+
+
+@contextmanager
+def saying_what_remembers() -> Iterator[None]:
+    """In the place of PyTorch's error about a graph that was gone backward before, one that says how it comes about.
+
+    Raises:
+        ValueError: the graph goes back into an earlier batch.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "backward through the graph a second time" not in str(error):
+            raise
+        raise UserError(f"the gradient leads back into the batch before: {REMEMBERS}") from error
 
 
 def without_states(model: nn.Module) -> dict[str, Tensor]:

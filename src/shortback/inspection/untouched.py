@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -30,7 +31,7 @@ def undisturbed(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
                 _put_back(table, before)
             with torch.no_grad():
                 for buffer, before in buffers:
-                    buffer.copy_(before)
+                    buffer.data.copy_(before)  # its version stays, by which a graph that holds it would be refused
 
 
 @contextmanager
@@ -42,6 +43,23 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    """A deep copy, of a network too whose neurons remember tensors of a graph, which PyTorch does not copy.
+
+    In the copy these are values alone.
+    """
+    remembered = [t for module in model.modules() for table in _tables(module) for t in _tensors_in(table)]
+    return copy.deepcopy(model, {id(t): t.detach().clone() for t in remembered if not t.is_leaf})
+
+
+def _tensors_in(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _tensors_in(each)
 
 
 def in_training(net: nn.Module) -> nn.Module:

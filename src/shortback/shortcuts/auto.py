@@ -63,7 +63,7 @@ def choose_places(
     net = tap(model, blocks, sample=sample, layout=layout, reduce=reduce, num_steps=num_steps)
     with undisturbed(net, sample), torch.no_grad():
         reset_states(net)
-        num_samples, num_classes = net.eval()(sample).logits.shape[-2:]
+        num_samples, num_classes = net.eval()(sample.clone()).logits.shape[-2:]
     target = torch.randint(num_classes, (num_samples,), generator=torch.Generator().manual_seed(0)).to(sample.device)
     sample, target = first_samples(net, sample, target, NUM_SAMPLES)
     try:

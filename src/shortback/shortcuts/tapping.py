@@ -81,7 +81,7 @@ def calls_of(model: nn.Module, sample: Tensor) -> Calls:
             calls.firing.add(module)
 
     with hooked((module, note) for _, module in whole_modules(model)), _running(model):
-        model(sample)
+        model(sample.clone())
     return calls
 
 
@@ -148,7 +148,7 @@ def _dry_run(
     hooks = [(module, watch) for module in model.modules() if isinstance(module, SpikingNeuron)]
     hooks += [(module, recorder(place)) for place, module in places.items()]
     with LayerCalls.of(model) as calls, hooked(hooks), _running(model):
-        logits = logits_of(model(sample), time.output, reduce, num_steps=num_steps)
+        logits = logits_of(model(sample.clone()), time.output, reduce, num_steps=num_steps)
     num_samples, num_classes = logits.shape[-2:]
     seen = {}
     for place, found in outputs.items():

@@ -18,7 +18,7 @@ from shortback.errors import UserError
 from shortback.health import branch_share, settled_ratio
 from shortback.inspection.layout import sample_axis
 from shortback.inspection.pointwise import make_safe, make_usual
-from shortback.inspection.reset import reset_states, without_states
+from shortback.inspection.reset import reset_states, saying_what_remembers, without_states
 from shortback.inspection.trunk import trunk_of
 from shortback.inspection.untouched import in_training
 from shortback.losses import ShortcutLoss
@@ -227,7 +227,8 @@ class Trainer:
                     reset_states(self.net)
                 outputs = self.module(xs)
                 terms = self.loss(outputs, ys, coefficient=coefficient, by_branch=by_branch)
-                self.fabric.backward(terms.total * (len(ys) / len(y)))
+                with saying_what_remembers():
+                    self.fabric.backward(terms.total * (len(ys) / len(y)))
             with torch.no_grad():
                 combined = self.loss.combined_logits(outputs, coefficient=coefficient)
             sums.append(sums_of(outputs, combined, ys, terms, loss=self.loss))
