@@ -70,13 +70,16 @@ def train(
 @app.command("eval")
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Of its data, e.g. data.root=FOLDER.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Test a trained network: accuracy, accuracy by number of steps, firing rate by layer."""
     with user_errors():
         from shortback.runs.evaluate import evaluate_run
 
-        result = evaluate_run(run)
+        result = evaluate_run(run, settings=settings or ())
     if as_json:
         print(json.dumps(result, indent=2))
         return

@@ -84,6 +84,14 @@ def parse_recipe(tree: dict[str, Any], *, name: str) -> Recipe:
         raise RecipeError(f"{name}: {len(lines)} problem(s)\n" + "\n".join(lines)) from None
 
 
+def changed(recipe: Recipe, settings: Iterable[str], *, name: str) -> Recipe:
+    """A recipe with settings `key=value`; see `load_recipe`."""
+    tree = recipe.model_dump(mode="json")
+    for setting in settings:
+        _apply(tree, setting)
+    return parse_recipe(tree, name=name)
+
+
 def differences(ours: Recipe, theirs: Recipe) -> list[str]:
     """What differs between two recipes, a line `key: ours, theirs` each."""
     a, b = flatten(ours.model_dump(mode="json")), flatten(theirs.model_dump(mode="json"))

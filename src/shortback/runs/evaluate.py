@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,35 +10,60 @@ from safetensors.torch import load_file
 
 from shortback.errors import UserError
 from shortback.inspection import firing_rates
+from shortback.recipes.load import changed
 from shortback.runs.folder import RunFolder
 from shortback.runs.run import Run
 from shortback.spiking import SpikingNetwork
 from shortback.training import evaluate
 
 
-def load_run(path: Path) -> tuple[Run, SpikingNetwork]:
+def load_run(path: Path, *, settings: Sequence[str] = ()) -> tuple[Run, SpikingNetwork]:
     """A finished run with its data, and the network that it trained.
 
+    Args:
+        path: the run folder.
+        settings: of the data alone, such as `data.root=elsewhere` where they were moved.
+
     Raises:
-        ValueError: no finished run in `path`.
+        ValueError: no finished run in `path`, a setting of something else, data of other classes.
     """
     folder = RunFolder(path)
     recipe = folder.read_recipe()
     if not folder.weights.exists():
         raise UserError(f"{path} holds a run that is not finished: there is no {folder.weights.name} in it yet")
-    run = Run.of(recipe, folder=folder)
+    for setting in settings:
+        if not setting.startswith("data."):
+            raise UserError(f"-s {setting}: a run is tested as it was trained; only settings of its data can change")
+    run = Run.of(changed(recipe, settings, name=str(path)), folder=folder)
+    _check_classes(folder, run.splits.source.classes)
     model = run.build_model()
     model.load_state_dict(load_file(folder.weights))
     return run, model
 
 
-def evaluate_run(path: Path) -> dict[str, Any]:
+def _check_classes(folder: RunFolder, classes: Sequence[str]) -> None:
+    """See that the outputs of the network mean what the labels of the data do: folders may have been renamed."""
+    trained = folder.read_summary().get("classes") if folder.is_finished else None
+    if trained is None or trained == list(classes):
+        return
+    if len(trained) != len(classes):
+        raise UserError(f"{folder.path} was trained on {len(trained)} classes, and the data have {len(classes)}")
+    which = [
+        f"{number} was {a!r} and is {b!r}" for number, (a, b) in enumerate(zip(trained, classes, strict=True)) if a != b
+    ]
+    raise UserError(f"{folder.path} was trained on other classes: {', '.join(which[:5])}")
+
+
+def evaluate_run(path: Path, *, settings: Sequence[str] = ()) -> dict[str, Any]:
     """Test accuracy of a run, test accuracy by number of time steps, and the firing rate of every layer of neurons.
 
+    Args:
+        path, settings: as for `load_run`.
+
     Raises:
-        ValueError: no finished run in `path`.
+        ValueError: see `load_run`.
     """
-    run, model = load_run(path)
+    run, model = load_run(path, settings=settings)
     fabric, num_steps = run.fabric, run.recipe.model.num_steps
     model.to(fabric.device)
     run.execution.prepare(model)

@@ -72,6 +72,7 @@ def train_recipe(
         "best_val_accuracy": result.best_val_accuracy,
         "peak_memory_mb": peak_bytes(run.fabric.device) / 2**20,
         "num_parameters": sum(p.numel() for p in model.parameters()),
+        "classes": list(run.splits.source.classes),
         "stripped_is_bit_equal": _equals_unbranched(run, model),
         "split": run.splits.source.split,
         "execution": run.execution.describe(),

@@ -1,0 +1,54 @@
+"""A run is tested on data that may have been moved, and on none whose labels mean something else."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shortback.recipes.load import load_recipe
+from shortback.runs.evaluate import evaluate_run
+from shortback.runs.train import train_recipe
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run, and the result of its test, on images of two classes that are no longer where they were."""
+    base = tmp_path_factory.mktemp("evaluate")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 6)):
+        for number, name in enumerate(("cat", "dog")):
+            folder = base / "images" / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = rng.integers(0, 128, (8, 8, 3)) + 120 * number
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index}.png")
+    settings = [
+        f"data={{kind: image_folder, root: {base / 'images'}, image_size: 8, num_workers: 0}}",
+        "model={name: resnet20, width: 0.25, num_steps: 1}",
+        "train={epochs: 2, batch_size: 4, compile: off}",
+        "method=vanilla",
+        "compare=null",
+    ]
+    summary = train_recipe(load_recipe("quickstart", settings=settings), base / "run", say=lambda line: None)
+    result = evaluate_run(base / "run")
+    (base / "images").rename(base / "moved")
+    return base, summary, result
+
+
+def test_moved_data_are_named_by_a_setting(trained):
+    base, summary, before = trained
+    assert summary["classes"] == ["cat", "dog"]
+    assert evaluate_run(base / "run", settings=[f"data.root={base / 'moved'}"]) == before
+    with pytest.raises(ValueError, match="only settings of its data can change"):
+        evaluate_run(base / "run", settings=["model.num_steps=2"])
+
+
+def test_renamed_classes_are_refused(trained):
+    base, _, _ = trained
+    renamed = base / "renamed"
+    shutil.copytree(base / "moved", renamed)
+    for split in ("train", "test"):
+        (renamed / split / "cat").rename(renamed / split / "zebra")
+    with pytest.raises(ValueError, match="other classes: 0 was 'cat' and is 'dog', 1 was 'dog' and is 'zebra'"):
+        evaluate_run(base / "run", settings=[f"data.root={renamed}"])
