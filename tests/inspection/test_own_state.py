@@ -70,11 +70,13 @@ def made(neuron):
     return Net(neuron)
 
 
-def trained(net, tmp_path):
+def check_it_trains_as_by_hand(net, tmp_path):
+    assert sb.reset_states(net) == 3
     x, y = batch()
     wrapped = sb.attach(net, at=["blocks.0", "blocks.1"], sample=x, reduce="mean")
     sb.training.fit(wrapped, [(x, y)] * 3, epochs=1, folder=tmp_path, lr=0.05, loggers=())
-    return wrapped
+    for (name, value), other in zip(net.named_parameters(), by_hand().parameters(), strict=True):
+        torch.testing.assert_close(value, other, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def by_hand():
@@ -114,18 +116,12 @@ def registered():
 
 def test_a_neuron_with_a_reset_trains_as_by_hand(tmp_path):
     net = made(WithReset)
-    assert sb.reset_states(net) == 3
-    trained(net, tmp_path)
-    for (name, value), other in zip(net.named_parameters(), by_hand().parameters(), strict=True):
-        torch.testing.assert_close(value, other, rtol=1e-4, atol=1e-6, msg=name)
+    check_it_trains_as_by_hand(net, tmp_path)
 
 
 def test_so_does_one_of_a_class_that_is_registered(tmp_path, registered):
     net = made(Neuron)
-    assert sb.reset_states(net) == 3
-    trained(net, tmp_path)
-    for (name, value), other in zip(net.named_parameters(), by_hand().parameters(), strict=True):
-        torch.testing.assert_close(value, other, rtol=1e-4, atol=1e-6, msg=name)
+    check_it_trains_as_by_hand(net, tmp_path)
 
 
 def test_without_either_the_cause_is_said(tmp_path):
@@ -143,6 +139,15 @@ def test_a_reset_that_needs_arguments_is_another_thing():
             raise AssertionError
 
     assert sb.reset_states(Layer(2, 2)) == 0
+
+
+def test_a_reset_of_weights_is_refused():
+    class Layer(nn.Linear):
+        def reset(self):
+            self.reset_parameters()
+
+    with pytest.raises(ValueError, match="changed parameters"):
+        sb.reset_states(nn.Sequential(Layer(2, 2)))
 
 
 def test_what_cannot_be_registered_is_refused():

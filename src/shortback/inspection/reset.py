@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from shortback.errors import UserError
 from shortback.inspection.libraries import is_library_neuron, reset_of
+from shortback.torch_private import version_of
 
 
 def reset_states(model: nn.Module) -> int:
@@ -27,10 +28,20 @@ def reset_states(model: nn.Module) -> int:
 
     Returns:
         How many modules were reset.
+
+    Raises:
+        ValueError: a reset changed parameters.
     """
     resets = [reset for module in model.modules() if (reset := reset_of(module)) is not None]
+    weights = [p for p in model.parameters() if not p.is_inference()] if resets else []
+    versions = [version_of(p) for p in weights]
     for reset in resets:
         reset()
+    if versions != [version_of(p) for p in weights]:
+        raise UserError(
+            f"reset() of a module in {type(model).__name__} changed parameters, which would undo training before every "
+            "batch: give the method another name, or register what resets states alone with sb.register_reset"
+        )
     return len(resets)
 
 

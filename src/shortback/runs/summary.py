@@ -31,7 +31,7 @@ class Summary(Environment):
         best_val_accuracy: in [0, 1], of the weights that were kept; None without a validation split.
         peak_memory_mb: the most memory in use, in MiB.
         num_parameters: of the network without its branches.
-        classes: names of the outputs, in their order; runs of before have none.
+        classes: names of the outputs, in their order; missing from runs made before it was stored.
         stripped_is_bit_equal: whether it gives, bit for bit, the logits of a network that never had branches.
         split: how training and test data are told apart, with a hash, where there is no official way; else None.
         execution: device, precision, memory format and compilation, in words.
