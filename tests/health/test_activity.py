@@ -4,6 +4,7 @@ from torch import nn
 
 import shortback as sb
 from shortback.health.activity import Observer
+from shortback.inspection.calls import Calls
 
 
 class Threshold(nn.Module):
@@ -14,8 +15,9 @@ class Threshold(nn.Module):
 
 
 def seen(net, x, *, num_samples):
-    observer = Observer(num_samples)
-    with observer.observe(net):
+    firing = Calls.of(net, x).firing
+    observer = Observer(num_samples, {name: module for name, module in net.named_modules() if module in firing})
+    with observer.observe():
         net(x)
     return observer.activities()
 

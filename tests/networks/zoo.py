@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import shortback as sb
+from tests.networks.research import AudioNetwork, SequenceResNet, StepResNet
 
 T = 3
 
@@ -26,6 +27,7 @@ class Case:
     places: int = 1  # at least so many
     lr: float = 2e-3
     neurons: int = 0  # at least so many that fire
+    steps: int = T  # of their gradient: 1 where the layout tells of no time
 
 
 def time_first(images: Tensor) -> Tensor:
@@ -217,6 +219,11 @@ def of_size(size: int) -> Callable[[Tensor], Tensor]:
     return lambda images: nn.functional.interpolate(images, size=size)
 
 
+def as_sound(images: Tensor) -> Tensor:
+    """The rows of an image as the features of so many steps, `[N, T, F]`."""
+    return images.squeeze(1)
+
+
 CASES = {
     "sew_resnet18": Case(sew_resnet18, time_first, {"reduce": "mean"}, places=7, neurons=15),
     "spiking_vgg11": Case(
@@ -230,6 +237,9 @@ CASES = {
     "norse_cells": Case(NorseCells, time_first, {"reduce": "last"}, 2, lr=1e-2, neurons=2),
     "sinabs_squeezed": Case(sinabs_squeezed, batch_major, {"reduce": "mean", "num_steps": T}, 1, neurons=1),
     "sinabs_layers": Case(SinabsLayers, batch_first, {"reduce": "mean"}, 1, neurons=1),
+    "research_steps": Case(lambda: StepResNet(T), of_size(16), {"reduce": "mean"}, places=5, neurons=13),
+    "research_normed_membrane": Case(lambda: SequenceResNet(T), of_size(16), {"reduce": "mean"}, 5, neurons=13),
+    "research_audio": Case(lambda: AudioNetwork(28), as_sound, places=2, lr=1e-2, neurons=3, steps=1),
     "timm_resnet18": Case(lambda: timm_model("resnet18"), places=7),
     "timm_mobilenet": Case(lambda: timm_model("mobilenetv3_small_050"), of_size(64), places=8),
     "timm_convnext": Case(lambda: timm_model("convnext_atto"), of_size(64), places=8),

@@ -68,3 +68,117 @@ def test_blocks_of_timm_and_of_a_sequence():
     assert list(find_places(mobile, "blocks"))[:2] == ["blocks.0.0", "blocks.1.0"]
     vgg = torchvision.models.vgg11(num_classes=10)
     assert list(find_places(vgg, "blocks"))[:3] == ["features.1", "features.4", "features.7"]
+
+
+class Shared(nn.Module):
+    """One neuron for all layers, and blocks of no container."""
+
+    def __init__(self, depth=4):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Conv2d(4 if i else 1, 4, 3, padding=1) for i in range(depth)])
+        self.fire, self.fc = Mine(), nn.Linear(4, 10)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = self.fire(layer(x))
+        return self.fc(x.mean((2, 3)))
+
+
+def test_one_neuron_for_all_layers_has_branches_before_it(batch):
+    net = sb.attach(Shared(), sample=batch[0])
+    assert net.places == ("layers.0", "layers.1", "layers.2")
+    assert list(net(batch[0]).branches) == list(net.places)
+
+
+class FunctionBlock(nn.Module):
+    """Fires by a function; what it returns is a sum."""
+
+    def __init__(self, in_channels):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(in_channels, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return x + (self.norm(self.conv(x)) > 0.5).to(x.dtype)
+
+
+class Flat(nn.Module):
+    """Blocks in one container, or in lists that are never called."""
+
+    def __init__(self, num_blocks, *, lists=False, block=FunctionBlock):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3)
+        blocks = [block(4) for _ in range(num_blocks)]
+        self.blocks = nn.ModuleList([nn.ModuleList(blocks[:3]), nn.ModuleList(blocks[3:])] if lists else blocks)
+        self.fc = nn.Linear(4, 10)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for part in self.blocks:
+            for block in part if isinstance(part, nn.ModuleList) else [part]:
+                x = block(x)
+        return self.fc(x.mean((2, 3)))
+
+
+def test_neurons_that_are_no_module(batch):
+    assert sb.attach(Flat(4), sample=batch[0]).places == ("blocks.0", "blocks.1", "blocks.2")
+
+
+def test_stages_of_a_flat_network_are_even_parts_of_its_blocks(batch):
+    def places(num_blocks, **settings):
+        return sb.attach(Flat(num_blocks, **settings), at="stages", sample=batch[0]).places
+
+    assert places(6) == ("blocks.1", "blocks.3")
+    assert places(8) == ("blocks.1", "blocks.3", "blocks.5")
+    assert places(2) == ("blocks.0",)
+    assert places(7, lists=True) == ("blocks.0.2",)  # in place of a list that is not called
+
+
+def test_a_hint_names_what_can_be_tapped(batch):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unused, self.conv, self.fc = nn.Linear(2, 2), nn.Conv2d(1, 4, 3), nn.Linear(4, 10)
+
+        def forward(self, x):
+            return self.fc(self.conv(x).mean((2, 3)))
+
+    with pytest.raises(ValueError, match=r"has 0 blocks.*e\.g\. at=\['conv'\]"):
+        sb.attach(Two(), sample=batch[0])
+
+
+class Odd(nn.Module):
+    """Two blocks in a list, and five of another class beside it."""
+
+    def __init__(self):
+        super().__init__()
+        self.list = nn.ModuleList([Firing(1), Firing(4)])
+        for i in range(5):
+            self.add_module(f"extra{i}", Firing2(4))
+        self.fc = nn.Linear(4, 10)
+
+    def forward(self, x):
+        for name, module in self.named_children():
+            if name.startswith("extra"):
+                x = module(x)
+            elif name == "list":
+                x = module[1](module[0](x))
+        return self.fc(x.mean((2, 3)))
+
+
+class Firing(nn.Module):
+    def __init__(self, in_channels):
+        super().__init__()
+        self.conv, self.lif = nn.Conv2d(in_channels, 4, 3, padding=1), Mine()
+
+    def forward(self, x):
+        return self.lif(self.conv(x))
+
+
+class Firing2(Firing):
+    pass
+
+
+def test_few_blocks_beside_a_class_that_repeats_are_told(batch, caplog):
+    assert sb.attach(Odd(), sample=batch[0]).places == ("list.0",)
+    assert "Odd has 2 blocks where Firing2 is repeated 5 times" in caplog.text
+    assert "at=['extra0', 'extra1', 'extra2', 'extra3']" in caplog.text

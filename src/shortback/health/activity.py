@@ -13,10 +13,8 @@ from torch import Tensor, nn
 
 from shortback import ops
 from shortback.choices import Layout
-from shortback.inspection.firing import fires, may_fire
 from shortback.inspection.hooks import hooked
 from shortback.inspection.layout import by_step, why_not
-from shortback.inspection.libraries import whole_modules
 from shortback.neurons import SpikingNeuron
 
 WINDOW = 0.01  # of the peak: where the surrogate is above it, a membrane is inside the window
@@ -64,33 +62,34 @@ class _Counts:
 class Observer:
     """Watches the neurons of a model: what they do in one forward, and the gradient that reaches them after another.
 
-    A neuron is a `SpikingNeuron`, or another module that may fire and makes zeros and ones from something else.
-
     Args:
         num_samples: `N` of the batch, which tells how many steps a folded tensor has.
+        neurons: to watch, by name.
         layouts: how time runs through neurons, by name; folded if nothing is said.
     """
 
-    def __init__(self, num_samples: int, layouts: Mapping[str, Layout] | None = None) -> None:
+    def __init__(
+        self, num_samples: int, neurons: Mapping[str, nn.Module], layouts: Mapping[str, Layout] | None = None
+    ) -> None:
         self.num_samples = num_samples
+        self.neurons = neurons
         self.layouts = layouts or {}
         self.records_gradients = False
         self._counts: dict[str, _Counts] = {}
 
     @contextmanager
-    def observe(self, model: nn.Module) -> Iterator[None]:
+    def observe(self) -> Iterator[None]:
         """See what the neurons do in the forwards within the block."""
-        watched = [(name, module) for name, module in whole_modules(model) if may_fire(module)]
-        with hooked((module, self._watch(name)) for name, module in watched):
+        with hooked((module, self._watch(name)) for name, module in self.neurons.items()):
             yield
 
     @contextmanager
-    def observe_gradients(self, model: nn.Module) -> Iterator[None]:
+    def observe_gradients(self) -> Iterator[None]:
         """Have the backwards after forwards within the block noted, while `records_gradients`.
 
         No neuron of this package is hooked, so that layers run as in training, and keep as little.
         """
-        found = [(name, self._counts[name], m) for name, m in model.named_modules() if name in self._counts]
+        found = [(name, self._counts[name], m) for name, m in self.neurons.items() if name in self._counts]
         ours = [(module, module.on_spikes) for _, _, module in found if isinstance(module, SpikingNeuron)]
         others = [
             (m, self._gradient_hook(name, counts)) for name, counts, m in found if not isinstance(m, SpikingNeuron)
@@ -114,11 +113,9 @@ class Observer:
             spikes = _spikes(output)
             if spikes is None:
                 return
+            self._count(name, module, spikes)
             if isinstance(module, SpikingNeuron):
-                self._count(name, module, spikes)
                 self._count_membranes(name, module, inputs[0])
-            elif name in self._counts or fires(module, inputs, spikes):
-                self._count(name, module, spikes)
 
         return hook
 

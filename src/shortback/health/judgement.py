@@ -70,6 +70,8 @@ def judge(measured: Measurement) -> Judgement:
         or _stuck(neurons, "saturated", more_than=0)
         or ("healthy", None, _span(relative))
     )
+    if not neurons:
+        reason += "; no neurons were seen: nothing in this network makes zeros and ones of something else"
     return Judgement(verdict, where, reason, slope(relative), effective_depth(relative), len(measured.layers))
 
 

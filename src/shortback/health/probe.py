@@ -24,10 +24,9 @@ from shortback.choices import Backend, Layout
 from shortback.errors import UserError
 from shortback.health.activity import Observer
 from shortback.health.measurement import MAIN, Histogram, LayerGradient, Measurement
-from shortback.inspection.detect import find_layouts
+from shortback.health.neurons import layouts_of, neurons_of
 from shortback.inspection.hooks import hooked
-from shortback.inspection.layout import sample_axis
-from shortback.inspection.libraries import is_library_neuron
+from shortback.inspection.layout import logits_of, sample_axis
 from shortback.inspection.pointwise import safely
 from shortback.inspection.reset import reset_states
 from shortback.inspection.trunk import trunk_of
@@ -71,16 +70,19 @@ def measure(
     trunk = _trunk(net)
     _refuse_unsuitable(net, trunk, x, target)
     layers = _layers(trunk)
-    observer = Observer(len(target), _layouts(net, trunk, x))
+    with _run_by(backend, trunk):
+        neurons = neurons_of(trunk, trunk_of(net), x)
+        layouts, output_layout = layouts_of(net, trunk, neurons, x)
+    observer = Observer(len(target), neurons, layouts)
     with torch.inference_mode(False), torch.enable_grad(), _run_by(backend, trunk), undisturbed(net, x), safely(trunk):
         x, target = (t.clone() if t.is_inference() else t for t in (x, target))
         # Once to look at every module, and once more without hooks, so that it keeps for backward what training keeps.
-        with torch.no_grad(), observer.observe(trunk), _order_of_calls(layers) as order:
+        with torch.no_grad(), observer.observe(), _order_of_calls(layers) as order:
             reset_states(net)
             in_training(net)(x.clone())  # which some networks change in place
-        with observer.observe_gradients(trunk):
+        with observer.observe_gradients():
             reset_states(net)
-            outputs = _outputs(net(x.clone()))
+            outputs = _outputs(net(x.clone()), output_layout)
         _check_labels(outputs.logits, target)
         terms, cotangents = _differentiate(loss, outputs, target, coefficient)
         vanilla = _differentiate(loss, Outputs(outputs.logits, {}), target, coefficient)[1] if by_branch else None
@@ -142,20 +144,6 @@ def _order_of_calls(layers: dict[str, tuple[nn.Module, list[nn.Parameter]]]) -> 
         yield order
 
 
-def _layouts(net: nn.Module, trunk: nn.Module, x: Tensor) -> dict[str, Layout]:
-    """How time runs through the neurons of other libraries, as far as it is to be found out."""
-    neurons = {name: module for name, module in trunk.named_modules() if is_library_neuron(module)}
-    if not neurons:
-        return {}
-    try:
-        found = find_layouts(trunk, x, neurons, num_steps=getattr(net, "num_steps", None))
-    except ValueError:
-        return {}
-    if found.output == "batch_first":  # and so is a neuron whose samples lie first
-        return {name: "batch_first" if layout == "folded" else layout for name, layout in found.modules.items()}
-    return found.modules
-
-
 # Beside the names of the outputs, which are the network's own.
 _TOTAL, _BRANCHES, _VANILLA = object(), object(), object()
 
@@ -186,12 +174,8 @@ def _layers(trunk: nn.Module) -> dict[str, tuple[nn.Module, list[nn.Parameter]]]
     return {name: (module, weights) for name, module, weights in owned if weights}
 
 
-def _outputs(outputs: Any) -> Outputs:
-    if isinstance(outputs, Outputs):
-        return outputs
-    if isinstance(outputs, Tensor):
-        return Outputs(outputs, {})
-    raise UserError(f"the network returns {type(outputs).__name__}: it must return logits, [N, K] or [T, N, K]")
+def _outputs(outputs: Any, layout: Layout) -> Outputs:
+    return outputs if isinstance(outputs, Outputs) else Outputs(logits_of(outputs, layout, None), {})
 
 
 def _check_labels(logits: Tensor, target: Tensor) -> None:

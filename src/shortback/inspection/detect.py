@@ -9,7 +9,7 @@ nothing, as if neurons never fire, a stronger input is tried, and batch norm on 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from shortback.errors import UserError
 from shortback.inspection.hooks import hooked
 from shortback.inspection.layer_calls import LayerCalls
 from shortback.inspection.layout import LAYOUTS, feature_axis, first_tensor, stacked
+from shortback.inspection.probes import probes, set_norms
 from shortback.inspection.reset import REMEMBERS, reset_states
 from shortback.inspection.untouched import undisturbed
 
@@ -71,8 +72,8 @@ def find_layouts(
     alone = _Trace()
     with undisturbed(model, sample), torch.no_grad():
         model.eval()
-        for x, norms_train in _probes(sample):
-            _set_norms(model, training=norms_train)
+        for x, norms_train in probes(sample):
+            set_norms(model, training=norms_train)
             alone = _trace(model, modules, x)
             for name, way in list(ways.items()):
                 try:
@@ -141,29 +142,13 @@ def _ways_to_join(sample: Tensor, num_steps: int | None) -> dict[str, _Way]:
     }
 
 
-def _probes(sample: Tensor) -> Iterator[tuple[Tensor, bool]]:
-    """Inputs, and whether batch norm uses the statistics of the batch."""
-    inputs = [sample]
-    if sample.is_floating_point():
-        inputs.append(4 * torch.rand_like(sample))
-    for x in inputs:
-        yield x, False
-        yield x, True
-
-
-def _set_norms(model: nn.Module, *, training: bool) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.train(training)
-
-
 @torch.no_grad()
 def _remembers(model: nn.Module, sample: Tensor) -> bool:
     """Whether, after a reset, the same input gives something else the second time."""
     with undisturbed(model, sample):
         model.eval()
-        for x, norms_train in _probes(sample):
-            _set_norms(model, training=norms_train)
+        for x, norms_train in probes(sample):
+            set_norms(model, training=norms_train)
             once, again = (_trace(model, {}, x).outputs[_OUTPUT][0] for _ in range(2))
             if once.shape != again.shape or not torch.allclose(once, again, equal_nan=True):
                 return True

@@ -1,4 +1,4 @@
-"""Which modules fire, and how often."""
+"""How often neurons fire."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from shortback.inspection.hooks import hooked
-from shortback.inspection.layout import num_features
-from shortback.inspection.libraries import is_library_neuron
 from shortback.inspection.untouched import modes_kept
 from shortback.neurons import SpikingNeuron
 
@@ -39,21 +37,3 @@ def firing_rates(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, float
         for x in batches:
             model(x.clone())
     return {name: spikes[name] / outputs[name] for name in layers if outputs[name]}
-
-
-def may_fire(module: nn.Module) -> bool:
-    """Whether it is a neuron of ours or another library, or has neither submodules nor the weights of a layer."""
-    known = isinstance(module, SpikingNeuron) or is_library_neuron(module)
-    return known or not (any(module.children()) or num_features(module))
-
-
-def fires(module: nn.Module, inputs: tuple[Any, ...], spikes: Tensor) -> bool:
-    """Whether it turned something else into zeros and ones; a library's neuron may fire several times a step."""
-    x = next((value for value in inputs if isinstance(value, Tensor)), None)
-    if x is None or x.shape != spikes.shape or _is_binary(x):
-        return False
-    return _is_binary(spikes) or (is_library_neuron(module) and bool((spikes == spikes.round()).all()))
-
-
-def _is_binary(x: Tensor) -> bool:
-    return bool(((x == 0) | (x == 1)).all())

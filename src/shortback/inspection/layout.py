@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from shortback.choices import Layout, Reduction
 from shortback.errors import UserError
+from shortback.inspection.trunk import Branched
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
@@ -35,10 +36,9 @@ def sample_axis(net: nn.Module, x: Tensor) -> int | None:
         net: what `attach` returned, which knows; else it is the second of `[T, N, C, H, W]` and the first of others.
         x: what it takes.
     """
-    axis: Any = getattr(net, "batch_axis", None)
-    if axis is None:
+    if not isinstance(net, Branched) or net.batch_axis is None:
         return int(x.ndim == 5)
-    return axis if net.num_steps is None else None
+    return net.batch_axis if net.num_steps is None else None
 
 
 def leading_axes(layout: Layout) -> int:

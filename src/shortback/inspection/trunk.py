@@ -14,6 +14,8 @@ class Branched(Protocol):
     model: nn.Module
     heads: nn.ModuleList
     places: tuple[str, ...]
+    num_steps: int | None
+    batch_axis: int | None
 
 
 def trunk_of(net: nn.Module) -> nn.Module:

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from shortback.choices import Layout, Reduction, check_choice
 from shortback.errors import UserError
+from shortback.inspection.calls import Calls
 from shortback.shortcuts.auto import choose_places
 from shortback.shortcuts.heads import HeadFactory, linear_head
 from shortback.shortcuts.network import ShortcutNetwork
 from shortback.shortcuts.places import find_places
-from shortback.shortcuts.tapping import calls_of, tap
+from shortback.shortcuts.tapping import tap
 from shortback.torch_private import is_compiled
 
 
@@ -57,7 +58,7 @@ def attach(
     _refuse_unsuitable(model)
     if at == "auto":
         at = choose_places(model, sample, layout=layout, reduce=reduce, num_steps=num_steps)
-    places = find_places(model, at, run=lambda: calls_of(model, sample))
+    places = find_places(model, at, run=lambda: Calls.of(model, sample))
     return tap(model, places, sample=sample, head=head, layout=layout, reduce=reduce, num_steps=num_steps)
 
 

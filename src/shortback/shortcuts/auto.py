@@ -25,12 +25,13 @@ from shortback.choices import Layout, Reduction
 from shortback.health import Measurement, first_samples, measure
 from shortback.health.judgement import BAND, reference
 from shortback.health.measurement import MAIN
+from shortback.inspection.calls import Calls
 from shortback.inspection.reset import reset_states
 from shortback.inspection.untouched import undisturbed
 from shortback.losses import ShortcutLoss
 from shortback.shortcuts._strip import strip
 from shortback.shortcuts.places import find_places
-from shortback.shortcuts.tapping import calls_of, tap
+from shortback.shortcuts.tapping import tap
 
 NUM_SAMPLES = 16
 
@@ -59,7 +60,7 @@ def choose_places(
     Raises:
         ValueError: see `attach` and `shortback.health.measure`.
     """
-    blocks = find_places(model, "blocks", run=lambda: calls_of(model, sample))
+    blocks = find_places(model, "blocks", run=lambda: Calls.of(model, sample))
     net = tap(model, blocks, sample=sample, layout=layout, reduce=reduce, num_steps=num_steps)
     with undisturbed(net, sample), torch.no_grad():
         reset_states(net)

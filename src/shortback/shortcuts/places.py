@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
 from shortback.choices import nearest
 from shortback.errors import UserError
 from shortback.health.measurement import MAIN
-from shortback.inspection.libraries import is_library_neuron
-from shortback.neurons import TimeModule
+from shortback.inspection.calls import Calls, holds_layer, is_known_neuron
 from shortback.spiking import SpikingNetwork
 from shortback.spiking.activations import is_activation
 
-
-class Calls(NamedTuple):
-    """The modules that a forward called, and the ones among them that made zeros and ones of something else."""
-
-    modules: set[nn.Module]
-    firing: set[nn.Module]
+log = logging.getLogger("shortback")
 
 
 @runtime_checkable
@@ -48,11 +43,12 @@ def find_places(
     network = model.network if isinstance(model, SpikingNetwork) else model
     modules = {name: module for name, module in network.named_modules() if name}
     if at in ("blocks", "stages"):
-        places = (_blocks if at == "blocks" else _stages)(network, run)
+        calls = None if run is None or isinstance(network, HasPlaces) else run()
+        places = (_blocks if at == "blocks" else _stages)(network, calls)
         if len(places) < 2:
             raise UserError(
                 f"at={at!r}: {type(network).__name__} has {len(places)} {at}, and a branch goes after each but the "
-                f"last; name the modules instead, e.g. at={list(modules)[:3]}"
+                f"last; name the modules instead, e.g. at={_examples(network, calls)}"
             )
         return {name: modules[name] for name in places[:-1]}
     names = [at] if isinstance(at, str) else list(at)
@@ -72,30 +68,82 @@ def find_places(
     return {name: modules[name] for name in sorted(names, key=order.index)}
 
 
-def _blocks(network: nn.Module, run: Callable[[], Calls] | None) -> list[str]:
+def _examples(network: nn.Module, calls: Calls | None) -> list[str]:
+    """Names of modules that can be tapped: neurons and layers that are called once, but for the last, the output."""
+    names = {module: name for name, module in network.named_modules() if name}
+    if calls is None:
+        return list(names.values())[:3]
+    once = [name for module, name in names.items() if calls.counts[module] == 1]
+    firing = [name for module, name in names.items() if name in once and module in calls.firing]
+    layers = [name for module, name in names.items() if name in once and holds_layer(module)]
+    return (firing or layers[:-1] or once)[:3]
+
+
+def _blocks(network: nn.Module, calls: Calls | None) -> list[str]:
     """The blocks a network names, or else what looks most like some.
 
     That is the modules of its own that a container repeats, such as `layer1.0`; else the smallest modules that hold
-    both weights and a neuron (or activation), and where these stand in one long sequence, each neuron.
+    both weights and a neuron (or activation), and where these stand in one long sequence, each neuron; where one neuron
+    serves all layers, these layers. Where nothing is seen to fire, blocks hold weights alone.
     """
     if isinstance(network, HasPlaces):
         return network.blocks()
-    modules, calls = dict(network.named_modules()), None if run is None else run()
+    names = {module: name for name, module in network.named_modules() if name}
     guess = _Guess(frozenset() if calls is None else frozenset(calls.firing))
-    names: list[str] = []
-    for find in (guess.repeated, guess.smallest, guess.neurons):
-        names = [name for name in find(network) if calls is None or modules[name] in calls.modules]
-        if len(names) >= 2:
+    finds = [guess.repeated, guess.smallest, guess.neurons]
+    if calls is not None:
+        finds.append(lambda network: [names[layer] for layer in calls.before_neurons if layer in names])
+        if not calls.firing:
+            finds.append(_Guess(frozenset(), weights_suffice=True).repeated)
+    found: list[str] = []
+    for find in finds:
+        found = [name for name in find(network) if calls is None or calls.counts[network.get_submodule(name)]]
+        if len(found) >= 2:
             break
-    return names
+    if calls is not None:
+        _warn_of_few(network, found, calls)
+    return found
 
 
-def _stages(network: nn.Module, run: Callable[[], Calls] | None) -> list[str]:
-    """The stages a network names, or else the containers of its blocks."""
+def _warn_of_few(network: nn.Module, found: list[str], calls: Calls) -> None:
+    """Say so where a class of blocks is repeated in the network and hardly any were found."""
+    inside = {part for name in found for part in network.get_submodule(name).modules()}
+    around = {module for name, module in network.named_modules() if any(f.startswith(f"{name}.") for f in found)}
+    by_class: dict[type[nn.Module], list[str]] = {}
+    for name, module in network.named_modules():
+        if name and calls.counts[module] and module not in inside | around:
+            is_own = not type(module).__module__.startswith("torch.") and holds_layer(module)
+            if is_own or module in calls.firing:
+                by_class.setdefault(type(module), []).append(name)
+    for cls, names in by_class.items():
+        if len(names) > 2 * len(found):
+            log.warning(
+                "%s has %d blocks where %s is repeated %d times: if those are its blocks, say at=%s",
+                *(type(network).__name__, len(found), cls.__name__, len(names), names[:-1]),
+            )
+
+
+def _stages(network: nn.Module, calls: Calls | None) -> list[str]:
+    """The stages a network names, or else the containers of its blocks, or else an even split of these.
+
+    A container that is not called itself, such as a `ModuleList`, stands for the last of its blocks.
+    """
     if isinstance(network, HasPlaces):
         return network.stages()
-    containers = (name.rpartition(".")[0] for name in _blocks(network, run))
-    return [name for name in dict.fromkeys(containers) if name]
+    blocks = _blocks(network, calls)
+    by_container: dict[str, list[str]] = {}
+    for name in blocks:
+        by_container.setdefault(name.rpartition(".")[0], []).append(name)
+    containers = [name for name in by_container if name]
+    if len(containers) < 2:
+        number = min(4 if len(blocks) >= 8 else 3, len(blocks))
+        return [blocks[len(blocks) * part // number - 1] for part in range(1, number + 1)]
+
+    def is_called(name: str) -> bool:
+        module = network.get_submodule(name)
+        return not isinstance(module, nn.ModuleList) if calls is None else bool(calls.counts[module])
+
+    return [name if is_called(name) else by_container[name][-1] for name in containers]
 
 
 @dataclass(frozen=True)
@@ -104,9 +152,11 @@ class _Guess:
 
     Args:
         firing: modules that were seen to fire; a module of a known class need not be.
+        weights_suffice: whether a block need not fire.
     """
 
     firing: frozenset[nn.Module]
+    weights_suffice: bool = False
 
     def repeated(self, network: nn.Module, prefix: str = "") -> list[str]:
         """The modules that stand in a container, are none themselves and hold no such blocks in their turn."""
@@ -134,12 +184,14 @@ class _Guess:
         return [name for name, module in network.named_modules() if name and self._fires(module)]
 
     def _is_composite(self, module: nn.Module) -> bool:
+        """Whether it holds weights and a neuron, or fires by itself."""
+        if self.weights_suffice:
+            return holds_layer(module) and any(module.children())
         inner = [m for m in module.modules() if m is not module]
-        return any(map(self._fires, inner)) and any(isinstance(m, nn.modules.conv._ConvNd | nn.Linear) for m in inner)
+        return holds_layer(module) and (module in self.firing or any(map(self._fires, inner)))
 
     def _fires(self, module: nn.Module) -> bool:
-        known = isinstance(module, TimeModule) or is_activation(module) or is_library_neuron(module)
-        return known or module in self.firing
+        return is_known_neuron(module) or is_activation(module) or module in self.firing
 
 
 def _is_container(module: nn.Module) -> bool:

@@ -12,18 +12,15 @@ from torch import Tensor, nn
 from shortback.choices import Layout, Reduction
 from shortback.errors import UserError
 from shortback.inspection.detect import Found, find_layouts
-from shortback.inspection.firing import fires, may_fire
 from shortback.inspection.hooks import hooked
 from shortback.inspection.layer_calls import LayerCalls
 from shortback.inspection.layout import LAYOUTS, feature_axis, first_tensor, logits_of, why_not
-from shortback.inspection.libraries import whole_modules
 from shortback.inspection.pointwise import make_safe
 from shortback.inspection.reset import reset_states
 from shortback.inspection.untouched import undisturbed
 from shortback.neurons import SpikingNeuron
 from shortback.shortcuts.heads import HeadFactory, linear_head
 from shortback.shortcuts.network import ShortcutNetwork, Tap
-from shortback.shortcuts.places import Calls
 from shortback.spiking import SpikingNetwork
 from shortback.torch_private import version_of
 
@@ -68,21 +65,6 @@ def tap(
     network.training = model.training  # and no module's within, of which some may be frozen in `eval()`
     network.heads.train(model.training)
     return network
-
-
-def calls_of(model: nn.Module, sample: Tensor) -> Calls:
-    """What a forward calls, and what of that fires."""
-    calls = Calls(set(), set())
-
-    def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        calls.modules.add(module)
-        spikes = first_tensor(output)
-        if spikes is not None and may_fire(module) and fires(module, inputs, spikes):
-            calls.firing.add(module)
-
-    with hooked((module, note) for _, module in whole_modules(model)), _running(model):
-        model(sample.clone())
-    return calls
 
 
 def _time_of(

@@ -1,0 +1,97 @@
+"""Neurons of anyone's making are known by what they return."""
+
+import pytest
+import torch
+from torch import nn
+
+from shortback.inspection.calls import Calls
+from tests.networks.research import AudioNetwork, MemoryNeuron, RectangleSpike, SequenceResNet, StepResNet
+
+
+@pytest.fixture
+def images():
+    return torch.randn(8, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def names(net, modules):
+    return {name for name, module in net.named_modules() if module in modules}
+
+
+def test_fresh_batch_norms_hide_no_neuron(images):
+    torch.manual_seed(0)
+    net = StepResNet(3)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    calls = Calls.of(net, images)
+    assert names(net, calls.neurons) == {n for n, m in net.named_modules() if isinstance(m, MemoryNeuron)}
+    assert not calls.firing_layers
+    assert calls.counts[net.layer1[0]] == 3  # once a step, of one forward and not of all
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+def test_a_norm_in_a_neuron_is_part_of_it(images):
+    net = SequenceResNet(3)
+    found = names(net, Calls.of(net, images.clone()).firing)
+    assert {name.split(".")[-1] for name in found} == {"stem_spike", "spike1", "spike2"}
+    assert len(found) == 13
+
+
+def test_layers_that_fire_inside():
+    torch.manual_seed(0)
+    net = AudioNetwork(20)
+    calls = Calls.of(net, torch.randn(4, 12, 20))
+    assert (names(net, calls.neurons), names(net, calls.firing_layers)) == (set(), {"snn.0", "snn.1", "snn.2"})
+
+
+class Silent(nn.Module):
+    """Two neurons of one class, of which one never fires."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.lif1 = nn.Conv2d(1, 4, 3), MemoryNeuron()
+        self.conv2, self.lif2 = nn.Conv2d(4, 4, 3), MemoryNeuron(threshold=1e9)
+        self.pool, self.relu = nn.MaxPool2d(2), nn.ReLU()
+
+    def forward(self, x):
+        x = self.lif2(self.conv2(self.pool(self.lif1(self.conv1(x)))))
+        return self.relu(-x).flatten(1)
+
+
+def test_a_class_that_fires_once_is_known_everywhere_and_zeros_alone_are_no_spikes(images):
+    net = Silent()
+    assert names(net, Calls.of(net, images).neurons) == {"lif1", "lif2"}  # neither pool nor relu
+
+
+class Shared(nn.Module):
+    """One neuron for all layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Conv2d(a, 4, 3) for a in (1, 4, 4)])
+        self.fc, self.fire = nn.Linear(400, 10), Fire()
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = self.fire(layer(x))
+        return self.fc(x.flatten(1))
+
+
+class Fire(nn.Module):
+    def forward(self, x):
+        return RectangleSpike.apply(x, 0.2, 0.5)
+
+
+def test_the_layers_before_a_shared_neuron_in_their_order(images):
+    net = Shared()
+    calls = Calls.of(net, images)
+    assert calls.counts[net.fire] == 3
+    assert calls.before_neurons == list(net.layers)
+
+
+class MembraneFirst(Fire):
+    def forward(self, x):
+        return x, RectangleSpike.apply(x, 0.2, 0.5)
+
+
+def test_which_of_several_tensors_are_the_spikes(images):
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), MembraneFirst())
+    assert Calls.of(net, images).spikes_at == {net[1]: 1}
