@@ -9,7 +9,7 @@ nothing, as if neurons never fire, a stronger input is tried, and batch norm on 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from shortback.choices import Layout
 from shortback.errors import UserError
 from shortback.inspection.hooks import hooked
 from shortback.inspection.layer_calls import LayerCalls
-from shortback.inspection.layout import LAYOUTS, feature_axis, first_tensor, stacked
+from shortback.inspection.layout import LAYOUTS, feature_axis, stacked, tensor_of
 from shortback.inspection.probes import probes, set_norms
 from shortback.inspection.reset import REMEMBERS, reset_states
 from shortback.inspection.untouched import undisturbed
@@ -54,7 +54,12 @@ class Found:
 
 
 def find_layouts(
-    model: nn.Module, sample: Tensor, modules: dict[str, nn.Module], *, num_steps: int | None = None
+    model: nn.Module,
+    sample: Tensor,
+    modules: dict[str, nn.Module],
+    *,
+    num_steps: int | None = None,
+    which: Mapping[str, int | str | None] | None = None,
 ) -> Found:
     """How time runs through what the modules return, and through the output; the network is left as it was.
 
@@ -63,6 +68,7 @@ def find_layouts(
         sample: a batch it takes.
         modules: by name.
         num_steps: `T`, for a network whose input and output are folded as its modules are.
+        which: by name, which of several tensors that a module returns; the first if nothing is said.
 
     Raises:
         ValueError: the axis of the samples, or the layout of the output, is not to be found.
@@ -74,10 +80,10 @@ def find_layouts(
         model.eval()
         for x, norms_train in probes(sample):
             set_norms(model, training=norms_train)
-            alone = _trace(model, modules, x)
+            alone = _trace(model, modules, x, which)
             for name, way in list(ways.items()):
                 try:
-                    reverse, both = (_trace(model, modules, change(x)) for change in (way.reverse, way.double))
+                    reverse, both = (_trace(model, modules, change(x), which) for change in (way.reverse, way.double))
                 except Exception:  # the network's own code, on an input it may not take, may raise anything
                     del ways[name]
                     errors.pop(name, None)
@@ -164,12 +170,17 @@ class _Trace:
     last_layer: nn.Module | None = None
 
 
-def _trace(model: nn.Module, modules: dict[str, nn.Module], x: Tensor) -> _Trace:
-    trace = _Trace()
+def _trace(
+    model: nn.Module,
+    modules: dict[str, nn.Module],
+    x: Tensor,
+    which: Mapping[str, int | str | None] | None = None,
+) -> _Trace:
+    trace, which = _Trace(), which or {}
 
     def hook(name: str) -> Callable[..., None]:
         def note(module: nn.Module, inputs: Any, output: Any) -> None:
-            tensor = first_tensor(output)
+            tensor = tensor_of(output, which.get(name))
             trace.outputs.setdefault(name, []).extend([] if tensor is None else [_part(tensor)])
 
         return note

@@ -52,6 +52,7 @@ def feature_axis(shape: Sequence[int], layout: Layout, layer: nn.Module | None) 
     It is as long as the last layer with weights before it has outputs, so that tokens `[N, L, C]` and images
     `[N, H, W, C]` are read as what they are. Where several axes are that long, or none, it is the one that such a layer
     gives its features: the last of a linear layer, before the axes of space of a convolution.
+    `shortback.inspection.features` settles by a run which of several it is.
 
     Args:
         shape: of what a module returned.
@@ -65,8 +66,20 @@ def feature_axis(shape: Sequence[int], layout: Layout, layer: nn.Module | None) 
     usual = first if isinstance(layer, nn.GroupNorm) else last - _axes_of_space(layer)
     if usual < first:
         usual = last
-    matches = [axis for axis in range(first, num_axes) if shape[axis] == num_features(layer)]
+    matches = as_long_as_features(shape, layout, layer)
     return usual if usual in matches or not matches else matches[0]
+
+
+def as_long_as_features(shape: Sequence[int], layout: Layout, layer: nn.Module) -> list[int]:
+    """The axes, but for those of samples and steps at the beginning, that are as long as a layer has outputs."""
+    return [axis for axis in range(leading_axes(layout), len(shape)) if shape[axis] == num_features(layer)]
+
+
+def own_feature_axis(layer: nn.Module, output: Tensor) -> int:
+    """The axis of the features in what a layer itself returned."""
+    if isinstance(layer, nn.GroupNorm | nn.modules.batchnorm._NormBase):
+        return 1
+    return output.ndim - 1 - _axes_of_space(layer)
 
 
 def num_features(layer: nn.Module) -> int | None:
@@ -130,6 +143,16 @@ def by_step(output: Tensor, num_samples: int, layout: Layout) -> Tensor:
             return output.unsqueeze(0)
 
 
+def tensor_of(output: Any, which: int | str | None) -> Tensor | None:
+    """What a module returned, or one of several by its place or name; the first where `which` is None."""
+    if which is None:
+        return first_tensor(output)
+    try:
+        return first_tensor(output[which])
+    except (KeyError, IndexError, TypeError):
+        return None
+
+
 def first_tensor(output: Any) -> Tensor | None:
     """What a module returned, or the first tensor of it where that is a tuple such as (spikes, state)."""
     while isinstance(output, tuple | list) and output:
@@ -141,7 +164,7 @@ def why_not(output: Any, layout: Layout, num_samples: int) -> str | None:
     """Why what a module returned does not have the layout, or None if it has."""
     tensor = first_tensor(output)
     if tensor is None:
-        return f"returns {type(output).__name__}; a branch needs a tensor, or a tuple that begins with one"
+        return f"returns {type(output).__name__}; a branch needs a tensor: say output=... if it is in there"
     shape = tensor.shape
     fits, needed = {
         "folded": (len(shape) >= 2 and shape[0] % num_samples == 0, "[T*N, C, ...] (time-major) or [N, C, ...]"),

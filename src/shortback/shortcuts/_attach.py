@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -27,6 +28,8 @@ def attach(
     layout: Layout | Literal["auto"] = "auto",
     reduce: Reduction | None = None,
     num_steps: int | None = None,
+    features: int | None = None,
+    output: int | str | None = None,
 ) -> ShortcutNetwork:
     """Give a network shortcut branches from intermediate modules straight to the loss (Guo et al., NeurIPS 2024).
 
@@ -47,6 +50,10 @@ def attach(
             leaves it as `[T, N, K]`. Of a tuple, such as (spikes, membranes), the first is taken.
         num_steps: `T`, for a network whose input and output are folded as its modules are, `[T*N, ...]` or
             `[N*T, ...]`; not for one that folds and unfolds by itself.
+        features: the axis of the features in what the places return, e.g. 2 or -1 for tokens `[N, L, C]`; None finds it
+            by sizes, and by a run where several axes are as long.
+        output: which tensor to tap of places that return several, by its place in the tuple or its name in the dict;
+            None takes the spikes if the dry runs tell which these are, else the first.
 
     Raises:
         ValueError: a place that does not exist, is not called once (or once a step) or does not return a tensor of the
@@ -57,9 +64,22 @@ def attach(
         check_choice("reduce", reduce, Reduction)
     _refuse_unsuitable(model)
     if at == "auto":
-        at = choose_places(model, sample, layout=layout, reduce=reduce, num_steps=num_steps)
-    places = find_places(model, at, run=lambda: Calls.of(model, sample))
-    return tap(model, places, sample=sample, head=head, layout=layout, reduce=reduce, num_steps=num_steps)
+        at = choose_places(
+            model, sample, layout=layout, reduce=reduce, num_steps=num_steps, features=features, output=output
+        )
+    run = functools.cache(lambda: Calls.of(model, sample))
+    return tap(
+        model,
+        find_places(model, at, run=run),
+        sample=sample,
+        head=head,
+        layout=layout,
+        reduce=reduce,
+        num_steps=num_steps,
+        features=features,
+        output=output,
+        run=run,
+    )
 
 
 def _refuse_unsuitable(model: nn.Module) -> None:

@@ -13,6 +13,7 @@ inside, and what it turns out not to need is left out again. Branches add to a g
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Iterable
@@ -45,6 +46,8 @@ def choose_places(
     layout: Layout | Literal["auto"] = "auto",
     reduce: Reduction | None = None,
     num_steps: int | None = None,
+    features: int | None = None,
+    output: int | str | None = None,
     loss: ShortcutLoss | None = None,
     coefficient: float = 1.0,
 ) -> list[str]:
@@ -53,15 +56,17 @@ def choose_places(
     Args:
         model: without branches; left as it is.
         sample: a batch to measure on, with random classes; real images, two or more. No more than 16 are used.
-        layout, reduce, num_steps: as for `attach`.
+        layout, reduce, num_steps, features, output: as for `attach`.
         loss: of the training, `ShortcutLoss()` if not given.
         coefficient: that training begins with, above 0.
 
     Raises:
         ValueError: see `attach` and `shortback.health.measure`.
     """
-    blocks = find_places(model, "blocks", run=lambda: Calls.of(model, sample))
-    net = tap(model, blocks, sample=sample, layout=layout, reduce=reduce, num_steps=num_steps)
+    run = functools.cache(lambda: Calls.of(model, sample))
+    blocks = find_places(model, "blocks", run=run)
+    settings = {"layout": layout, "reduce": reduce, "num_steps": num_steps, "features": features, "output": output}
+    net = tap(model, blocks, sample=sample, run=run, **settings)
     with undisturbed(net, sample), torch.no_grad():
         reset_states(net)
         num_samples, num_classes = net.eval()(sample.clone()).logits.shape[-2:]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from shortback.choices import Layout, Reduction
-from shortback.inspection.layout import average_over_space, average_over_time, first_tensor, logits_of
+from shortback.inspection.layout import average_over_space, average_over_time, logits_of, tensor_of
 from shortback.inspection.pointwise import make_usual
 from shortback.losses import Outputs
 from shortback.neurons import SpikingNeuron
@@ -26,14 +26,20 @@ class Tap:
     Args:
         layout: of the output. Where the module is called once a step, the averages of all steps are added up.
         features: the axis of the features, where it is not the usual one of the layout.
+        which: of several tensors that the module returns, by place or name; the first where it is None.
         neuron: the neuron whose spikes the module returns; None if it returns something else. A layer that runs as one
             operation counts the spikes itself, which costs no pass over the activation.
     """
 
     def __init__(
-        self, layout: Layout = "folded", features: int | None = None, neuron: SpikingNeuron | None = None
+        self,
+        layout: Layout = "folded",
+        features: int | None = None,
+        which: int | str | None = None,
+        neuron: SpikingNeuron | None = None,
     ) -> None:
         self.layout: Layout = layout
+        self.which = which
         self.features_at = features
         self.neuron = neuron
         self.average: Tensor | None = None
@@ -67,7 +73,7 @@ class Tap:
         if self.neuron is not None and self.neuron.output_average is not None:
             self.average, self.neuron.output_average = self.neuron.output_average, None
             return
-        tensor = first_tensor(output)
+        tensor = tensor_of(output, self.which)
         assert tensor is not None
         average = average_over_space(tensor, self.layout, features=self.features_at)
         self.average = average if self.average is None else self.average + average

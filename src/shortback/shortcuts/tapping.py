@@ -11,10 +11,21 @@ from torch import Tensor, nn
 
 from shortback.choices import Layout, Reduction
 from shortback.errors import UserError
+from shortback.inspection.calls import Calls
 from shortback.inspection.detect import Found, find_layouts
+from shortback.inspection.features import axes_by_change
 from shortback.inspection.hooks import hooked
 from shortback.inspection.layer_calls import LayerCalls
-from shortback.inspection.layout import LAYOUTS, feature_axis, first_tensor, logits_of, why_not
+from shortback.inspection.layout import (
+    LAYOUTS,
+    as_long_as_features,
+    feature_axis,
+    first_tensor,
+    leading_axes,
+    logits_of,
+    tensor_of,
+    why_not,
+)
 from shortback.inspection.pointwise import make_safe
 from shortback.inspection.reset import reset_states
 from shortback.inspection.untouched import undisturbed
@@ -34,20 +45,33 @@ def tap(
     layout: Layout | Literal["auto"] = "auto",
     reduce: Reduction | None = None,
     num_steps: int | None = None,
+    features: int | None = None,
+    output: int | str | None = None,
+    run: Callable[[], Calls] | None = None,
 ) -> ShortcutNetwork:
     """Branches at the modules of `places`, by name; the other arguments as of `shortback.attach`.
+
+    Args:
+        run: the network, for which of several tensors the spikes are.
 
     Raises:
         ValueError: a module that is not called once (or once a step) or does not return a tensor of the layout; a
             layout that is not to be found.
     """
-    time = _time_of(model, places, sample, layout, num_steps)
-    seen, num_classes = _dry_run(model, places, sample, time, reduce, num_steps)
+    which: dict[str, int | str | None] = dict.fromkeys(places, output)
+    if output is None and not isinstance(model, SpikingNetwork):
+        calls = Calls.of(model, sample) if run is None else run()
+        which = {place: calls.spikes_at.get(module) for place, module in places.items()}
+    time = _time_of(model, places, sample, layout, num_steps, which)
+    seen, num_classes = _dry_run(model, places, sample, time, reduce, num_steps, which)
+    axes = {place: _feature_axis(model, sample, place, one, features) for place, one in seen.items()}
     parameter = next(model.parameters(), sample)
     with torch.random.fork_rng(devices=[]):  # a run with branches draws the same numbers as one without
         dtype = torch.promote_types(parameter.dtype, torch.float32)  # that of the averages
-        heads = [head(seen[place].num_features, num_classes).to(parameter.device, dtype) for place in places]
-    taps = [Tap(time.modules[place], seen[place].feature_axis, seen[place].neuron) for place in places]
+        heads = [
+            head(seen[place].tensor.shape[axes[place]], num_classes).to(parameter.device, dtype) for place in places
+        ]
+    taps = [Tap(time.modules[place], axes[place], which[place], seen[place].neuron) for place in places]
     handles = [module.register_forward_hook(hook) for module, hook in zip(places.values(), taps, strict=True)]
     convolutions = make_safe(model)
     network = ShortcutNetwork(
@@ -73,10 +97,11 @@ def _time_of(
     sample: Tensor,
     layout: Layout | Literal["auto"],
     num_steps: int | None,
+    which: dict[str, int | str | None],
 ) -> Found:
     """How time runs through the places: found out, or as the caller says."""
     if layout == "auto" and not isinstance(model, SpikingNetwork):
-        return find_layouts(model, sample, places, num_steps=num_steps)
+        return find_layouts(model, sample, places, num_steps=num_steps, which=which)
     known: Layout = "folded" if layout == "auto" else layout
     return Found(0 if layout == "batch_first" else None, dict.fromkeys(places, known), {}, known)
 
@@ -91,11 +116,44 @@ def _running(model: nn.Module) -> Iterator[None]:
 
 
 class _Seen(NamedTuple):
-    """What a place returns: so many features on an axis, and the spikes of a neuron where it is these alone."""
+    """What a place returns, in which layout, after which layer; the neuron where it is the spikes of one alone."""
 
-    num_features: int
-    feature_axis: int
+    module: nn.Module
+    which: int | str | None
+    layout: Layout
+    tensor: Tensor
+    layer: nn.Module | None
     neuron: SpikingNeuron | None
+
+
+def _feature_axis(model: nn.Module, sample: Tensor, place: str, seen: _Seen, features: int | None) -> int:
+    """The axis of the features: as the caller says, or by the sizes, or where these leave it open by a run."""
+    shape, first = seen.tensor.shape, leading_axes(seen.layout)
+    if features is not None:
+        axis = features + len(shape) if features < 0 else features
+        if not first <= axis < len(shape):
+            raise UserError(
+                f"features={features}: {place} returns {list(shape)}, and with layout={seen.layout!r} the features lie "
+                f"on an axis from {first} to {len(shape) - 1}"
+            )
+        return axis
+    candidates = [] if seen.layer is None else as_long_as_features(shape, seen.layout, seen.layer)
+    if seen.layer is None or len(candidates) < 2:
+        return feature_axis(shape, seen.layout, seen.layer)
+    axes = axes_by_change(
+        model,
+        sample,
+        layer=seen.layer,
+        returned=lambda output: tensor_of(output, seen.which),
+        module=seen.module,
+        candidates=candidates,
+    )
+    if not axes:
+        raise UserError(
+            f"at={place!r}: which axis of {list(shape)} the features lie on is not to be told, since several are as "
+            f"long as {type(seen.layer).__name__} has outputs: say features={' or '.join(map(str, candidates))}"
+        )
+    return axes.pop() if len(axes) == 1 else feature_axis(shape, seen.layout, seen.layer)  # of neurons that never fire
 
 
 def _dry_run(
@@ -105,6 +163,7 @@ def _dry_run(
     time: Found,
     reduce: Reduction | None,
     num_steps: int | None,
+    which: dict[str, int | str | None],
 ) -> tuple[dict[str, _Seen], int]:
     """What is at each place, and the number of classes."""
     outputs: dict[str, list[Any]] = {place: [] for place in places}
@@ -135,14 +194,26 @@ def _dry_run(
     seen = {}
     for place, found in outputs.items():
         elsewhere = {n for layer, n in calls.counts.items() if layer not in set(places[place].modules())}
-        tensor = _checked(place, found, time, num_samples, elsewhere | {len(logits) if logits.ndim == 3 else 1})
-        axis = feature_axis(tensor.shape, time.modules[place], layers[place])
-        seen[place] = _Seen(tensor.shape[axis], axis, sources.get(place))
+        counts = elsewhere | {len(logits) if logits.ndim == 3 else 1}
+        tensor = _checked(place, found, time, num_samples, counts, which[place])
+        module, neuron = places[place], sources.get(place)
+        seen[place] = _Seen(module, which[place], time.modules[place], tensor, layers[place], neuron)
     return seen, num_classes
 
 
-def _checked(place: str, outputs: list[Any], time: Found, num_samples: int, counts: set[int]) -> Tensor:
+def _checked(
+    place: str,
+    outputs: list[Any],
+    time: Found,
+    num_samples: int,
+    counts: set[int],
+    which: int | str | None,
+) -> Tensor:
     """What a place returned, if it can be tapped; `counts` is how often other layers are called."""
+    if which is not None and any(tensor_of(output, which) is None for output in outputs):
+        names = f", with {list(outputs[0])}" if isinstance(outputs[0], dict) else ""
+        raise UserError(f"output={which!r}: {place} returns {type(outputs[0]).__name__}{names}, and no such tensor")
+    outputs = [output if which is None else tensor_of(output, which) for output in outputs]
     layout, times = time.modules.get(place), len(outputs)
     if not outputs or (times > 1 and layout not in (None, "steps")):
         how_often = f"called {times} times" if times else "not called"
