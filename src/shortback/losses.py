@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from shortback.choices import BranchWeights, Combine, check_choice
 from shortback.errors import UserError
+from shortback.targets import check_classes, check_target
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -38,6 +39,10 @@ class Outputs(NamedTuple):
 
     logits: Tensor
     branches: dict[str, Tensor]
+
+    def __getattr__(self, name: str) -> NoReturn:
+        hint = ": take its .logits" if hasattr(Tensor, name) and not name.startswith("_") else ""
+        raise AttributeError(f"Outputs, which a network with branches returns in training, has no {name!r}{hint}")
 
 
 class LossTerms(NamedTuple):
@@ -73,9 +78,9 @@ class CrossEntropy:
         """Mean over the batch of `[N, K]` or `[T, N, K]` logits against classes `[N]` or probabilities `[N, K]`.
 
         Raises:
-            ValueError: a single output, whose cross entropy is 0 whatever it is; classes of any shape but `[N]`.
+            ValueError: see `shortback.targets.check_target`.
         """
-        _check(logits, target)
+        logits, target = check_target(logits, target)
         return F.cross_entropy(mean_over_time(logits), target, label_smoothing=self.label_smoothing)
 
 
@@ -105,12 +110,12 @@ class TET(CrossEntropy):
         Raises:
             ValueError: logits without a time axis.
         """
+        logits, target = check_target(logits, target)
         if logits.ndim != 3:
             raise UserError(
                 f"TET needs logits of every step, [T, N, K], and got {list(logits.shape)}: "
                 "set the network's readout to 'steps'"
             )
-        _check(logits, target)
         per_step = torch.stack(
             [F.cross_entropy(step, target, label_smoothing=self.label_smoothing) for step in logits.unbind(0)]
         )
@@ -191,6 +196,10 @@ class ShortcutLoss:
         return {name: apply_loss(loss, logits, target) for name, logits in outputs.branches.items()}
 
     def _check(self, coefficient: float | Tensor) -> None:
+        if callable(coefficient) and not isinstance(coefficient, Tensor):
+            raise UserError(f"coefficient={coefficient!r}: is a function; call it, schedule(step / total_steps)")
+        if not isinstance(coefficient, Tensor | int | float):
+            raise UserError(f"coefficient={coefficient!r}: must be a number")
         largest = 1.0 if self.combine == "convex" else math.inf
         if not isinstance(coefficient, Tensor) and not (0 <= coefficient <= largest and coefficient < math.inf):
             allowed = "between 0 and 1" if self.combine == "convex" else "0 or a positive number"
@@ -241,7 +250,7 @@ def classes_of(target: Tensor, *, loss: object) -> Tensor | None:
     if target.is_floating_point():
         is_probable = target.ndim == 2 and isinstance(loss, CrossEntropy | nn.CrossEntropyLoss)
         return target.argmax(1) if is_probable else None
-    _check_classes(target)
+    check_classes(target)
     return target
 
 
@@ -259,7 +268,7 @@ def apply_loss(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:
             f"{type(loss).__name__}(reduction={loss.reduction!r}): batches are weighed by means, use 'mean'"
         )
     if isinstance(loss, nn.CrossEntropyLoss):
-        _check(logits, target)
+        logits, target = check_target(logits, target, in_range=False)  # it may have an ignore_index
     logits = mean_over_time(logits)
     if target.is_floating_point() and logits.shape != target.shape:
         raise UserError(
@@ -267,24 +276,6 @@ def apply_loss(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:
             "which would be stretched to each other: give targets the shape of the outputs"
         )
     return loss(logits, target)
-
-
-def _check_classes(target: Tensor) -> None:
-    if target.ndim != 1:
-        raise UserError(
-            f"targets of shape {list(target.shape)} in whole numbers: one class a sample, [N], is trained on; for "
-            "classes of pixels, write your own loop with sb.attach and your loss"
-        )
-
-
-def _check(logits: Tensor, target: Tensor) -> None:
-    if not target.is_floating_point():
-        _check_classes(target)
-    if logits.shape[-1] == 1:
-        raise UserError(
-            "the cross entropy of a single output is 0 whatever it is: give the network two outputs, or take "
-            "a loss of one, such as torch.nn.BCEWithLogitsLoss()"
-        )
 
 
 def mean_over_time(logits: Tensor) -> Tensor:

@@ -50,12 +50,20 @@ class Function(Schedule):
         return self.function(progress)
 
 
-def as_schedule(schedule: Schedule | Callable[[float], float]) -> Schedule:
-    """A schedule, from one or from a function of progress."""
+def as_schedule(schedule: Schedule | Callable[[float], float] | float) -> Schedule:
+    """A schedule, from one, from a function of progress or from a number.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(schedule, int | float):
+        return Constant(value=schedule)
+    if not callable(schedule):
+        raise UserError(f"schedule={schedule!r}: must be a shortback.schedules.Schedule or a function of progress")
     return schedule if isinstance(schedule, Schedule) else Function(schedule)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Constant(Schedule):
     """$c(p) = value$ all along."""
 
@@ -72,7 +80,7 @@ class Constant(Schedule):
         return self.value == 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Falling(Schedule):
     """From `start` to `end` over the first part, `over`, of training; `end` from there on.
 
@@ -102,7 +110,7 @@ class _Falling(Schedule):
         raise NotImplementedError
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Linear(_Falling):
     r"""$c = a + (b - a)\,q$ with $q = p / \text{over}$."""
 
@@ -110,7 +118,7 @@ class Linear(_Falling):
         return self.start + (self.end - self.start) * q
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Cosine(_Falling):
     r"""$c = b + \tfrac{1}{2} (a - b)(1 + \cos \pi q)$."""
 
@@ -118,7 +126,7 @@ class Cosine(_Falling):
         return self.end + 0.5 * (self.start - self.end) * (1 + math.cos(math.pi * q))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Exponential(_Falling):
     r"""$c = b + (a - b) \frac{e^{-rq} - e^{-r}}{1 - e^{-r}}$: a decay of `rate` $r$ that ends exactly at $b$."""
 
@@ -134,7 +142,7 @@ class Exponential(_Falling):
         return self.end + (self.start - self.end) * (math.exp(-self.rate * q) - floor) / (1 - floor)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Step(_Falling):
     """`num_levels` equal levels from `start` to `end`, the last of them from `over` on."""
 
@@ -150,7 +158,7 @@ class Step(_Falling):
         return self.start + (self.end - self.start) * math.floor(q * gaps) / gaps
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Adaptive(Schedule):
     r"""The coefficient that gives the branches a share $s(p)$ of the first layer's gradient, which falls linearly.
 

@@ -126,7 +126,7 @@ def test_of_several_tensors_the_spikes_are_tapped_or_what_is_asked_for():
         torch.testing.assert_close(branched(x).branches["lif"], branched.heads[0](tapped.float().mean((2, 3))))
         sb.strip(branched)
     net = WithPairs("named")
-    with pytest.raises(ValueError, match="returns dict.*say output="):
+    with pytest.raises(ValueError, match=r"returns dict.*say output="):
         sb.attach(net, at="lif", sample=x)
     with pytest.raises(ValueError, match=r"output='spike': lif returns dict, with \['spikes', 'membrane'\]"):
         sb.attach(net, at="lif", sample=x, output="spike")

@@ -101,14 +101,14 @@ def test_every_neuron_comes_from_the_factory_with_the_number_of_steps():
     ("name", "settings", "message"),
     [
         ("resnet21", {}, "unknown model 'resnet21'; the nearest are resnet"),
-        ("zzz", {}, "unknown model 'zzz'; the nearest are none. Known are: resnet18, resnet19"),
+        ("zzz", {}, "unknown model 'zzz'. Known are: resnet18, resnet19"),
         (
             "resnet20",
             {"widht": 2},
-            "no setting 'widht'; the nearest are width.* Known are: norm, residual, width",
+            "no setting 'widht'; the nearest are width.* Known are: num_classes, .*neuron, norm, residual, width",
         ),
         ("resnet20", {"stem": "imagenet"}, "no setting 'stem'"),
-        ("vgg11", {"residual": "sew"}, "no setting 'residual'.* Known are: norm, pool, width"),
+        ("vgg11", {"residual": "sew"}, "no setting 'residual'.* Known are: num_classes, .* norm, pool, width"),
         (
             "resnet20",
             {"residual": "none"},

@@ -218,3 +218,12 @@ def test_code_without_source_is_said_not_to_be_read(caplog):
     exec("class Typed(nn.Sequential):\n    def forward(self, x): return super().forward(x)", namespace)
     spikify(namespace["Typed"](nn.ReLU()), num_steps=2, neuron=NEURON)  # type: ignore[operator]
     assert "no source of Typed.forward: activations called as functions there stay" in caplog.messages
+
+
+def test_networks_of_other_inputs_are_refused_at_once():
+    volumes = nn.Sequential(nn.Conv3d(1, 2, 3), nn.ReLU(), nn.Conv2d(1, 1, 1))
+    words = nn.Sequential(nn.Embedding(3, 2), nn.Linear(2, 2), nn.ReLU())
+    for net, kind in ((volumes, "Conv3d"), (words, "Embedding")):
+        with pytest.raises(ValueError, match=f"networks of images.*0 is a {kind}"):
+            spikify(net, num_steps=2)
+    assert spikify(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(2), nn.Conv1d(2, 2, 1)), num_steps=2)

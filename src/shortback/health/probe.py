@@ -25,15 +25,17 @@ from shortback.errors import UserError
 from shortback.health.activity import Observer
 from shortback.health.measurement import MAIN, Histogram, LayerGradient, Measurement
 from shortback.health.neurons import layouts_of, neurons_of
+from shortback.inspection.backends import running_by
 from shortback.inspection.hooks import hooked
 from shortback.inspection.layout import logits_of, sample_axis
+from shortback.inspection.mistakes import check_batch, explaining
 from shortback.inspection.pointwise import safely
 from shortback.inspection.reset import reset_states
 from shortback.inspection.trunk import trunk_of
 from shortback.inspection.untouched import in_training, undisturbed
-from shortback.losses import LossTerms, Outputs
-from shortback.neurons import SpikingNeuron
+from shortback.losses import CrossEntropy, LossTerms, Outputs
 from shortback.spiking import SpikingNetwork
+from shortback.targets import check_target
 from shortback.torch_private import is_compiled
 
 NUM_BINS = 81  # odd, so that 0 is in the middle of one
@@ -70,20 +72,28 @@ def measure(
     trunk = _trunk(net)
     _refuse_unsuitable(net, trunk, x, target)
     layers = _layers(trunk)
-    with _run_by(backend, trunk):
+    with running_by(backend, trunk):
         neurons = neurons_of(trunk, trunk_of(net), x)
         layouts, output_layout = layouts_of(net, trunk, neurons, x)
     observer = Observer(len(target), neurons, layouts)
-    with torch.inference_mode(False), torch.enable_grad(), _run_by(backend, trunk), undisturbed(net, x), safely(trunk):
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        running_by(backend, trunk),
+        undisturbed(net, x),
+        safely(trunk),
+    ):
         x, target = (t.clone() if t.is_inference() else t for t in (x, target))
         # Once to look at every module, and once more without hooks, so that it keeps for backward what training keeps.
         with torch.no_grad(), observer.observe(), _order_of_calls(layers) as order:
             reset_states(net)
-            in_training(net)(x.clone())  # which some networks change in place
+            with explaining(trunk, x, what="batch"):
+                in_training(net)(x.clone())  # which some networks change in place
         with observer.observe_gradients():
             reset_states(net)
             outputs = _outputs(net(x.clone()), output_layout)
-        _check_labels(outputs.logits, target)
+        if isinstance(getattr(loss, "main", loss), CrossEntropy):
+            check_target(outputs.logits, target)
         terms, cotangents = _differentiate(loss, outputs, target, coefficient)
         vanilla = _differentiate(loss, Outputs(outputs.logits, {}), target, coefficient)[1] if by_branch else None
         called = list(dict.fromkeys(order))
@@ -114,22 +124,8 @@ def measure(
 
 def first_samples(net: nn.Module, x: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The first samples of a batch that a network takes, and their target; all where these are folded in the input."""
-    axis = sample_axis(net, x)
+    axis = sample_axis(net, x, len(target))
     return (x, target) if axis is None else (x.narrow(axis, 0, min(count, x.shape[axis])), target[:count])
-
-
-@contextmanager
-def _run_by(backend: Backend | None, model: nn.Module) -> Iterator[None]:
-    neurons: list[tuple[SpikingNeuron, Backend]] = [
-        (m, m.backend) for m in model.modules() if isinstance(m, SpikingNeuron)
-    ]
-    for neuron, own in neurons:
-        neuron.backend = backend or own
-    try:
-        yield
-    finally:
-        for neuron, own in neurons:
-            neuron.backend = own
 
 
 @contextmanager
@@ -159,8 +155,9 @@ def _refuse_unsuitable(net: nn.Module, trunk: nn.Module, x: Tensor, target: Tens
         raise UserError("the network is compiled, and would not see the probe: pass it as it was before torch.compile")
     if not any(p.requires_grad and p.ndim >= 2 for p in trunk.parameters()):
         raise UserError(f"{type(trunk).__name__} has no weights that are trained: there is no gradient to measure")
-    if not isinstance(x, Tensor) or not len(x):
-        raise UserError("the batch is empty, or no tensor")
+    check_batch(x, what="batch")
+    if not isinstance(target, Tensor):
+        raise UserError(f"the target is a {type(target).__name__}: make it a tensor, torch.as_tensor(target)")
     if len(target) == 1 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in trunk.modules()):
         raise UserError("a batch of one sample under batch norm says nothing about training: give two or more")
 
@@ -176,17 +173,6 @@ def _layers(trunk: nn.Module) -> dict[str, tuple[nn.Module, list[nn.Parameter]]]
 
 def _outputs(outputs: Any, layout: Layout) -> Outputs:
     return outputs if isinstance(outputs, Outputs) else Outputs(logits_of(outputs, layout, None), {})
-
-
-def _check_labels(logits: Tensor, target: Tensor) -> None:
-    num_samples, num_classes = logits.shape[-2:]
-    if len(target) != num_samples:
-        raise UserError(f"{len(target)} labels for {num_samples} samples")
-    if target.ndim == 1 and not (target.min() >= 0 and target.max() < num_classes):
-        raise UserError(
-            f"labels from {target.min().item()} to {target.max().item()}: the network has {num_classes} classes, "
-            f"so they must be from 0 to {num_classes - 1}"
-        )
 
 
 def _differentiate(

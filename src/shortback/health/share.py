@@ -19,7 +19,7 @@ class Balance(NamedTuple):
 
     Attributes:
         main: through the main output.
-        branches: through the branches.
+        branches: through the branches; 0 where all before them is frozen.
     """
 
     main: float
@@ -111,5 +111,7 @@ def settled_ratio(
 
 
 def _norm(loss: Tensor, weight: Tensor) -> float:
-    (gradient,) = torch.autograd.grad(loss, weight, retain_graph=True)
-    return gradient.float().norm().item()
+    if not loss.requires_grad:  # all before the branches is frozen
+        return 0.0
+    (gradient,) = torch.autograd.grad(loss, weight, retain_graph=True, allow_unused=True)
+    return 0.0 if gradient is None else gradient.float().norm().item()

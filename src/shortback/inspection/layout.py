@@ -29,16 +29,20 @@ from shortback.inspection.trunk import Branched
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
-def sample_axis(net: nn.Module, x: Tensor) -> int | None:
+def sample_axis(net: nn.Module, x: Tensor, num_samples: int) -> int | None:
     """The axis of an input along which the samples lie; None if they are folded with the steps.
 
     Args:
-        net: what `attach` returned, which knows; else it is the second of `[T, N, C, H, W]` and the first of others.
+        net: what `attach` returned, which knows; else it is the second of `[T, N, C, H, W]` and the first of others,
+            but where it has another length than there are samples.
         x: what it takes.
+        num_samples: in it.
     """
-    if not isinstance(net, Branched) or net.batch_axis is None:
-        return int(x.ndim == 5)
-    return net.batch_axis if net.num_steps is None else None
+    if isinstance(net, Branched) and net.batch_axis is not None:
+        return net.batch_axis if net.num_steps is None else None
+    has_time = x.ndim == 5 and not any(isinstance(m, nn.Conv3d) for m in net.modules())
+    likely = (1, 0) if has_time else (0, 1)
+    return next((axis for axis in likely if axis < x.ndim and x.shape[axis] == num_samples), likely[0])
 
 
 def leading_axes(layout: Layout) -> int:

@@ -66,7 +66,8 @@ def create_model(
     allowed = _own_settings(_builders[name])
     for setting in settings:
         if setting not in allowed:
-            raise UserError(f"model {name!r} has no setting {setting!r}{_instead(setting, allowed)}")
+            known = [*get_type_hints(ModelSettings), *allowed]
+            raise UserError(f"model {name!r} has no setting {setting!r}{_instead(setting, known)}")
     counts = {"num_classes": num_classes, "num_steps": num_steps, "in_channels": in_channels}
     for argument, value in counts.items():
         if not isinstance(value, int) or value < 1:
@@ -101,4 +102,5 @@ def _own_settings(builder: Callable[..., nn.Module]) -> list[str]:
 
 def _instead(wrong: str, allowed: Iterable[str]) -> str:
     """The end of a message about a wrong name: the nearest names, and all."""
-    return f"; the nearest are {nearest(wrong, allowed)}. Known are: {', '.join(allowed) or 'none'}"
+    near = nearest(wrong, allowed, or_else="")
+    return f"{near and f'; the nearest are {near}'}. Known are: {', '.join(allowed) or 'none'}"

@@ -56,7 +56,7 @@ class Rehearsal:
         """One optimizer step; returns the loss."""
         parts = self.recipe.train.accumulate
         total = torch.zeros((), device=self.device)
-        axis = sample_axis(self.net, self.x) or 0
+        axis = sample_axis(self.net, self.x, len(self.y)) or 0
         for x, y in zip(self.x.chunk(parts, axis), self.y.chunk(parts), strict=True):
             with self._autocast():
                 outputs = self.run(x)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from shortback.choices import Layout, Reduction, check_choice
 from shortback.errors import UserError
 from shortback.inspection.calls import Calls
+from shortback.inspection.mistakes import check_batch, explaining
 from shortback.shortcuts.auto import choose_places
 from shortback.shortcuts.heads import HeadFactory, linear_head
 from shortback.shortcuts.network import ShortcutNetwork
@@ -63,26 +64,33 @@ def attach(
     if reduce is not None:
         check_choice("reduce", reduce, Reduction)
     _refuse_unsuitable(model)
-    if at == "auto":
-        at = choose_places(
-            model, sample, layout=layout, reduce=reduce, num_steps=num_steps, features=features, output=output
+    check_batch(sample)
+    with explaining(model, sample):
+        return _attach(
+            model,
+            at=at,
+            sample=sample,
+            head=head,
+            layout=layout,
+            reduce=reduce,
+            num_steps=num_steps,
+            features=features,
+            output=output,
         )
+
+
+def _attach(
+    model: nn.Module, *, at: str | Sequence[str], sample: Tensor, head: HeadFactory, **settings: Any
+) -> ShortcutNetwork:
+    if at == "auto":
+        at = choose_places(model, sample, **settings)
     run = functools.cache(lambda: Calls.of(model, sample))
-    return tap(
-        model,
-        find_places(model, at, run=run),
-        sample=sample,
-        head=head,
-        layout=layout,
-        reduce=reduce,
-        num_steps=num_steps,
-        features=features,
-        output=output,
-        run=run,
-    )
+    return tap(model, find_places(model, at, run=run), sample=sample, head=head, run=run, **settings)
 
 
-def _refuse_unsuitable(model: nn.Module) -> None:
+def _refuse_unsuitable(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise UserError(f"the network is a {type(model).__name__}: attach() takes an nn.Module")
     if isinstance(model, ShortcutNetwork):
         raise UserError("the network has branches already: strip() it first")
     if isinstance(model, nn.DataParallel):

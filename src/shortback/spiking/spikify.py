@@ -33,11 +33,12 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
         neuron: called with `num_steps` for every activation; `LIF` if not given.
 
     Raises:
-        ValueError: activations called as functions (the message says where), no activation at all, a compiled
-            network, or something else than a factory for `neuron`.
+        ValueError: a network of videos, sequences or words, activations called as functions (the message says where),
+            no activation at all, a compiled network, or something else than a factory for `neuron`.
     """
     if is_compiled(ann):
         raise UserError("spikify() takes the network before torch.compile: pass it as it was, then compile the result")
+    _refuse_other_inputs(ann)
     refuse_functional(ann)
     network = copy.deepcopy(ann)
     device = next((p.device for p in network.parameters()), None)
@@ -57,3 +58,18 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
             f"{type(ann).__name__} holds no activation to replace: spikify() needs modules such as nn.ReLU()"
         )
     return SpikingNetwork(network, num_steps=num_steps)
+
+
+def _refuse_other_inputs(ann: nn.Module) -> None:
+    """The input is of images, and another axis is that of time steps."""
+    modules = [(name, module) for name, module in ann.named_modules() if isinstance(module, _NO_IMAGES)]
+    has_images = any(isinstance(module, nn.Conv2d) for module in ann.modules())
+    for name, module in modules:
+        if isinstance(module, nn.Conv3d) or not has_images:
+            raise UserError(
+                f"spikify() takes networks of images, [N, C, H, W], and {name or 'this'} is a {type(module).__name__}: "
+                "put neurons of shortback.neurons in by hand, and attach() branches to what comes of it"
+            )
+
+
+_NO_IMAGES = (nn.Conv3d, nn.Conv1d, nn.RNNBase, nn.Embedding)

@@ -9,6 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from shortback.inspection.mistakes import explaining
 from shortback.inspection.reset import reset_states
 from shortback.inspection.untouched import modes_kept
 from shortback.losses import CrossEntropy, Loss, Outputs, apply_loss, classes_of, mean_over_time
@@ -50,7 +51,7 @@ def evaluate(
         model.eval()
         for x, y in batches:
             x, y = fabric.to_device((x, y))
-            with fabric.autocast():
+            with fabric.autocast(), explaining(model, x, what="batch"):
                 reset_states(model)
                 outputs: Outputs | Tensor = model(x)
                 logits = mean_over_time(outputs if isinstance(outputs, Tensor) else outputs.logits).float()

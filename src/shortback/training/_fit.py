@@ -33,7 +33,7 @@ def fit(
     epochs: int,
     folder: str | Path,
     validation: Loader | None = None,
-    schedule: Schedule | Callable[[float], float] | None = None,
+    schedule: Schedule | Callable[[float], float] | float | None = None,
     loss: ShortcutLoss | None = None,
     lr: float = 0.1,
     optimizer: torch.optim.Optimizer | None = None,
@@ -56,8 +56,8 @@ def fit(
         epochs: of the whole training.
         folder: for checkpoints and `metrics.jsonl`.
         validation: chooses the best weights; without it the last are kept.
-        schedule: the balance coefficient by progress. If it is not given, it falls in a straight line to 0: from
-            0.25 where the loss adds logits (eq. 10 of the paper), from 1 where it adds losses.
+        schedule: the balance coefficient by progress, or a number that it stays at. If it is not given, it falls in a
+            straight line to 0: from 0.25 where the loss adds logits (eq. 10 of the paper), from 1 where it adds losses.
         loss: `ShortcutLoss()` if not given, which adds logits.
         lr: the largest learning rate, for the optimizer and the schedule of it that are made if none are given: SGD
             with momentum 0.9 and weight decay 1e-4, and a cosine to 0.
@@ -78,11 +78,12 @@ def fit(
     """
     folder = Path(folder)
     metrics = folder / "metrics.jsonl"
-    if metrics.exists() and not resume:
+    if metrics.exists() and metrics.stat().st_size and not resume:
         raise UserError(f"{folder} holds a run: give another folder, or resume=True to go on with it")
     loss = loss or ShortcutLoss()
     execution = execution or choose_execution()
     fabric = fabric or build_fabric(execution)
+    plan_of = Plan(epochs=epochs, **plan)
     batches = _batches(train, seed, fabric)
     total_steps = epochs * len(batches)
     peak = lr if optimizer is None else max(group["lr"] for group in optimizer.param_groups)
@@ -94,10 +95,10 @@ def fit(
         train=batches,
         validation=None if validation is None else _batches(validation, seed, fabric),
         loss=loss,
-        schedule=schedule or Linear(start=usual_start(loss.combine)),
+        schedule=Linear(start=usual_start(loss.combine)) if schedule is None else schedule,
         optimizer=optimizer or build_optimizer(net, lr=lr),
         learning_rate=learning_rate or WarmupCosine(peak=peak, total_steps=total_steps),
-        plan=Plan(epochs=epochs, **plan),
+        plan=plan_of,
         execution=execution,
         fabric=fabric,
         folder=folder / "checkpoints",

@@ -38,12 +38,14 @@ class SeededBatches:
         seed: of its draws.
 
     Raises:
-        ValueError: it has no length.
+        ValueError: it has no length, or nothing in it.
     """
 
     def __init__(self, loader: Any, *, seed: int = 0) -> None:
         if not hasattr(loader, "__len__"):
             raise UserError(f"{type(loader).__name__} has no length: the schedules need to know how long an epoch is")
+        if not len(loader):
+            raise UserError(f"{type(loader).__name__} has no batch: its data are empty, or fewer than one batch")
         self.loader, self.seed = loader, seed
 
     def __len__(self) -> int:
@@ -63,8 +65,24 @@ class SeededBatches:
             if batch is None:
                 return
             if index >= start:
-                x, y = batch
-                yield x, y
+                yield _pair(batch)
+
+
+def _pair(batch: Any) -> tuple[Tensor, Tensor]:
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        inside = f" with {', '.join(map(repr, batch))}" if isinstance(batch, dict) else ""
+        size = f" of {len(batch)}" if isinstance(batch, tuple | list) else ""
+        raise UserError(
+            f"the loader gives a {type(batch).__name__}{size}{inside}: give pairs of inputs and classes, e.g. by a "
+            "collate_fn"
+        )
+    x, y = batch
+    for what, value in (("inputs", x), ("classes", y)):
+        if not isinstance(value, Tensor):
+            raise UserError(f"the loader gives {what} as a {type(value).__name__}: give tensors")
+    if not y.ndim:
+        raise UserError("the loader gives one sample at a time: give batches, e.g. by DataLoader(batch_size=64)")
+    return x, y
 
 
 class _Stream:

@@ -36,6 +36,7 @@ from shortback.training.loggers import Logger
 from shortback.training.optim import check_optimizer, shares_of_groups
 from shortback.training.outcome import FitResult
 from shortback.training.plan import Plan
+from shortback.training.preflight import Preflight
 from shortback.training.signals import Interrupted, StopRequest
 from shortback.training.state import BatchSums, Sums, TrainState, branch_means, random_state, set_random_state, sums_of
 from shortback.training.sync_norm import restore_norms, synchronise_norms
@@ -68,7 +69,7 @@ class Trainer:
         train: Batches,
         validation: Batches | None,
         loss: ShortcutLoss,
-        schedule: Schedule | Callable[[float], float],
+        schedule: Schedule | Callable[[float], float] | float,
         optimizer: torch.optim.Optimizer,
         learning_rate: Callable[[int], float],
         plan: Plan,
@@ -94,8 +95,8 @@ class Trainer:
         self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
         self.watch = GradientWatch(net, loss=loss, every=plan.watch_every, num_samples=plan.watch_samples)
         self.finite = FiniteCheck(net, later=fabric.device.type != "cpu")
-        self.state = TrainState()
-        self.row_sums = Sums()
+        self.preflight = Preflight(net, loss=loss, fabric=fabric)
+        self.state, self.row_sums = TrainState(), Sums()
         self.tick = time.perf_counter()
         self.total_steps = plan.epochs * len(train)
 
@@ -146,6 +147,7 @@ class Trainer:
 
     def _step(self, x: Tensor, y: Tensor) -> None:
         """One optimizer step, and what is measured of it."""
+        self.preflight.check(x, y)
         state = self.state
         if self.schedule.is_zero_from(state.step / self.total_steps):
             self._drop_branches()
@@ -215,7 +217,7 @@ class Trainer:
 
     def _forward_backward(self, x: Tensor, y: Tensor, coefficient: float, *, by_branch: bool) -> BatchSums:
         """The gradient of a batch, in as many parts as planned; returns what is logged of it."""
-        axis = sample_axis(self.net, x)
+        axis = sample_axis(self.net, x, len(y))
         if self.plan.accumulate > 1 and axis is None:
             raise UserError("accumulate: an input that is folded itself cannot be computed in parts")
         parts = list(zip(x.chunk(self.plan.accumulate, axis or 0), y.chunk(self.plan.accumulate), strict=True))

@@ -43,7 +43,7 @@ class Execution:
 
         `net` itself is changed in place; what comes back wraps it only if the whole model is compiled.
         """
-        if self.channels_last:
+        if self.channels_last and not any(p.ndim == 5 for p in net.parameters()):  # which have no such format
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.device == "cpu":
             keep_freed_memory()

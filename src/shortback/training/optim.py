@@ -35,6 +35,8 @@ def build_optimizer(
     """An optimizer over the trainable parameters of `net`, in two groups: with weight decay and without."""
     check_choice("kind", kind, OptimizerKind)
     parameters, exempt = [p for p in net.parameters() if p.requires_grad], _exempt(net)
+    if not parameters:
+        raise UserError(f"{type(net).__name__} has no parameter that is trained: all are frozen")
     decayed = [p for p in parameters if p.ndim >= 2 and p not in exempt]
     groups = [
         {"params": decayed, "weight_decay": weight_decay},

@@ -1,0 +1,26 @@
+"""Run a network's neurons by another backend for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from shortback.choices import Backend
+from shortback.neurons import SpikingNeuron
+
+
+@contextmanager
+def running_by(backend: Backend | None, model: nn.Module) -> Iterator[None]:
+    """Every neuron of ours by `backend` within the block; each by its own where that is None."""
+    neurons: list[tuple[SpikingNeuron, Backend]] = [
+        (m, m.backend) for m in model.modules() if isinstance(m, SpikingNeuron)
+    ]
+    for neuron, own in neurons:
+        neuron.backend = backend or own
+    try:
+        yield
+    finally:
+        for neuron, own in neurons:
+            neuron.backend = own

@@ -1,0 +1,81 @@
+"""What a batch is trained towards, checked: classes `[N]`, probabilities `[N, K]`, or numbers for another loss."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from shortback.errors import UserError
+
+
+def check_target(logits: object, target: object, *, in_range: bool = True) -> tuple[Tensor, Tensor]:
+    """Outputs and the target of a cross entropy as it takes them: classes are int64 afterwards.
+
+    Args:
+        logits: `[N, K]` or `[T, N, K]`.
+        target: classes `[N]`, in whole numbers of any size, or probabilities `[N, K]`.
+        in_range: whether every class must be an output: not for a loss that leaves some number out.
+
+    Raises:
+        ValueError: anything else, and what to do about it. The range of classes is seen on a CPU alone, where a look
+            does not make the device wait.
+    """
+    if not isinstance(logits, Tensor):
+        hint = "pass its .logits, or use shortback.ShortcutLoss" if hasattr(logits, "branches") else "pass logits"
+        raise UserError(f"the loss got {type(logits).__name__} for outputs: {hint}")
+    if not isinstance(target, Tensor):
+        raise UserError(f"the loss got {type(target).__name__} for a target: make it a tensor, torch.as_tensor(target)")
+    num_samples, num_classes = logits.shape[-2:]
+    if num_classes == 1:
+        raise UserError(
+            "the cross entropy of a single output is 0 whatever it is: give the network two outputs, or take "
+            "a loss of one, such as torch.nn.BCEWithLogitsLoss()"
+        )
+    if target.is_floating_point():
+        _check_probabilities(target, num_samples, num_classes)
+        return logits, target
+    check_classes(target, num_classes=num_classes)
+    if len(target) != num_samples:
+        raise UserError(f"{len(target)} labels for {num_samples} samples")
+    if in_range and target.device.type == "cpu":
+        check_range(target, num_classes)
+    return logits, target.long()
+
+
+def check_classes(target: Tensor, *, num_classes: int | None = None) -> None:
+    """See that whole numbers are one class a sample.
+
+    Raises:
+        ValueError: any shape but `[N]`.
+    """
+    if target.ndim == 1:
+        return
+    hint = "for classes of pixels, write your own loop with sb.attach and your loss"
+    if target.ndim == 2 and target.shape[1] == 1:
+        hint = "take target.squeeze(1)"
+    elif target.ndim == 2 and target.shape[1] == num_classes and bool((target.sum(1) == 1).all()):
+        hint = "of one-hot rows take target.argmax(1), or target.float() for probabilities"
+    raise UserError(
+        f"targets of shape {list(target.shape)} in whole numbers: one class a sample, [N], is trained on; {hint}"
+    )
+
+
+def check_range(target: Tensor, num_classes: int) -> None:
+    """See that classes are outputs of the network: -100, which PyTorch's cross entropy leaves out, is none.
+
+    Raises:
+        ValueError: one that is negative, or too large.
+    """
+    if len(target) and not (target.min() >= 0 and target.max() < num_classes):
+        raise UserError(
+            f"labels from {target.min().item()} to {target.max().item()}: the network has {num_classes} classes, "
+            f"so they must be from 0 to {num_classes - 1}"
+        )
+
+
+def _check_probabilities(target: Tensor, num_samples: int, num_classes: int) -> None:
+    if target.shape == (num_samples, num_classes):
+        return
+    name = str(target.dtype).removeprefix("torch.")
+    hint = "classes are whole numbers, target.long()" if target.ndim == 1 else f"probabilities are [N, {num_classes}]"
+    outputs = [num_samples, num_classes]
+    raise UserError(f"targets of shape {list(target.shape)} in {name} for outputs {outputs}: {hint}")

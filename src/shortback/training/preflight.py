@@ -1,0 +1,60 @@
+"""See that a network and its first batch go together, before anything is compiled."""
+
+from __future__ import annotations
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from shortback.errors import UserError
+from shortback.health import first_samples
+from shortback.inspection.backends import running_by
+from shortback.inspection.detect import find_layouts
+from shortback.inspection.layout import stacked
+from shortback.inspection.mistakes import check_batch, explaining
+from shortback.inspection.reset import reset_states
+from shortback.inspection.trunk import Branched
+from shortback.inspection.untouched import undisturbed
+from shortback.losses import CrossEntropy, Outputs, ShortcutLoss
+from shortback.spiking import SpikingNetwork
+from shortback.targets import check_target
+
+
+class Preflight:
+    """Looks at the first batch it is given: two of its samples run once, in `eval()` and on the reference backend."""
+
+    def __init__(self, net: nn.Module, *, loss: ShortcutLoss, fabric: Fabric) -> None:
+        self.net, self.loss, self.fabric, self.done = net, loss, fabric, False
+
+    def check(self, x: Tensor, y: Tensor) -> None:
+        """See that the network takes the inputs, and the loss what it returns and the classes.
+
+        Raises:
+            ValueError: it does not, and what to do about it; outputs whose first axis are samples, and not steps.
+        """
+        if self.done:
+            return
+        self.done = True
+        check_batch(x, what="batch")
+        few, _ = first_samples(self.net, x, y, 2)
+        with undisturbed(self.net, few), running_by("reference", self.net), torch.no_grad(), self.fabric.autocast():
+            reset_states(self.net)
+            with explaining(self.net, x, what="batch"):
+                outputs = self.net.eval()(few.clone())
+        logits = outputs.logits if isinstance(outputs, Outputs) else stacked(outputs)
+        if isinstance(self.loss.main, CrossEntropy):
+            check_target(torch.empty(len(y), logits.shape[-1]), y.cpu())  # a GPU would die of a class that is none
+        if logits.ndim == 3 and not isinstance(self.net, Branched | SpikingNetwork):
+            self._check_steps(few)
+
+    def _check_steps(self, x: Tensor) -> None:
+        with running_by("reference", self.net), self.fabric.autocast():
+            try:
+                output = find_layouts(self.net, x, {}).output
+            except UserError:
+                return
+        if output in ("batch_first", "time_last"):
+            raise UserError(
+                f"{type(self.net).__name__} returns {'[N, T, K]' if output == 'batch_first' else '[N, K, T]'}: what "
+                "has no branches must return [T, N, K] here, or [N, K]: transpose it, or average it over time"
+            )

@@ -1,0 +1,20 @@
+import pytest
+from torch import nn
+
+import shortback as sb
+from shortback.inspection.backends import running_by
+
+
+def test_each_neuron_gets_its_own_backend_back_after_an_error_too():
+    net = nn.Sequential(sb.LIF(1, backend="reference"), sb.LIF(1, backend="compiled"))
+
+    def fail():
+        with running_by("reference", net):
+            assert [neuron.backend for neuron in net] == ["reference", "reference"]
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert [neuron.backend for neuron in net] == ["reference", "compiled"]
+    with running_by(None, net):
+        assert [neuron.backend for neuron in net] == ["reference", "compiled"]

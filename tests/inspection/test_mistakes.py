@@ -1,0 +1,79 @@
+"""A batch that is not what the network takes is named for what it is; what runs is not refused."""
+
+import pytest
+import torch
+from torch import nn
+
+import shortback as sb
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.lif = nn.Conv2d(3, 4, 3), sb.LIF(1, backend="reference")
+        self.conv2, self.lif2 = nn.Conv2d(4, 4, 3), sb.LIF(1, backend="reference")
+        self.fc = nn.Linear(4, 10)
+
+    def forward(self, x):
+        return self.fc(self.lif2(self.conv2(self.lif(self.conv(x)))).mean((2, 3)))
+
+
+X = torch.randn(6, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(6)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (X.byte(), r"is uint8, and the weights are float32: pass x\.float\(\) / 255"),
+        (X.double(), r"is float64.*pass x\.to\(torch\.float32\)"),
+        (X.permute(0, 2, 3, 1), "has its channels last"),
+        (X[:, :1], "has 1 channels, and the first convolution takes 3"),
+        (X[0], r"one image without a batch: pass x\.unsqueeze\(0\)"),
+        (X[:0], "is empty"),
+        (X.numpy(), r"torch\.from_numpy"),
+        ((X, Y), "a tuple of 2: give the images alone"),
+        (None, "a NoneType"),
+    ],
+    ids=range(9),
+)
+def test_every_entrance_says_what_is_wrong(x, message):
+    with pytest.raises(ValueError, match=message):
+        sb.attach(Net(), sample=x)
+    if x is not X[0]:
+        with pytest.raises(ValueError, match=message):
+            sb.diagnose(Net(), x, Y)
+
+
+class Casting(Net):
+    """Takes bytes with the channels last, as some networks do."""
+
+    def forward(self, x):
+        return super().forward(x.permute(0, 3, 1, 2).float() / 255)
+
+
+def test_what_a_network_makes_right_by_itself_runs():
+    x = (X * 50 + 100).clamp(0, 255).byte().permute(0, 2, 3, 1)
+    assert sb.attach(Casting(), sample=x).places == ("lif",)
+
+
+def test_an_error_of_the_network_s_own_stays_what_it_is():
+    class Broken(Net):
+        def forward(self, x):
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        sb.attach(Broken(), sample=X)
+
+
+def test_pixels_nobody_normalised_are_told(caplog):
+    sb.attach(Net(), sample=(X * 50 + 100).clamp(0, 255))
+    assert "pixels from 0 to 255" in caplog.text
+    caplog.clear()
+    sb.attach(Net(), sample=X)
+    assert not caplog.text
+
+
+def test_what_is_no_network_is_refused():
+    with pytest.raises(ValueError, match="the network is a function"):
+        sb.attach(lambda x: x, sample=X)
