@@ -43,8 +43,9 @@ LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 # Beyond Python itself: what a layer may import, and all after it too.
 LIBRARIES = {
     "torch_private": {"torch"},
+    "shortcuts": {"safetensors"},
     "data": {"torchvision", "numpy", "PIL", "rich", "filelock", "h5py", "aedat", "evt3"},
-    "training": {"lightning_fabric", "safetensors"},
+    "training": {"lightning_fabric"},
     "recipes": {"pydantic", "yaml"},
     "reports": {"matplotlib", "jinja2", "markupsafe"},
     "ablation": {"scipy"},

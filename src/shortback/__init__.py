@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from shortback.shortcuts import ShortcutNetwork as ShortcutNetwork
     from shortback.shortcuts import attach as attach
     from shortback.shortcuts import strip as strip
+    from shortback.shortcuts.weights import load_weights as load_weights
     from shortback.spiking import SpikingNetwork as SpikingNetwork
     from shortback.spiking.spikify import spikify as spikify
 
@@ -47,6 +48,7 @@ _HOMES = {
     "shortback.models": ("create_model", "list_models"),
     "shortback.neurons": ("IF", "LIF", "PLIF"),
     "shortback.shortcuts": ("ShortcutNetwork", "attach", "strip"),
+    "shortback.shortcuts.weights": ("load_weights",),
     "shortback.spiking": ("SpikingNetwork",),
     "shortback.spiking.spikify": ("spikify",),
     "shortback.inspection.libraries": ("register_reset",),
@@ -73,6 +75,7 @@ __all__ = [
     "diagnose",
     "health",
     "list_models",
+    "load_weights",
     "losses",
     "models",
     "neurons",

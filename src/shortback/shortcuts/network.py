@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,8 +16,11 @@ from shortback.inspection.layout import average_over_space, average_over_time, l
 from shortback.inspection.pointwise import make_usual
 from shortback.losses import Outputs
 from shortback.neurons import SpikingNeuron
+from shortback.shortcuts.weights import with_branches
 from shortback.spiking import SpikingNetwork
 from shortback.torch_private import has_hook, is_replica
+
+log = logging.getLogger("shortback")
 
 
 class Tap:
@@ -166,6 +171,16 @@ class ShortcutNetwork(nn.Module):
             for place, head, tap in zip(self.places, self.heads, self._taps, strict=True)
         }
         return Outputs(logits, branches)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As of any module; of the weights of the network alone too, and then the heads stay as they are.
+
+        `shortback.load_weights` loads those of this network, branches and all, into one without.
+        """
+        with_heads = with_branches(state_dict, self)
+        if with_heads is not None:
+            log.warning("the weights have no branches: the heads of %d stay as they are", len(self.places))
+        return super().load_state_dict(state_dict if with_heads is None else with_heads, strict, assign)
 
     def _logits(self, output: Any) -> Tensor:
         return logits_of(output, self.layout, self.reduce, num_steps=self.num_steps)

@@ -1,0 +1,142 @@
+"""Load weights with branches into a network without, and the other way round, saying what is left out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shortback.errors import UserError
+from shortback.inspection.trunk import Branched, trunk_of
+from shortback.spiking import SpikingNetwork
+
+log = logging.getLogger("shortback")
+
+NUM_NAMED = 5
+
+
+def load_weights(net: nn.Module, weights: Mapping[str, Tensor] | str | Path) -> list[str]:
+    """Load weights into a network, whichever of the two has branches, or the wrapper of its time steps.
+
+    The weights of the network itself must all be there, of the right shapes. Heads are loaded where both have them at
+    as many places; those of the network stay as they are where the weights have none.
+
+    Args:
+        net: with branches or without.
+        weights: a state dict, or a file of one, `.safetensors` or of `torch.save`; of `DistributedDataParallel` or of a
+            compiled network too.
+
+    Returns:
+        The names of what was left out of the weights; they are logged too.
+
+    Raises:
+        ValueError: a file that cannot be read, weights that the network lacks or that are missing, with their names.
+    """
+    given = _unwrapped(_read(weights))
+    trunk, heads = _split(given, net)
+    own = trunk_of(net)
+    _check(own, trunk)
+    own.load_state_dict(trunk)
+    fit = isinstance(net, Branched) and _load_heads(net, heads)
+    left_out = [] if fit else sorted(f"heads.{name}" for name in heads)
+    if left_out:
+        log.warning("left out of the weights: %s", _some(left_out))
+    return left_out
+
+
+def with_branches(weights: Mapping[str, Tensor], net: Branched) -> dict[str, Tensor] | None:
+    """Weights of the network alone under the names of what `attach` made of it, and heads as they are.
+
+    Returns:
+        None if they are not of the network alone.
+    """
+    if set(weights) != set(net.model.state_dict()):
+        return None
+    heads = {f"heads.{name}": value for name, value in net.heads.state_dict().items()}
+    return {**{f"model.{name}": value for name, value in weights.items()}, **heads}
+
+
+def _load_heads(net: Branched, heads: dict[str, Tensor]) -> bool:
+    """Load heads that are as many and as wide as those of the network; whether they are."""
+    own = net.heads.state_dict()
+    if {name: value.shape for name, value in heads.items()} != {name: value.shape for name, value in own.items()}:
+        log.warning("the heads of %d branches stay as they are: the weights have others, or none", len(net.places))
+        return False
+    net.heads.load_state_dict(heads)
+    return True
+
+
+def _read(weights: Mapping[str, Tensor] | str | Path) -> dict[str, Any]:
+    if isinstance(weights, Mapping):
+        return dict(weights)
+    path = Path(weights)
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of whatever is wrong with a file there are many kinds
+        raise UserError(f"{path}: no weights can be read from it ({error})") from error
+    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise UserError(f"{path}: holds {type(loaded).__name__}, and no state dict of tensors by name")
+    return dict(loaded)
+
+
+def _unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without the names that `torch.compile` puts in and `DistributedDataParallel` in front."""
+    weights = {name.replace("_orig_mod.", ""): value for name, value in weights.items()}
+    if all(name.startswith("module.") for name in weights):
+        return {name.removeprefix("module."): value for name, value in weights.items()}
+    return weights
+
+
+def _split(given: dict[str, Tensor], net: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The weights of the network itself under its own names, and those of heads."""
+    own = trunk_of(net)
+    names = set(own.state_dict())
+    heads: dict[str, Tensor] = {}
+    if not names <= set(given) and any(name.startswith("model.") for name in given):
+        heads = {name.removeprefix("heads."): value for name, value in given.items() if name.startswith("heads.")}
+        given = {name.removeprefix("model."): value for name, value in given.items() if name.startswith("model.")}
+    if not names <= set(given):  # the wrapper of time steps is in one of them alone
+        if isinstance(own, SpikingNetwork):
+            with_wrapper = {f"network.{name}": value for name, value in given.items()}
+            given = with_wrapper if names <= set(with_wrapper) else given
+        else:
+            without = {name.removeprefix("network."): value for name, value in given.items()}
+            given = without if names <= set(without) else given
+    return given, heads
+
+
+def _check(own: nn.Module, given: dict[str, Tensor]) -> None:
+    names = own.state_dict()
+    lines = [
+        *_line("missing", [name for name in names if name not in given]),
+        *_line("not in the network", [name for name in given if name not in names]),
+        *_line(
+            "of another shape",
+            [
+                f"{name} {list(value.shape)}, {list(names[name].shape)} in the network"
+                for name, value in given.items()
+                if name in names and value.shape != names[name].shape
+            ],
+        ),
+    ]
+    if lines:
+        raise UserError("\n  ".join([f"the weights are not those of this {type(own).__name__}:", *lines]))
+
+
+def _line(what: str, names: list[str]) -> list[str]:
+    return [f"{what}: {_some(names)}"] if names else []
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
+    return ", ".join(names[:NUM_NAMED]) + more

@@ -1,0 +1,82 @@
+"""Weights with branches and without go into each other, and what is left out is said."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import shortback as sb
+
+HEADS = ["heads.0.bias", "heads.0.weight", "heads.1.bias", "heads.1.weight"]
+
+
+@pytest.fixture
+def branched(make_network, batch):
+    return sb.attach(make_network(seed=1), at="stages", sample=batch[0])
+
+
+def same(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    return list(a) == list(b) and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_branches_are_left_out_of_a_network_without(make_network, branched, caplog):
+    net = make_network(seed=0)
+    left_out = sb.load_weights(net, branched.state_dict())
+    assert left_out == HEADS
+    assert "left out of the weights: heads.0.bias" in caplog.text
+    assert same(net, branched.model)
+
+
+def test_heads_stay_where_the_weights_have_none(make_network, branched, batch, caplog):
+    other = sb.attach(make_network(seed=0), at="stages", sample=batch[0])
+    heads = [p.clone() for p in other.heads.parameters()]
+    for load in (sb.load_weights, lambda net, weights: net.load_state_dict(weights)):
+        load(other, branched.model.state_dict())
+        assert same(other.model, branched.model)
+        assert all(torch.equal(*pair) for pair in zip(heads, other.heads.parameters(), strict=True))
+        assert "stay as they are" in caplog.text
+        caplog.clear()
+
+
+def test_branches_into_branches_at_as_many_places_and_at_others(make_network, branched, batch):
+    other = sb.attach(make_network(seed=0), at="stages", sample=batch[0])
+    assert sb.load_weights(other, branched.state_dict()) == []
+    assert same(other, branched)
+    one = sb.attach(make_network(seed=0), at=["layer1"], sample=batch[0])
+    assert sb.load_weights(one, branched.state_dict()) == [
+        "heads.0.bias",
+        "heads.0.weight",
+        "heads.1.bias",
+        "heads.1.weight",
+    ]
+    assert same(one.model, branched.model)
+
+
+def test_wrappers_and_files(make_network, branched, tmp_path):
+    weights = branched.state_dict()
+    torch.save({"state_dict": {f"module.{name}": value for name, value in weights.items()}}, tmp_path / "a.pt")
+    save_file(
+        {f"_orig_mod.{name}": value for name, value in branched.model.state_dict().items()}, tmp_path / "b.safetensors"
+    )
+    for source in (tmp_path / "a.pt", str(tmp_path / "b.safetensors"), branched.model.network.state_dict()):
+        net = make_network(seed=0)
+        sb.load_weights(net, source)
+        assert same(net, branched.model)
+    inner = make_network(seed=0).network
+    sb.load_weights(inner, weights)
+    assert same(inner, branched.model.network)
+
+
+def test_other_weights_are_refused_by_name_and_nothing_is_loaded(make_network, branched, tmp_path):
+    net = make_network(seed=0, width=0.5)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with pytest.raises(ValueError, match=r"shape: network\.stem\.conv1\.weight \[4, 1, 3, 3\], \[8, 1, 3, 3\]"):
+        sb.load_weights(net, branched.state_dict())
+    weights = branched.model.state_dict()
+    weights["odd"] = weights.pop("network.fc.bias")
+    with pytest.raises(ValueError, match=r"missing: network\.fc\.bias\n  not in the network: odd"):
+        sb.load_weights(make_network(), weights)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    (tmp_path / "c.pt").write_bytes(b"no")
+    with pytest.raises(ValueError, match=r"c\.pt: no weights can be read"):
+        sb.load_weights(net, tmp_path / "c.pt")
