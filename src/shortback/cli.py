@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -69,7 +69,7 @@ def train(
 
 @app.command("eval")
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, or of a comparison.")],
     settings: Annotated[
         list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Of its data, e.g. data.root=FOLDER.")
     ] = None,
@@ -78,11 +78,19 @@ def evaluate(
     """Test a trained network: accuracy, accuracy by number of steps, firing rate by layer."""
     with user_errors():
         from shortback.runs.evaluate import evaluate_run
+        from shortback.runs.folder import runs_in
 
-        result = evaluate_run(run, settings=settings or ())
+        results = {name: evaluate_run(path, settings=settings or ()) for name, path in runs_in(run).items()}
     if as_json:
-        print(json.dumps(result, indent=2))
+        print(json.dumps(results.get("", results), indent=2))
         return
+    for name, result in results.items():
+        if name:
+            print(f"{name}\n")
+        _print_evaluation(result)
+
+
+def _print_evaluation(result: dict[str, Any]) -> None:
     print(f"test accuracy {result['test_accuracy']:.2%} on {result['test_images']} images")
     print("accuracy by number of steps")
     for num_steps, accuracy in result["accuracy_by_num_steps"].items():
@@ -141,7 +149,7 @@ def ablate(
 
 @app.command()
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of ablations, or of single runs.")],
+    folders: Annotated[list[Path], typer.Argument(help="Folders of ablations, comparisons or single runs.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the page; the first one if not given.")] = None,
     thresholds: ThresholdOption = None,
 ) -> None:

@@ -1,11 +1,14 @@
 """A run is tested on data that may have been moved, and on none whose labels mean something else."""
 
+import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from shortback.cli import main
 from shortback.recipes.load import load_recipe
 from shortback.runs.evaluate import evaluate_run
 from shortback.runs.train import train_recipe
@@ -52,3 +55,26 @@ def test_renamed_classes_are_refused(trained):
         (renamed / split / "cat").rename(renamed / split / "zebra")
     with pytest.raises(ValueError, match="other classes: 0 was 'cat' and is 'dog', 1 was 'dog' and is 'zebra'"):
         evaluate_run(base / "run", settings=[f"data.root={renamed}"])
+
+
+def test_a_comparison_is_tested_and_reported_as_a_whole(trained, capsys, monkeypatch):
+    base, _, result = trained
+    for name in ("one", "two"):
+        shutil.copytree(base / "run", base / "both" / name)
+    (base / "both" / "notes").mkdir()
+    command("eval", str(base / "both"), "--json", "-s", f"data.root={base / 'moved'}", monkeypatch=monkeypatch)
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps({"one": result, "two": result}))
+    command("report", str(base / "both"), monkeypatch=monkeypatch)
+    assert "one" in capsys.readouterr().out
+    assert (base / "both" / "report.html").exists()
+    with pytest.raises(SystemExit):
+        command("eval", str(base / "both" / "notes"), monkeypatch=monkeypatch)
+    assert "notes holds no run" in capsys.readouterr().err
+
+
+def command(*arguments, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["shortback", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    if stop.value.code:
+        raise stop.value

@@ -16,7 +16,7 @@ from shortback.errors import UserError
 from shortback.recipes.build import resolve
 from shortback.recipes.load import flatten
 from shortback.recipes.schema import BranchesConfig
-from shortback.runs.folder import RunFolder
+from shortback.runs.folder import RunFolder, runs_in
 
 CELLS_FILE = "cells.json"
 
@@ -37,15 +37,16 @@ class _Found:
 
 
 def join(folders: Sequence[Path]) -> list[CellRun]:
-    """The runs of ablations, or of single runs; of one ablation under the settings that it varies.
+    """The runs of ablations, comparisons or single runs; of one ablation under the settings that it varies.
 
     Runs of several are told apart by every setting of their recipes that is not the same in all of them; those of
     branches say nothing of vanilla training, and go without saying where they are the usual ones. Where that leaves two
     of one seed, the runs of either ablation are told apart by its folder, and compared within it.
 
     Raises:
-        ValueError: a folder that holds neither.
+        ValueError: a folder that holds none.
     """
+    folders = [run for folder in folders for run in ([folder] if read_cells(folder) else runs_in(folder).values())]
     found = list({one.path.resolve(): one for folder in folders for one in _found(folder)}.values())
     if len(folders) > 1:
         found = _by_folder(_by_recipe(found))

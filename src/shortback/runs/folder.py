@@ -20,6 +20,20 @@ def with_places(recipe: Recipe, at: str | list[str]) -> Recipe:
     return recipe.model_copy(update={"branches": recipe.branches.model_copy(update={"at": at})})
 
 
+def runs_in(folder: Path) -> dict[str, Path]:
+    """The run in a folder under no name, or those of a comparison, in folders of it, under theirs.
+
+    Raises:
+        ValueError: there is neither.
+    """
+    if not RunFolder(folder).recipe.exists() and folder.is_dir():
+        inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and RunFolder(path).recipe.exists()]
+        if inside:
+            return {path.name: path for path in inside}
+    RunFolder(folder).read_recipe()
+    return {"": folder}
+
+
 class RunFolder:
     """Paths in the folder of one run.
 
