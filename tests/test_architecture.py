@@ -19,7 +19,8 @@ MODULES = {
 
 # What stands in one row does not import each other, and imports from the rows above it alone. A folder is one entry.
 LAYERS = (
-    ("errors", "files", "processes", "torch_private", "allocator"),
+    ("errors",),
+    ("files", "processes", "torch_private", "allocator"),
     ("choices", "targets"),
     ("surrogates", "losses", "schedules"),
     ("ops",),

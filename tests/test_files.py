@@ -1,6 +1,6 @@
 import pytest
 
-from shortback.files import replacing, write_text
+from shortback.files import check_folder, replacing, write_text
 
 
 def test_a_file_is_there_whole_or_as_it_was(tmp_path):
@@ -18,3 +18,12 @@ def test_the_one_before_is_kept(tmp_path):
         with replacing(path, keep_as=before) as temporary:
             temporary.write_text(text)
     assert (path.read_text(), before.read_text()) == ("three", "two")
+
+
+@pytest.mark.parametrize("inside", ["file/folder", "file", "y" * 300])
+def test_a_folder_that_cannot_be_written_is_named_at_once(tmp_path, inside):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"^--out .*cannot be written to \("):
+        check_folder(tmp_path / inside, what="--out")
+    check_folder(tmp_path / "a" / "b", what="--out")
+    assert list((tmp_path / "a" / "b").iterdir()) == []

@@ -10,13 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
-from shortback.console import closing_line, fail, say, user_errors
+from shortback import __version__
+from shortback.console import closing_line, fail, path_option, say, user_errors
 from shortback.errors import UserError
+from shortback.files import check_folder
 
 app = typer.Typer(
     help="Train deep spiking neural networks with shortcut branches.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 recipes_app = typer.Typer(help="List, show, copy and check recipes.", no_args_is_help=True)
@@ -44,7 +45,7 @@ def main() -> None:
 def train(
     recipe: RecipeArgument,
     settings: SettingsOption = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; runs/RECIPE if not given.")] = None,
+    out: Annotated[Path | None, path_option("FOLDER", "Run folder; runs/RECIPE if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run in the folder first.")] = False,
 ) -> None:
@@ -110,8 +111,8 @@ def ablate(
         list[str] | None, typer.Option(metavar="KEY=VALUE,VALUE", help="An axis: a setting and its values.")
     ] = None,
     settings: SettingsOption = None,
-    jobs: Annotated[int, typer.Option(help="Runs side by side.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Folder; runs/RECIPE-ablation if not given.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs side by side.")] = 1,
+    out: Annotated[Path | None, path_option("FOLDER", "runs/RECIPE-ablation if not given.")] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Print the grid and how long it will take; run nothing.")
     ] = False,
@@ -132,7 +133,10 @@ def ablate(
         )
         from shortback.ablation.command import Ablation
 
-        ablation = Ablation(recipe, cells, out=out or Path("runs") / f"{Path(recipe).stem}-ablation")
+        out = out or Path("runs") / f"{Path(recipe).stem}-ablation"
+        if not plan:
+            check_folder(out, what="--out")
+        ablation = Ablation(recipe, cells, out=out)
         if plan:
             ablation.print_plan(jobs=jobs)
             return
@@ -150,7 +154,10 @@ def ablate(
 @app.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders of ablations, comparisons or single runs.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for the page; the first one if not given.")] = None,
+    out: Annotated[
+        Path | None,
+        path_option("FOLDER", "For the page; the first one if not given."),
+    ] = None,
     thresholds: ThresholdOption = None,
 ) -> None:
     """Write the results and the page of ablations anew, or join the results of several."""
@@ -165,14 +172,17 @@ def diagnose(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe, or the folder of a run.")],
     settings: SettingsOption = None,
     as_json: JsonOption = False,
-    html: Annotated[Path | None, typer.Option(help="Write a page with pictures to this file.")] = None,
-    figures: Annotated[Path | None, typer.Option(help="Write the pictures as PNG files to this folder.")] = None,
+    html: Annotated[Path | None, path_option("FILE", "Write a page with pictures.")] = None,
+    figures: Annotated[Path | None, path_option("FOLDER", "Write the pictures as PNG files.")] = None,
 ) -> None:
     """Measure gradients by layer and time step, judge them, and try what may help."""
     with user_errors():
         from shortback.recipes.load import load_recipe
         from shortback.runs.diagnose import check_recipe_gradients, check_run_gradients
 
+        for folder, option in ((html and html.parent, "--html"), (figures, "--figures")):
+            if folder is not None:
+                check_folder(folder, what=option)
         if Path(recipe).is_dir():
             if settings:
                 raise UserError("-s changes a recipe; a run is diagnosed as it was trained")
@@ -238,6 +248,7 @@ def copy_recipe(recipe: RecipeArgument, to: Annotated[Path, typer.Argument(help=
         from shortback.recipes.load import recipe_text
 
         text = recipe_text(recipe)
+        check_folder(to if to.is_dir() else to.parent, what="the folder")
         if to.is_dir():
             to = to / f"{Path(recipe).stem}.yaml"
         if to.exists():
@@ -261,7 +272,7 @@ def validate_recipe(recipe: RecipeArgument, settings: SettingsOption = None) -> 
 def show_data(
     recipe: RecipeArgument,
     settings: SettingsOption = None,
-    out: Annotated[Path, typer.Option(help="The picture, a PNG file.")] = Path("samples.png"),
+    out: Annotated[Path, path_option("FILE", "The picture, a PNG file.")] = Path("samples.png"),
     count: Annotated[int, typer.Option(min=1, max=100, help="How many samples.")] = 8,
 ) -> None:
     """Draw training samples of a recipe, as they are and as it augments them."""
@@ -269,12 +280,22 @@ def show_data(
         from shortback.recipes.load import load_recipe
         from shortback.runs.show_data import write_samples
 
+        check_folder(out.parent, what="--out")
         recipe_read = load_recipe(recipe, settings=settings or ())
         print(write_samples(recipe_read, out, count=count))
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"shortback {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _configure(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what was chosen and why.")] = False,
 ) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)

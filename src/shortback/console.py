@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -56,5 +57,21 @@ def user_errors() -> Iterator[None]:
 
 def fail(message: str, *, code: int, cause: Exception) -> NoReturn:
     """Print a message to stderr and end with an exit code."""
-    print(message, file=sys.stderr, flush=True)
+    print(_without_long_words(message), file=sys.stderr, flush=True)
     raise typer.Exit(code) from cause
+
+
+def _without_long_words(message: str) -> str:
+    """Names and lists of hundreds of letters cut in their middle."""
+    return re.sub(r"\S{240,}", lambda word: f"{word[0][:100]}...{word[0][-40:]}", message)
+
+
+def path_option(metavar: str, text: str) -> Any:
+    """An option that takes a path; an empty one, which would be the folder the user is in, is refused."""
+    return typer.Option(parser=_path, metavar=metavar, help=text)
+
+
+def _path(path: str) -> Path:
+    if not path.strip():
+        raise typer.BadParameter("is empty; name a folder or file")
+    return Path(path)

@@ -66,7 +66,7 @@ def diagnose(
             after = judged(changed, trial.coefficient)
             tried.append(Suggestion(trial.what, trial.settings, before, after))
     tried.sort(key=lambda s: (s.helps, s.after.verdict == "healthy", s.after.effective_depth), reverse=True)
-    return dataclasses.replace(report, suggestions=tried)
+    return dataclasses.replace(report, suggestions=tried, num_tried_on=len(y))
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from shortback.errors import UserError
 
 
 @contextmanager
@@ -50,3 +53,21 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file in one step."""
     with replacing(path) as temporary:
         temporary.write_text(text)
+
+
+def check_folder(folder: Path, *, what: str) -> None:
+    """See that files can be written into a folder, which is made: before hours of work and not after.
+
+    Args:
+        folder: made with its parents where it is not there.
+        what: it is called in messages, e.g. `--out`.
+
+    Raises:
+        ValueError: they cannot, and why.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{what} {folder}: cannot be written to ({error.strerror})") from error

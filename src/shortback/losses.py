@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from html import escape
 from typing import NamedTuple, NoReturn
 
 import torch
@@ -40,6 +41,12 @@ class Outputs(NamedTuple):
     logits: Tensor
     branches: dict[str, Tensor]
 
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        rows = [("main output", self.logits), *self.branches.items()]
+        cells = "".join(f"<tr><td>{escape(name)}</td><td>{list(logits.shape)}</td></tr>" for name, logits in rows)
+        return f"<table><tr><th>logits</th><th>shape</th></tr>{cells}</table>"
+
     def __getattr__(self, name: str) -> NoReturn:
         hint = ": take its .logits" if hasattr(Tensor, name) and not name.startswith("_") else ""
         raise AttributeError(f"Outputs, which a network with branches returns in training, has no {name!r}{hint}")
@@ -58,6 +65,12 @@ class LossTerms(NamedTuple):
     total: Tensor
     main: Tensor
     branches: dict[str, Tensor]
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        rows = [("total", self.total), ("main output", self.main), *self.branches.items()]
+        cells = "".join(f"<tr><td>{escape(name)}</td><td>{value.item():.4g}</td></tr>" for name, value in rows)
+        return f"<table><tr><th>loss</th><th></th></tr>{cells}</table>"
 
 
 @dataclass(frozen=True, kw_only=True)

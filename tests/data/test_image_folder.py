@@ -212,3 +212,40 @@ def test_a_dangling_link_is_a_damaged_file(image_root: Path) -> None:
     os.symlink("nowhere", image_root / "train" / "cat" / "link.png")
     with pytest.raises(ValueError, match=r"train/cat/link.png: FileNotFoundError"):
         load_image_folder(image_root)
+
+
+def test_what_is_no_image_of_the_documented_formats_is_a_damaged_file(image_root: Path) -> None:
+    """PostScript would start another program, and a pipe would be waited for without end."""
+    folder = next((image_root / "train").iterdir())
+    (folder / "page.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n")
+    os.mkfifo(folder / "pipe.png")
+    whole = next(folder.glob("*.png")).read_bytes()
+    (folder / "half.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="3 of the") as refusal:
+        load_image_folder(image_root)
+    message = str(refusal.value)
+    assert "page.eps: cannot identify" in message
+    assert "pipe.png: is no regular file" in message
+    assert "half.png" in message
+    assert "skip_bad=True in Python, -s data.skip_bad=true on the command line" in message
+
+
+def test_sixteen_bits_are_read_by_their_range(tmp_path: Path) -> None:
+    pixels = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(pixels).save(tmp_path / "deep.png")
+    read = FileImages(tmp_path, ("deep.png",), torch.tensor([0]), channels=1).image(0)[0].double()
+    assert (read - torch.from_numpy(pixels / 257.0)).abs().max() <= 1
+
+
+def test_a_camera_s_orientation_and_a_folder_not_used_are_said(
+    image_root: Path, write_images: WriteImages, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = next((image_root / "train").iterdir())
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned
+    image = Image.open(next(folder.glob("*.png")))
+    image.save(folder / "0turned.jpg", exif=exif)
+    shutil.copytree(image_root / "test", image_root / "val")
+    load_image_folder(image_root)
+    assert "EXIF orientation" in caplog.text
+    assert f"{image_root / 'val'} is not used" in caplog.text

@@ -149,7 +149,7 @@ def test_all_errors_are_reported_at_once_with_their_paths():
     [
         (["train.epochs"], "write key=value"),
         (["train.epochs.x=3"], "'epochs' has no keys of its own"),
-        (["train.epochs=[1"], "not a YAML value"),
+        (["train.epochs=[1"], "-s train.epochs=.*not valid YAML"),
         (["train.accumulate=3"], "train.accumulate=3 must divide train.batch_size"),
         (["branches.combine=convex", "branches.start=2"], "at most 1"),
         (["train.epochs=true_ish"], "train.epochs"),
@@ -229,3 +229,31 @@ def test_a_recipe_says_what_differs_from_the_defaults(name):
         except RecipeError:  # the key is required
             continue
         assert not same, key
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model.num_steps=yes", "num_steps: must be a number; YAML reads yes"),
+        ("train.epochs=true", "epochs: must be a number"),
+        ("optimizer.lr=on", "lr: must be a number"),
+        ("compare=[]", "compares nothing"),
+        ("compare=[vanilla,vanilla]", "names one twice"),
+        ("model.neuron.threshold=0", "greater than 0"),
+        ("model.neuron.decay=1.5", "less than or equal to 1"),
+        ("model.neuron.decay=-0.5", "greater than or equal to 0"),
+        ("optimizer.final_lr=5", "is above optimizer.lr=0.1"),
+    ],
+)
+def test_numbers_that_cannot_work(setting, message):
+    with pytest.raises(ValueError, match=message):
+        load_recipe("quickstart", settings=[setting])
+
+
+def test_words_that_are_no_numbers_stay_what_they_are():
+    assert load_recipe("quickstart", settings=["train.compile=off"]).train.compile == "off"
+
+
+def test_a_name_too_long_for_a_file_is_no_recipe():
+    with pytest.raises(ValueError, match="neither a recipe nor a file"):
+        load_recipe("x" * 5000)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Column, Table
 
-from shortback.ablation.grid import Cell, Settings
+from shortback.ablation.grid import BASELINE, OF_THE_FALL, Cell, heeds
 from shortback.ablation.groups import group_runs, to_dict
 from shortback.ablation.join import CELLS_FILE, check_beside, join, read_cells
 from shortback.ablation.page import write_ablation_page
@@ -22,6 +22,8 @@ from shortback.ablation.time_to_accuracy import check_thresholds
 from shortback.ablation.workers import check_cells, run_cells
 from shortback.errors import UserError
 from shortback.files import write_text
+from shortback.recipes.load import flatten
+from shortback.recipes.schema import Recipe
 
 RESULTS_FILE, PAGE_FILE = "results.json", "report.html"
 
@@ -52,11 +54,11 @@ class Ablation:
             raise UserError(f"--jobs {jobs}: must be 1 or more")
         self._check()
         jobs = min(jobs, len(self.cells))
-        measured: dict[tuple[Settings, str], tuple[float, int]] = {}
+        measured: dict[str, tuple[float, int]] = {}
         table = Table(Column("run", overflow="fold"), "steps", "s a step", "minutes", "")
         total = 0.0
         for cell, run in zip(self.cells, self._runs(), strict=True):
-            kind = cell.settings, cell.method
+            kind = _what_takes_time(cell.recipe)
             if kind not in measured:
                 measured[kind] = seconds_a_step(cell.recipe, jobs=jobs)
             per_step, steps = measured[kind]
@@ -119,6 +121,21 @@ class Ablation:
             for cell in self.cells
         }
         write_text(self.out / CELLS_FILE, json.dumps(read_cells(self.out) | own, indent=2) + "\n")
+
+
+def _what_takes_time(recipe: Recipe) -> str:
+    """A recipe without what makes no difference to the time of a step: seeds, coefficients and learning rates."""
+    tree = flatten(recipe.model_dump(mode="json"))
+    free = OF_THE_FALL | {
+        "seed",
+        "branches.coefficient",
+        "optimizer.lr",
+        "optimizer.final_lr",
+        "optimizer.weight_decay",
+    }
+    has_branches = recipe.method != BASELINE
+    kept = {key: value for key, value in tree.items() if key not in free and (has_branches or heeds(BASELINE, key))}
+    return json.dumps(kept | {"method": has_branches}, sort_keys=True)
 
 
 def report_folders(folders: Sequence[Path], out: Path, *, thresholds: Sequence[float] = ()) -> None:

@@ -125,6 +125,10 @@ def _lead(groups: Sequence[Group]) -> str:
     best = max(compared, key=chosen_by)
     if chosen_by(best) <= 0:
         return "Nothing is better than vanilla training on the validation split."
+    equal = [group for group in compared if chosen_by(group) == chosen_by(best)]
+    if len(equal) > 1:
+        names = ", ".join(" at ".join(filter(None, (group.method, group.setting))) for group in equal)
+        return f"{len(equal)} are equally good on the validation split, and better than vanilla training: {names}."
     assert best.difference is not None
     assert best.difference.estimate.interval is not None
     name = " at ".join(filter(None, (best.method, best.setting)))

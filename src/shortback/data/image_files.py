@@ -1,16 +1,36 @@
 """Image files by Pillow: what they hold, and their pixels."""
 
+import os
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from shortback.errors import UserError
 
 _GREY_MODES = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # and none that starts another program
+
+
+def _open(path: str | Path) -> Image.Image:
+    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for without end
+        raise OSError("is no regular file")
+    return Image.open(path, formats=FORMATS)
+
+
+def is_rotated(path: str | Path) -> bool:
+    """Whether a camera noted that the image is to be turned or mirrored (EXIF), which is not done here."""
+    try:
+        with _open(path) as image:
+            return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    except Exception:  # decoders raise nearly anything on damaged bytes, and those are reported elsewhere
+        return False
 
 
 class FileInfo(NamedTuple):
@@ -27,7 +47,7 @@ def read_info(path: str | Path) -> FileInfo:
     Raises:
         OSError: among other types of Pillow's decoders, if the file is no image.
     """
-    with Image.open(path) as image:
+    with _open(path) as image:
         if image.mode in ("I", "F"):
             raise OSError("its pixels have 32 bits; convert it to 8 bits a channel")
         return FileInfo(image.height, image.width, image.mode in _GREY_MODES)
@@ -46,7 +66,7 @@ def read_image(path: str | Path, *, channels: int) -> np.ndarray:
     Raises:
         OSError: among other types of Pillow's decoders, if the file is damaged or no image.
     """
-    with Image.open(path) as image:
+    with _open(path) as image:
         if image.mode.startswith("I;16"):
             # Pillow would clip 16-bit grey to 255 instead of scaling it.
             high_bytes = (np.asarray(image) >> 8).astype(np.uint8)
@@ -63,7 +83,7 @@ def check_image(path: str | Path) -> None:
     Raises:
         OSError: among other types of Pillow's decoders, if the file is damaged or no image.
     """
-    with Image.open(path) as image:
+    with _open(path) as image:
         image.draft("RGB", (1, 1))  # JPEG skips most of the arithmetic, and still reads all of the file
         image.load()
 

@@ -10,13 +10,17 @@ import torch
 from torch import Tensor
 
 from shortback.data.image_cache import Listing, Survey, survey_folder
-from shortback.data.image_files import FileImages
+from shortback.data.image_files import FileImages, is_rotated
 from shortback.data.images import ArrayImages, ImageData, ImageSet, Subset
 from shortback.errors import UserError
 
 _TEST_NAMES = ("test", "val")
 _IMAGENET_SIDE = 224
 _NUM_NAMED = 10
+_NUM_LOOKED_AT = 50
+_INSTEAD = (
+    "Replace or remove them, or leave them out: skip_bad=True in Python, -s data.skip_bad=true on the command line."
+)
 _logger = logging.getLogger(__name__)
 
 
@@ -37,7 +41,8 @@ def load_image_folder(root: str | Path, *, skip_bad: bool = False, cache_dir: Pa
     finds all damaged ones before training, and is remembered for the next time
     (`shortback.data.image_cache`). Images of one size, up to 64 pixels a side, are then mapped from the
     cache, and their mean and standard deviation are those of the training images. Others are decoded
-    whenever they are read and use ImageNet's. Hidden files are passed over.
+    whenever they are read and use ImageNet's. Hidden files are passed over; others must be PNG, JPEG,
+    WebP, BMP, GIF, TIFF or PPM. Pixels are taken as they lie in the file, whatever EXIF says of the camera.
 
     `image_size` becomes the shorter side of the images; where their sizes differ its median, at most 224.
 
@@ -63,6 +68,7 @@ def load_image_folder(root: str | Path, *, skip_bad: bool = False, cache_dir: Pa
         )
     train = _list_split(root, "train", classes)
     test = _list_split(root, test_name, classes)
+    _say_what_is_not_done(root, test_name, train.files)
     listing = Listing(files=(*train.files, *test.files), stats=(*train.stats, *test.stats), num_train=len(train.files))
     survey, pixels = survey_folder(root, listing, cache_dir=cache_dir)
     if survey.bad:
@@ -112,6 +118,19 @@ def _check_layout(root: Path) -> str:
         if not _class_names(root, name):
             raise FileNotFoundError(f"{root / name} has no folders of classes in it. {layout}")
     return test_name
+
+
+def _say_what_is_not_done(root: Path, test_name: str, files: Sequence[str]) -> None:
+    if test_name != "val" and (root / "val").is_dir():
+        _logger.warning("%s is not used: a part of train is set aside for validation", root / "val")
+    step = max(1, len(files) // _NUM_LOOKED_AT)
+    rotated = [file for file in files[::step] if is_rotated(root / file)]
+    if rotated:
+        _logger.warning(
+            "%d of %d images looked at are to be turned by their EXIF orientation, such as %s: they are taken as "
+            "their pixels lie, as torchvision does",
+            *(len(rotated), len(files[::step]), rotated[0]),
+        )
 
 
 def _class_names(root: Path, split: str) -> tuple[str, ...]:
@@ -168,7 +187,13 @@ def _report_bad(root: Path, files: Sequence[str], survey: Survey, *, skip: bool)
     what = f"{len(survey.bad)} of the {len(files)} files in {root} are damaged or no images"
     if not skip:
         raise UserError(
-            "\n".join([f"{what}:", *lines, "Replace or remove them, or leave them out with skip_bad=True."])
+            "\n".join(
+                [
+                    f"{what}:",
+                    *lines,
+                    _INSTEAD,
+                ]
+            )
         )
     _logger.warning("%s", "\n".join([f"{what}, and are skipped:", *lines]))
 

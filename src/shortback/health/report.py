@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field, replace
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from shortback.health.activity import NeuronActivity
@@ -49,7 +50,8 @@ class GradientReport:
     Attributes:
         measurement: layers, neurons and losses.
         judgement: healthy, vanishing, exploding, dead, saturated or not finite, and where it starts.
-        suggestions: what was tried against it, the best first.
+        suggestions: what was tried against it, what helps and most first.
+        num_tried_on: samples of the batch that it was tried on, the first of them.
         main_only: the judgement on the gradient of the loss of the main output alone, if there are branches: what
             vanilla training would see.
     """
@@ -58,6 +60,7 @@ class GradientReport:
     judgement: Judgement
     suggestions: list[Suggestion] = field(default_factory=list)
     main_only: Judgement | None = None
+    num_tried_on: int = 0
 
     @classmethod
     def of(cls, measurement: Measurement) -> GradientReport:
@@ -99,7 +102,8 @@ class GradientReport:
         judgement = self.judgement
         lines = [
             f"{judgement.verdict}: {judgement.reason}",
-            f"effective depth {judgement.effective_depth} of {judgement.num_layers} layers, "
+            f"on {self.measurement.num_samples} samples: effective depth {judgement.effective_depth} of "
+            f"{judgement.num_layers} layers, "
             f"{judgement.slope:+.3f} decades a layer towards the input",
         ]
         if self.main_only is not None:
@@ -114,10 +118,32 @@ class GradientReport:
             lines.append(f"without a gradient because no output depends on them: {', '.join(self.measurement.unused)}")
         return lines
 
+    def how_tried(self) -> str:
+        """What suggestions were tried on, what they started from, and whether one helps."""
+        before = self.suggestions[0].before
+        helps = "what helps first" if any(s.helps for s in self.suggestions) else "of which nothing helps"
+        on = f"on the first {self.num_tried_on} samples" if self.num_tried_on else "on the first samples"
+        return f"tried {on}, where it is {before.verdict} at effective depth {before.effective_depth}; {helps}"
+
+    def plot(self) -> list[Figure]:
+        """Its pictures as matplotlib figures, which a notebook shows; `plots` has them by their titles."""
+        return list(self.plots.values())
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        headings = "".join(f"<p>{escape(line)}</p>" for line in self.headline())
+        tables = [layer_rows(self), *([neuron_rows(self)] if self.neurons else [])]
+        advice = "".join(f"<li>{escape(line.strip())}</li>" for line in self._advice()[2:])
+        return (
+            headings
+            + "".join(map(_html_table, tables))
+            + (advice and f"<p>{escape(self.how_tried())}</p><ul>{advice}</ul>")
+        )
+
     def _advice(self) -> list[str]:
         if not self.suggestions:
             return []
-        lines = ["", "tried on this batch, the best first"]
+        lines = ["", self.how_tried()]
         for suggestion in self.suggestions:
             before, after = suggestion.before, suggestion.after
             lines.append(
@@ -195,3 +221,12 @@ def _aligned(headings: list[str], rows: list[list[str]]) -> list[str]:
         )
         for row in (headings, *rows)
     ]
+
+
+def _html_table(table: tuple[list[str], list[list[str]]]) -> str:
+    headings, rows = table
+    lines = [
+        "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) + "</tr>"
+        for tag, row in [("th", headings), *(("td", row) for row in rows)]
+    ]
+    return f"<table>{''.join(lines)}</table>"

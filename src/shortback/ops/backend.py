@@ -42,6 +42,8 @@ def _why_not_compiled(device_type: str) -> str | None:
     """None if `torch.compile` works on the device, found out by compiling the smallest of functions."""
     if device_type not in ("cpu", "cuda"):
         return f"it is made for cpu and cuda, not {device_type}"
+    if device_type == "cpu":  # the compiler warns of a GPU that is not there, on a machine that has its tools
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     try:
         with torch.no_grad():
             torch.compile(_increment, fullgraph=True)(torch.zeros(8, device=device_type))

@@ -30,6 +30,7 @@ from shortback.errors import UserError
 from shortback.losses import TET, CrossEntropy, ShortcutLoss
 from shortback.models import create_model
 from shortback.neurons import NEURONS
+from shortback.recipes.memory import check_memory
 from shortback.recipes.schema import (
     BranchesConfig,
     DataConfig,
@@ -252,7 +253,17 @@ def check_recipe(recipe: Recipe) -> None:
         ValueError: what is wrong with it.
     """
     Augmentation(**recipe.data.augment.model_dump())
+    check_memory(recipe, num_parameters=_num_parameters(recipe.model))
     model = build_model(recipe.model, num_classes=10, in_channels=3)
     if recipe.method != "vanilla":
         find_places(model, "blocks" if recipe.branches.at == "auto" else recipe.branches.at)
     build_training(recipe, model, steps_per_epoch=100)
+
+
+def _num_parameters(config: ModelConfig) -> int:
+    """Without allocating them."""
+    with torch.device("meta"):
+        try:
+            return sum(p.numel() for p in build_model(config, num_classes=10, in_channels=3).parameters())
+        except (RuntimeError, OverflowError) as error:  # a size that no integer holds
+            raise UserError(f"model.width={config.width}: no network is that wide ({error})") from error

@@ -5,21 +5,18 @@ Unknown keys are errors, and all errors of a file are reported together.
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from shortback.choices import nearest
-from shortback.errors import UserError
 from shortback.recipes.schema import Recipe, Variant
-
-
-class RecipeError(UserError):
-    """A recipe that cannot be used; the message lists everything that is wrong with it."""
+from shortback.recipes.yaml_text import RecipeError, read_keys, read_yaml, text_of
 
 
 def recipe_names() -> list[str]:
@@ -36,13 +33,20 @@ def recipe_text(recipe: str) -> str:
     """
     if recipe in recipe_names():
         return (resources.files("shortback") / "recipes" / f"{recipe}.yaml").read_text()
-    path = Path(recipe)
-    if path.is_file():
-        return path.read_text()
+    if _is_file(recipe):
+        return text_of(Path(recipe))
+    near = nearest(recipe, recipe_names(), or_else="")
     raise RecipeError(
-        f"{recipe!r} is neither a recipe nor a file; the nearest recipes are {nearest(recipe, recipe_names())} "
+        f"{recipe!r} is neither a recipe nor a file{near and f'; the nearest recipes are {near}'} "
         "(all of them: shortback recipes ls)"
     )
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):  # a name too long, or with a null in it
+        return False
 
 
 def load_recipe(recipe: str, *, settings: Iterable[str] = ()) -> Recipe:
@@ -51,17 +55,15 @@ def load_recipe(recipe: str, *, settings: Iterable[str] = ()) -> Recipe:
     Raises:
         RecipeError: everything that is wrong, each with its dotted path.
     """
-    try:
-        tree = yaml.safe_load(recipe_text(recipe))
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{recipe} is not valid YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise RecipeError(f"{recipe} is not a recipe: its top level must be keys such as model and train")
+    tree = copy.deepcopy(_tree(recipe_text(recipe), recipe))  # of a grid of thousands of cells it is the same
     for setting in settings:
         _apply(tree, setting)
     parsed = parse_recipe(tree, name=recipe)
     _refuse_unsaid_form(tree, name=recipe)
     return parsed
+
+
+_tree = functools.lru_cache(maxsize=4)(lambda text, name: read_keys(text, name=name))
 
 
 def _refuse_unsaid_form(tree: dict[str, Any], *, name: str) -> None:
@@ -108,10 +110,7 @@ def _apply(tree: dict[str, Any], setting: str) -> None:
         node = node.setdefault(parent, {})
         if not isinstance(node, dict):
             raise RecipeError(f"-s {setting}: {parent!r} has no keys of its own")
-    try:
-        node[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise RecipeError(f"-s {setting}: {value!r} is not a YAML value") from None
+    node[last] = read_yaml(value, name=f"-s {setting}")
 
 
 def _describe(problem: Any) -> str:

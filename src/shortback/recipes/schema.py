@@ -60,6 +60,16 @@ Count = Annotated[int, Field(ge=1)]
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _tell_words_from_numbers(cls, tree: Any) -> Any:
+        """YAML reads `yes`, `no`, `on` and `off` as true and false, which would pass for 1 and 0."""
+        for key, field in cls.model_fields.items() if isinstance(tree, dict) else ():
+            is_number = "int" in str(field.annotation) or "float" in str(field.annotation)
+            if is_number and isinstance(tree.get(key), bool):
+                raise ValueError(f"{key}: must be a number; YAML reads yes, no, on and off as true and false")
+        return tree
+
 
 class SurrogateConfig(_Section):
     kind: SurrogateKind = "triangular"
@@ -70,8 +80,8 @@ class SurrogateConfig(_Section):
 
 class NeuronConfig(_Section):
     kind: NeuronKind = "lif"
-    decay: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    threshold: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+    decay: Annotated[float, Field(ge=0, le=1)] | None = None
+    threshold: Positive = 1.0
     reset: Reset = "hard"
     detach_reset: bool = False
     surrogate: SurrogateConfig = SurrogateConfig()
@@ -251,6 +261,13 @@ class Recipe(_Section):
                 raise UserError(
                     "branches.combine='convex' needs branches.start, branches.end and branches.coefficient of at most 1"
                 )
+        if self.compare == []:
+            raise UserError("compare: [] compares nothing; name methods, or leave it out")
+        if self.optimizer.final_lr > self.optimizer.lr:
+            raise UserError(
+                f"optimizer.final_lr={self.optimizer.final_lr:g} is above optimizer.lr={self.optimizer.lr:g}: the "
+                "learning rate falls from the second to the first"
+            )
         names = [side if isinstance(side, str) else side.name for side in self.compare or ()]
         if len(set(names)) < len(names):
             raise UserError(f"compare names one twice: {', '.join(names)}")

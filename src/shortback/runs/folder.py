@@ -34,6 +34,13 @@ def runs_in(folder: Path) -> dict[str, Path]:
     return {"": folder}
 
 
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long, to be told as what cannot be written
+        return False
+
+
 class RunFolder:
     """Paths in the folder of one run.
 
@@ -65,9 +72,9 @@ class RunFolder:
         Raises:
             ValueError: the folder holds something else, and what to do about it.
         """
-        if self.path.exists() and not self.path.is_dir():
+        if _is_there(self.path) and not self.path.is_dir():
             raise UserError(f"--out {self.path} is a file; name a folder")
-        if not self.path.exists() or not any(self.path.iterdir()):
+        if not _is_there(self.path) or not any(self.path.iterdir()):
             return
         if not self.recipe.exists():
             raise UserError(f"--out {self.path} is not empty and holds no run; name another folder")

@@ -27,7 +27,7 @@ def write_gradient_page(path: Path, checkup: Checkup) -> None:
         for title, picture in pictures(report.measurement).items()
     ]
     if report.suggestions:
-        sections.insert(0, Section("What was tried on this batch", tables=[_suggestions(report)]))
+        sections.insert(0, Section("What was tried", text=[report.how_tried()], tables=[_suggestions(report)]))
     if checkup.run is not None:
         rows = read_rows(RunFolder(checkup.run).metrics)
         figures = [(figure, title) for title, figure in through_training(rows).items()]
@@ -50,4 +50,4 @@ def _suggestions(report: GradientReport) -> Table:
         ]
         for s in report.suggestions
     ]
-    return Table("Each on a copy of the network, on the first samples, before > after", headings, rows)
+    return Table("Each on a copy of the network, before > after", headings, rows)

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from shortback.files import check_folder
 from shortback.processes import is_first
 from shortback.recipes.build import build_training, check_recipe, resolve
 from shortback.recipes.schema import Recipe
@@ -87,7 +88,7 @@ def train_recipe(
 
 
 def check(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool) -> Recipe:
-    """See that a recipe can be trained into a run folder, before anything is written or loaded.
+    """See that a recipe can be trained into a run folder, which is made, before anything is loaded.
 
     Returns:
         The recipe; if a run is resumed, with the places that it found for `branches.at: auto`.
@@ -102,6 +103,7 @@ def check(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool) -> Recipe
         recipe = folder.placed(recipe)
     if is_first():
         folder.check(recipe, resume=resume, overwrite=overwrite)
+        check_folder(out, what="--out")
     return recipe
 
 

@@ -98,7 +98,7 @@ def _report(recordings: Sequence[Recording], cached: Cached, root: Path, *, skip
         lines.append(f"    ... and {len(cached.bad) - NUM_NAMED} more")
     what = f"{len(cached.bad)} of the {len(recordings)} recordings in {root} cannot be read"
     if not skip_bad:
-        raise UserError("\n".join([f"{what}:", *lines, "Replace or remove them, or leave them out with skip_bad"]))
+        raise UserError("\n".join([f"{what}:", *lines, "Replace or remove them, or leave them out by skip_bad."]))
     log.warning("%s", "\n".join([f"{what}, and are left out:", *lines]))
 
 

@@ -1,0 +1,43 @@
+"""Refuse a recipe that no memory holds, before anything is allocated."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from shortback.errors import UserError
+from shortback.recipes.schema import Recipe
+
+SIZE = 28  # pixels a side, of the smallest data there are
+
+
+def check_memory(recipe: Recipe, *, num_parameters: int) -> None:
+    """See that weights and one batch fit into the memory of this machine: the least that is needed, and not all.
+
+    Raises:
+        ValueError: they do not, with the numbers.
+    """
+    available = _available_bytes()
+    weights = 4 * 4 * num_parameters  # themselves, gradients and two of the optimizer or one and the best
+    if weights > available:
+        raise UserError(
+            f"model.width={recipe.model.width}: {num_parameters:.1e} parameters need {weights / 2**30:,.0f} GiB in "
+            f"training, and this machine has {available / 2**30:,.0f}"
+        )
+    data, part = recipe.data, recipe.train.batch_size // recipe.train.accumulate
+    size = data.frames.size if data.frames is not None else data.image_size or SIZE
+    batch = 4 * recipe.model.num_steps * part * size**2
+    if batch > available:
+        raise UserError(
+            f"a batch of {part} images of {size} x {size} pixels over {recipe.model.num_steps} steps needs "
+            f"{batch / 2**30:,.0f} GiB for its input alone, and this machine has {available / 2**30:,.0f}: lower "
+            "train.batch_size, data.image_size, data.frames.size or model.num_steps"
+        )
+
+
+def _available_bytes() -> int:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if torch.cuda.is_available():
+        memory = max(memory, torch.cuda.get_device_properties(0).total_memory)
+    return memory

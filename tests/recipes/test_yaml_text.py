@@ -1,0 +1,39 @@
+"""What is no recipe is refused in a line, and none of its own lines is shown."""
+
+import pytest
+
+from shortback.recipes.yaml_text import RecipeError, read_keys, read_yaml, text_of
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 1\nmodel:\n  a: 1\n  a: 2\n", "name, line 4: not valid YAML, 'a' is there twice"),
+        ("seed: 1\nseed: 1\n", "name, line 2.*'seed' is there twice"),
+        ("a: " + "[" * 5000, "nested too deeply"),
+        ("a: [1", "line 1: not valid YAML"),
+        ("", "is not a recipe"),
+        ("words", "is not a recipe"),
+        ("- 1\n- 2", "is not a recipe"),
+        ("3: 4", "is not a recipe"),
+        ("root:*:1:0:99999:7:::\nx: 1", "is not a recipe"),
+        ("\x07: 1", "not valid YAML"),
+    ],
+    ids=range(10),
+)
+def test_what_is_refused(text, message):
+    with pytest.raises(RecipeError, match=message) as refusal:
+        read_keys(text, name="name")
+    assert "99999" not in str(refusal.value)
+
+
+def test_values_are_those_of_yaml():
+    assert read_yaml("{a: [1, 2.5, off], b: null}", name="") == {"a": [1, 2.5, False], "b": None}
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"\xff\xfe", "not a text file"), (b"a" * 1_000_001, "longer than")])
+def test_files_that_are_no_text(tmp_path, content, message):
+    file = tmp_path / "recipe.yaml"
+    file.write_bytes(content)
+    with pytest.raises(RecipeError, match=message):
+        text_of(file)
