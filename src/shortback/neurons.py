@@ -30,6 +30,10 @@ class NeuronSettings(TypedDict, total=False):
     reset: Reset
     detach_reset: bool
     surrogate: Surrogate | None
+    reset_to: float
+    initial: float
+    fires_above: bool
+    decay_input: bool
     backend: Backend
 
 
@@ -78,9 +82,13 @@ class SpikingNeuron(TimeModule):
     Args:
         num_steps: number of time steps `T` of a sequence.
         threshold: membrane potential at which the neuron fires.
-        reset: `"hard"` (to zero) or `"soft"` (by subtracting the threshold).
+        reset: `"hard"` (to `reset_to`), `"soft"` (by subtracting the threshold) or `"none"`.
         detach_reset: whether the gradient ignores the path through the reset.
         surrogate: stands in for the derivative of firing; `Triangular(half_width=1)` if not given.
+        reset_to: membrane after a hard reset; see `shortback.ops.Dynamics` for one that also leaks towards it.
+        initial: membrane before the first step.
+        fires_above: fire above the threshold alone, and not at it.
+        decay_input: whether the input is multiplied by 1 minus the decay.
         backend: `"auto"`, `"reference"` or `"compiled"`, see `shortback.ops.resolve`.
 
     Attributes:
@@ -103,11 +111,22 @@ class SpikingNeuron(TimeModule):
         reset: Reset = "hard",
         detach_reset: bool = False,
         surrogate: Surrogate | None = None,
+        reset_to: float = 0.0,
+        initial: float = 0.0,
+        fires_above: bool = False,
+        decay_input: bool = False,
         backend: Backend = "auto",
     ) -> None:
         super().__init__(num_steps)
         self.dynamics = ops.Dynamics(
-            threshold=threshold, reset=reset, detach_reset=detach_reset, surrogate=surrogate or Triangular()
+            threshold=threshold,
+            reset=reset,
+            detach_reset=detach_reset,
+            surrogate=surrogate or Triangular(),
+            reset_to=reset_to,
+            initial=initial,
+            fires_above=fires_above,
+            decay_input=decay_input,
         )
         self.backend: Backend = backend
         self.memory: Memory = "balanced"
@@ -158,7 +177,14 @@ class SpikingNeuron(TimeModule):
     def extra_repr(self) -> str:
         d = self.dynamics
         reset = f"{d.reset}, detached" if d.detach_reset else d.reset
-        return f"num_steps={self.num_steps}, threshold={d.threshold}, reset={reset}, surrogate={d.surrogate}"
+        more = {
+            "reset_to": d.reset_to,
+            "initial": d.initial,
+            "fires_above": d.fires_above,
+            "decay_input": d.decay_input,
+        }
+        said = "".join(f", {name}={value}" for name, value in more.items() if value)
+        return f"num_steps={self.num_steps}, threshold={d.threshold}, reset={reset}, surrogate={d.surrogate}{said}"
 
 
 class LIF(SpikingNeuron):
@@ -172,7 +198,7 @@ class LIF(SpikingNeuron):
 
     def __init__(self, num_steps: int = 1, *, decay: float = 0.25, **settings: Unpack[NeuronSettings]) -> None:
         super().__init__(num_steps, **settings)
-        check_number("decay", decay, instead="PLIF learns it")
+        check_number("decay", decay, instead=_DECAY)
         self.decay = decay
 
     def leak(self) -> float:
@@ -180,6 +206,9 @@ class LIF(SpikingNeuron):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, decay={self.decay}"
+
+
+_DECAY = "PLIF learns one for the layer; one for each channel is not supported"
 
 
 class IF(SpikingNeuron):
@@ -202,7 +231,7 @@ class PLIF(SpikingNeuron):
 
     def __init__(self, num_steps: int = 1, *, decay: float = 0.5, **settings: Unpack[NeuronSettings]) -> None:
         super().__init__(num_steps, **settings)
-        check_number("decay", decay)
+        check_number("decay", decay, instead=_DECAY)
         if not 0 < decay < 1:
             raise UserError(f"decay={decay!r}: a learned decay must start between 0 and 1")
         self.decay_logit = nn.Parameter(torch.tensor(math.log(decay / (1 - decay))))

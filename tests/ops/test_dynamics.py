@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from shortback.ops import Dynamics
 
@@ -7,7 +8,10 @@ from shortback.ops import Dynamics
     ("wrong", "message"),
     [
         ({"threshold": float("inf")}, "threshold=inf"),
-        ({"reset": "none"}, "must be one of hard, soft"),
+        ({"reset": "never"}, "must be one of hard, soft, none"),
+        ({"reset": "soft", "reset_to": 0.1}, "only a hard reset goes to a value"),
+        ({"initial": float("nan")}, "initial=nan"),
+        ({"threshold": torch.nn.Parameter(torch.ones(()))}, "learned thresholds, .*are not supported"),
         ({"surrogate": "arctan"}, "shortback.surrogates"),
     ],
 )

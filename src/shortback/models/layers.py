@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from shortback.choices import Norm, check_choice
 from shortback.errors import UserError
 from shortback.models.fused import conv_norm_fire
+from shortback.models.norms import TemporalEffectiveNorm, threshold_dependent
 from shortback.neurons import NeuronFactory, SpikingNeuron, make_neuron
 
 
@@ -31,7 +32,8 @@ class Layers:
     Args:
         num_steps: number of time steps `T` of the neurons.
         neuron: makes a neuron, see `shortback.neurons.NeuronFactory`.
-        norm: `"batch"`, over time and batch together, or `"none"`, which gives the convolutions a bias.
+        norm: `"batch"`, over time and batch together, `"tdbn"` or `"tebn"` (`shortback.models.norms`), or `"none"`,
+            which gives the convolutions a bias.
         width: factor on the number of channels of every layer.
 
     Raises:
@@ -57,7 +59,14 @@ class Layers:
         bias = self.norm == "none"
         return nn.Conv2d(in_channels, channels, kernel_size, stride, padding=kernel_size // 2, bias=bias)
 
-    def normalize(self, channels: int) -> nn.Module:
+    def normalize(self, channels: int, *, is_added: bool = False) -> nn.Module:
+        """The norm of a layer; `is_added` where its output is added to that of another."""
+        if self.norm == "tdbn":
+            neuron = self.fire()
+            threshold = neuron.dynamics.threshold if isinstance(neuron, SpikingNeuron) else 1.0
+            return threshold_dependent(channels, threshold=threshold, is_added=is_added)
+        if self.norm == "tebn":
+            return TemporalEffectiveNorm(channels, num_steps=self.num_steps)
         return nn.BatchNorm2d(channels) if self.norm == "batch" else nn.Identity()
 
     def fire(self) -> nn.Module:

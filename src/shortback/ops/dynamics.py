@@ -21,28 +21,56 @@ def check_number(name: str, value: object, *, instead: str = "") -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Dynamics:
-    r"""Threshold, reset and surrogate of an integrate-and-fire neuron.
+    r"""What an integrate-and-fire neuron does besides its decay.
 
     At step $t$, with membrane $v[t-1]$ left by the step before and input $x[t]$:
 
     $$u[t] = \lambda\, v[t-1] + x[t], \qquad s[t] = [u[t] \ge \theta]$$
-    $$v[t] = u[t]\,(1 - s[t]) \text{ (hard)} \qquad\text{or}\qquad v[t] = u[t] - \theta\, s[t] \text{ (soft)}$$
+    $$v[t] = u[t]\,(1 - s[t]) + r\, s[t] \text{ (hard)}, \qquad v[t] = u[t] - \theta\, s[t] \text{ (soft)}, \qquad
+      v[t] = u[t] \text{ (none)}$$
 
     With `detach_reset` the $s[t]$ of the second line is a constant to the gradient.
 
+    Args:
+        threshold: $\theta$.
+        reset: of the membrane where it fired.
+        detach_reset: see above.
+        surrogate: stands in for the derivative of $[\cdot]$.
+        reset_to: $r$ of the hard reset. A membrane that also leaks towards $r$ and not to 0, as SpikingJelly's
+            `v_reset`, is the same neuron with threshold $\theta - r$ and a reset to 0.
+        initial: $v[0]$ before the first step.
+        fires_above: fire where $u[t] > \theta$, as snnTorch and Norse do, and not where it is equal.
+        decay_input: take $(1 - \lambda)\,x[t]$ for $x[t]$, as SpikingJelly does by default.
+
     Raises:
-        ValueError: a threshold that is not finite, or an unknown reset.
+        ValueError: a number that is not finite, an unknown reset, or a `reset_to` without a hard reset.
     """
 
     threshold: float = 1.0
     reset: Reset = "hard"
     detach_reset: bool = False
     surrogate: Surrogate = field(default_factory=Triangular)
+    reset_to: float = 0.0
+    initial: float = 0.0
+    fires_above: bool = False
+    decay_input: bool = False
 
     def __post_init__(self) -> None:
-        check_number("threshold", self.threshold, instead="learned thresholds are not supported")
+        check_number("threshold", self.threshold, instead=_LEARNED_THRESHOLD)
+        check_number("reset_to", self.reset_to, instead="a value for each neuron is not supported")
+        check_number("initial", self.initial, instead="pass it to step() as the state")
         check_choice("reset", self.reset, Reset)
+        if self.reset_to and self.reset != "hard":
+            raise UserError(
+                f"reset_to={self.reset_to!r}: only a hard reset goes to a value, and this one is {self.reset}"
+            )
         if not isinstance(self.surrogate, Surrogate):
             raise UserError(
                 f"surrogate={self.surrogate!r}: must be a shortback.surrogates.Surrogate, e.g. Triangular()"
             )
+
+
+_LEARNED_THRESHOLD = (
+    "learned thresholds, and one for each channel, are not supported: the weight of a norm before the neuron, which "
+    "divides by what such a threshold would multiply, learns the same spikes"
+)

@@ -5,9 +5,12 @@ surrogate at $u[t] - \theta$, and $g_x[t] = g_u[t]$ that of the current:
 
 $$g_u[t] = g_s[t]\, g + g_v[t]\, \frac{\partial v[t]}{\partial u[t]}, \qquad
   \frac{\partial v}{\partial u} = \begin{cases}
-    1 - s - u\,g & \text{hard} \\ 1 - \theta\,g & \text{soft} \\ 1 - s,\; 1 & \text{the same, reset detached}
+    1 - s - (u - r)\,g & \text{hard} \\ 1 - \theta\,g & \text{soft} \\ 1 & \text{none}
+    \\ 1 - s,\; 1 & \text{the first two, reset detached}
   \end{cases}$$
 $$g_v[t-1] = \lambda\, g_u[t], \qquad g_\lambda = \sum_t g_u[t]\, v[t-1]$$
+
+Where the input decays too, $g_x[t] = (1 - \lambda)\, g_u[t]$, and $g_\lambda$ has $v[t-1] - x[t]$ for $v[t-1]$.
 
 The same source serves a CPU (C++) and a GPU (Triton). Loops over time are unrolled.
 """
@@ -46,8 +49,9 @@ class Kind:
 
 
 class Membranes(NamedTuple):
-    """By step: the membrane before firing, whether it fired, the membrane after the reset (the initial one first)."""
+    """By step: the current, the membrane before firing, whether it fired, that after the reset (the initial first)."""
 
+    currents: Sequence[Tensor]
     before: list[Tensor]
     fired: list[Tensor]
     after: list[Tensor]
@@ -71,12 +75,13 @@ def integrate(kind: Kind, currents: Sequence[Tensor], *, decay: Tensor | None, i
     dynamics = kind.dynamics
     dtype = currents[0].dtype
     leak = kind.leak(decay, dtype)
-    v = torch.zeros_like(currents[0]) if initial is None else initial.to(dtype)
-    membranes = Membranes([], [], [v])
+    v = torch.full_like(currents[0], dynamics.initial) if initial is None else initial.to(dtype)
+    membranes = Membranes(currents, [], [], [v])
     for current in currents:
-        u = leak * v + current
-        fired = u >= dynamics.threshold
-        v = torch.where(fired, 0.0, u) if dynamics.reset == "hard" else torch.where(fired, u - dynamics.threshold, u)
+        u = leak * v + ((1 - leak) * current if dynamics.decay_input else current)
+        fired = u > dynamics.threshold if dynamics.fires_above else u >= dynamics.threshold
+        after = {"hard": dynamics.reset_to, "soft": u - dynamics.threshold, "none": u}[dynamics.reset]
+        v = torch.where(fired, after, u)
         membranes.before.append(u)
         membranes.fired.append(fired)
         membranes.after.append(v)
@@ -98,16 +103,23 @@ def walk_back(
         grad_v = leak * grad_u
     grad_decay = None
     if decay is not None:
-        products = [grad_u * v for grad_u, v in zip(grad_us, membranes.after[:-1], strict=True)]
+        factors = membranes.after[:-1]
+        if kind.dynamics.decay_input:
+            factors = [v - x for v, x in zip(factors, membranes.currents, strict=True)]
+        products = [grad_u * factor for grad_u, factor in zip(grad_us, factors, strict=True)]
         grad_decay = total(products).sum().to(decay.dtype).reshape(decay.shape)
+    if kind.dynamics.decay_input:
+        grad_us = [(1 - leak) * grad_u for grad_u in grad_us]
     return Gradients(grad_us, grad_v, grad_decay)
 
 
 def _reset_derivative(dynamics: Dynamics, u: Tensor, fired: Tensor, surrogate: Tensor) -> Tensor | float:
     """The derivative of the membrane after the reset by the one before it."""
+    if dynamics.reset == "none":
+        return 1.0
     if dynamics.reset == "hard":
         kept = torch.where(fired, 0.0, torch.ones_like(u))
-        return kept if dynamics.detach_reset else kept - u * surrogate
+        return kept if dynamics.detach_reset else kept - (u - dynamics.reset_to) * surrogate
     return 1.0 if dynamics.detach_reset else 1 - dynamics.threshold * surrogate
 
 

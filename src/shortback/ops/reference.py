@@ -12,25 +12,29 @@ import torch
 from torch import Tensor
 
 from shortback.ops.dynamics import Dynamics
-from shortback.surrogates import Surrogate
 
 
 class _Fire(torch.autograd.Function):
     """The step function, with the surrogate's derivative in place of its own."""
 
     @staticmethod
-    def forward(u: Tensor, threshold: float, surrogate: Surrogate) -> Tensor:  # type: ignore[override]
-        return (u >= threshold).to(u.dtype)
+    def forward(u: Tensor, dynamics: Dynamics) -> Tensor:  # type: ignore[override]
+        return has_fired(u, dynamics).to(u.dtype)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, float, Surrogate], output: Tensor) -> None:
-        u, ctx.threshold, ctx.surrogate = inputs
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Dynamics], output: Tensor) -> None:
+        u, ctx.dynamics = inputs
         ctx.save_for_backward(u)
 
     @staticmethod
-    def backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_spikes: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         (u,) = ctx.saved_tensors
-        return grad_spikes * ctx.surrogate.gradient(u - ctx.threshold), None, None
+        return grad_spikes * ctx.dynamics.surrogate.gradient(u - ctx.dynamics.threshold), None
+
+
+def has_fired(u: Tensor, dynamics: Dynamics) -> Tensor:
+    """Where a membrane is at or above the threshold."""
+    return u > dynamics.threshold if dynamics.fires_above else u >= dynamics.threshold
 
 
 def multi_step(
@@ -43,24 +47,34 @@ def multi_step(
     return_state: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Run a neuron over a whole sequence; arguments and results as of `shortback.ops.multi_step`."""
-    currents = x.to(torch.promote_types(x.dtype, torch.float32)).expand(num_steps, *x.shape[1:])
-    v = torch.zeros_like(currents[0]) if initial is None else initial.to(currents.dtype)
+    currents = _currents(x, dynamics, decay, num_steps)
+    v = torch.full_like(currents[0], dynamics.initial) if initial is None else initial.to(currents.dtype)
     spikes = []
     for current in currents.unbind(0):
         u = decay * v + current
-        s = _Fire.apply(u, dynamics.threshold, dynamics.surrogate)
+        s = _Fire.apply(u, dynamics)
         spikes.append(s)
-        reset = s.detach() if dynamics.detach_reset else s
-        v = u * (1 - reset) if dynamics.reset == "hard" else u - dynamics.threshold * reset
+        v = _after_reset(u, s.detach() if dynamics.detach_reset else s, dynamics)
     return torch.stack(spikes).to(x.dtype), v if return_state else None
 
 
 def membranes(x: Tensor, *, dynamics: Dynamics, decay: float | Tensor, num_steps: int) -> Iterator[Tensor]:
     """The membrane before firing, `[...]` of one step after another; arguments as of `multi_step`."""
-    currents = x.to(torch.promote_types(x.dtype, torch.float32)).expand(num_steps, *x.shape[1:])
-    v = torch.zeros_like(currents[0])
+    currents = _currents(x, dynamics, decay, num_steps)
+    v = torch.full_like(currents[0], dynamics.initial)
     for current in currents.unbind(0):
         u = decay * v + current
         yield u
-        fired = u >= dynamics.threshold
-        v = torch.where(fired, 0.0, u) if dynamics.reset == "hard" else u - dynamics.threshold * fired
+        v = _after_reset(u, has_fired(u, dynamics).to(u.dtype), dynamics)
+
+
+def _currents(x: Tensor, dynamics: Dynamics, decay: float | Tensor, num_steps: int) -> Tensor:
+    currents = x.to(torch.promote_types(x.dtype, torch.float32))
+    return ((1 - decay) * currents if dynamics.decay_input else currents).expand(num_steps, *x.shape[1:])
+
+
+def _after_reset(u: Tensor, spikes: Tensor, dynamics: Dynamics) -> Tensor:
+    if dynamics.reset == "hard":
+        v = u * (1 - spikes)
+        return v + dynamics.reset_to * spikes if dynamics.reset_to else v
+    return u - dynamics.threshold * spikes if dynamics.reset == "soft" else u

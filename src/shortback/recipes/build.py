@@ -73,7 +73,7 @@ def build_neuron(config: NeuronConfig) -> functools.partial:
     unknown = set(settings) - set(surrogate.__dataclass_fields__)
     if unknown:
         raise UserError(f"model.neuron.surrogate: {config.surrogate.kind} has no {', '.join(sorted(unknown))}")
-    common = config.model_dump(include={"threshold", "reset", "detach_reset", "backend"})
+    common = config.model_dump(exclude={"kind", "decay", "surrogate"})
     if config.decay is not None:
         if config.kind == "if":
             raise UserError("model.neuron.decay: an IF neuron has none; use kind=lif")

@@ -85,6 +85,10 @@ class NeuronConfig(_Section):
     reset: Reset = "hard"
     detach_reset: bool = False
     surrogate: SurrogateConfig = SurrogateConfig()
+    reset_to: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    initial: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    fires_above: bool = False
+    decay_input: bool = False
     backend: Backend = "auto"
 
 

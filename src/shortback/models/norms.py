@@ -1,0 +1,41 @@
+r"""Norms of spiking networks: over time and batch together, scaled for the threshold or step by step.
+
+With $\hat x$ normalised over time, batch and space, and $\gamma$, $\beta$ learned:
+
+- batch norm: $y = \gamma \hat x + \beta$, $\gamma$ starts at 1;
+- tdBN (Zheng et al., AAAI 2021): the same, $\gamma$ starts at $\alpha V_{th}$, with $\alpha = 1$, or $1/\sqrt 2$ where
+  two branches are added, so that currents begin in proportion to the threshold;
+- TEBN (Duan et al., NeurIPS 2022): $y[t] = p[t]\,(\gamma \hat x[t] + \beta)$, with $p$ learned and starting at 1.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from shortback.neurons import TimeModule
+
+
+def threshold_dependent(channels: int, *, threshold: float, is_added: bool) -> nn.BatchNorm2d:
+    """tdBN: PyTorch's batch norm with its weight where the threshold wants it."""
+    norm = nn.BatchNorm2d(channels)
+    nn.init.constant_(norm.weight, threshold / math.sqrt(2) if is_added else threshold)
+    return norm
+
+
+class TemporalEffectiveNorm(TimeModule):
+    """TEBN: batch norm, and a learned factor for every step, `[T*N, C, H, W] -> [T*N, C, H, W]`.
+
+    A static input `[N, C, H, W]` is expanded here, each step with its factor.
+    """
+
+    def __init__(self, channels: int, *, num_steps: int) -> None:
+        super().__init__(num_steps)
+        self.norm = nn.BatchNorm2d(channels)
+        self.by_step = nn.Parameter(torch.ones(num_steps))
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = self.unfold(self.norm(x))
+        return (steps * self.by_step.to(steps.dtype).view(-1, *[1] * (steps.ndim - 1))).flatten(0, 1)
