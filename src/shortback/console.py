@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,11 @@ def user_errors() -> Iterator[None]:
     """Exit 2 and a message for what the user can mend, 1 for a training that failed, 128 + n for signal n."""
     try:
         yield
+    except BrokenPipeError as error:  # whoever read our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(128 + signal.SIGPIPE) from error
+    except KeyboardInterrupt as error:
+        fail("stopped at once; what was saved last is whole", code=128 + signal.SIGINT, cause=error)
     except (UserError, OSError) as error:
         if os.environ.get("SHORTBACK_DEBUG"):
             raise
@@ -55,7 +61,7 @@ def user_errors() -> Iterator[None]:
         raise
 
 
-def fail(message: str, *, code: int, cause: Exception) -> NoReturn:
+def fail(message: str, *, code: int, cause: BaseException) -> NoReturn:
     """Print a message to stderr and end with an exit code."""
     print(_without_long_words(message), file=sys.stderr, flush=True)
     raise typer.Exit(code) from cause

@@ -74,7 +74,7 @@ class RunFolder:
         """
         if _is_there(self.path) and not self.path.is_dir():
             raise UserError(f"--out {self.path} is a file; name a folder")
-        if not _is_there(self.path) or not any(self.path.iterdir()):
+        if not _is_there(self.path) or all(path.name == ".lock" for path in self.path.iterdir()):
             return
         if not self.recipe.exists():
             raise UserError(f"--out {self.path} is not empty and holds no run; name another folder")

@@ -20,6 +20,7 @@ from shortback.runs.summary import Summary
 from shortback.shortcuts import ShortcutNetwork, strip
 from shortback.spiking import SpikingNetwork
 from shortback.training import FitResult, JsonLines, Logger, TensorBoard, Terminal, Trainer, evaluate
+from shortback.training.alone import alone_in
 from shortback.training.checkpoint import writing
 from shortback.training.peak_memory import forget_peak, peak_bytes
 
@@ -39,10 +40,17 @@ def train_recipe(
         say: takes lines for a person.
 
     Raises:
-        ValueError: a mistake in the recipe, the data or the folder, before any training.
+        ValueError: a mistake in the recipe, the data or the folder, before any training; another that trains there.
         NonFiniteError, Interrupted, CheckpointError: see `Trainer.fit`.
     """
-    recipe = check(recipe, out, resume=resume, overwrite=overwrite)
+    check(recipe, out, resume=resume, overwrite=overwrite)
+    with alone_in(out):
+        return _train_alone(
+            check(recipe, out, resume=resume, overwrite=overwrite), out, resume=resume, overwrite=overwrite, say=say
+        )
+
+
+def _train_alone(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, say: Say) -> Summary:
     folder = RunFolder(out)
     if resume and folder.is_finished:
         return folder.read_summary()

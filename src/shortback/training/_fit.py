@@ -15,6 +15,7 @@ from shortback.choices import usual_start
 from shortback.errors import UserError
 from shortback.losses import ShortcutLoss
 from shortback.schedules import Linear, Schedule
+from shortback.training.alone import alone_in
 from shortback.training.batches import Batches, SeededBatches
 from shortback.training.engine import Trainer
 from shortback.training.execution import Execution, build_fabric, choose_execution
@@ -72,7 +73,7 @@ def fit(
         plan: more of `Plan`: `accumulate`, `clip_norm`, `ema`, `log_every`, `checkpoint_every`, `watch_every` ...
 
     Raises:
-        ValueError: a folder with another run, a loader without a length, an optimizer that does not move the heads of
+        ValueError: a folder with another run or one that trains now, a loader without a length, an optimizer that does not move the heads of
             the branches, or moves the parameters of another network.
         NonFiniteError, Interrupted, CheckpointError: see `Trainer.fit`.
     """
@@ -104,7 +105,8 @@ def fit(
         folder=folder / "checkpoints",
         loggers=loggers if fabric.is_global_zero else (),
     )
-    return trainer.fit(resume=resume)
+    with alone_in(folder):
+        return trainer.fit(resume=resume)
 
 
 def _batches(loader: Loader, seed: int, fabric: Fabric) -> Batches:

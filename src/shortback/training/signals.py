@@ -16,7 +16,9 @@ class Interrupted(Exception):  # noqa: N818  (an event, not an error)
 
 
 class StopRequest:
-    """Within this context the first SIGINT or SIGTERM is kept in `received`; a second one acts as it would without.
+    """Within this context the first of SIGINT, SIGTERM and SIGHUP is kept in `received`; a second acts as it would.
+
+    A SIGHUP that is ignored, as under `nohup`, stays so.
 
     Args:
         at_once: raise `Interrupted` when one comes instead, for code that only waits.
@@ -29,7 +31,9 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue
                 self._before[number] = signal.signal(number, self._remember)
         return self
 
