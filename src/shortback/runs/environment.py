@@ -17,7 +17,6 @@ from shortback.runs.summary import Environment
 @functools.cache
 def environment() -> Environment:
     """What a run is made with; the commit is that of the folder it is started in, when its process began."""
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return {
         "processor": _processor(),
         "versions": {
@@ -25,8 +24,16 @@ def environment() -> Environment:
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
-        "git_commit": git.stdout.strip() or None,
+        "git_commit": _commit(),
     }
+
+
+def _commit() -> str | None:
+    try:
+        git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    except OSError:  # there is no git on this machine
+        return None
+    return git.stdout.strip() or None
 
 
 def _processor() -> str:

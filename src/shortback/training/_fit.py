@@ -73,8 +73,8 @@ def fit(
         plan: more of `Plan`: `accumulate`, `clip_norm`, `ema`, `log_every`, `checkpoint_every`, `watch_every` ...
 
     Raises:
-        ValueError: a folder with another run or one that trains now, a loader without a length, an optimizer that does not move the heads of
-            the branches, or moves the parameters of another network.
+        ValueError: a folder with another run or one that trains now, a loader without a length, an optimizer that does
+            not move the heads of the branches, or moves the parameters of another network.
         NonFiniteError, Interrupted, CheckpointError: see `Trainer.fit`.
     """
     folder = Path(folder)
