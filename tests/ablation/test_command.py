@@ -2,6 +2,8 @@ import json
 
 import pytest
 
+from shortback.ablation.command import _what_takes_time
+from shortback.recipes.load import load_recipe
 from tests.browser import CHROMIUM, opened
 from tests.test_cli import SETTINGS, refused, run
 
@@ -81,3 +83,15 @@ def test_wrong_input(tmp_path):
     assert "the nearest are shortcut" in refused(*common, "--methods", "shortcuts")
     assert "add --yes" in refused(*common, "--seeds", "200")
     assert "options of their own" in refused(*common, "--vary", "seed=1,2")
+
+
+def test_a_plan_measures_once_what_takes_as_long():
+    def words(*settings):
+        return _what_takes_time(load_recipe("quickstart", settings=["compare=null", *settings]))
+
+    usual = words("method=evolutionary")
+    assert words("method=shortcut", "seed=3", "branches.start=0.5", "optimizer.lr=0.2") == usual
+    assert words("method=vanilla") != usual
+    assert words("method=vanilla", "branches.at=stages") == words("method=vanilla")
+    assert words("method=evolutionary", "branches.at=stages") != usual
+    assert words("method=evolutionary", "model.num_steps=3") != usual

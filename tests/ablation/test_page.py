@@ -16,6 +16,10 @@ from tests.ablation.test_groups import three_seeds, two_methods
             [("shortcut", 3, 10), ("evolutionary", 4, -5)],
             r"Best on the validation split: evolutionary\. .*: it may be chance",
         ),
+        (
+            [("shortcut", 3, 10), ("evolutionary", 3, 5)],
+            "2 are equally good on the validation split, and better than vanilla training: shortcut, evolutionary",
+        ),
         ([("shortcut", -3, 10)], "Nothing is better than vanilla training on the validation split"),
     ],
 )

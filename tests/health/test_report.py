@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import shortback as sb
@@ -51,3 +52,29 @@ def test_a_suggestion_helps_where_the_network_gets_better(make_network, batch):
     good = judge(measure(make_network(), x, y, loss=ShortcutLoss(), coefficient=0.0))
     assert good.verdict == "healthy"
     assert not Suggestion("nothing", (), good, good).helps
+
+
+def test_a_notebook_shows_it_as_tables_and_pictures(make_network, batch):
+    net = sb.attach(make_network(residual="plain"), at="stages", sample=batch[0])
+    report = sb.diagnose(net, *batch, suggest=False)
+    html = report._repr_html_()
+    assert html.count("<table>") == 2
+    assert f"on {len(batch[1])} samples: effective depth" in html
+    assert "<td>stem.conv1</td>" in html
+    assert [type(figure).__name__ for figure in report.plot()] == ["Figure"] * len(report.plots)
+    out = net.train()(batch[0])
+    assert out._repr_html_().count("<tr>") == 2 + len(net.places)
+    assert "<td>total</td>" in sb.shortcut_loss(out, batch[1], coefficient=0.25)._repr_html_()
+
+
+def test_what_was_tried_says_where_and_whether_it_helps(make_network, batch):
+    report = report_of(make_network(), *batch)
+    healthy, worse = report.judgement, dataclasses.replace(report.judgement, verdict="vanishing", effective_depth=3)
+    helps = Suggestion("a change", ("a=1",), worse, healthy)
+    for suggestions, ending in (
+        ([helps], "what helps first"),
+        ([dataclasses.replace(helps, after=worse)], "nothing helps"),
+    ):
+        said = dataclasses.replace(report, suggestions=suggestions, num_tried_on=16).how_tried()
+        assert said.startswith("tried on the first 16 samples, where it is vanishing at effective depth 3")
+        assert said.endswith(ending)

@@ -4,6 +4,7 @@ import json
 from rich.console import Console
 
 from shortback.training import JsonLines, TensorBoard, Terminal
+from shortback.training.loggers import begin
 
 STEP = {
     "kind": "step",
@@ -30,6 +31,18 @@ def test_json_lines_forget_what_came_after_the_checkpoint(tmp_path):
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [2, 4, 6]
     log.start(step=0, total_steps=8)
     assert path.read_text() == ""
+
+
+def test_the_row_of_an_epoch_that_was_not_finished_is_forgotten(tmp_path):
+    """Its checkpoint after the last batch has the step of the row, which comes again."""
+    log = JsonLines(tmp_path / "metrics.jsonl")
+    begin([log], step=0, num_epochs=0, total_steps=8)
+    for row in (STEP, EPOCH, {**STEP, "step": 6}, {**EPOCH, "step": 8, "epoch": 2}):
+        log.log(row)
+    for num_epochs, kept in ((1, [("step", 2), ("epoch", 4), ("step", 6)]), (0, [("step", 2), ("step", 6)])):
+        begin([log], step=8, num_epochs=num_epochs, total_steps=8)
+        rows = [json.loads(line) for line in log.path.read_text().splitlines()]
+        assert [(row["kind"], row["step"]) for row in rows] == kept
 
 
 def test_plain_lines_where_there_is_no_terminal():

@@ -32,7 +32,7 @@ from shortback.training.execution import Execution
 from shortback.training.finite import FiniteCheck
 from shortback.training.gradient import Gradient
 from shortback.training.identity import check_same, identity_of
-from shortback.training.loggers import Logger
+from shortback.training.loggers import Logger, begin
 from shortback.training.optim import check_optimizer, shares_of_groups
 from shortback.training.outcome import FitResult
 from shortback.training.plan import Plan
@@ -114,8 +114,7 @@ class Trainer:
         if resume:
             self._restore()
         state = self.state
-        for logger in self.loggers:
-            logger.start(step=state.step, total_steps=self.total_steps)
+        begin(self.loggers, step=state.step, num_epochs=state.epoch, total_steps=self.total_steps)
         self.tick = time.perf_counter()
         try:
             with StopRequest() as stop:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,14 +38,23 @@ class Logger(Protocol):
 
 
 class JsonLines:
-    """`metrics.jsonl`, a row a line; going on with a run forgets the rows after its checkpoint."""
+    """`metrics.jsonl`, a row a line; going on with a run forgets the rows after its checkpoint.
+
+    Attributes:
+        num_epochs: whose row is kept. An epoch has the step of its last batch, after which there may be a checkpoint
+            while it is not finished: its row comes again then.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.num_epochs: int | None = None
 
     def start(self, *, step: int, total_steps: int) -> None:
         lines = zip(whole_lines(self.path), read_rows(self.path), strict=True) if step else ()
-        write_text(self.path, "".join(line for line, row in lines if row["step"] <= step))
+        write_text(self.path, "".join(line for line, row in lines if row["step"] <= step and self._is_final(row)))
+
+    def _is_final(self, row: Row) -> bool:
+        return row["kind"] != "epoch" or self.num_epochs is None or row["epoch"] <= self.num_epochs
 
     def log(self, row: Row) -> None:
         with self.path.open("a") as file:
@@ -174,3 +183,11 @@ def _epoch_line(row: Row) -> str:
         parts.append(f"branch share of the first layer's gradient {row['branch_share']:.2f}")
     parts.append(f"{row['images_per_second']:.0f} images/s")
     return "  ".join(parts)
+
+
+def begin(loggers: Sequence[Logger], *, step: int, num_epochs: int, total_steps: int) -> None:
+    """Start loggers after so many steps, and so many epochs that are finished."""
+    for logger in loggers:
+        if isinstance(logger, JsonLines):
+            logger.num_epochs = num_epochs
+        logger.start(step=step, total_steps=total_steps)
