@@ -9,6 +9,8 @@ kind of kill and a count, and ends with 1 if anything differs. It takes a quarte
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -52,6 +54,7 @@ def _train(out: Path, arm: Callable[[], None]) -> None:
     from shortback.runs.train import train_recipe
 
     torch.set_num_threads(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     arm()
     train_recipe(recipe(), out, resume=True, say=lambda line: None)
 
@@ -79,8 +82,6 @@ class AtCall:
         self.owner, self.name, self.count, self.before = owner, name, count, before
 
     def __call__(self) -> None:
-        import importlib
-
         module, _, cls = self.owner.partition(":")
         owner = importlib.import_module(module)
         owner = getattr(owner, cls) if cls else owner
@@ -164,8 +165,8 @@ def torchrun(out: Path) -> list[str]:
 
 
 def ablation(out: Path) -> list[str]:
-    return command("ablate", "quickstart", *settings(), "--methods", "vanilla,evolutionary", "--seeds", "1", "--jobs", "2",
-                   "--out", str(out))  # fmt: skip
+    options = ["--methods", "vanilla,evolutionary", "--seeds", "1", "--jobs", "2", "--out", str(out)]
+    return command("ablate", "quickstart", *settings(), *options)
 
 
 def call(arguments: list[str]) -> subprocess.CompletedProcess:
@@ -186,17 +187,13 @@ def kill_in(arguments: list[str], seconds: float, whom: str, generator: random.R
     else:
         victims = [generator.choice(family)] if whom == "child" else [process.pid, *family]
     for pid in victims:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     if whom != "parent":
         time.sleep(0.5)
         for pid in [process.pid, *_descendants(process.pid)]:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-            except ProcessLookupError:
-                pass
     process.wait()
 
 
@@ -236,6 +233,79 @@ def on_a_full_disk(base: Path) -> str:
         call(["umount", str(disk)])
 
 
+def in_one_process(base: Path, kills: int, generator: random.Random) -> tuple[int, int]:
+    """Kill a run wherever it is; returns how many times, and how many of the runs ended differently."""
+    started = time.monotonic()
+    assert run(base / "whole", Fine()) == 0
+    seconds = time.monotonic() - started
+
+    def at_call(owner: str, name: str, first: int, last: int) -> Callable[[], AtCall]:
+        return lambda: AtCall(owner, name, generator.randint(first, last), before=generator.random() < 0.5)
+
+    places: dict[str, Callable[[], Callable[[], None]]] = {
+        "at a random moment": lambda: After(generator.uniform(0.05, seconds)),
+        "within a checkpoint's rename": at_call("shortback.files:os", "replace", 2, 9),
+        "within validation": at_call("shortback.training.engine", "evaluate", 1, 2),
+        "at the end of a run": at_call("shortback.runs.train", "save_file", 1, 1),
+        "while a row is written": at_call("shortback.training.loggers:JsonLines", "log", 2, 12),
+    }
+    different = 0
+    for index, (name, make) in enumerate(places.items()):
+        share = kills // len(places) + (index < kills % len(places))
+        killed = 0
+        while killed < share:
+            out = base / f"cut{index}-{killed}"
+            while killed < share:
+                code = run(out, make())
+                if code == 0:
+                    break
+                assert code == -signal.SIGKILL, code
+                killed += 1
+                if generator.random() < 0.5:
+                    break
+            assert run(out, Fine()) == 0
+            different += report(name, differences(base / "whole", out))
+            shutil.rmtree(out)
+        print(f"{name}: {killed} kills", flush=True)
+    return kills, different
+
+
+def by_command(base: Path, generator: random.Random) -> tuple[int, int]:
+    """Kill what a command started; as `in_one_process`."""
+    total = different = 0
+    for name, make_command, whom in (
+        ("one of two processes", torchrun, "child"),
+        ("two processes and their agent", torchrun, "all"),
+        ("a worker of an ablation", ablation, "child"),
+        ("the parent of an ablation", ablation, "parent"),
+    ):
+        whole, cut = (base / f"{kind}-{whom}-{make_command.__name__}" for kind in ("whole", "cut"))
+        started = time.monotonic()
+        done = call(begun_or_not(make_command(whole), whole))
+        assert done.returncode == 0, done.stderr
+        seconds = time.monotonic() - started
+        for _ in range(3):
+            kill_in(begun_or_not(make_command(cut), cut), generator.uniform(0.4, 0.9) * seconds, whom, generator)
+        done = call(begun_or_not(make_command(cut), cut))
+        assert done.returncode == 0, done.stderr
+        runs = [path.parent.relative_to(whole) for path in whole.rglob("summary.json")]
+        different += report(name, [f"{p}: {what}" for p in runs for what in differences(whole / p, cut / p)])
+        total += 3
+        print(f"{name}: 3 kills", flush=True)
+    return total, different
+
+
+def begun_or_not(arguments: list[str], out: Path) -> list[str]:
+    """The command without `--resume` where there is nothing yet."""
+    return arguments if (out / "recipe.yaml").exists() else [part for part in arguments if part != "--resume"]
+
+
+def report(name: str, wrong: list[str]) -> bool:
+    if wrong:
+        print(f"  {name}: differs in {', '.join(wrong)}", flush=True)
+    return bool(wrong)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50, help="in one process; others come on top")
@@ -243,85 +313,19 @@ def main() -> None:
     options = parser.parse_args()
     generator = random.Random(options.seed)
     base = Path(tempfile.mkdtemp(prefix="kill-"))
-    failures = 0
     try:
-        started = time.monotonic()
-        assert run(base / "whole", Fine()) == 0
-        seconds = time.monotonic() - started
-        places = {
-            "at a random moment": lambda: After(generator.uniform(0.05, seconds)),
-            "within a checkpoint's rename": lambda: AtCall(
-                "shortback.files:os", "replace", generator.randint(2, 9), before=generator.random() < 0.5
-            ),
-            "within validation": lambda: AtCall(
-                "shortback.training.engine", "evaluate", generator.randint(1, 2), before=generator.random() < 0.5
-            ),
-            "at the end of a run": lambda: AtCall(
-                "shortback.runs.train", "save_file", 1, before=generator.random() < 0.5
-            ),
-            "while a row is written": lambda: AtCall(
-                "shortback.training.loggers:JsonLines", "log", generator.randint(2, 12), before=generator.random() < 0.5
-            ),
-        }
-        total = 0
-        for index, (name, make) in enumerate(places.items()):
-            share = options.kills // len(places) + (index < options.kills % len(places))
-            killed = equal = 0
-            while killed < share:
-                out = base / f"cut{index}-{killed}"
-                while killed < share:
-                    code = run(out, make())
-                    if code == 0:
-                        break
-                    assert code == -signal.SIGKILL, code
-                    killed += 1
-                    if generator.random() < 0.5:
-                        break
-                assert run(out, Fine()) == 0
-                wrong = differences(base / "whole", out)
-                equal += not wrong
-                if wrong:
-                    failures += 1
-                    print(f"  {out} differs in {', '.join(wrong)}", flush=True)
-                shutil.rmtree(out)
-            total += killed
-            print(f"{name}: {killed} kills", flush=True)
-        for name, make_command, whom in (
-            ("one of two processes", torchrun, "child"),
-            ("two processes and their agent", torchrun, "all"),
-            ("a worker of an ablation", ablation, "child"),
-            ("the parent of an ablation", ablation, "parent"),
-        ):
-            whole, cut = base / f"whole-{whom}-{make_command.__name__}", base / f"cut-{whom}-{make_command.__name__}"
-            started = time.monotonic()
-            done = call([part for part in make_command(whole) if part != "--resume"])
-            assert done.returncode == 0, done.stderr
-            seconds = time.monotonic() - started
-            for _ in range(3):
-                arguments = make_command(cut)
-                if "--resume" in arguments and not (cut / "recipe.yaml").exists():
-                    arguments.remove("--resume")
-                kill_in(arguments, generator.uniform(0.4, 0.9) * seconds, whom, generator)
-                total += 1
-            arguments = make_command(cut)
-            if "--resume" in arguments and not (cut / "recipe.yaml").exists():
-                arguments.remove("--resume")
-            done = call(arguments)
-            assert done.returncode == 0, done.stderr
-            runs = [path.parent.relative_to(whole) for path in whole.rglob("summary.json")]
-            wrong = [f"{path}: {what}" for path in runs for what in differences(whole / path, cut / path)]
-            failures += bool(wrong)
-            print(f"{name}: 3 kills{', differs in ' + ', '.join(wrong) if wrong else ''}", flush=True)
+        counts = [in_one_process(base, options.kills, generator), by_command(base, generator)]
         print(f"a full disk: {on_a_full_disk(base)}")
-        print(f"{total} kills, {failures} runs that ended differently")
     finally:
         shutil.rmtree(base, ignore_errors=True)
-    sys.exit(bool(failures))
+    kills, different = (sum(each) for each in zip(*counts, strict=True))
+    print(f"{kills} kills, {different} runs that ended differently")
+    sys.exit(bool(different))
 
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": "0"}
+CONTEXT = multiprocessing.get_context("forkserver")
 
 if __name__ == "__main__":
-    CONTEXT = multiprocessing.get_context("forkserver")
     CONTEXT.set_forkserver_preload(["shortback.runs.train", "torch._dynamo"])
     main()

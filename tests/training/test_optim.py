@@ -57,6 +57,21 @@ def test_what_a_neuron_learns_and_what_a_module_exempts_is_not_decayed():
     assert {id(p) for p in free["params"]} == {id(p) for p in net.parameters()} - {id(net[0].proj.weight)}
 
 
+class Decaying(nn.Module):
+    """A neuron of one's own, with a decay for each channel of images."""
+
+    def __init__(self):
+        super().__init__()
+        self.decay, self.mix = nn.Parameter(torch.zeros(1, 4, 1, 1)), nn.Parameter(torch.zeros(4, 4))
+
+
+def test_a_number_for_each_channel_is_not_decayed_and_thin_convolutions_are():
+    net = nn.Sequential(Decaying(), nn.Conv2d(1, 4, 1), nn.Linear(4, 1))
+    decayed, free = build_optimizer(net, weight_decay=1e-3).param_groups
+    assert {id(p) for p in decayed["params"]} == {id(p) for p in (net[0].mix, net[1].weight, net[2].weight)}
+    assert id(net[0].decay) in {id(p) for p in free["params"]}
+
+
 def test_groups_keep_their_proportion():
     a, b = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([{"params": [a], "lr": 1e-4}, {"params": [b], "lr": 0.1}], lr=1.0)

@@ -58,7 +58,7 @@ class CheckpointFolder:
                 continue
             return content
         if damaged:
-            raise CheckpointError("no checkpoint is whole; start again without --resume\n" + "\n".join(damaged))
+            raise CheckpointError("no checkpoint is whole; start again in another folder\n" + "\n".join(damaged))
         return None
 
 

@@ -95,5 +95,6 @@ class FiniteCheck:
 def _message(step: int, loss: float, norm: float, coefficient: float, culprit: str) -> str:
     return (
         f"step {step}: loss {loss:.4g}, gradient norm {norm:.4g}, coefficient {coefficient:.3g}; first not finite: "
-        f"{culprit}. Try a lower optimizer.lr, optimizer.clip_norm=1, or a wider surrogate"
+        f"{culprit}. Try a lower learning rate, clip_norm=1 (on the command line -s optimizer.clip_norm=1), or a wider "
+        "surrogate"
     )

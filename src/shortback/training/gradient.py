@@ -57,7 +57,8 @@ class Gradient:
         if self.is_scaled and self._skipped.item() >= MAX_SKIPPED:
             raise NonFiniteError(
                 f"step {step}: the gradient overflowed in fp16 in {int(self._skipped.item())} steps one after another, "
-                "at ever smaller scales. Try train.precision=fp32, a lower optimizer.lr, or optimizer.clip_norm=1"
+                "at ever smaller scales. Try precision fp32 (-s train.precision=fp32), a lower learning rate, or "
+                "clip_norm=1"
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -53,6 +53,8 @@ def _exempt(net: nn.Module) -> set[nn.Parameter]:
     for module in net.modules():
         if isinstance(module, SpikingNeuron) or is_library_neuron(module):
             exempt.update(module.parameters())
+        elif not isinstance(module, nn.modules.conv._ConvNd | nn.Linear):  # one number a channel, such as a decay
+            exempt.update(p for p in module.parameters(recurse=False) if p.numel() == max(p.shape, default=0))
         names: Callable[[], Iterable[str]] | None = getattr(module, "no_weight_decay", None)
         if names is not None:
             own = dict(module.named_parameters())
