@@ -23,7 +23,7 @@ class RectangleSpike(torch.autograd.Function):
     def forward(ctx: Any, u: Tensor, threshold: float, half_width: float) -> Tensor:
         ctx.save_for_backward(u)
         ctx.threshold, ctx.half_width = threshold, half_width
-        return (u > threshold).float()
+        return (u > threshold).to(u.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:

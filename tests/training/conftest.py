@@ -21,10 +21,12 @@ def _images(count, *, seed):
     return ArrayImages(images, labels)
 
 
-def build_trainer(model, folder, *, branches=True, schedule=None, loggers=(), lr=0.05, fabric=None, loss=None, **plan):
+def build_trainer(
+    model, folder, *, branches=True, at="stages", schedule=None, loggers=(), lr=0.05, fabric=None, loss=None, **plan
+):
     """A trainer of a small network with branches, everything seeded."""
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
-    net = sb.attach(model, at="stages", sample=torch.zeros(2, 1, 12, 12)) if branches else model
+    net = sb.attach(model, at=at, sample=torch.zeros(2, 1, 12, 12)) if branches else model
     loader = functools.partial(
         BatchLoader,
         transform=None,

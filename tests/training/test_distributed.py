@@ -1,14 +1,17 @@
 """Two processes on one machine have the loss curve of one with the same global batch."""
 
+import importlib
 import multiprocessing
 import os
 
 import pytest
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
 import shortback as sb
 from shortback.schedules import Linear
+from tests.networks.research import NormedMembraneNeuron
 from tests.training.conftest import Rows, build_trainer
 
 pytestmark = pytest.mark.slow
@@ -27,7 +30,33 @@ class InFloat64:
         return ((x.double(), y) for x, y in self.loader.epoch(epoch, start=start))
 
 
-def _train(folder, rank, world_size):
+class Mixed(nn.Module):
+    """Norms of three kinds: SpikingJelly's over steps, one in a neuron that is called once a step, one of features."""
+
+    def __init__(self):
+        super().__init__()
+        layer, neuron = (
+            importlib.import_module(f"spikingjelly.activation_based.{name}") for name in ("layer", "neuron")
+        )
+        self.conv, self.norm = layer.Conv2d(1, 4, 3, step_mode="m"), layer.BatchNorm2d(4, step_mode="m")
+        self.lif = neuron.LIFNode(step_mode="m", v_threshold=0.3)
+        self.conv2, self.normed = nn.Conv2d(4, 4, 3), NormedMembraneNeuron(4)
+        self.hidden, self.norm1d, self.fc = nn.Linear(4, 16), nn.BatchNorm1d(16), nn.Linear(16, 4)
+
+    def forward(self, x):
+        spikes = self.lif(self.norm(self.conv(x.expand(2, *x.shape))))
+        currents = self.conv2(spikes.flatten(0, 1)).unflatten(0, (2, -1))
+        averages = self.normed(currents.transpose(0, 1)).mean((1, 3, 4))
+        return self.fc(self.norm1d(self.hidden(averages)).relu())
+
+
+NETWORKS = {
+    "ours": (lambda: sb.create_model("resnet20", num_steps=2, in_channels=1, width=0.25), "stages"),
+    "mixed": (Mixed, ["lif", "normed"]),
+}
+
+
+def _train(folder, rank, world_size, name):
     """Train in one of the processes; halfway the branches are dropped."""
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
@@ -46,9 +75,9 @@ def _train(folder, rank, world_size):
     fabric = Fabric(accelerator="cpu", devices=world_size, strategy=strategy, precision="64-true")
     fabric.launch()
     torch.manual_seed(0)
-    model = sb.create_model("resnet20", num_steps=2, in_channels=1, width=0.25)
+    make, at = NETWORKS[name]
     log = Rows()
-    trainer = build_trainer(model, folder, fabric=fabric, loggers=[log], log_every=1, schedule=Linear(over=0.5))
+    trainer = build_trainer(make(), folder, at=at, fabric=fabric, loggers=[log], log_every=1, schedule=Linear(over=0.5))
     trainer.train, trainer.validation = InFloat64(trainer.train), InFloat64(trainer.validation)
     trainer.fit()
     if rank == 0:
@@ -56,14 +85,19 @@ def _train(folder, rank, world_size):
         torch.save(torch.tensor(curve, dtype=torch.float64), folder / "curve.pt")
 
 
-def test_two_processes_and_one(tmp_path):
+@pytest.mark.parametrize("name", NETWORKS)
+def test_two_processes_and_one(tmp_path, name):
+    if name == "mixed":
+        pytest.importorskip("spikingjelly")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["shortback.runs.train", "torch._dynamo"])
     curves = []
     for world_size in (1, 2):
         folder = tmp_path / str(world_size)
         folder.mkdir()
-        processes = [context.Process(target=_train, args=(folder, rank, world_size)) for rank in range(world_size)]
+        processes = [
+            context.Process(target=_train, args=(folder, rank, world_size, name)) for rank in range(world_size)
+        ]
         for process in processes:
             process.start()
         for process in processes:
