@@ -56,7 +56,7 @@ def test_only_what_changes_something_is_tried(batch):
     unit = sb.diagnose(network(threshold=50.0, surrogate=Triangular(half_width=1.0)), *batch)
     assert not any("scale" in s.options for s in unit.suggestions)
     text = str(unit)
-    assert "tried on this batch" in text
+    assert "tried on the first" in text
     assert "-s model.neuron.threshold=1" in text
 
 

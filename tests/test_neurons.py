@@ -79,9 +79,9 @@ def test_copies_are_independent():
         (lambda: LIF(2.5), "num_steps=2.5: must be a whole number, 1 or more"),
         (
             lambda: LIF(2, threshold=nn.Parameter(torch.ones(()))),
-            "(?s)threshold=.*learned thresholds are not supported",
+            "(?s)threshold=.*learned thresholds, .* are not supported",
         ),
-        (lambda: LIF(2, decay=torch.tensor(0.5)), "decay=.*PLIF learns it"),
+        (lambda: LIF(2, decay=torch.tensor(0.5)), "decay=.*PLIF learns one"),
         (lambda: PLIF(2, decay="0.5"), "decay='0.5': must be a finite number"),
         (lambda: LIF(2, decay=float("nan")), "decay"),
         (lambda: PLIF(2, decay=1.0), "between 0 and 1"),

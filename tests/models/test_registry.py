@@ -116,7 +116,7 @@ def test_every_neuron_comes_from_the_factory_with_the_number_of_steps():
         ),
         ("resnet18", {"stem": "mnist"}, "stem='mnist': must be one of cifar, imagenet"),
         ("vgg11", {"pool": "min"}, "pool='min': must be one of max, average"),
-        ("vgg11", {"norm": "layer"}, "norm='layer': must be one of batch, none"),
+        ("vgg11", {"norm": "layer"}, "norm='layer': must be one of batch, tdbn, tebn, none"),
         ("vgg11", {"width": 0}, "width=0: must be a positive number"),
         ("vgg11", {"width": "wide"}, "width='wide': must be a positive number"),
         ("vgg11", {"num_steps": 0}, "num_steps=0: must be a whole number, 1 or more"),

@@ -51,6 +51,7 @@ def run(tmp_path_factory):
 def test_the_folder_has_all_it_should(run):
     out, summary, said = run
     assert {p.name for p in out.iterdir()} == {
+        ".lock",
         "recipe.yaml",
         "metrics.jsonl",
         "summary.json",
