@@ -20,7 +20,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # and none that 
 
 def _open(path: str | Path) -> Image.Image:
     if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for without end
-        raise OSError("is no regular file")
+        raise OSError("it is no regular file")
     return Image.open(path, formats=FORMATS)
 
 
