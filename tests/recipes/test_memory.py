@@ -10,7 +10,7 @@ from shortback.recipes.load import load_recipe
     ("setting", "message"),
     [
         ("model.width=1e9", "no network is that wide"),
-        ("model.width=10000", r"4\.6e\+13 parameters need .* GiB in training, and this machine has"),
+        ("model.width=10000", r"4\.6e\+13 parameters need .* GiB with their gradients, and this machine has"),
         ("data.image_size=1000000", "a batch of 64 images of 1000000 x 1000000 pixels over 2 steps needs"),
         ("train.batch_size=1000000000000", "a batch of 1000000000000 images"),
         ("model.num_steps=100000000", "over 100000000 steps"),

@@ -70,11 +70,11 @@ def test_wrappers_and_files(make_network, branched, tmp_path):
 def test_other_weights_are_refused_by_name_and_nothing_is_loaded(make_network, branched, tmp_path):
     net = make_network(seed=0, width=0.5)
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    with pytest.raises(ValueError, match=r"shape: network\.stem\.conv1\.weight \[4, 1, 3, 3\], \[8, 1, 3, 3\]"):
+    with pytest.raises(ValueError, match=r"conv1\.weight \[4, 1, 3, 3\] in the state dict, \[8, 1, 3, 3\] now"):
         sb.load_weights(net, branched.state_dict())
     weights = branched.model.state_dict()
     weights["odd"] = weights.pop("network.fc.bias")
-    with pytest.raises(ValueError, match=r"missing: network\.fc\.bias\n  not in the network: odd"):
+    with pytest.raises(ValueError, match=r"network lacks: odd\n  .* state dict lacks: network\.fc\.bias"):
         sb.load_weights(make_network(), weights)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     (tmp_path / "c.pt").write_bytes(b"no")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,7 +48,7 @@ class Calls:
 
         Fresh batch norms hold deep neurons back, so they are run on the statistics of the batch too.
         """
-        calls, seen = cls(), _Seen()
+        calls, seen, order = cls(), _Seen(), ()
         with undisturbed(model, sample), torch.no_grad():
             model.eval()
             for index, (x, norms_train) in enumerate(probes(sample)):
@@ -61,11 +61,14 @@ class Calls:
                     if not index:
                         raise
                 if not index:
-                    calls.counts = Counter(seen.order)
-        calls._conclude(model, seen)
+                    order = tuple(seen.order)
+        calls.counts = Counter(order)
+        calls._find_firing(model, seen)
+        calls._find_before_neurons(order)
+        calls.spikes_at = {m: place for m in seen.outputs if (place := seen.spikes_at(m)) is not None}
         return calls
 
-    def _conclude(self, model: nn.Module, seen: _Seen) -> None:
+    def _find_firing(self, model: nn.Module, seen: _Seen) -> None:
         modules = [module for _, module in whole_modules(model)]
         known = {module for module in modules if is_known_neuron(module)}
         fire = [m for m in seen.outputs if m not in known and not _is_container(m) and seen.makes_spikes(m)]
@@ -75,13 +78,14 @@ class Calls:
         layers = {m for m in fire if holds_layer(m) and not self.neurons & {*m.modules()}}
         layers = {m for m in layers if not layers & {part for part in m.modules() if part is not m}}
         self.firing_layers = layers | {m for m in modules if type(m) in {type(layer) for layer in layers}}
+
+    def _find_before_neurons(self, order: Sequence[nn.Module]) -> None:
         last: nn.Module | None = None
-        for module in seen.order:
+        for module in order:
             if module in self.neurons and last is not None and last not in self.before_neurons:
                 self.before_neurons.append(last)
             if num_features(module) is not None:
                 last = module
-        self.spikes_at = {module: index for module in seen.outputs if (index := seen.spikes_at(module)) is not None}
 
 
 def is_known_neuron(module: nn.Module) -> bool:

@@ -9,7 +9,7 @@ import torch
 from shortback.errors import UserError
 from shortback.recipes.schema import Recipe
 
-SIZE = 28  # pixels a side, of the smallest data there are
+SMALLEST = 28  # pixels a side, of the data whose size no recipe says
 
 
 def check_memory(recipe: Recipe, *, num_parameters: int) -> None:
@@ -19,14 +19,14 @@ def check_memory(recipe: Recipe, *, num_parameters: int) -> None:
         ValueError: they do not, with the numbers.
     """
     available = _available_bytes()
-    weights = 4 * 4 * num_parameters  # themselves, gradients and two of the optimizer or one and the best
+    weights = 2 * 4 * num_parameters  # with their gradients, in float32
     if weights > available:
         raise UserError(
-            f"model.width={recipe.model.width}: {num_parameters:.1e} parameters need {weights / 2**30:,.0f} GiB in "
-            f"training, and this machine has {available / 2**30:,.0f}"
+            f"model.width={recipe.model.width}: {num_parameters:.1e} parameters need {weights / 2**30:,.0f} GiB with "
+            f"their gradients, and this machine has {available / 2**30:,.0f}"
         )
     data, part = recipe.data, recipe.train.batch_size // recipe.train.accumulate
-    size = data.frames.size if data.frames is not None else data.image_size or SIZE
+    size = data.frames.size if data.frames is not None else data.image_size or SMALLEST
     batch = 4 * recipe.model.num_steps * part * size**2
     if batch > available:
         raise UserError(

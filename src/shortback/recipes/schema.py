@@ -5,6 +5,7 @@ Names and numbers only; `load.py` reads it from YAML.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -57,6 +58,11 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
+def _types_in(annotation: Any) -> set[Any]:
+    """The types that an annotation is made of, such as those of a union."""
+    return {annotation}.union(*map(_types_in, get_args(annotation))) if isinstance(annotation, Hashable) else set()
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -65,8 +71,7 @@ class _Section(BaseModel):
     def _tell_words_from_numbers(cls, tree: Any) -> Any:
         """YAML reads `yes`, `no`, `on` and `off` as true and false, which would pass for 1 and 0."""
         for key, field in cls.model_fields.items() if isinstance(tree, dict) else ():
-            is_number = "int" in str(field.annotation) or "float" in str(field.annotation)
-            if is_number and isinstance(tree.get(key), bool):
+            if isinstance(tree.get(key), bool) and {int, float} & _types_in(field.annotation):
                 raise ValueError(f"{key}: must be a number; YAML reads yes, no, on and off as true and false")
         return tree
 

@@ -43,11 +43,11 @@ def train_recipe(
         ValueError: a mistake in the recipe, the data or the folder, before any training; another that trains there.
         NonFiniteError, Interrupted, CheckpointError: see `Trainer.fit`.
     """
-    check(recipe, out, resume=resume, overwrite=overwrite)
+    recipe = check(recipe, out, resume=resume, overwrite=overwrite)
     with alone_in(out):
-        return _train_alone(
-            check(recipe, out, resume=resume, overwrite=overwrite), out, resume=resume, overwrite=overwrite, say=say
-        )
+        if is_first():  # whoever trained here a moment ago may have left something
+            RunFolder(out).check(recipe, resume=resume, overwrite=overwrite)
+        return _train_alone(recipe, out, resume=resume, overwrite=overwrite, say=say)
 
 
 def _train_alone(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, say: Say) -> Summary:

@@ -65,27 +65,12 @@ def attach(
         check_choice("reduce", reduce, Reduction)
     _refuse_unsuitable(model)
     check_batch(sample)
-    with explaining(model, sample):
-        return _attach(
-            model,
-            at=at,
-            sample=sample,
-            head=head,
-            layout=layout,
-            reduce=reduce,
-            num_steps=num_steps,
-            features=features,
-            output=output,
-        )
-
-
-def _attach(
-    model: nn.Module, *, at: str | Sequence[str], sample: Tensor, head: HeadFactory, **settings: Any
-) -> ShortcutNetwork:
-    if at == "auto":
-        at = choose_places(model, sample, **settings)
+    settings: dict[str, Any] = {"layout": layout, "reduce": reduce, "num_steps": num_steps}
+    settings |= {"features": features, "output": output}
     run = functools.cache(lambda: Calls.of(model, sample))
-    return tap(model, find_places(model, at, run=run), sample=sample, head=head, run=run, **settings)
+    with explaining(model, sample):
+        places = choose_places(model, sample, **settings) if at == "auto" else at
+        return tap(model, find_places(model, places, run=run), sample=sample, head=head, run=run, **settings)
 
 
 def _refuse_unsuitable(model: object) -> None:

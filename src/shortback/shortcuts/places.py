@@ -100,7 +100,7 @@ def _blocks(network: nn.Module, calls: Calls | None) -> list[str]:
         found = [name for name in find(network) if calls is None or calls.counts[network.get_submodule(name)]]
         if len(found) >= 2:
             break
-    if calls is not None:
+    if calls is not None and len(found) >= 2:  # with fewer it is an error
         _warn_of_few(network, found, calls)
     return found
 

@@ -115,26 +115,34 @@ def _split(given: dict[str, Tensor], net: nn.Module) -> tuple[dict[str, Tensor],
     return given, heads
 
 
-def _check(own: nn.Module, given: dict[str, Tensor]) -> None:
-    names = own.state_dict()
-    lines = [
-        *_line("missing", [name for name in names if name not in given]),
-        *_line("not in the network", [name for name in given if name not in names]),
-        *_line(
-            "of another shape",
-            [
-                f"{name} {list(value.shape)}, {list(names[name].shape)} in the network"
-                for name, value in given.items()
-                if name in names and value.shape != names[name].shape
-            ],
-        ),
-    ]
+def _check(own: nn.Module, given: Mapping[str, Tensor]) -> None:
+    lines = weight_differences(given, own.state_dict(), where="state dict")
     if lines:
         raise UserError("\n  ".join([f"the weights are not those of this {type(own).__name__}:", *lines]))
 
 
-def _line(what: str, names: list[str]) -> list[str]:
-    return [f"{what}: {_some(names)}"] if names else []
+def weight_differences(given: Mapping[str, Tensor], own: Mapping[str, Tensor], *, where: str) -> list[str]:
+    """Where weights do not fit those of a network, a line each: names that one of them lacks, and other shapes.
+
+    Args:
+        given: from elsewhere.
+        own: of the network.
+        where: the others are from, in a word.
+    """
+    lines = [
+        _listed(f"weights that the {place} lacks", [name for name in one if name not in other])
+        for place, one, other in (("network", given, own), (where, own, given))
+    ]
+    shapes = [
+        f"{name} {list(given[name].shape)} in the {where}, {list(value.shape)} now"
+        for name, value in own.items()
+        if name in given and given[name].shape != value.shape
+    ]
+    return [line for line in (*lines, _listed("shapes", shapes)) if line]
+
+
+def _listed(what: str, names: list[str]) -> str:
+    return f"{what}: {_some(names)}" if names else ""
 
 
 def _some(names: list[str]) -> str:

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from shortback.inspection.reset import without_states
 from shortback.shortcuts import ShortcutNetwork
+from shortback.shortcuts.weights import weight_differences
 from shortback.training.batches import Batches
 from shortback.training.checkpoint import CheckpointError
-
-NUM_NAMED = 5
 
 
 def identity_of(net: nn.Module, train: Batches, optimizer: torch.optim.Optimizer, *, epochs: int) -> dict[str, Any]:
@@ -41,7 +40,8 @@ def check_same(content: Mapping[str, Any], now: Mapping[str, Any], net: nn.Modul
     Raises:
         CheckpointError: it is of another, with what differs.
     """
-    lines = [*_differences(content.get("identity", {}), now), *_weight_differences(content["net"], net)]
+    lines = _differences(content.get("identity", {}), now)
+    lines += weight_differences(content["net"], without_states(net), where="checkpoint")
     if lines:
         raise CheckpointError("\n  ".join([f"the run in {folder} is another training:", *lines]))
 
@@ -53,25 +53,3 @@ def _differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for name, value in now.items()
         if name in saved and saved[name] != value
     ]
-
-
-def _weight_differences(saved: Mapping[str, Tensor], net: nn.Module) -> list[str]:
-    """Where the weights of a checkpoint do not fit a network: names that one of them lacks, and other shapes."""
-    own = without_states(net)
-    lines = [
-        _listed(f"weights that the {place} lacks", [name for name in one if name not in other])
-        for place, one, other in (("network", saved, own), ("checkpoint", own, saved))
-    ]
-    shapes = [
-        f"{name} {list(saved[name].shape)} in the checkpoint, {list(value.shape)} now"
-        for name, value in own.items()
-        if name in saved and saved[name].shape != value.shape
-    ]
-    return [line for line in (*lines, _listed("shapes", shapes)) if line]
-
-
-def _listed(what: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
-    return f"{what}: {', '.join(names[:NUM_NAMED])}{more}"
