@@ -1,5 +1,6 @@
 """What the command line says is short, and an empty path is no path."""
 
+import os
 import subprocess
 import sys
 
@@ -40,6 +41,9 @@ def test_an_error_of_the_user_ends_with_2(capsys):
     ids=range(7),
 )
 def test_the_command(arguments, code, message):
-    done = subprocess.run([sys.executable, "-m", "shortback", *arguments], capture_output=True, text=True, check=False)
+    # What shell the tests were started from (typer asks the parent process) is nothing to them.
+    environment = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    command = [sys.executable, "-m", "shortback", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == code
     assert message in done.stdout + done.stderr
