@@ -29,13 +29,14 @@ LAYERS = (
     ("models",),
     ("health",),
     ("shortcuts",),
-    ("diagnosis", "data"),
+    ("diagnosis", "data", "export"),
     ("training",),
     ("recipes",),
     ("reports",),
     ("runs",),
     ("ablation",),
     ("config", "experiment", "bench", "console"),
+    ("cli_deploy",),
     ("cli",),
     ("__init__", "__main__"),
 )
@@ -46,6 +47,7 @@ LIBRARIES = {
     "torch_private": {"torch"},
     "shortcuts": {"safetensors"},
     "data": {"torchvision", "numpy", "PIL", "rich", "filelock", "h5py", "aedat", "evt3"},
+    "export": {"nir", "nirtorch", "onnxruntime", "numpy"},
     "training": {"lightning_fabric"},
     "recipes": {"pydantic", "yaml"},
     "reports": {"matplotlib", "jinja2", "markupsafe"},
@@ -145,6 +147,8 @@ def test_every_module_has_a_test_where_it_is_itself():
         *("training/outcome", "recipes/schema", "spiking/static_input", "spiking/spikify", "inspection/hooks"),
         *("ops/layer", "ops/layer_kernels"),  # by models/test_fused.py, which has what it joins to compare with
         *("runs/run", "runs/summary", "runs/compare", "runs/evaluate", "runs/environment", "runs/gradient_page"),
+        *("export/nir_nodes", "export/executors"),  # by test_nir.py and test_writing.py
+        "cli_deploy",  # by runs/test_export.py
     }
     modules = {re.sub(r"(^|/)_(?!_)", r"\1", path_of(f).removesuffix(".py")) for f in FILES if f.stem != "__init__"}
     assert within <= modules

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shortback import data as data
+    from shortback import export as export
     from shortback import health as health
     from shortback import losses as losses
     from shortback import models as models
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from shortback import surrogates as surrogates
     from shortback import training as training
     from shortback.diagnosis import diagnose as diagnose
+    from shortback.export.operations import count_operations as count_operations
+    from shortback.export.streaming import stream as stream
     from shortback.health import GradientReport as GradientReport
     from shortback.inspection.libraries import register_reset as register_reset
     from shortback.inspection.reset import reset_states as reset_states
@@ -43,6 +46,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "shortback.diagnosis": ("diagnose",),
+    "shortback.export.operations": ("count_operations",),
+    "shortback.export.streaming": ("stream",),
     "shortback.health": ("GradientReport",),
     "shortback.losses": ("CrossEntropy", "LossTerms", "Outputs", "ShortcutLoss", "TET", "shortcut_loss"),
     "shortback.models": ("create_model", "list_models"),
@@ -54,7 +59,7 @@ _HOMES = {
     "shortback.inspection.libraries": ("register_reset",),
     "shortback.inspection.reset": ("reset_states",),
 }
-_MODULES = ("data", "health", "losses", "models", "neurons", "schedules", "surrogates", "training")
+_MODULES = ("data", "export", "health", "losses", "models", "neurons", "schedules", "surrogates", "training")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -70,9 +75,11 @@ __all__ = [
     "ShortcutNetwork",
     "SpikingNetwork",
     "attach",
+    "count_operations",
     "create_model",
     "data",
     "diagnose",
+    "export",
     "health",
     "list_models",
     "load_weights",
@@ -84,6 +91,7 @@ __all__ = [
     "schedules",
     "shortcut_loss",
     "spikify",
+    "stream",
     "strip",
     "surrogates",
     "training",

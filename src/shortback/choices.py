@@ -27,6 +27,10 @@ Reset = Literal["hard", "soft", "none"]
 Backend = Literal["auto", "reference", "compiled"]
 Memory = Literal["fast", "balanced", "small"]
 
+# Exports
+ExportFormat = Literal["nir", "onnx", "torch"]
+NIRImporter = Literal["any", "snntorch", "spikingjelly", "norse"]
+
 # Networks
 Residual = Literal["spiking", "sew", "membrane", "plain"]
 Stem = Literal["cifar", "imagenet", "deep"]

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from shortback import __version__
+from shortback.cli_deploy import export
 from shortback.console import closing_line, fail, path_option, say, user_errors
 from shortback.errors import UserError
 from shortback.files import check_folder
@@ -100,6 +101,12 @@ def _print_evaluation(result: dict[str, Any]) -> None:
     width = max(map(len, result["firing_rate_by_layer"]), default=0)
     for name, rate in result["firing_rate_by_layer"].items():
         print(f"  {name:{width}}  {rate:.4f}")
+    from shortback.export.operations import Operations
+
+    print(f"operations an image\n{Operations.from_dict(result['operations'])}")
+
+
+app.command("export")(export)
 
 
 @app.command()

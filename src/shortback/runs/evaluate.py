@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from shortback.errors import UserError
-from shortback.inspection import firing_rates
+from shortback.export.operations import count_operations
 from shortback.recipes.load import changed
 from shortback.runs.folder import RunFolder
 from shortback.runs.run import Run
@@ -55,7 +55,7 @@ def _check_classes(folder: RunFolder, classes: Sequence[str]) -> None:
 
 
 def evaluate_run(path: Path, *, settings: Sequence[str] = ()) -> dict[str, Any]:
-    """Test accuracy of a run, test accuracy by number of time steps, and the firing rate of every layer of neurons.
+    """Test accuracy of a run, by number of time steps too, the firing rate of every layer of neurons, and operations.
 
     Args:
         path, settings: as for `load_run`.
@@ -75,12 +75,13 @@ def evaluate_run(path: Path, *, settings: Sequence[str] = ()) -> dict[str, Any]:
         batches = ((x[:steps] if is_sequence else x, y) for x, y in test.epoch(0))
         by_steps[steps] = evaluate(model, batches, fabric=fabric)
     with fabric.autocast():
-        rates = firing_rates(model, (x.to(fabric.device) for x, _ in test.epoch(0)))
+        operations = count_operations(model, test.epoch(0))
     tested = by_steps[num_steps]
     return {
         "test_accuracy": tested.accuracy,
         "test_loss": tested.loss,
         "test_images": tested.num_images,
         "accuracy_by_num_steps": {steps: result.accuracy for steps, result in by_steps.items()},
-        "firing_rate_by_layer": rates,
+        "firing_rate_by_layer": {f"network.{name}": rate for name, rate in operations.firing_rate.items()},
+        "operations": operations.to_dict(),
     }

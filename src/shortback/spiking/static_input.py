@@ -21,13 +21,7 @@ def find_first_neurons(network: nn.Module) -> tuple[str, ...]:
         ValueError: it cannot be expanded there, and why.
         Exception: whatever a symbolic trace of the network raises.
     """
-    # The copy shares the weights, and takes what forward assigns to attributes.
-    weights = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    shell = copy.deepcopy(network, weights)
-    _, *others = inspect.signature(network.forward).parameters.values()
-    defaults = {p.name: p.default for p in others if p.default is not p.empty}
-    graph = _Tracer().trace(shell, defaults)
-
+    shell, graph = trace(network)
     static: set[fx.Node] = set()
     timed: set[fx.Node] = set()
     is_first: dict[str, bool] = {}
@@ -51,13 +45,38 @@ def find_first_neurons(network: nn.Module) -> tuple[str, ...]:
     return tuple(name for name, first in is_first.items() if first)
 
 
+def shared_copy(network: nn.Module) -> nn.Module:
+    """A copy that shares the weights and buffers, and takes for itself what a forward assigns to attributes."""
+    tensors = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    return copy.deepcopy(network, tensors)
+
+
+def trace(network: nn.Module, *, leaves: tuple[type[nn.Module], ...] = ()) -> tuple[nn.Module, fx.Graph]:
+    """What a network on folded time computes, down to `torch.nn` modules, neurons and `leaves`.
+
+    Returns:
+        The `shared_copy` that was traced, and its graph.
+
+    Raises:
+        Exception: whatever a symbolic trace of the network raises.
+    """
+    shell = shared_copy(network)
+    _, *others = inspect.signature(network.forward).parameters.values()
+    defaults = {p.name: p.default for p in others if p.default is not p.empty}
+    return shell, _Tracer(leaves).trace(shell, defaults)
+
+
 class _Tracer(fx.Tracer):
-    """Traces down to `torch.nn` modules and neurons, and changes no buffer, such as a norm's counter."""
+    """Changes no buffer, such as a norm's counter."""
 
     proxy_buffer_attributes = True
 
+    def __init__(self, leaves: tuple[type[nn.Module], ...]) -> None:
+        super().__init__()
+        self.leaves = (TimeModule, *leaves)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, TimeModule):
+        if isinstance(m, self.leaves):
             return True
         holds_time = any(isinstance(child, TimeModule) for child in m.modules())
         return not holds_time and super().is_leaf_module(m, module_qualified_name)

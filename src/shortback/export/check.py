@@ -1,0 +1,187 @@
+"""Whether what was exported does what the network does: the same spikes, the same outputs at every step."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shortback.errors import UserError
+from shortback.neurons import SpikingNeuron
+from shortback.ops.reference import membranes
+from shortback.spiking import SpikingNetwork
+from shortback.spiking.static_input import shared_copy
+
+TOLERANCE = 1e-5
+"""How near to the threshold a membrane must be to fire otherwise: folded weights and sums in another order are rounded
+anew, which moves a current by some 1e-7 of itself. A neuron that is not what it was is off by more."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One forward.
+
+    Attributes:
+        outputs: of every step, `[T, N, K]`.
+        spikes: by call, such as `layer1.0.relu` and `layer1.0.relu:2`, `[T, N, ...]`, in the order of the calls.
+    """
+
+    outputs: Tensor
+    spikes: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Check:
+    """How a network that was exported differs from what it was.
+
+    A spike that differs changes what comes after it, so each image is judged by where it differs first: that layer and
+    step.
+
+    Attributes:
+        executor: what ran the file.
+        images: samples compared.
+        spikes: neurons times steps times samples compared: how many could differ.
+        flipped: how many did.
+        images_flipped: samples of which any did.
+        silent: calls in which nothing fired, of which a check says little.
+        first_layer: the call in which the image began to differ whose membrane was furthest from the threshold there;
+            None if no spike differs.
+        margin: how far that was.
+        difference_by_step: the largest difference of outputs at each step.
+        agreement: fraction of samples of which the largest logit is the same.
+    """
+
+    executor: str
+    images: int
+    spikes: int
+    flipped: int
+    images_flipped: int
+    silent: tuple[str, ...]
+    first_layer: str | None
+    margin: float | None
+    difference_by_step: tuple[float, ...]
+    agreement: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        steps = " ".join(f"{value:.1e}" for value in self.difference_by_step)
+        first, silent = "", ""
+        if self.first_layer is not None:
+            first = (
+                f", of {self.images_flipped} images; where they differ first the membrane was {self.margin:.1e} from "
+                f"the threshold at most (in {self.first_layer})"
+            )
+        if self.silent:
+            silent = (
+                f"; nothing fired in {len(self.silent)} layers, such as {self.silent[0]}, of which this says little"
+            )
+        return (
+            f"{self.executor} on {self.images} images: {self.flipped} of {self.spikes} spikes differ{first}; outputs "
+            f"differ by step at most by {steps}; the class is the same for {self.agreement:.2%}{silent}"
+        )
+
+    def require(self, *, tolerance: float = TOLERANCE) -> None:
+        """See that spikes differ by rounding alone.
+
+        Raises:
+            ValueError: a membrane further than `tolerance` from the threshold fired otherwise; its layer is named.
+        """
+        if self.margin is not None and not self.margin <= tolerance:
+            raise UserError(f"the export is not written, as {self.first_layer} does not do what it did: {self}")
+
+
+@torch.no_grad()
+def record(model: SpikingNetwork, x: Tensor) -> Recording:
+    """Run a network in `eval()` and keep all spikes; it is left as it was."""
+    copied = shared_copy(model).eval()
+    assert isinstance(copied, SpikingNetwork)
+    copied.readout = "steps"
+    with recorded(copied) as spikes:
+        outputs = copied(x)
+    return Recording(outputs, {name: value.unflatten(0, (model.num_steps, -1)) for name, value in spikes.items()})
+
+
+@contextmanager
+def recorded(network: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Fills a dict with the spikes of every call, `[T*N, ...]`, whenever the network runs."""
+    spikes: dict[str, Tensor] = {}
+    neurons = {name: module for name, module in network.named_modules() if isinstance(module, SpikingNeuron)}
+
+    def note(name: str, value: Tensor) -> None:
+        calls = 1 + sum(key.partition(":")[0] == name for key in spikes)
+        spikes[name if calls == 1 else f"{name}:{calls}"] = value
+
+    before = {neuron: neuron.on_spikes for neuron in neurons.values()}
+    for name, neuron in neurons.items():
+        neuron.on_spikes = functools.partial(note, name.removeprefix("network."))
+    try:
+        yield spikes
+    finally:
+        for neuron, watcher in before.items():
+            neuron.on_spikes = watcher
+
+
+def compare(model: SpikingNetwork, x: Tensor, theirs: Recording, *, executor: str) -> Check:
+    """Compare what an executor did with what the network does.
+
+    Args:
+        x: the sample that both were given.
+        theirs: with a value for every call of a neuron.
+    """
+    ours = record(model, x)
+    flipped = {name: spikes != theirs.spikes[name].to(spikes.dtype) for name, spikes in ours.spikes.items()}
+    margins = _margins(model, x, flipped)
+    first = max(margins, key=lambda name: margins[name], default=None)
+    logits, other = ours.outputs.mean(0), theirs.outputs.mean(0)
+    return Check(
+        executor=executor,
+        images=logits.shape[0],
+        spikes=sum(where.numel() for where in flipped.values()),
+        flipped=sum(int(where.sum()) for where in flipped.values()),
+        images_flipped=int(torch.stack([w.flatten(2).any(2).any(0) for w in flipped.values()]).any(0).sum()),
+        silent=tuple(name for name, spikes in ours.spikes.items() if not spikes.any()),
+        first_layer=first,
+        margin=None if first is None else margins[first],
+        difference_by_step=tuple((ours.outputs - theirs.outputs).abs().amax((1, 2)).tolist()),
+        agreement=float((logits.argmax(1) == other.argmax(1)).float().mean()),
+    )
+
+
+def _margins(model: SpikingNetwork, x: Tensor, flipped: Mapping[str, Tensor]) -> dict[str, float]:
+    """By call in which images begin to differ: how far from the threshold a membrane was there, at most."""
+    differs = torch.stack([where.flatten(2).any(2) for where in flipped.values()])  # [calls, T, N]
+    first_step = differs.any(0).int().argmax(0)  # [N]
+    at_first = differs[:, first_step, torch.arange(differs.shape[2])]  # [calls, N]
+    first_call = at_first.int().argmax(0)
+    margins = {}
+    for index, (name, where) in enumerate(flipped.items()):
+        images = ((first_call == index) & at_first.any(0)).nonzero().flatten().tolist()
+        if images:
+            distance = _distances(model, x, name)
+            margins[name] = max(
+                float(distance[int(first_step[n]), n][where[int(first_step[n]), n]].max()) for n in images
+            )
+    return margins
+
+
+@torch.no_grad()
+def _distances(model: SpikingNetwork, x: Tensor, call: str) -> Tensor:
+    """How far the membranes of a call are from the threshold, `[T, N, ...]`."""
+    copied = shared_copy(model).eval()
+    assert isinstance(copied, SpikingNetwork)
+    name, _, number = call.partition(":")
+    neuron = copied.network.get_submodule(name)
+    assert isinstance(neuron, SpikingNeuron)
+    inputs: list[Tensor] = []
+    neuron.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+    copied(x)
+    current = neuron.unfold(inputs[int(number or 1) - 1])
+    run = membranes(current, dynamics=neuron.dynamics, decay=neuron.leak(), num_steps=model.num_steps)
+    return (torch.stack(list(run)) - neuron.dynamics.threshold).abs()

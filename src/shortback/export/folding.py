@@ -1,0 +1,82 @@
+r"""Batch norms folded into the convolutions before them, in float64.
+
+With the statistics $\mu$, $\sigma^2$ and the weights $\gamma$, $\beta$ of a norm in `eval()`, and $a = \gamma /
+\sqrt{\sigma^2 + \epsilon}$: $\mathrm{BN}(W x + b) = (a W) x + (b - \mu) a + \beta$.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, fx, nn
+
+from shortback.spiking import SpikingNetwork
+from shortback.spiking.static_input import trace
+
+
+def fold_norms(model: SpikingNetwork) -> tuple[SpikingNetwork, list[str]]:
+    """A copy in `eval()` whose batch norms, where nothing but a convolution feeds them, are part of that convolution.
+
+    A norm stays where its convolution has other users, either is called more than once, or the network cannot be
+    traced.
+
+    Returns:
+        The copy, and the names of the norms within `model.network` that are folded.
+    """
+    model = copy.deepcopy(model).eval()
+    pairs = _pairs(model.network)
+    for conv_name, norm_name in pairs:
+        conv, norm = model.network.get_submodule(conv_name), model.network.get_submodule(norm_name)
+        assert isinstance(conv, nn.Conv2d | nn.Linear)
+        assert isinstance(norm, nn.BatchNorm2d | nn.BatchNorm1d)
+        weight, bias = folded(conv, norm)
+        conv.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
+        conv.bias = nn.Parameter(bias.to(conv.weight.dtype), requires_grad=False)
+        parent, _, name = norm_name.rpartition(".")
+        model.network.get_submodule(parent)._modules[name] = nn.Identity()
+    return model, [norm_name for _, norm_name in pairs]
+
+
+def folded(conv: nn.Conv2d | nn.Linear, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a layer and the norm after it as one layer, in float64."""
+    scale, shift = affine(norm)
+    weight = conv.weight.detach().double() * scale.view(-1, *[1] * (conv.weight.ndim - 1))
+    bias = shift if conv.bias is None else conv.bias.detach().double() * scale + shift
+    return weight, bias
+
+
+def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """What a batch norm in `eval()` multiplies each channel by and adds to it, in float64."""
+    assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = torch.rsqrt(norm.running_var.double() + norm.eps)
+    shift = -norm.running_mean.double() * scale
+    if norm.weight is not None:
+        weight, bias = norm.weight.detach().double(), norm.bias.detach().double()
+        scale, shift = weight * scale, weight * shift + bias
+    return scale, shift
+
+
+def _pairs(network: nn.Module) -> list[tuple[str, str]]:
+    """Names of convolutions and of the norms to fold into them."""
+    try:
+        shell, graph = trace(network)
+    except Exception:  # whatever the network's own code raises at a symbolic value
+        return []
+    calls = [node for node in graph.nodes if node.op == "call_module"]
+    modules = [shell.get_submodule(node.target) for node in calls]
+    pairs = []
+    for node, norm in zip(calls, modules, strict=True):
+        source = node.args[0]
+        if type(norm) is not nn.BatchNorm2d or norm.running_mean is None:
+            continue
+        if not isinstance(source, fx.Node) or source.op != "call_module":
+            continue
+        conv = shell.get_submodule(str(source.target))
+        if type(conv) is not nn.Conv2d or len(source.users) != 1:
+            continue
+        if modules.count(conv) == modules.count(norm) == 1:
+            pairs.append((str(source.target), node.target))
+    return pairs

@@ -1,0 +1,211 @@
+"""A network that takes one frame and its state, and gives the logits so far and the state for the next."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+from torch import Tensor, nn
+
+from shortback.errors import UserError
+from shortback.inspection.calls import is_known_neuron
+from shortback.models.norms import TemporalEffectiveNorm
+from shortback.neurons import Expand, SpikingNeuron, TimeModule
+from shortback.ops import Dynamics
+from shortback.spiking import SpikingNetwork
+from shortback.spiking.static_input import shared_copy
+
+State = dict[str, Tensor]
+"""By call, such as `layer1.0.relu` and `layer1.0.relu:2` for its second, the membrane `[N, ...]`; and, under `:steps`
+and `:sum`, how many frames there were and the sum of their outputs `[N, K]`."""
+
+_STEPS, _SUM = ":steps", ":sum"
+
+
+def stream(model: SpikingNetwork) -> Stream:
+    """Make `y, state = stream(frame, state)` of a network: see `Stream`.
+
+    Raises:
+        ValueError: a network whose time is not that of this package's modules, naming what it has instead.
+    """
+    if not isinstance(model, SpikingNetwork):
+        raise UserError(
+            f"stream() takes a SpikingNetwork, of create_model() or spikify(), and this is {type(model).__name__}: "
+            "strip branches first; neurons of your own have step(x, state) for this"
+        )
+    return Stream(model)
+
+
+class Stream(nn.Module):
+    """A network frame by frame, for a live sensor; the weights are those of `model`, not a copy.
+
+    After as many frames as `model` has steps, the logits are bit for bit those of `model` in `eval()` for the sequence,
+    or for the same frame each time (up to 16 steps; beyond that sums of another order differ in their last bits). It
+    goes on
+    as long as frames come: start anew with `state=None` for what is a new sequence.
+
+    Attributes:
+        num_steps: number of steps that the network was trained with.
+
+    Raises:
+        ValueError: see `stream`.
+    """
+
+    def __init__(self, model: SpikingNetwork) -> None:
+        super().__init__()
+        self.num_steps, self.readout = model.num_steps, model.readout
+        self._step = _Step()
+        self.network = _streamed(shared_copy(model.network), self._step)
+        self.network.eval()
+
+    def forward(self, frame: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """One step.
+
+        Args:
+            frame: `[N, C, H, W]`.
+            state: what the step before returned; None at the beginning.
+
+        Returns:
+            The mean of the outputs so far, `[N, K]` (of `readout="steps"`, the output of this step), and the new state.
+            The old one is left as it is.
+
+        Raises:
+            ValueError: a frame of another shape, or a state of another batch or network.
+        """
+        if frame.ndim != 4:
+            raise UserError(
+                f"frame of shape {list(frame.shape)}: one frame is [N, C, H, W]; a sequence goes frame by frame"
+            )
+        if state is not None:
+            self._check(frame, state)
+        with self._step.on(state, frame):
+            output = self.network(frame)
+            output = output.to(torch.promote_types(output.dtype, torch.float32))
+            after = self._step.after
+        if state is None:
+            after[_STEPS], after[_SUM] = torch.ones((), dtype=torch.int64, device=frame.device), output
+        else:
+            after[_STEPS], after[_SUM] = state[_STEPS] + 1, state[_SUM] + output
+        return (output if self.readout == "steps" else after[_SUM] / after[_STEPS]), after
+
+    def initial_state(self, frame: Tensor) -> State:
+        """The state before the first frame, for those who must pass one, such as an exported program.
+
+        Args:
+            frame: one of the right shape; its values do not matter.
+        """
+        with torch.no_grad():
+            _, after = self(frame)
+        begin = {key: torch.zeros_like(value) for key, value in after.items()}
+        for key, dynamics in self._step.dynamics.items():
+            begin[key].fill_(dynamics.initial)
+        return begin
+
+    def train(self, mode: bool = True) -> Stream:
+        """It is for inference: it stays in `eval()`."""
+        return super().train(False)
+
+    def _check(self, frame: Tensor, state: State) -> None:
+        total = state.get(_SUM) if isinstance(state, dict) else None
+        if total is None or (self._step.keys and set(state) != {*self._step.keys, _STEPS, _SUM}):
+            raise UserError("state: is not one of this network; pass on what it returned, or None at the beginning")
+        if total.shape[0] != frame.shape[0]:
+            raise UserError(
+                f"state of a batch of {total.shape[0]} for frames of a batch of {frame.shape[0]}: start anew with "
+                "state=None, or keep the batch"
+            )
+
+
+class _Step:
+    """What the step that is running reads and writes.
+
+    Attributes:
+        before: the state it began with.
+        after: the state it leaves.
+        dynamics: by key, of the neuron that has the state.
+        keys: of membranes, once a step was made.
+    """
+
+    def __init__(self) -> None:
+        self.before: State | None = None
+        self.after: State = {}
+        self.dynamics: dict[str, Dynamics] = {}
+        self.keys: frozenset[str] = frozenset()
+        self._calls: Counter[str] = Counter()
+        self._device: torch.device | None = None
+
+    def on(self, state: State | None, frame: Tensor) -> _Step:
+        self.before, self.after, self._device = state, {}, frame.device
+        self._calls.clear()
+        return self
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is None:
+            self.keys = frozenset(self.dynamics)
+        self.before, self.after = None, {}
+
+    def number(self) -> Tensor:
+        """How many steps there were before this one."""
+        return torch.zeros((), dtype=torch.int64, device=self._device) if self.before is None else self.before[_STEPS]
+
+    def fire(self, name: str, neuron: SpikingNeuron, x: Tensor) -> Tensor:
+        self._calls[name] += 1
+        count = self._calls[name]
+        key = name if count == 1 else f"{name}:{count}"
+        self.dynamics[key] = neuron.dynamics
+        spikes, self.after[key] = neuron.step(x, None if self.before is None else self.before[key])
+        return spikes
+
+
+class _Neuron(nn.Module):
+    """One step of a neuron, whose state is kept by call."""
+
+    def __init__(self, neuron: SpikingNeuron, name: str, step: _Step) -> None:
+        super().__init__()
+        self.neuron, self.name, self.step = neuron, name, step
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.step.fire(self.name, self.neuron, x)
+
+
+class _EffectiveNorm(nn.Module):
+    """One step of TEBN, by the factor of that step."""
+
+    def __init__(self, norm: TemporalEffectiveNorm, step: _Step) -> None:
+        super().__init__()
+        self.norm, self.by_step, self.step = norm.norm, norm.by_step, step
+
+    def forward(self, x: Tensor) -> Tensor:
+        factor = self.by_step.index_select(0, self.step.number().view(1))
+        return self.norm(x) * factor.to(x.dtype)
+
+
+def _streamed(network: nn.Module, step: _Step) -> nn.Module:
+    """The network with a step of every module of time in its place; one used twice stays one."""
+    made: dict[nn.Module, nn.Module] = {}
+    for name, module in list(network.named_modules()):
+        if isinstance(module, SpikingNeuron):
+            made[module] = _Neuron(module, name, step)
+        elif isinstance(module, TemporalEffectiveNorm):
+            made[module] = _EffectiveNorm(module, step)
+        elif isinstance(module, Expand):
+            made[module] = nn.Identity()
+        elif isinstance(module, TimeModule):
+            raise UserError(f"stream(): what one step of {name}, a {type(module).__name__}, is cannot be known")
+        elif is_known_neuron(module):
+            raise UserError(
+                f"stream(): {name} is a {type(module).__name__}, which keeps its own state: call its network frame by "
+                "frame as its library has it, or use neurons of shortback"
+            )
+    if not any(isinstance(replacement, _Neuron) for replacement in made.values()):
+        raise UserError("stream(): the network has no neuron of shortback, so nothing in it has a state")
+    for parent in list(network.modules()):
+        if parent in made:
+            continue
+        for name, child in list(parent._modules.items()):
+            if child in made:
+                parent._modules[name] = made[child]
+    return made.get(network, network)

@@ -1,0 +1,207 @@
+"""Write an export once software that is not this package has run it and does what the network does."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shortback.choices import ExportFormat, NIRImporter, check_choice
+from shortback.errors import UserError
+from shortback.export.check import Check, Recording, compare, recorded
+from shortback.export.executors import run_nir, run_onnx, run_program
+from shortback.export.nir import DT, to_nir
+from shortback.export.onnx import need_extra, onnx_of
+from shortback.export.program import check_sample, deployable, to_program, traced
+from shortback.files import replacing, write_text
+from shortback.spiking import SpikingNetwork
+
+_EXTRAS = {"nir": ("nir", "nirtorch"), "onnx": ("onnx", "onnxscript", "onnxruntime"), "torch": ()}
+
+
+def write(
+    model: SpikingNetwork,
+    sample: Tensor,
+    file: Path | str,
+    *,
+    to: ExportFormat,
+    importer: NIRImporter = "any",
+    streaming: bool = False,
+    about: dict[str, Any] | None = None,
+    then: Callable[[Path], dict[str, Any]] | None = None,
+) -> Check:
+    """Export a network, check the export with a sample, and write it, with the check beside it in `FILE.json`.
+
+    Args:
+        sample: real images, some tens of them: `[N, C, H, W]` or `[T, N, C, H, W]`, as the export is to take them.
+        file: where to write it; it must not be there.
+        to: `"nir"`, run by nirtorch; `"onnx"`, by onnxruntime; `"torch"`, a `torch.export` program, saved and loaded.
+        importer: of `"nir"`, see `to_nir`.
+        streaming: of `"torch"`, see `to_program`.
+        about: more that is to be known of it, for `FILE.json`.
+        then: called with the file that passed, before it is at its place; what it returns is for `FILE.json` too.
+
+    Raises:
+        ValueError: a file that is there, an extra that is not installed, what the format cannot express, or spikes that
+            differ by more than rounding, naming the first layer that differs.
+    """
+    file = Path(file)
+    check_writable(file, to=to, importer=importer, streaming=streaming)
+    check_sample(model, sample, streaming=streaming)
+    with replacing(file) as temporary:
+        if to == "nir":
+            check = _write_nir(model, sample, temporary, importer=importer)
+        elif to == "onnx":
+            check = _write_onnx(model, sample, temporary)
+        else:
+            check = _write_program(model, sample, temporary, streaming=streaming)
+        more = then(temporary) if then is not None else {}
+    content = {"format": to, **_shapes(model, sample), **(about or {}), **more, "check": check.to_dict()}
+    write_text(file.with_name(f"{file.name}.json"), json.dumps(content, indent=2) + "\n")
+    if to == "nir":
+        write_text(file.with_name(f"{file.name}.md"), _readme(file, model, check, static=sample.ndim == 4))
+    return check
+
+
+def check_writable(file: Path, *, to: ExportFormat, importer: NIRImporter, streaming: bool) -> None:
+    """See what can be seen before anything is loaded.
+
+    Raises:
+        ValueError: as of `write`.
+    """
+    check_choice("to", to, ExportFormat)
+    check_choice("importer", importer, NIRImporter)
+    if importer != "any" and to != "nir":
+        raise UserError(f"importer={importer!r} is of NIR, and this is {to}")
+    if streaming and to != "torch":
+        raise UserError(f"streaming is of torch, and this is {to}; a NIR graph is one step by itself")
+    if to == "torch" and file.suffix != ".pt2":
+        raise UserError(f"{file}: torch.export loads files that end in .pt2; name it {file.with_suffix('.pt2').name}")
+    if file.exists():
+        raise UserError(f"{file} is there already; name another file")
+    if not file.parent.is_dir():
+        raise UserError(f"{file}: there is no folder {file.parent}")
+    need_extra(to, *_EXTRAS[to])
+
+
+class _Recorded(nn.Module):
+    """A network that returns its logits, the outputs of every step and the spikes of every call."""
+
+    def __init__(self, model: SpikingNetwork, sample: Tensor) -> None:
+        super().__init__()
+        self.model, self.mean = copy.copy(model), model.readout == "mean"
+        self.model.readout = "steps"
+        with torch.no_grad(), recorded(self.model) as spikes:
+            self.model(sample)
+        self.calls = tuple(spikes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        with recorded(self.model) as spikes:
+            steps = self.model(x)
+        return (steps.mean(0) if self.mean else steps, steps, *spikes.values())
+
+    def recording(self, outputs: tuple[Tensor, ...]) -> Recording:
+        """What a run of an export of this returned."""
+        _, steps, *spikes = outputs
+        by_call = zip(self.calls, spikes, strict=True)
+        return Recording(steps, {call: value.unflatten(0, (len(steps), -1)) for call, value in by_call})
+
+
+def _write_nir(model: SpikingNetwork, sample: Tensor, file: Path, *, importer: NIRImporter) -> Check:
+    import nir
+
+    nir.write(str(file), to_nir(model, sample, importer=importer))
+    theirs = run_nir(nir.read(file), sample, num_steps=model.num_steps, dt=DT)
+    return _checked(model, sample, theirs, executor="nirtorch")
+
+
+def _write_onnx(model: SpikingNetwork, sample: Tensor, file: Path) -> Check:
+    network = _Recorded(deployable(model), sample)
+    program = onnx_of(network, sample)
+    program.save(str(file), external_data=False)
+    outputs = run_onnx(file, sample)
+    check = _checked(model, sample, network.recording(outputs), executor="onnxruntime")
+    del program.model.graph.outputs[1:]  # what was there for the check alone
+    program.save(str(file), external_data=False)
+    _require_same(run_onnx(file, sample)[0], outputs[0])
+    return check
+
+
+def _write_program(model: SpikingNetwork, sample: Tensor, file: Path, *, streaming: bool) -> Check:
+    network = _Recorded(deployable(model), sample)
+    outputs = run_program(traced(network, sample), sample)
+    theirs = network.recording(outputs)
+    content = io.BytesIO()  # a file must end in .pt2 for it, and this one is not at its place yet
+    torch.export.save(to_program(model, sample, streaming=streaming), content)
+    file.write_bytes(content.getbuffer())
+    loaded = load_program(file)
+    if streaming:
+        steps = _stream(loaded, model, sample)
+        if model.readout == "mean":  # which gives the mean so far
+            counts = torch.arange(1, len(steps) + 1).view(-1, 1, 1)
+            _require_same(steps, theirs.outputs.cumsum(0) / counts)
+        else:
+            _require_same(steps, theirs.outputs)
+    else:
+        _require_same(run_program(loaded, sample)[0], outputs[0])
+    return _checked(model, sample, theirs, executor="torch.export")
+
+
+def load_program(file: Path) -> torch.export.ExportedProgram:
+    """A program from a file of any name."""
+    return torch.export.load(io.BytesIO(file.read_bytes()))
+
+
+def _stream(program: torch.export.ExportedProgram, model: SpikingNetwork, frame: Tensor) -> Tensor:
+    """What a streaming program returns at each step, `[T, N, K]`."""
+    from shortback.export.streaming import stream
+
+    module, state, outputs = program.module(), stream(model).initial_state(frame), []
+    with torch.no_grad():
+        for _ in range(model.num_steps):
+            output, state = module(frame, state)
+            outputs.append(output)
+    return torch.stack(outputs)
+
+
+def _checked(model: SpikingNetwork, sample: Tensor, theirs: Recording, *, executor: str) -> Check:
+    check = compare(model, sample, theirs, executor=executor)
+    check.require()
+    return check
+
+
+def _require_same(written: Tensor, checked: Tensor) -> None:
+    """See that the file gives what was checked with more outputs: another graph may round otherwise, and no more."""
+    if not torch.allclose(written, checked, atol=1e-5, rtol=1e-4):
+        difference = float((written - checked).abs().max())
+        raise UserError(f"the export is not written: without the outputs for its check it is {difference:.1e} off")
+
+
+def _shapes(model: SpikingNetwork, sample: Tensor) -> dict[str, Any]:
+    return {
+        "num_steps": model.num_steps,
+        "input": ["batch", *sample.shape[1:]] if sample.ndim == 4 else [len(sample), "batch", *sample.shape[2:]],
+        "static_input": sample.ndim == 4,
+        "readout": model.readout,
+    }
+
+
+def _readme(file: Path, model: SpikingNetwork, check: Check, *, static: bool) -> str:
+    what = "the same image at every step" if static else "one frame a step"
+    return f"""# {file.name}
+
+A spiking network in NIR. Give it {what}, {model.num_steps} steps of {DT:g} s, all membranes at 0 before
+the first. Its logits are the mean of its outputs over the steps. How images are prepared, and the names
+of the classes, are in {file.name}.json where they are known.
+
+Its neurons fire above their threshold, which is the next float32 below that of the network it was made
+of, where they fire at it. Several edges into a node are to be added up.
+
+{check}
+"""

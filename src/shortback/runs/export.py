@@ -1,0 +1,124 @@
+"""`shortback export`: what a run has trained, written for other software."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shortback.choices import ExportFormat, NIRImporter
+from shortback.errors import UserError
+from shortback.export.check import Check
+from shortback.export.executors import run_nir, run_onnx, run_program
+from shortback.export.nir import DT
+from shortback.export.writing import check_writable, load_program, write
+from shortback.runs.evaluate import load_run
+from shortback.runs.run import Run
+
+NUM_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        check: how it differs from the run's network.
+        test_accuracy: of the file on the test split, in [0, 1], if that was asked for.
+    """
+
+    check: Check
+    test_accuracy: float | None
+
+
+def export_run(
+    path: Path,
+    out: Path,
+    *,
+    to: ExportFormat,
+    settings: Sequence[str] = (),
+    importer: NIRImporter = "any",
+    streaming: bool = False,
+    test: bool = False,
+    num_images: int = NUM_IMAGES,
+) -> Exported:
+    """Export the network of a finished run, checked on test images; see `shortback.export.write`.
+
+    `OUT.json` has how images are to be prepared and the names of the classes as well.
+
+    Args:
+        path, settings: as for `load_run`.
+        test: whether the file is run on the whole test split too.
+        num_images: test images that it is checked with.
+
+    Raises:
+        ValueError: a run that is not finished, or as of `write`.
+    """
+    check_writable(out, to=to, importer=importer, streaming=streaming)
+    if test and streaming:
+        raise UserError("--test: a streaming program takes a frame at a time; test it without --streaming")
+    run, model = load_run(path, settings=settings)
+    source = run.splits.source
+    about: dict[str, Any] = {
+        "classes": list(source.classes),
+        "preprocessing": {
+            "image_size": source.image_size,
+            "pixels": "in [0, 1], then (x - mean) / std by channel",
+            "mean": list(source.mean),
+            "std": list(source.std),
+        },
+    }
+    tested: dict[str, float] = {}
+
+    def run_all(file: Path) -> dict[str, float]:
+        if test:
+            tested["test_accuracy"] = _accuracy(run, file, to=to)
+        return tested
+
+    check = write(
+        model,
+        _images(run, num_images),
+        out,
+        to=to,
+        importer=importer,
+        streaming=streaming,
+        about=about,
+        then=run_all,
+    )
+    return Exported(check, tested.get("test_accuracy"))
+
+
+def _images(run: Run, count: int) -> Tensor:
+    """The first test images, `[N, C, H, W]` or `[T, N, C, H, W]`."""
+    batches, seen = [], 0
+    for x, _ in run.loader(run.splits.source.test, training=False).epoch(0):
+        batches.append(x.cpu())
+        seen += x.shape[x.ndim - 4]
+        if seen >= count:
+            break
+    whole = torch.cat(batches, dim=batches[0].ndim - 4)
+    return whole[:, :count] if whole.ndim == 5 else whole[:count]
+
+
+def _accuracy(run: Run, file: Path, *, to: ExportFormat) -> float:
+    """Of a file on the test split."""
+    num_steps = run.recipe.model.num_steps
+    if to == "nir":
+        import nir
+
+        graph = nir.read(file)
+        logits = lambda x: run_nir(graph, x, num_steps=num_steps, dt=DT).outputs.mean(0)  # noqa: E731
+    elif to == "onnx":
+        logits = lambda x: run_onnx(file, x)[0]  # noqa: E731
+    else:
+        program = load_program(file)
+        logits = lambda x: run_program(program, x)[0]  # noqa: E731
+    right = images = 0
+    for x, y in run.loader(run.splits.source.test, training=False).epoch(0):
+        right += int((logits(x.cpu()).argmax(1) == y.cpu()).sum())
+        images += len(y)
+    return right / images

@@ -1,0 +1,211 @@
+"""NIR files: the equations, and other libraries that read them."""
+
+import functools
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import shortback as sb
+from shortback.export.check import compare, record
+from shortback.export.executors import run_nir
+from shortback.export.nir import DT, to_nir
+from tests.export.networks import LIF, fires, images, network
+
+nir = pytest.importorskip("nir")
+
+IF = functools.partial(sb.IF)
+FAMILIES = [
+    ("resnet20", {}),
+    ("resnet20", {"residual": "sew"}),
+    ("resnet20", {"residual": "membrane"}),
+    ("resnet20", {"residual": "plain", "norm": "none"}),
+    ("resnet20", {"neuron": IF}),
+    ("resnet20", {"neuron": sb.PLIF}),
+    ("resnet20", {"neuron": functools.partial(sb.LIF, decay=0.25, decay_input=True, threshold=0.6)}),
+    ("resnet20", {"neuron": functools.partial(sb.LIF, decay=0.0)}),
+    ("resnet20_modified", {}),
+    ("resnet18", {"stem": "imagenet"}),
+    ("vgg11", {}),
+    ("vggsnn", {}),
+    ("foreign", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), FAMILIES, ids=range(len(FAMILIES)))
+def test_the_file_fires_the_same_spikes(name, settings, tmp_path):
+    model, x = network(name, **settings), images()
+    nir.write(tmp_path / "net.nir", to_nir(model, x))
+    check = compare(model, x, run_nir(nir.read(tmp_path / "net.nir"), x, num_steps=3, dt=DT), executor="nirtorch")
+    check.require()
+    assert check.flipped < 1e-3 * check.spikes
+    assert check.agreement == 1
+    fired = sum(int(spikes.sum()) for spikes in record(model, x).spikes.values())
+    assert fired > 0.01 * check.spikes
+    if not check.flipped:
+        assert max(check.difference_by_step) < 1e-5
+
+
+def test_sequences(tmp_path):
+    model, x = network("resnet20"), images(num_steps=3)
+    check = compare(model, x, run_nir(to_nir(model, x), x, num_steps=3, dt=DT), executor="nirtorch")
+    assert check.flipped == 0
+
+
+def test_the_numbers():
+    graph = to_nir(network("resnet20"), images())
+    node = graph.nodes["layer1.0.neuron1"]
+    assert isinstance(node, nir.LIF)
+    assert node.tau.shape == (4, 32, 32)
+    assert set(node.tau.flat) == {2 * DT}
+    assert set(node.r.flat) == {2.0}
+    assert set(node.v_threshold.flat) == {np.nextafter(np.float32(1), np.float32(0))}
+    assert not node.v_reset.any()
+    assert not node.v_leak.any()
+    assert sorted(source for source, target in graph.edges if target == "layer1.0.neuron2") == [
+        "layer1.0.conv2",
+        "stem.neuron1",
+    ]
+    assert graph.nodes["layer2.0.shortcut.conv"].stride == (2, 2)
+    assert graph.metadata["num_steps"] == 3
+    assert graph.metadata["dt"] == DT
+    integrating = to_nir(network("resnet20", neuron=IF), images()).nodes["stem.neuron1"]
+    assert set(integrating.r.flat) == {1 / DT}
+    fires_above = to_nir(network("resnet20", neuron=functools.partial(LIF, fires_above=True)), images())
+    assert set(fires_above.nodes["stem.neuron1"].v_threshold.flat) == {1.0}
+
+
+def test_a_module_called_twice_is_two_nodes():
+    graph = to_nir(network("foreign"), images())
+    assert {"block1.relu", "block1.relu:2"} <= set(graph.nodes)
+
+
+def test_pooling_of_spikes_is_any_of_them():
+    """A window without a spike, with one, with all; at edges too."""
+
+    class Pools(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act, self.pool, self.fc = nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.Linear(16, 2)
+            self.conv = nn.Conv2d(1, 1, 1)
+
+        def forward(self, x):
+            return self.fc(self.pool(self.act(self.conv(x))).flatten(1))
+
+    model = sb.spikify(Pools(), num_steps=2, neuron=functools.partial(sb.LIF, decay=0.0))
+    x = torch.zeros(3, 1, 8, 8)
+    x[1, :, 0, 0] = x[1, :, 4, 5] = 50
+    x[2] = 50
+    with torch.no_grad():
+        model.network.conv.weight.fill_(1)
+    for importer in ("any", "spikingjelly"):
+        if importer == "spikingjelly":
+            model.network.act.decay = 0.5
+        check = compare(
+            model, x, run_nir(to_nir(model, x, importer=importer), x, num_steps=2, dt=DT), executor="nirtorch"
+        )
+        assert check.flipped == 0
+        assert max(check.difference_by_step) < 1e-6
+
+
+def test_spikingjelly_reads_it(tmp_path):
+    pytest.importorskip("spikingjelly")
+    from spikingjelly.activation_based.nir_exchange.from_nir import import_from_nir
+
+    for name, settings in (("resnet20", {}), ("resnet20", {"neuron": IF}), ("vgg11", {}), ("foreign", {})):
+        model, x = network(name, **settings), images()
+        nir.write(tmp_path / "net.nir", to_nir(model, x, importer="spikingjelly"))
+        theirs, state, outputs = import_from_nir(str(tmp_path / "net.nir")), None, []
+        with torch.no_grad():
+            for _ in range(3):
+                y, state = theirs(x, state)
+                outputs.append(y)
+            torch.testing.assert_close(torch.stack(outputs).mean(0), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("snntorch") is None, reason="needs snnTorch")
+def test_snntorch_reads_it(tmp_path, capsys):
+    from snntorch.import_nir import import_from_nir
+
+    for settings in ({}, {"neuron": IF}):
+        model, x = network("resnet20", **settings), images(1)
+        nir.write(tmp_path / "net.nir", to_nir(model, x, importer="snntorch"))
+        theirs = import_from_nir(nir.read(tmp_path / "net.nir"))
+        outputs, state = [], None
+        with torch.no_grad():
+            for _ in range(3):
+                y, state = theirs(x[0], state)  # without a batch: it flattens all axes
+                outputs.append(y)
+            torch.testing.assert_close(torch.stack(outputs).mean(0), model(x)[0], rtol=1e-4, atol=1e-5)
+
+
+class One(nn.Module):
+    """A network of a convolution, a neuron, and something between it and the classifier."""
+
+    def __init__(self, between, features=2 * 8 * 8):
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(3, 2, 1), nn.ReLU()
+        self.between, self.fc = between, nn.Linear(features, 4)
+
+    def forward(self, x):
+        x = self.act(self.conv(x))
+        return self.fc(self.between(x).flatten(1))
+
+
+class Doubles(nn.Module):
+    def forward(self, x):
+        return x + x
+
+
+class Multiplies(nn.Module):
+    def forward(self, x):
+        return x * 2
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: sb.spikify(One(Doubles()), num_steps=2), r"adds the output of act twice"),
+        (lambda: sb.spikify(One(Multiplies()), num_steps=2), r"NIR has no mul"),
+        (lambda: sb.spikify(One(nn.MaxPool2d(2, ceil_mode=True)), num_steps=2), "mat1"),
+        (lambda: sb.spikify(One(nn.PixelShuffle(1)), num_steps=2), r"between: NIR has no PixelShuffle; what it has"),
+        (lambda: sb.spikify(One(nn.LPPool2d(1, 1)), num_steps=2), r"between: NIR has no LPPool2d"),
+        (
+            lambda: sb.spikify(One(nn.Identity()), num_steps=2, neuron=functools.partial(sb.LIF, reset="soft")),
+            "no soft",
+        ),
+        (lambda: sb.spikify(One(nn.Identity()), num_steps=2, neuron=functools.partial(sb.LIF, decay=1.5)), "outside"),
+        (lambda: sb.spikify(One(nn.Identity()), num_steps=2, neuron=functools.partial(sb.LIF, initial=0.5)), "begins"),
+        (lambda: sb.create_model("vgg11", norm="tebn", width=0.25), "differs from step to step"),
+    ],
+    ids=range(9),
+)
+def test_what_nir_lacks_is_said(model, message):
+    size = 32 if message.startswith("differs") else 8
+    with pytest.raises(ValueError, match=message):
+        to_nir(fires(model(), size) if size == 32 else model(), torch.randn(2, 3, size, size))
+
+
+def test_rounding_up_is_refused_where_it_does_something():
+    pool = nn.AvgPool2d(2, ceil_mode=True)
+    to_nir(sb.spikify(One(pool, 2 * 4 * 4), num_steps=2), torch.randn(2, 3, 8, 8))
+    with pytest.raises(ValueError, match="ceil_mode on a size of"):
+        to_nir(sb.spikify(One(pool, 2 * 4 * 4), num_steps=2), torch.randn(2, 3, 7, 7))
+    before = nn.Sequential(nn.Conv2d(2, 2, 1), nn.MaxPool2d(2))
+    with pytest.raises(ValueError, match="no spikes"):
+        to_nir(sb.spikify(One(before, 2 * 4 * 4), num_steps=2), torch.randn(2, 3, 8, 8))
+
+
+def test_what_is_no_network_or_no_sample_is_said():
+    with pytest.raises(ValueError, match="Linear cannot be exported"):
+        to_nir(nn.Linear(2, 2), images())
+    with pytest.raises(ValueError, match="does not go through the network"):
+        to_nir(network("resnet20"), torch.randn(2, 1, 32, 32))
+    model = network("resnet20")
+    with pytest.raises(ValueError, match="importer='lava'"):
+        to_nir(model, images(), importer="lava")
+    branched = sb.attach(model, at="stages", sample=images())
+    with pytest.raises(ValueError, match="strip them first"):
+        to_nir(branched, images())

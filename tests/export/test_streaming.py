@@ -1,0 +1,112 @@
+"""Frame by frame is the sequence, bit for bit."""
+
+import pytest
+import torch
+from torch import nn
+
+import shortback as sb
+from tests.export.networks import fires, foreign, images, network
+
+SEVERAL = [
+    ("resnet20", {}),
+    ("resnet20", {"residual": "sew"}),
+    ("resnet20", {"residual": "membrane"}),
+    ("resnet20", {"norm": "tebn"}),
+    ("vgg11", {"neuron": sb.PLIF}),
+    ("foreign", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), SEVERAL, ids=range(len(SEVERAL)))
+@torch.no_grad()
+def test_it_is_the_sequence(name, settings):
+    model = network(name, **settings)
+    if settings.get("norm") == "tebn":
+        for module in model.modules():
+            if hasattr(module, "by_step"):
+                module.by_step.copy_(torch.tensor([1.0, 0.7, 1.3]))
+    stream = sb.stream(model)
+    sequence, still = images(num_steps=3), images()
+    state = None
+    for frame in sequence:
+        y, state = stream(frame, state)
+    assert torch.equal(y, model(sequence))
+    state = None
+    for count in range(1, 4):
+        y, state = stream(still, state)
+        if count == 3:
+            assert torch.equal(y, model(still))
+    assert int(state[":steps"]) == 3
+
+
+@torch.no_grad()
+def test_logits_so_far_are_those_of_fewer_steps():
+    model, x, state = network("resnet20"), images(), None
+    stream = sb.stream(model)
+    for count in range(1, 4):
+        y, state = stream(x, state)
+        model.num_steps = count
+        assert torch.equal(y, model(x))
+
+
+@torch.no_grad()
+def test_a_relu_used_twice_has_two_states():
+    model = network("foreign")
+    _, state = sb.stream(model)(images())
+    assert {"block1.relu", "block1.relu:2", "block2.relu", "block2.relu:2", "act"} <= set(state)
+    assert not torch.equal(state["block1.relu"], state["block1.relu:2"])
+
+
+@torch.no_grad()
+def test_states_are_values_and_weights_are_shared():
+    """One may go back to a state, and two sensors have a state each."""
+    model, x = network("resnet20"), images()
+    stream = sb.stream(model)
+    _, first = stream(x)
+    kept = {key: value.clone() for key, value in first.items()}
+    again = [stream(x, first)[0] for _ in range(2)]
+    assert torch.equal(*again)
+    assert all(torch.equal(first[key], kept[key]) for key in kept)
+    model.network.fc.bias += 1
+    torch.testing.assert_close(stream(x, first)[0], again[0] + 0.5)  # the first step was without
+
+
+@torch.no_grad()
+def test_a_state_to_begin_with_is_none():
+    for initial in (0.0, 0.3):
+        model, x = fires(foreign(initial=initial)), images()
+        stream = sb.stream(model)
+        begin = stream.initial_state(x)
+        for key, value in stream(x, begin)[1].items():
+            assert torch.equal(value, stream(x)[1][key])
+
+
+def test_it_stays_in_eval():
+    assert not sb.stream(network("resnet20")).train().network.training
+
+
+@torch.no_grad()
+def test_by_step():
+    model, x, state, outputs = network("resnet20"), images(), None, []
+    model.readout = "steps"
+    stream = sb.stream(model)
+    for _ in range(3):
+        y, state = stream(x, state)
+        outputs.append(y)
+    assert torch.equal(torch.stack(outputs), model(x))
+
+
+def test_what_is_wrong_is_said():
+    model = network("resnet20")
+    stream = sb.stream(model)
+    _, state = stream(images(4))
+    with pytest.raises(ValueError, match="a batch of 4 for frames of a batch of 2"):
+        stream(images(2), state)
+    with pytest.raises(ValueError, match="not one of this network"):
+        stream(images(4), {})
+    with pytest.raises(ValueError, match="goes frame by frame"):
+        stream(images(num_steps=3))
+    with pytest.raises(ValueError, match="takes a SpikingNetwork"):
+        sb.stream(nn.Linear(3, 3))
+    with pytest.raises(ValueError, match="no neuron of shortback"):
+        sb.stream(sb.SpikingNetwork(nn.Flatten(), num_steps=2))
