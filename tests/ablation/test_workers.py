@@ -68,7 +68,8 @@ def test_cells_that_cannot_run_are_refused_before_the_first_does(tmp_path):
 
 
 def command(out, *more):
-    settings = [part for setting in [*TINY, "train.epochs=12", *more] for part in ("-s", setting)]
+    short = ["train.epochs=12", "data.train_images=60", "train.log_every=1"]
+    settings = [part for setting in [*TINY, *short, *more] for part in ("-s", setting)]
     words = ["ablate", "quickstart", "--methods", "vanilla", "--seeds", "1", *settings, "--out", str(out)]
     return [sys.executable, "-m", "shortback", *words]
 

@@ -4,19 +4,12 @@ import json
 
 import pytest
 
-from shortback.cli import app
 from shortback.runs.export import export_run
 from tests.runs.test_train import run, tiny  # noqa: F401
-from tests.test_cli import refused
+from tests.test_cli import invoke, refused
 
 pytest.importorskip("nir")
 pytestmark = pytest.mark.slow
-
-
-def invoke(*arguments):
-    from typer.testing import CliRunner
-
-    return CliRunner().invoke(app, list(map(str, arguments)))
 
 
 @pytest.mark.parametrize("to", ["nir", "onnx", "torch"])

@@ -145,7 +145,8 @@ def _go_on(out, kill_after_step, delay):
             threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
     JsonLines.advance = advance_or_die
-    train_recipe(tiny("train.checkpoint_every=2"), out, resume=True, say=lambda line: None)
+    quick = ("model.num_steps=1", "model.width=0.125", "train.checkpoint_every=2")
+    train_recipe(tiny(*quick), out, resume=True, say=lambda line: None)
 
 
 def test_killed_at_ten_points_it_ends_with_the_same_weights(tmp_path):

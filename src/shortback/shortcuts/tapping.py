@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from shortback.choices import Layout, Reduction
 from shortback.errors import UserError
+from shortback.inspection.backends import running_by
 from shortback.inspection.calls import Calls
 from shortback.inspection.detect import Found, find_layouts
 from shortback.inspection.features import axes_by_change
@@ -188,7 +189,8 @@ def _dry_run(
     # The neurons' hooks first: of a place that is a neuron itself, both see the call.
     hooks = [(module, watch) for module in model.modules() if isinstance(module, SpikingNeuron)]
     hooks += [(module, recorder(place)) for place, module in places.items()]
-    with LayerCalls.of(model) as calls, hooked(hooks), _running(model):
+    # For shapes the reference does, and compiles nothing: a training with `compile: off` would wait for that in vain.
+    with LayerCalls.of(model) as calls, hooked(hooks), running_by("reference", model), _running(model):
         logits = logits_of(model(sample.clone()), time.output, reduce, num_steps=num_steps)
     num_samples, num_classes = logits.shape[-2:]
     seen = {}
