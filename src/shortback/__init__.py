@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from shortback import training as training
     from shortback.diagnosis import diagnose as diagnose
     from shortback.export.operations import count_operations as count_operations
-    from shortback.export.streaming import stream as stream
+    from shortback.export.stream import stream as stream
     from shortback.health import GradientReport as GradientReport
     from shortback.inspection.libraries import register_reset as register_reset
     from shortback.inspection.reset import reset_states as reset_states
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from shortback.neurons import IF as IF
     from shortback.neurons import LIF as LIF
     from shortback.neurons import PLIF as PLIF
+    from shortback.runs.sharing import load as load
     from shortback.shortcuts import ShortcutNetwork as ShortcutNetwork
     from shortback.shortcuts import attach as attach
     from shortback.shortcuts import strip as strip
@@ -47,11 +48,12 @@ __version__ = "0.1.0"
 _HOMES = {
     "shortback.diagnosis": ("diagnose",),
     "shortback.export.operations": ("count_operations",),
-    "shortback.export.streaming": ("stream",),
+    "shortback.export.stream": ("stream",),
     "shortback.health": ("GradientReport",),
     "shortback.losses": ("CrossEntropy", "LossTerms", "Outputs", "ShortcutLoss", "TET", "shortcut_loss"),
     "shortback.models": ("create_model", "list_models"),
     "shortback.neurons": ("IF", "LIF", "PLIF"),
+    "shortback.runs.sharing": ("load",),
     "shortback.shortcuts": ("ShortcutNetwork", "attach", "strip"),
     "shortback.shortcuts.weights": ("load_weights",),
     "shortback.spiking": ("SpikingNetwork",),
@@ -82,6 +84,7 @@ __all__ = [
     "export",
     "health",
     "list_models",
+    "load",
     "load_weights",
     "losses",
     "models",

@@ -6,12 +6,12 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from shortback import __version__
-from shortback.cli_deploy import export
+from shortback.cli_deploy import JsonOption, evaluate, export, publish
 from shortback.console import closing_line, fail, path_option, say, user_errors
 from shortback.errors import UserError
 from shortback.files import check_folder
@@ -34,7 +34,6 @@ ThresholdOption = Annotated[
     list[float] | None,
     typer.Option("--threshold", metavar="ACCURACY", help="Give the time to this validation accuracy, e.g. 0.6."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def main() -> None:
@@ -69,44 +68,9 @@ def train(
         compare(parsed, folder, resume=resume, overwrite=overwrite, say=say)
 
 
-@app.command("eval")
-def evaluate(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run, or of a comparison.")],
-    settings: Annotated[
-        list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Of its data, e.g. data.root=FOLDER.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Test a trained network: accuracy, accuracy by number of steps, firing rate by layer."""
-    with user_errors():
-        from shortback.runs.evaluate import evaluate_run
-        from shortback.runs.folder import runs_in
-
-        results = {name: evaluate_run(path, settings=settings or ()) for name, path in runs_in(run).items()}
-    if as_json:
-        print(json.dumps(results.get("", results), indent=2))
-        return
-    for name, result in results.items():
-        if name:
-            print(f"{name}\n")
-        _print_evaluation(result)
-
-
-def _print_evaluation(result: dict[str, Any]) -> None:
-    print(f"test accuracy {result['test_accuracy']:.2%} on {result['test_images']} images")
-    print("accuracy by number of steps")
-    for num_steps, accuracy in result["accuracy_by_num_steps"].items():
-        print(f"  {num_steps:3d}  {accuracy:.2%}")
-    print("firing rate by layer, spikes a neuron and step")
-    width = max(map(len, result["firing_rate_by_layer"]), default=0)
-    for name, rate in result["firing_rate_by_layer"].items():
-        print(f"  {name:{width}}  {rate:.4f}")
-    from shortback.export.operations import Operations
-
-    print(f"operations an image\n{Operations.from_dict(result['operations'])}")
-
-
-app.command("export")(export)
+app.command("eval")(evaluate)
+app.command()(export)
+app.command()(publish)
 
 
 @app.command()

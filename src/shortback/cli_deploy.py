@@ -1,14 +1,88 @@
-"""The commands for what comes after training."""
+"""The commands for what comes after training: test, export, publish."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from shortback.choices import ExportFormat, NIRImporter
-from shortback.console import user_errors
+from shortback.console import path_option, user_errors
+from shortback.errors import UserError
+from shortback.files import check_folder
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DataSettingsOption = Annotated[
+    list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Of its data, e.g. data.root=FOLDER.")
+]
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, or of a comparison.")],
+    settings: DataSettingsOption = None,
+    as_json: JsonOption = False,
+    early_exit: Annotated[
+        bool, typer.Option("--early-exit", help="Let images leave when the network is sure: accuracy by mean steps.")
+    ] = False,
+    picture: Annotated[Path | None, path_option("FILE", "The curve of --early-exit, a PNG file.")] = None,
+) -> None:
+    """Test a trained network: accuracy, accuracy by number of steps, firing rate by layer."""
+    with user_errors():
+        from shortback.runs.evaluate import evaluate_run
+        from shortback.runs.folder import runs_in
+
+        if picture is not None and not early_exit:
+            raise UserError("--picture is of --early-exit")
+        if early_exit:
+            _evaluate_early_exit(run, settings=settings or (), as_json=as_json, picture=picture)
+            return
+        results = {name: evaluate_run(path, settings=settings or ()) for name, path in runs_in(run).items()}
+    if as_json:
+        print(json.dumps(results.get("", results), indent=2))
+        return
+    for name, result in results.items():
+        if name:
+            print(f"{name}\n")
+        _print_evaluation(result)
+
+
+def _evaluate_early_exit(run: Path, *, settings: Sequence[str], as_json: bool, picture: Path | None) -> None:
+    from shortback.runs.early_exit import draw, evaluate_early_exit
+
+    if picture is not None:
+        check_folder(picture.parent, what="--picture")
+    result = evaluate_early_exit(run, settings=settings)
+    if picture is not None:
+        draw(result, picture)
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    print("threshold  accuracy  mean steps  MACs an image  ACs an image")
+    for point in result["points"]:
+        threshold = "all steps" if point["threshold"] > 1 else f"{point['threshold']:9g}"
+        star = "  chosen" if point["threshold"] == result["chosen_threshold"] else ""
+        print(
+            f"{threshold}  {point['accuracy']:8.2%}  {point['mean_steps']:10.2f}  {point['macs']:13,.0f}  "
+            f"{point['acs']:12,.0f}{star}"
+        )
+    print(f"chosen: {result['chosen_by']}")
+
+
+def _print_evaluation(result: dict[str, Any]) -> None:
+    print(f"test accuracy {result['test_accuracy']:.2%} on {result['test_images']} images")
+    print("accuracy by number of steps")
+    for num_steps, accuracy in result["accuracy_by_num_steps"].items():
+        print(f"  {num_steps:3d}  {accuracy:.2%}")
+    print("firing rate by layer, spikes a neuron and step")
+    width = max(map(len, result["firing_rate_by_layer"]), default=0)
+    for name, rate in result["firing_rate_by_layer"].items():
+        print(f"  {name:{width}}  {rate:.4f}")
+    from shortback.export.operations import Operations
+
+    print(f"operations an image\n{Operations.from_dict(result['operations'])}")
 
 
 def export(
@@ -20,9 +94,7 @@ def export(
         bool, typer.Option("--streaming", help="One frame at a time, with the state as input and output (torch).")
     ] = False,
     test: Annotated[bool, typer.Option("--test", help="Run the file on the whole test split too.")] = False,
-    settings: Annotated[
-        list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Of its data, e.g. data.root=FOLDER.")
-    ] = None,
+    settings: DataSettingsOption = None,
 ) -> None:
     """Write a trained network for other software, once that software has fired the same spikes."""
     with user_errors():
@@ -35,3 +107,16 @@ def export(
     if exported.test_accuracy is not None:
         print(f"test accuracy of the file {exported.test_accuracy:.2%}")
     print(f"{out}, and {out}.json beside it")
+
+
+def publish(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    to: Annotated[str, typer.Option("--to", metavar="FOLDER|hf:USER/NAME", help="A new folder, or the hub.")],
+    licence: Annotated[str | None, typer.Option("--licence", help="Of the weights, for the card, e.g. mit.")] = None,
+    settings: DataSettingsOption = None,
+) -> None:
+    """Write a trained network for others, with a model card; sb.load reads it back."""
+    with user_errors():
+        from shortback.runs.sharing import publish
+
+        print(publish(run, to, settings=settings or (), licence=licence))

@@ -4,7 +4,7 @@ from shortback.export.nir import to_nir
 from shortback.export.onnx import to_onnx
 from shortback.export.operations import Operations, count_operations
 from shortback.export.program import to_program
-from shortback.export.streaming import Stream, stream
+from shortback.export.stream import Stream
 from shortback.export.writing import write
 
-__all__ = ["Operations", "Stream", "count_operations", "stream", "to_nir", "to_onnx", "to_program", "write"]
+__all__ = ["Operations", "Stream", "count_operations", "to_nir", "to_onnx", "to_program", "write"]

@@ -190,16 +190,8 @@ class _Count:
     def _layer(self, name: str, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         (x,) = inputs
         sums = self.layers.setdefault(name, _Sums())
-        if isinstance(module, nn.Conv2d):
-            by_pixel = (x != 0).unflatten(1, (module.groups, -1)).sum(2).sum(1)  # [rows, H, W], of all channels
-            reach, fan_out = _reach(module, x.shape[2:], output.shape[2:]), module.out_channels // module.groups
-            effective = (by_pixel * reach).sum() * fan_out
-            dense = reach.sum() * x[:, :, 0, 0].numel() * fan_out
-        else:
-            assert isinstance(module, nn.Linear)
-            effective = (x != 0).sum() * module.out_features
-            dense = x.numel() * module.out_features
-        sums.add(x, effective=effective, dense=dense)
+        effective, dense = row_operations(module, x, output)
+        sums.add(x, effective=effective.sum(), dense=dense * x.shape[0])
 
     def _neuron(self, name: str, spikes: Tensor) -> None:
         total, count = self.spikes.get(name, (torch.zeros((), dtype=torch.float64), 0))
@@ -230,7 +222,7 @@ class _Sums:
         self.inputs = self.rows = self.calls = 0
         self.spiking = True
 
-    def add(self, x: Tensor, *, effective: Tensor, dense: Tensor | int) -> None:
+    def add(self, x: Tensor, *, effective: Tensor, dense: float) -> None:
         active = x != 0
         binary = bool((active == x).all())
         self.calls += 1
@@ -255,6 +247,17 @@ class _Sums:
     def of_ann(self, batches: int) -> float:
         """Dense operations of an image if every call were of one step."""
         return self.dense / self.rows * self.calls / batches
+
+
+def row_operations(layer: nn.Module, x: Tensor, output: Tensor) -> tuple[Tensor, float]:
+    """Operations of a `Conv2d` or `Linear` on inputs that are not zero, by row `[rows]`, and a row's on all."""
+    if isinstance(layer, nn.Conv2d):
+        by_pixel = (x != 0).unflatten(1, (layer.groups, -1)).sum(2).sum(1)  # [rows, H, W], of all channels
+        reach, fan_out = _reach(layer, x.shape[2:], output.shape[2:]), layer.out_channels // layer.groups
+        return (by_pixel * reach).sum((1, 2)) * fan_out, float(reach.sum()) * x.shape[1] * fan_out
+    assert isinstance(layer, nn.Linear)
+    inputs = x.flatten(1)  # of positions too, each of which is a map of its own
+    return (inputs != 0).sum(1) * layer.out_features, float(inputs.shape[1] * layer.out_features)
 
 
 def _reach(conv: nn.Conv2d, size: torch.Size, output_size: torch.Size) -> Tensor:

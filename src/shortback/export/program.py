@@ -10,7 +10,7 @@ from torch.export import Dim, ExportedProgram
 
 from shortback.errors import UserError
 from shortback.export.folding import fold_norms
-from shortback.export.streaming import Stream
+from shortback.export.stream import Stream
 from shortback.neurons import SpikingNeuron
 from shortback.spiking import SpikingNetwork
 

@@ -160,7 +160,7 @@ def load_program(file: Path) -> torch.export.ExportedProgram:
 
 def _stream(program: torch.export.ExportedProgram, model: SpikingNetwork, frame: Tensor) -> Tensor:
     """What a streaming program returns at each step, `[T, N, K]`."""
-    from shortback.export.streaming import stream
+    from shortback.export.stream import stream
 
     module, state, outputs = program.module(), stream(model).initial_state(frame), []
     with torch.no_grad():

@@ -47,6 +47,18 @@ def curves_with_bands(lines: Mapping[str, Sequence[tuple[int, float, float, floa
     return figure
 
 
+def early_exit_curve(points: Sequence[Mapping[str, float]], *, chosen: float) -> Figure:
+    """Accuracy by the mean number of steps, a point a threshold; the last is without early exit."""
+    figure, axes = canvas("mean number of steps", "test accuracy")
+    xs, ys = ([point[key] for point in points] for key in ("mean_steps", "accuracy"))
+    axes.plot(xs, ys, marker="o", markersize=4, color=COLOURS[0])
+    for point, x, y in zip(points, xs, ys, strict=True):
+        text = "all steps" if point["threshold"] > 1 else f"{point['threshold']:g}"
+        weight = "bold" if point["threshold"] == chosen else "normal"
+        axes.annotate(text, (x, y), xytext=(4, -11), textcoords="offset points", fontsize=7, color=INK, weight=weight)
+    return figure
+
+
 def _by_step(label: str, lines: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
     figure, axes = canvas("step", label)
     for (name, points), colour in zip(lines.items(), colours(len(lines)), strict=True):

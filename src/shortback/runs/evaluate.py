@@ -8,6 +8,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
+from shortback.data.images import ImageData
 from shortback.errors import UserError
 from shortback.export.operations import count_operations
 from shortback.recipes.load import changed
@@ -54,6 +55,16 @@ def _check_classes(folder: RunFolder, classes: Sequence[str]) -> None:
     raise UserError(f"{folder.path} was trained on other classes: {', '.join(which[:5])}")
 
 
+def preprocessing(source: ImageData) -> dict[str, Any]:
+    """What is done to images before a network sees them."""
+    return {
+        "image_size": source.image_size,
+        "pixels": "in [0, 1], then (x - mean) / std by channel",
+        "mean": list(source.mean),
+        "std": list(source.std),
+    }
+
+
 def evaluate_run(path: Path, *, settings: Sequence[str] = ()) -> dict[str, Any]:
     """Test accuracy of a run, by number of time steps too, the firing rate of every layer of neurons, and operations.
 
@@ -84,4 +95,5 @@ def evaluate_run(path: Path, *, settings: Sequence[str] = ()) -> dict[str, Any]:
         "accuracy_by_num_steps": {steps: result.accuracy for steps, result in by_steps.items()},
         "firing_rate_by_layer": {f"network.{name}": rate for name, rate in operations.firing_rate.items()},
         "operations": operations.to_dict(),
+        "preprocessing": preprocessing(run.splits.source),
     }

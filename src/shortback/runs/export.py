@@ -16,7 +16,7 @@ from shortback.export.check import Check
 from shortback.export.executors import run_nir, run_onnx, run_program
 from shortback.export.nir import DT
 from shortback.export.writing import check_writable, load_program, write
-from shortback.runs.evaluate import load_run
+from shortback.runs.evaluate import load_run, preprocessing
 from shortback.runs.run import Run
 
 NUM_IMAGES = 64
@@ -65,12 +65,7 @@ def export_run(
     source = run.splits.source
     about: dict[str, Any] = {
         "classes": list(source.classes),
-        "preprocessing": {
-            "image_size": source.image_size,
-            "pixels": "in [0, 1], then (x - mean) / std by channel",
-            "mean": list(source.mean),
-            "std": list(source.std),
-        },
+        "preprocessing": preprocessing(source),
     }
     tested: dict[str, float] = {}
 

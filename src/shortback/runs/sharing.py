@@ -1,0 +1,218 @@
+"""`shortback publish` and `sb.load`: a trained network as a folder that anyone can read back, on the hub too."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from shortback import __version__
+from shortback.errors import UserError
+from shortback.export.onnx import need_extra
+from shortback.export.operations import Operations
+from shortback.files import write_text
+from shortback.recipes.build import build_model
+from shortback.recipes.load import parse_recipe
+from shortback.recipes.schema import Recipe
+from shortback.runs.evaluate import evaluate_run
+from shortback.runs.folder import RunFolder
+from shortback.runs.summary import Summary
+from shortback.shortcuts.weights import load_weights
+from shortback.spiking import SpikingNetwork
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+HUB = "hf:"
+
+
+def load(place: Path | str) -> SpikingNetwork:
+    """The trained network of a folder: one that was published, or that of a finished run.
+
+    Args:
+        place: a folder, or `hf:USER/NAME` of the hub, which is read from the cache where there is no network.
+
+    Returns:
+        The network in `eval()`, on the CPU.
+
+    Raises:
+        ValueError: a folder that holds no model, a name that the hub does not have, the extra `hub` that is not
+            installed, or weights that do not fit, all names of them.
+    """
+    folder = _downloaded(str(place)) if str(place).startswith(HUB) else Path(place)
+    if (folder / CONFIG).exists():
+        config = _read_config(folder / CONFIG)
+    elif (folder / "recipe.yaml").exists():
+        run = RunFolder(folder)
+        if not run.is_finished:
+            raise UserError(f"{folder} holds a run that is not finished: there is no {run.summary.name} in it yet")
+        config = _config(run.read_recipe(), run.read_summary(), load_file(run.weights))
+    else:
+        raise UserError(f"{folder} holds no model: there is neither {CONFIG} of `shortback publish` nor a run")
+    if not (folder / WEIGHTS).exists():
+        raise UserError(f"{folder} holds no {WEIGHTS}")
+    recipe = parse_recipe({"model": config["model"]}, name=str(folder))
+    model = build_model(recipe.model, num_classes=config["num_classes"], in_channels=config["in_channels"])
+    load_weights(model, folder / WEIGHTS)
+    return model.eval()
+
+
+def publish(run: Path, to: str, *, settings: Sequence[str] = (), licence: str | None = None) -> str:
+    """Write the network of a finished run for others: configuration, weights, and a card with its measured accuracy.
+
+    Args:
+        run, settings: as for `load_run`; it is tested once more.
+        to: a folder that is not there or empty, or `hf:USER/NAME` of the hub, where you must be logged in.
+        licence: of the weights, such as `"apache-2.0"`, for the card.
+
+    Returns:
+        Where it is now.
+
+    Raises:
+        ValueError: a run that is not finished, a folder that holds something, the extra `hub` that is not installed, or
+            what the hub says.
+    """
+    if to.startswith(HUB):
+        need_extra("hub", "huggingface_hub")
+        with tempfile.TemporaryDirectory() as folder:
+            _write(run, Path(folder), settings=settings, licence=licence)
+            return _uploaded(Path(folder), to)
+    folder = Path(to)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is there already and not empty; name another folder")
+    _write(run, folder, settings=settings, licence=licence)
+    return str(folder)
+
+
+def _write(run: Path, folder: Path, *, settings: Sequence[str], licence: str | None) -> None:
+    trained = RunFolder(run)
+    recipe = trained.read_recipe()
+    if not trained.is_finished:
+        raise UserError(f"{run} holds a run that is not finished: there is no {trained.summary.name} in it yet")
+    tested = evaluate_run(run, settings=settings)
+    summary = trained.read_summary()
+    config = _config(recipe, summary, load_file(trained.weights))
+    config["preprocessing"] = tested["preprocessing"]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+    shutil.copyfile(trained.weights, folder / WEIGHTS)
+    write_text(folder / CARD, _card(recipe, summary, tested, config, licence=licence))
+
+
+def _config(recipe: Recipe, summary: Summary, weights: Mapping[str, Any]) -> dict[str, Any]:
+    """What `load` needs to build the network, and what its user does."""
+    classes = summary.get("classes")
+    if classes is None:
+        raise UserError("the run was made by a version that did not store the names of its classes: train it anew")
+    return {
+        "library": "shortback",
+        "version": __version__,
+        "model": recipe.model.model_dump(mode="json", exclude_none=True),
+        "num_classes": len(classes),
+        "in_channels": _in_channels(recipe, weights, num_classes=len(classes)),
+        "classes": list(classes),
+    }
+
+
+def _in_channels(recipe: Recipe, weights: Mapping[str, Any], *, num_classes: int) -> int:
+    """Channels of the images, by the weight that would be another one with other images."""
+    one, two = (build_model(recipe.model, num_classes=num_classes, in_channels=c).state_dict() for c in (1, 2))
+    (name,) = (name for name in one if one[name].shape != two[name].shape)
+    return weights[name].shape[1]
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_text())
+    except ValueError as error:
+        raise UserError(f"{file} is no JSON: {error}") from error
+    needed = ("model", "num_classes", "in_channels")
+    missing = [key for key in needed if not isinstance(config, dict) or key not in config]
+    if missing:
+        raise UserError(f"{file} is none of `shortback publish`: there is no {', '.join(missing)} in it")
+    return config
+
+
+def _downloaded(place: str) -> Path:
+    """The folder of a model of the hub in the cache."""
+    need_extra("hub", "huggingface_hub")
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    name = place.removeprefix(HUB)
+    try:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS, CARD]))
+    except LocalEntryNotFoundError as error:
+        raise UserError(f"{place}: the hub cannot be reached, and the model is not in the cache") from error
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise UserError(f"{place}: {next(iter(str(error).splitlines()), 'not there')}") from error
+
+
+def _uploaded(folder: Path, place: str) -> str:
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    name = place.removeprefix(HUB)
+    try:
+        huggingface_hub.create_repo(name, exist_ok=True)
+        huggingface_hub.upload_folder(repo_id=name, folder_path=folder)
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise UserError(f"{place}: {next(iter(str(error).splitlines()), 'refused')}") from error
+    return place
+
+
+def accuracy_interval(accuracy: float, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of an accuracy on so many images: of the images alone, not of other seeds."""
+    z = 1.959964
+    centre = (accuracy + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(accuracy * (1 - accuracy) / count + z * z / (4 * count * count))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _card(
+    recipe: Recipe, summary: Summary, tested: dict[str, Any], config: dict[str, Any], *, licence: str | None
+) -> str:
+    """The model card, with the head that the hub reads."""
+    accuracy, count = tested["test_accuracy"], tested["test_images"]
+    low, high = accuracy_interval(accuracy, count)
+    operations = Operations.from_dict(tested["operations"])
+    head = ["---", "library_name: shortback", "tags: [spiking-neural-network, shortback]"]
+    head += [f"license: {licence}"] if licence else []
+    neuron = recipe.model.neuron
+    versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+    by_steps = ", ".join(f"T={steps} {value:.2%}" for steps, value in tested["accuracy_by_num_steps"].items())
+    return "\n".join(
+        [
+            *head,
+            "---",
+            "",
+            f"# {recipe.model.name}, spiking, {recipe.model.num_steps} steps, on {recipe.data.kind}",
+            "",
+            "```python",
+            "import shortback as sb",
+            "",
+            'model = sb.load("this folder, or hf:USER/NAME")',
+            "```",
+            "",
+            f"- test accuracy {accuracy:.2%} ({low:.2%} to {high:.2%}, 95 %, by the number of images) on {count} "
+            f"images; {by_steps}",
+            f"- neurons: {neuron.kind}, surrogate {neuron.surrogate.kind}",
+            f"- trained by the method {recipe.method}, {summary['epochs']} epochs, seed {summary['seed']}, on "
+            f"{recipe.data.train_images or 'all'} images: the recipe is below",
+            f"- {operations.macs:,.0f} MACs and {operations.acs:,.0f} ACs an image; arithmetic only, no data movement, "
+            f"in 45 nm: {operations.arithmetic_uj:.3g} uJ (as an ANN {operations.arithmetic_uj_of_ann:.3g} uJ)",
+            f"- {summary['num_parameters']:,} parameters; made with {versions}",
+            f"- licence of the weights: {licence or 'not stated'}",
+            "",
+            f"Images are to be {config['preprocessing']['pixels']}, as {CONFIG} has it, with the names of the classes.",
+            "",
+            "```yaml",
+            recipe.to_yaml().rstrip(),
+            "```",
+            "",
+        ]
+    )

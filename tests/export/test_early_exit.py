@@ -1,0 +1,109 @@
+"""Exits beside a run by hand, image by image."""
+
+import pytest
+import torch
+
+import shortback as sb
+from shortback.export.early_exit import EarlyExit, Steps, by_step, calibrated, cheapest, exit_curve
+from shortback.export.operations import count_operations
+from tests.export.networks import images, network
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = network("resnet20")
+    with torch.no_grad():
+        model.network.fc.weight *= 8  # so that it is sure of something
+    return model
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("num_steps", [None, 3])
+def test_images_leave_as_by_hand(model, num_steps):
+    x, temperatures = images(12, num_steps=num_steps), (2.0, 1.0, 0.5)
+    exits = EarlyExit(model, threshold=0.6, temperatures=temperatures)
+    logits, steps = exits(x)
+    assert len(set(steps.tolist())) > 1
+    for n in range(12):
+        stream, state = sb.stream(model), None
+        for step, temperature in enumerate(temperatures):
+            y, state = stream(x[n : n + 1] if num_steps is None else x[step, n : n + 1], state)
+            if (y / temperature).softmax(1).max() >= 0.6:
+                break
+        assert steps[n] == step + 1
+        torch.testing.assert_close(logits[n], y[0], rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_without_a_threshold_it_is_the_network(model):
+    x = images(5)
+    logits, steps = EarlyExit(model, threshold=1.1)(x)
+    assert torch.equal(logits, model(x))
+    assert steps.tolist() == [3] * 5
+    logits, steps = EarlyExit(model, threshold=1e-6)(x)
+    assert steps.tolist() == [1] * 5
+
+
+def test_the_curve_is_what_a_run_gives(model):
+    x = images(12)
+    labels = model(x).argmax(1)
+    labels[::3] = (labels[::3] + 1) % 10
+    steps = by_step(model, [(x[:5], labels[:5]), (x[5:], labels[5:])])
+    points = exit_curve(steps, (1.0, 1.0, 1.0), thresholds=(0.4, 0.6, 0.9))
+    for point in points:
+        logits, taken = EarlyExit(model, threshold=point.threshold)(x)
+        assert point.mean_steps == pytest.approx(float(taken.float().mean()))
+        assert point.accuracy == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
+    assert points[-1].mean_steps == 3
+    assert [p.mean_steps for p in points] == sorted(p.mean_steps for p in points)
+    assert points[0].acs < points[-1].acs
+
+
+def test_operations_are_those_of_each_image(model):
+    """All steps together as `count_operations` counts a sequence, in which the first layer runs at every step."""
+    x = images(3, num_steps=3)
+    steps = by_step(model, [(x, torch.zeros(3, dtype=torch.int64))])
+    for n in range(3):
+        alone = count_operations(model, [x[:, n : n + 1]])
+        assert float(steps.acs[:, n].sum() + steps.macs[:, n].sum()) == pytest.approx(alone.acs + alone.macs)
+    assert float(steps.macs[0, 0]) > 0
+
+
+def test_temperatures_are_the_best_of_two_classes():
+    """Of logits that are three times too sure: of 1000 images, as many are right as a third of them would say."""
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randn(1, 20000, generator=generator)
+    labels = (torch.rand(20000, generator=generator) < truth[0].sigmoid()).long()
+    logits = torch.stack([-truth / 2, truth / 2], 2)
+    steps = Steps(torch.cat([3 * logits, logits, logits / 4]), labels, torch.zeros(3, 20000), torch.zeros(3, 20000))
+    assert calibrated(steps) == pytest.approx((3.0, 1.0, 0.25), rel=0.08)
+
+
+def test_the_cheapest_loses_no_more():
+    points = exit_curve(
+        Steps(
+            torch.tensor([[[1.0, 0.0], [0.2, 0.0]], [[1.0, 0.0], [0.0, 1.0]]]),
+            torch.tensor([0, 1]),
+            torch.ones(2, 2),
+            torch.ones(2, 2),
+        ),
+        (1.0, 1.0),
+        thresholds=(0.5, 0.7, 0.9),
+    )
+    assert [(p.accuracy, p.mean_steps, p.acs) for p in points] == [
+        (0.5, 1.0, 1.0),
+        (1.0, 1.5, 1.5),
+        (1, 2, 2),
+        (1, 2, 2),
+    ]
+    assert cheapest(points, loss=0.0).threshold == 0.7
+    assert cheapest(points, loss=0.5).threshold == 0.5
+
+
+def test_what_is_wrong_is_said(model):
+    with pytest.raises(ValueError, match="is a confidence, above 0"):
+        EarlyExit(model, threshold=0)
+    with pytest.raises(ValueError, match="2 temperatures for 3 steps"):
+        EarlyExit(model, threshold=0.5, temperatures=(1.0, 1.0))
+    with pytest.raises(ValueError, match="no image"):
+        by_step(model, [])

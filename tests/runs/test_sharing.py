@@ -1,0 +1,116 @@
+"""A network that was published is read back the same, from a folder and from a hub that is not there."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import shortback as sb
+from shortback.runs.evaluate import load_run
+from shortback.runs.sharing import accuracy_interval, publish
+from tests.runs.test_train import run, tiny  # noqa: F401
+from tests.test_cli import invoke, refused
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def published(run, tmp_path_factory):  # noqa: F811
+    folder = tmp_path_factory.mktemp("published") / "net"
+    done = invoke("publish", run[0], "--to", folder, "--licence", "mit")
+    assert done.exit_code == 0, done.output
+    assert done.stdout == f"{folder}\n"
+    return folder
+
+
+def test_it_is_read_back(run, published):  # noqa: F811
+    x = torch.randn(3, 1, 28, 28)
+    _, trained = load_run(run[0])
+    for place in (published, str(published), run[0]):
+        model = sb.load(place)
+        assert not model.training
+        with torch.no_grad():
+            assert torch.equal(model(x), trained.eval()(x))
+
+
+def test_what_is_in_it(run, published):  # noqa: F811
+    assert {path.name for path in published.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    config = json.loads((published / "config.json").read_text())
+    assert config["classes"] == run[1]["classes"]
+    assert (config["num_classes"], config["in_channels"]) == (10, 1)
+    assert config["preprocessing"]["image_size"] == 28
+    card = (published / "README.md").read_text()
+    accuracy = run[1]["test_accuracy"]
+    low, high = accuracy_interval(accuracy, 1000)
+    assert card.startswith("---\nlibrary_name: shortback\n")
+    assert "license: mit\n" in card
+    assert f"test accuracy {accuracy:.2%} ({low:.2%} to {high:.2%}" in card
+    assert "ACs an image; arithmetic only, no data movement" in card
+    assert "method: evolutionary" in card
+
+
+def test_the_interval_is_wilsons():
+    """Of 10 of 20 and of none of 10, as tables have it."""
+    assert accuracy_interval(0.5, 20) == pytest.approx((0.2993, 0.7007), abs=1e-4)
+    assert accuracy_interval(0.0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+
+
+def test_the_hub(run, tmp_path, monkeypatch):  # noqa: F811
+    hub = pytest.importorskip("huggingface_hub")
+    there = {}
+
+    def upload(*, repo_id, folder_path):
+        shutil.copytree(folder_path, tmp_path / repo_id)
+        there[repo_id] = tmp_path / repo_id
+
+    def download(name, **settings):
+        if name not in there:
+            raise hub.errors.LocalEntryNotFoundError("not there")
+        return str(there[name])
+
+    monkeypatch.setattr(hub, "create_repo", lambda name, exist_ok: None)
+    monkeypatch.setattr(hub, "upload_folder", upload)
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    assert publish(run[0], "hf:me/net") == "hf:me/net"
+    x = torch.randn(2, 1, 28, 28)
+    with torch.no_grad():
+        assert torch.equal(sb.load("hf:me/net")(x), sb.load(run[0])(x))
+    with pytest.raises(ValueError, match="hf:me/other: the hub cannot be reached, and the model is not in the cache"):
+        sb.load("hf:me/other")
+
+
+def test_a_name_that_is_none():
+    pytest.importorskip("huggingface_hub")
+    with pytest.raises(ValueError, match="hf:a/b/c/d: Repo id must be"):
+        sb.load("hf:a/b/c/d")
+
+
+def test_what_is_wrong_is_said(run, published, tmp_path):  # noqa: F811
+    assert "is there already and not empty" in refused("publish", run[0], "--to", published)
+    assert "holds no run" in refused("publish", tmp_path, "--to", tmp_path / "net")
+    with pytest.raises(ValueError, match="holds no model: there is neither"):
+        sb.load(tmp_path)
+
+    copy = tmp_path / "copy"
+    shutil.copytree(published, copy)
+    weights = load_file(copy / "model.safetensors")
+    weights["network.fc.weight"] = torch.zeros(3, 4)
+    del weights["network.fc.bias"]
+    save_file(weights, copy / "model.safetensors")
+    with pytest.raises(ValueError, match=r"network\.fc\.bias(.|\n)*network\.fc\.weight \[3, 4\]"):
+        sb.load(copy)
+    (copy / "config.json").write_text('{"model": {"name": "resnet21"}, "num_classes": 10, "in_channels": 1}')
+    with pytest.raises(ValueError, match=r"model\.name"):
+        sb.load(copy)
+    (copy / "config.json").write_text('{"model": {}}')
+    with pytest.raises(ValueError, match="there is no num_classes, in_channels in it"):
+        sb.load(copy)
+    (copy / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="is no JSON"):
+        sb.load(copy)
+    (copy / "model.safetensors").unlink()
+    shutil.copy(published / "config.json", copy)
+    with pytest.raises(ValueError, match=r"holds no model\.safetensors"):
+        sb.load(copy)
