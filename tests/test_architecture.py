@@ -51,6 +51,7 @@ LIBRARIES = {
     "training": {"lightning_fabric"},
     "recipes": {"pydantic", "yaml"},
     "reports": {"matplotlib", "jinja2", "markupsafe"},
+    "runs": {"huggingface_hub"},
     "ablation": {"scipy"},
     "console": {"typer"},
 }
