@@ -49,6 +49,7 @@ def foreign(num_steps=3, **settings):
 
 
 def network(name, *, num_steps=3, neuron=LIF, **settings):
+    torch.manual_seed(0)
     if name == "foreign":
         return fires(foreign(num_steps))
     return fires(sb.create_model(name, num_steps=num_steps, neuron=neuron, width=0.25, **settings))

@@ -126,21 +126,21 @@ def test_what_is_wrong_is_said():
 def test_neurobench_counts_the_same():
     layers = pytest.importorskip("neurobench.metrics.utils.layers")
     model, x = network("vgg11", pool="average"), images()
-    expected = {}
-
-    def hook(name):
-        def count(module, args, output):
-            total, spiking = layers.single_layer_MACs(args[0], module)
-            expected[name] = (float(total) / 4, bool(spiking))
-
-        return count
-
+    seen, handles = {}, []
     for name, module in model.network.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            module.register_forward_hook(hook(name))
+
+            def keep(module, args, output, name=name):
+                seen[name] = (module, args[0])
+
+            handles.append(module.register_forward_hook(keep))
     with torch.no_grad():
         model(x)
-    for layer in count_operations(network("vgg11", pool="average"), [x]).layers:
+        for handle in handles:
+            handle.remove()  # it calls the layers itself
+        counts = {name: layers.single_layer_MACs(inputs, module) for name, (module, inputs) in seen.items()}
+    expected = {name: (float(total) / 4, bool(spiking)) for name, (total, spiking) in counts.items()}
+    for layer in count_operations(model, [x]).layers:
         operations, spiking = expected[layer.name]
         assert layer.macs + layer.acs == pytest.approx(operations)
         assert layer.spiking_input == spiking
