@@ -55,7 +55,8 @@ def early_exit_curve(points: Sequence[Mapping[str, float]], *, chosen: float) ->
     for point, x, y in zip(points, xs, ys, strict=True):
         text = "all steps" if point["threshold"] > 1 else f"{point['threshold']:g}"
         weight = "bold" if point["threshold"] == chosen else "normal"
-        axes.annotate(text, (x, y), xytext=(4, -11), textcoords="offset points", fontsize=7, color=INK, weight=weight)
+        place = (-8, 7) if point["threshold"] > 1 else (4, -11)  # where it does not lie on the one before
+        axes.annotate(text, (x, y), xytext=place, textcoords="offset points", fontsize=7, color=INK, weight=weight)
     return figure
 
 
