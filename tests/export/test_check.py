@@ -33,6 +33,20 @@ def test_equal_is_equal():
     check.require()
 
 
+def test_a_readout_without_its_bias_is_not_written():
+    """The same spikes and other outputs, in some images alone too."""
+    model, x = network("resnet20"), images()
+    ours = record(model, x)
+    for where in (slice(None), slice(2, 3)):
+        outputs = ours.outputs.clone()
+        outputs[:, where] -= 0.05
+        check = compare(model, x, Recording(outputs, ours.spikes), executor="without a bias")
+        assert check.flipped == 0
+        torch.testing.assert_close(check.unexplained, 0.05 / float(ours.outputs.abs().max()), rtol=1e-3, atol=0)
+        with pytest.raises(ValueError, match="the same spikes gave outputs that differ"):
+            check.require()
+
+
 def test_margins_are_by_hand():
     """Of where each image begins to differ: what follows from it does not count."""
     model, x = network("resnet20"), images()

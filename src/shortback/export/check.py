@@ -22,6 +22,10 @@ TOLERANCE = 1e-5
 anew, which moves a current by some 1e-7 of itself. A neuron that is not what it was is off by more."""
 
 
+OUTPUT_TOLERANCE = 1e-4
+"""By how much outputs of the same spikes may differ, over the largest output: float32 sums in another order."""
+
+
 @dataclass(frozen=True)
 class Recording:
     """One forward.
@@ -53,6 +57,7 @@ class Check:
             None if no spike differs.
         margin: how far that was.
         difference_by_step: the largest difference of outputs at each step.
+        unexplained: the largest difference of outputs in images of which no spike differs, over the largest output.
         agreement: fraction of samples of which the largest logit is the same.
     """
 
@@ -65,6 +70,7 @@ class Check:
     first_layer: str | None
     margin: float | None
     difference_by_step: tuple[float, ...]
+    unexplained: float
     agreement: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,8 +97,14 @@ class Check:
         """See that spikes differ by rounding alone.
 
         Raises:
-            ValueError: a membrane further than `tolerance` from the threshold fired otherwise; its layer is named.
+            ValueError: a membrane further than `tolerance` from the threshold fired otherwise; its layer is named. Or
+                the same spikes gave other outputs, as a readout without its bias would.
         """
+        if not self.unexplained <= OUTPUT_TOLERANCE:
+            raise UserError(
+                f"the export is not written, as the same spikes gave outputs that differ by {self.unexplained:.1e} of the "
+                f"largest: {self}"
+            )
         if self.margin is not None and not self.margin <= tolerance:
             raise UserError(f"the export is not written, as {self.first_layer} does not do what it did: {self}")
 
@@ -140,16 +152,21 @@ def compare(model: SpikingNetwork, x: Tensor, theirs: Recording, *, executor: st
     margins = _margins(model, x, flipped)
     first = max(margins, key=lambda name: margins[name], default=None)
     logits, other = ours.outputs.mean(0), theirs.outputs.mean(0)
+    images_flipped = torch.stack([w.flatten(2).any(2).any(0) for w in flipped.values()]).any(0)
+    differences = (ours.outputs - theirs.outputs).abs()
+    same = differences[:, ~images_flipped]
+    scale = float(ours.outputs.abs().max().clamp_min(torch.finfo(ours.outputs.dtype).tiny))
     return Check(
         executor=executor,
         images=logits.shape[0],
         spikes=sum(where.numel() for where in flipped.values()),
         flipped=sum(int(where.sum()) for where in flipped.values()),
-        images_flipped=int(torch.stack([w.flatten(2).any(2).any(0) for w in flipped.values()]).any(0).sum()),
+        images_flipped=int(images_flipped.sum()),
         silent=tuple(name for name, spikes in ours.spikes.items() if not spikes.any()),
         first_layer=first,
         margin=None if first is None else margins[first],
-        difference_by_step=tuple((ours.outputs - theirs.outputs).abs().amax((1, 2)).tolist()),
+        difference_by_step=tuple(differences.amax((1, 2)).tolist()),
+        unexplained=float(same.max()) / scale if same.numel() else 0.0,
         agreement=float((logits.argmax(1) == other.argmax(1)).float().mean()),
     )
 

@@ -8,7 +8,6 @@ a threshold or above. The temperatures are those of the least cross entropy on v
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -187,7 +186,7 @@ class _RowCount:
         self.macs = self.acs = torch.zeros(0)
         for module in streamed.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
-                module.register_forward_hook(functools.partial(self._note))
+                module.register_forward_hook(self._note)
 
     def start(self, count: int) -> None:
         self.macs, self.acs = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)

@@ -85,7 +85,6 @@ class _Walk(fx.Interpreter):
         self.builder, self.num_steps = builder, model.num_steps
         self._values: dict[fx.Node, Value] = {}
         self._calls: dict[str, int] = {}
-        self.first = set(model._first_neurons)
 
     def run(self, sample: Tensor) -> Value:  # type: ignore[override]
         """The value that the network returns."""

@@ -41,8 +41,7 @@ class Stream(nn.Module):
 
     After as many frames as `model` has steps, the logits are bit for bit those of `model` in `eval()` for the sequence,
     or for the same frame each time (up to 16 steps; beyond that sums of another order differ in their last bits). It
-    goes on
-    as long as frames come: start anew with `state=None` for what is a new sequence.
+    goes on as long as frames come: start anew with `state=None` for what is a new sequence.
 
     Attributes:
         num_steps: number of steps that the network was trained with.

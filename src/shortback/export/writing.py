@@ -19,6 +19,7 @@ from shortback.export.executors import run_nir, run_onnx, run_program
 from shortback.export.nir import DT, to_nir
 from shortback.export.onnx import need_extra, onnx_of
 from shortback.export.program import check_sample, deployable, to_program, traced
+from shortback.export.stream import stream
 from shortback.files import replacing, write_text
 from shortback.spiking import SpikingNetwork
 
@@ -160,8 +161,6 @@ def load_program(file: Path) -> torch.export.ExportedProgram:
 
 def _stream(program: torch.export.ExportedProgram, model: SpikingNetwork, frame: Tensor) -> Tensor:
     """What a streaming program returns at each step, `[T, N, K]`."""
-    from shortback.export.stream import stream
-
     module, state, outputs = program.module(), stream(model).initial_state(frame), []
     with torch.no_grad():
         for _ in range(model.num_steps):
