@@ -102,8 +102,8 @@ class Check:
         """
         if not self.unexplained <= OUTPUT_TOLERANCE:
             raise UserError(
-                f"the export is not written, as the same spikes gave outputs that differ by {self.unexplained:.1e} of the "
-                f"largest: {self}"
+                f"the export is not written, as the same spikes gave outputs that differ by {self.unexplained:.1e} of "
+                f"the largest: {self}"
             )
         if self.margin is not None and not self.margin <= tolerance:
             raise UserError(f"the export is not written, as {self.first_layer} does not do what it did: {self}")
