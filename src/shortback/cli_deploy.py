@@ -25,21 +25,32 @@ def evaluate(
     settings: DataSettingsOption = None,
     as_json: JsonOption = False,
     early_exit: Annotated[
-        bool, typer.Option("--early-exit", help="Let images leave when the network is sure: accuracy by mean steps.")
+        bool,
+        typer.Option("--early-exit", help="Let images leave when the network, or a kept branch, is sure."),
     ] = False,
-    picture: Annotated[Path | None, path_option("FILE", "The curve of --early-exit, a PNG file.")] = None,
+    picture: Annotated[
+        Path | None, path_option("FILE", "Operations by layer, or the curves of --early-exit, a PNG file.")
+    ] = None,
 ) -> None:
     """Test a trained network: accuracy, accuracy by number of steps, firing rate by layer."""
     with user_errors():
         from shortback.runs.evaluate import evaluate_run
         from shortback.runs.folder import runs_in
 
-        if picture is not None and not early_exit:
-            raise UserError("--picture is of --early-exit")
+        if picture is not None:
+            check_folder(picture.parent, what="--picture")
         if early_exit:
             _evaluate_early_exit(run, settings=settings or (), as_json=as_json, picture=picture)
             return
-        results = {name: evaluate_run(path, settings=settings or ()) for name, path in runs_in(run).items()}
+        runs = runs_in(run)
+        if picture is not None and len(runs) > 1:
+            raise UserError(f"--picture draws one run; {run} holds {', '.join(runs)}: name the folder of one")
+        results = {name: evaluate_run(path, settings=settings or ()) for name, path in runs.items()}
+        if picture is not None:
+            from shortback.reports.plots import operations_by_layer
+
+            (result,) = results.values()
+            operations_by_layer(result["operations"]).savefig(picture, dpi=150, facecolor="white")
     if as_json:
         print(json.dumps(results.get("", results), indent=2))
         return
@@ -52,23 +63,25 @@ def evaluate(
 def _evaluate_early_exit(run: Path, *, settings: Sequence[str], as_json: bool, picture: Path | None) -> None:
     from shortback.runs.early_exit import draw, evaluate_early_exit
 
-    if picture is not None:
-        check_folder(picture.parent, what="--picture")
     result = evaluate_early_exit(run, settings=settings)
     if picture is not None:
         draw(result, picture)
     if as_json:
         print(json.dumps(result, indent=2))
         return
-    print("threshold  accuracy  mean steps  MACs an image  ACs an image")
-    for point in result["points"]:
-        threshold = "all steps" if point["threshold"] > 1 else f"{point['threshold']:9g}"
-        star = "  chosen" if point["threshold"] == result["chosen_threshold"] else ""
-        print(
-            f"{threshold}  {point['accuracy']:8.2%}  {point['mean_steps']:10.2f}  {point['macs']:13,.0f}  "
-            f"{point['acs']:12,.0f}{star}"
-        )
-    print(f"chosen: {result['chosen_by']}")
+    for kind, unit in (("time", "steps"), ("depth", "layers")):
+        if kind not in result:
+            continue
+        tried = result[kind]
+        print(f"in {kind}\nthreshold  accuracy  {'mean ' + unit:>11}  MACs an image  ACs an image")
+        for point in tried["points"]:
+            threshold = f"all {unit}" if point["threshold"] > 1 else f"{point['threshold']:g}"
+            star = "  chosen" if point["threshold"] == tried["chosen_threshold"] else ""
+            print(
+                f"{threshold:>10} {point['accuracy']:8.2%}  {point['mean']:11.2f}  {point['macs']:13,.0f}  "
+                f"{point['acs']:12,.0f}{star}"
+            )
+        print(f"chosen: {tried['chosen_by']}")
 
 
 def _print_evaluation(result: dict[str, Any]) -> None:

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import shortback as sb
-from shortback.export.early_exit import EarlyExit, Steps, by_step, calibrated, cheapest, exit_curve
+from shortback.export.early_exit import EarlyExit, by_step
+from shortback.export.exits import exit_curve
 from shortback.export.operations import count_operations
 from tests.export.networks import images, network
 
@@ -54,10 +55,10 @@ def test_the_curve_is_what_a_run_gives(model):
     points = exit_curve(steps, (1.0, 1.0, 1.0), thresholds=(0.4, 0.6, 0.9))
     for point in points:
         logits, taken = EarlyExit(model, threshold=point.threshold)(x)
-        assert point.mean_steps == pytest.approx(float(taken.float().mean()))
+        assert point.mean == pytest.approx(float(taken.float().mean()))
         assert point.accuracy == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
-    assert points[-1].mean_steps == 3
-    assert [p.mean_steps for p in points] == sorted(p.mean_steps for p in points)
+    assert points[-1].mean == 3
+    assert [p.mean for p in points] == sorted(p.mean for p in points)
     assert points[0].acs < points[-1].acs
 
 
@@ -69,37 +70,6 @@ def test_operations_are_those_of_each_image(model):
         alone = count_operations(model, [x[:, n : n + 1]])
         assert float(steps.acs[:, n].sum() + steps.macs[:, n].sum()) == pytest.approx(alone.acs + alone.macs)
     assert float(steps.macs[0, 0]) > 0
-
-
-def test_temperatures_are_the_best_of_two_classes():
-    """Of logits that are three times too sure: of 1000 images, as many are right as a third of them would say."""
-    generator = torch.Generator().manual_seed(0)
-    truth = torch.randn(1, 20000, generator=generator)
-    labels = (torch.rand(20000, generator=generator) < truth[0].sigmoid()).long()
-    logits = torch.stack([-truth / 2, truth / 2], 2)
-    steps = Steps(torch.cat([3 * logits, logits, logits / 4]), labels, torch.zeros(3, 20000), torch.zeros(3, 20000))
-    assert calibrated(steps) == pytest.approx((3.0, 1.0, 0.25), rel=0.08)
-
-
-def test_the_cheapest_loses_no_more():
-    points = exit_curve(
-        Steps(
-            torch.tensor([[[1.0, 0.0], [0.2, 0.0]], [[1.0, 0.0], [0.0, 1.0]]]),
-            torch.tensor([0, 1]),
-            torch.ones(2, 2),
-            torch.ones(2, 2),
-        ),
-        (1.0, 1.0),
-        thresholds=(0.5, 0.7, 0.9),
-    )
-    assert [(p.accuracy, p.mean_steps, p.acs) for p in points] == [
-        (0.5, 1.0, 1.0),
-        (1.0, 1.5, 1.5),
-        (1, 2, 2),
-        (1, 2, 2),
-    ]
-    assert cheapest(points, loss=0.0).threshold == 0.7
-    assert cheapest(points, loss=0.5).threshold == 0.5
 
 
 def test_what_is_wrong_is_said(model):

@@ -2,14 +2,20 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import shortback as sb
+from shortback.recipes.build import build_model
+from shortback.recipes.load import parse_recipe
 from shortback.runs.evaluate import load_run
 from shortback.runs.sharing import accuracy_interval, publish
+from tests.export.networks import fires, images
 from tests.runs.test_train import run, tiny  # noqa: F401
 from tests.test_cli import invoke, refused
 
@@ -114,3 +120,26 @@ def test_what_is_wrong_is_said(run, published, tmp_path):  # noqa: F811
     shutil.copy(published / "config.json", copy)
     with pytest.raises(ValueError, match=r"holds no model\.safetensors"):
         sb.load(copy)
+
+
+def test_a_resnet18_runs_in_plain_pytorch(tmp_path):
+    """The example, in a process that has no shortback, beside the network itself."""
+    model = {"name": "resnet18", "num_steps": 3, "width": 0.25, "neuron": {"decay": 0.5}}
+    recipe = parse_recipe({"model": model}, name="resnet18")
+    trained = fires(build_model(recipe.model, num_classes=10, in_channels=3))
+    config = {"model": recipe.model.model_dump(mode="json", exclude_none=True), "num_classes": 10, "in_channels": 3}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file(trained.state_dict(), tmp_path / "model.safetensors")
+    x = images(4)
+    torch.save(x, tmp_path / "x.pt")
+    program = (
+        "import sys, torch; sys.modules['shortback'] = None; sys.path.insert(0, 'examples');"
+        "from pathlib import Path; from plain_pytorch import ResNet18;"
+        "place = Path(sys.argv[1]); torch.save(ResNet18(place)(torch.load(place / 'x.pt')), place / 'y.pt')"
+    )
+    root = Path(__file__).parent.parent.parent
+    subprocess.run([sys.executable, "-c", program, tmp_path], cwd=root, check=True, timeout=120)
+    y = torch.load(tmp_path / "y.pt")
+    with torch.no_grad():
+        torch.testing.assert_close(y, sb.load(tmp_path)(x), rtol=1e-4, atol=1e-4)
+    assert y.std() > 0.01

@@ -140,6 +140,12 @@ def canvas(x: str, y: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()
+    frame(axes, x, y)
+    return figure, axes
+
+
+def frame(axes: Axes, x: str, y: str) -> None:
+    """Name the axes of a picture, or of a part of one, in that ink."""
     axes.patch.set_alpha(0)
     axes.set_xlabel(x, color=INK)
     axes.set_ylabel(y, color=INK)
@@ -147,7 +153,6 @@ def canvas(x: str, y: str) -> tuple[Figure, Axes]:
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(INK)
-    return figure, axes
 
 
 def _name_layers(axes: Axes, names: Sequence[str]) -> None:

@@ -159,7 +159,8 @@ class BranchesConfig(_Section):
 
     `coefficient` is that of the method `shortcut`, 1 where it is not said; `schedule`, `start`, `end` and `over` are of
     `evolutionary`, which starts at 0.25 where it is not said. Sums of losses (`combine` other than `logits`) start at
-    1, and their `coefficient` is their `start`. `share` is where the schedule `adaptive` begins.
+    1, and their `coefficient` is their `start`. `share` is where the schedule `adaptive` begins. With `keep` the
+    branches are written too, to a file of their own, for early exit in depth.
     """
 
     at: str | list[str] = "blocks"
@@ -173,6 +174,7 @@ class BranchesConfig(_Section):
     rate: Positive = 5.0
     num_levels: Annotated[int, Field(ge=2)] = 4
     share: Fraction = 0.5
+    keep: bool = False
 
     @model_validator(mode="before")
     @classmethod

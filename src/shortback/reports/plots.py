@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from shortback.health.plots import COLOURS, INK, canvas, colours, gradient_by_layer
+from shortback.health.plots import COLOURS, INK, canvas, colours, frame, gradient_by_layer
 
 
 def through_training(rows: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
@@ -47,16 +47,54 @@ def curves_with_bands(lines: Mapping[str, Sequence[tuple[int, float, float, floa
     return figure
 
 
-def early_exit_curve(points: Sequence[Mapping[str, float]], *, chosen: float) -> Figure:
-    """Accuracy by the mean number of steps, a point a threshold; the last is without early exit."""
-    figure, axes = canvas("mean number of steps", "test accuracy")
-    xs, ys = ([point[key] for point in points] for key in ("mean_steps", "accuracy"))
-    axes.plot(xs, ys, marker="o", markersize=4, color=COLOURS[0])
-    for point, x, y in zip(points, xs, ys, strict=True):
-        text = "all steps" if point["threshold"] > 1 else f"{point['threshold']:g}"
-        weight = "bold" if point["threshold"] == chosen else "normal"
-        place = (-8, 7) if point["threshold"] > 1 else (4, -11)  # where it does not lie on the one before
-        axes.annotate(text, (x, y), xytext=place, textcoords="offset points", fontsize=7, color=INK, weight=weight)
+def early_exit_curves(result: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Accuracy by what an image takes, a point a threshold: by its own unit, and by operations.
+
+    Args:
+        result: of `shortback.runs.early_exit.evaluate_early_exit`.
+    """
+    units = {"time": "mean number of steps", "depth": "mean number of layers"}
+    figure = Figure(figsize=(4.2 * (len(result) + 1), 3.6), layout="constrained", facecolor="none")
+    *own, both = figure.subplots(1, len(result) + 1, sharey=True)
+    for axes, (kind, tried), colour in zip(own, result.items(), colours(len(result)), strict=True):
+        points = tried["points"]
+        accuracies = [point["accuracy"] for point in points]
+        axes.plot([point["mean"] for point in points], accuracies, marker="o", markersize=4, color=colour)
+        for point in points:
+            if point["threshold"] in (tried["chosen_threshold"], points[0]["threshold"], points[-1]["threshold"]):
+                text = "all" if point["threshold"] > 1 else f"{point['threshold']:g}"
+                weight = "bold" if point["threshold"] == tried["chosen_threshold"] else "normal"
+                place = (point["mean"], point["accuracy"])
+                axes.annotate(text, place, (0, -12), textcoords="offset points", fontsize=7, color=INK, weight=weight)
+        frame(axes, units[kind], "test accuracy" if axes is own[0] else "")
+        both.plot(
+            [(point["macs"] + point["acs"]) / 1e6 for point in points], accuracies, "o-", markersize=4, label=kind
+        )
+        both.lines[-1].set_color(colour)
+    frame(both, "MACs and ACs an image, millions", "")
+    if len(result) > 1:
+        both.legend(frameon=False, labelcolor=INK)
+    return figure
+
+
+def operations_by_layer(operations: Mapping[str, Any]) -> Figure:
+    """Bars of the operations of every layer, an image, and how many they would be if no input were zero.
+
+    Args:
+        operations: of `shortback.export.operations.Operations.to_dict`.
+    """
+    layers = operations["layers"]
+    figure = Figure(figsize=(7, 1 + 0.22 * len(layers)), layout="constrained", facecolor="none")
+    axes = figure.subplots()
+    places = range(len(layers))
+    kinds = {"dense": "#d5d8dc", "macs": COLOURS[1], "acs": COLOURS[0]}
+    labels = {"dense": "if no input were zero", "macs": "MACs", "acs": "ACs"}
+    for kind, colour in kinds.items():
+        axes.barh(places, [layer[kind] / 1e6 for layer in layers], color=colour, label=labels[kind])
+    axes.set_yticks(places, [layer["name"] for layer in layers])
+    axes.invert_yaxis()
+    frame(axes, f"operations an image, millions, T={operations['num_steps']}", "")
+    axes.legend(frameon=False, labelcolor=INK)
     return figure
 
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from shortback.errors import UserError
-from shortback.export.early_exit import by_step, calibrated, cheapest, exit_curve
-from shortback.reports.plots import early_exit_curve
+from shortback.export.depth_exit import by_depth
+from shortback.export.early_exit import by_step
+from shortback.export.exits import Batches, Exits, calibrated, cheapest, exit_curve
+from shortback.reports.plots import early_exit_curves
+from shortback.runs.branches import load_branches
 from shortback.runs.evaluate import load_run
+from shortback.runs.folder import RunFolder
 
 LOSS = 0.005
 """Accuracy that may be lost on validation images, as a fraction."""
 
 
 def evaluate_early_exit(path: Path, *, settings: Sequence[str] = ()) -> dict[str, Any]:
-    """Accuracy, steps and operations by threshold, on the test split.
+    """Accuracy and operations by threshold, on the test split: of `time`, and of `depth` where branches were kept.
 
     Temperatures and the threshold that is chosen come of validation images alone.
 
@@ -25,29 +29,44 @@ def evaluate_early_exit(path: Path, *, settings: Sequence[str] = ()) -> dict[str
         path, settings: as for `load_run`.
 
     Raises:
-        ValueError: see `load_run`; a run without validation images, or of one step.
+        ValueError: see `load_run`; a run without validation images, or of one step and without branches.
     """
     run, model = load_run(path, settings=settings)
     if run.splits.validation is None:
         raise UserError(f"{path} has no validation images to calibrate on: data.validation_fraction was 0")
-    if model.num_steps == 1:
-        raise UserError(f"{path} has one step, which nothing can leave early")
-    model.to(run.fabric.device)
+    branches = RunFolder(path).branches
+    if model.num_steps == 1 and not branches.exists():
+        raise UserError(
+            f"{path} has one step, which nothing can leave early, and no {branches.name}, by which images could leave "
+            "in depth: train with branches.keep=true"
+        )
+    net = load_branches(model, branches, batch_shape=run.splits.source.batch_shape(2)) if branches.exists() else None
+    (model if net is None else net).to(run.fabric.device)
     run.execution.prepare(model)
-    with run.fabric.autocast():
-        validation = by_step(model, run.loader(run.splits.validation, training=False).epoch(0))
-        test = by_step(model, run.loader(run.splits.source.test, training=False).epoch(0))
-    temperatures = calibrated(validation)
-    chosen = cheapest(exit_curve(validation, temperatures), loss=LOSS)
-    points = exit_curve(test, temperatures)
-    return {
-        "temperatures": temperatures,
-        "chosen_threshold": chosen.threshold,
-        "chosen_by": f"the fewest steps that lose at most {LOSS:.1%} of accuracy on validation images",
-        "points": [asdict(point) for point in points],
-    }
+    splits = run.splits.validation, run.splits.source.test
+
+    def tried(exits: Callable[[Batches], Exits]) -> dict[str, Any]:
+        with run.fabric.autocast():
+            validation, test = (exits(run.loader(split, training=False).epoch(0)) for split in splits)
+        temperatures = calibrated(validation)
+        chosen = cheapest(exit_curve(validation, temperatures), loss=LOSS)
+        return {
+            "exits": test.at,
+            "temperatures": temperatures,
+            "accuracy_of_exits": [float((one.argmax(1) == test.labels).float().mean()) for one in test.logits],
+            "chosen_threshold": chosen.threshold,
+            "chosen_by": f"the fewest that lose at most {LOSS:.1%} of accuracy on validation images",
+            "points": [asdict(point) for point in exit_curve(test, temperatures)],
+        }
+
+    result = {}
+    if model.num_steps > 1:
+        result["time"] = tried(lambda batches: by_step(model, batches))
+    if net is not None:
+        result["depth"] = {"places": net.places, **tried(lambda batches: by_depth(net, batches))}
+    return result
 
 
 def draw(result: dict[str, Any], file: Path) -> None:
-    """The curve as a picture, PNG."""
-    early_exit_curve(result["points"], chosen=result["chosen_threshold"]).savefig(file, dpi=150)
+    """The curves as a picture, PNG."""
+    early_exit_curves(result).savefig(file, dpi=150)

@@ -50,6 +50,7 @@ class RunFolder:
         summary: `summary.json`; it is there once the run is finished.
         checkpoints: folder of the checkpoints.
         weights: `model.safetensors`, the network without its branches.
+        branches: `branches.safetensors`, the heads of the branches, where the recipe keeps them.
         tensorboard: folder of TensorBoard's files.
     """
 
@@ -60,6 +61,7 @@ class RunFolder:
         self.summary = path / "summary.json"
         self.checkpoints = path / "checkpoints"
         self.weights = path / "model.safetensors"
+        self.branches = path / "branches.safetensors"
         self.tensorboard = path / "tensorboard"
 
     @property
@@ -94,7 +96,7 @@ class RunFolder:
     def start(self, recipe: Recipe, *, overwrite: bool) -> None:
         """Write the recipe, having deleted what an earlier run wrote (and nothing else) where that is asked for."""
         if overwrite:
-            for file in (self.recipe, self.metrics, self.summary, self.weights):
+            for file in (self.recipe, self.metrics, self.summary, self.weights, self.branches):
                 file.unlink(missing_ok=True)
             for folder in (self.checkpoints, self.tensorboard):
                 shutil.rmtree(folder, ignore_errors=True)

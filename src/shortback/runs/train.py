@@ -13,6 +13,7 @@ from shortback.files import check_folder
 from shortback.processes import is_first
 from shortback.recipes.build import build_training, check_recipe, resolve
 from shortback.recipes.schema import Recipe
+from shortback.runs.branches import save_branches
 from shortback.runs.environment import environment
 from shortback.runs.folder import RunFolder
 from shortback.runs.run import Run
@@ -65,6 +66,8 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, sa
             say(line)
     result = _train(run, net, folder, resume=resume)
     if isinstance(net, ShortcutNetwork):
+        if run.recipe.branches.keep and is_first():
+            save_branches(net, folder.branches)
         strip(net)
     model.readout = "mean"
     tested = evaluate(model, run.loader(run.splits.source.test, training=False).epoch(0), fabric=run.fabric)

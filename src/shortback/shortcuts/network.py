@@ -110,6 +110,7 @@ class ShortcutNetwork(nn.Module):
         model: the network given to `attach`, the very object.
         places: names of the tapped modules, in the order of the network.
         heads: the branches' heads, one for a place.
+        taps: the hooks on the tapped modules, one for a place.
         branches_enabled: whether branches are computed in training; set False once the coefficient stays 0.
         is_stripped: whether `strip` took the branches off.
         batch_axis: of the input, along which the samples lie; None if its number of axes tells.
@@ -139,7 +140,7 @@ class ShortcutNetwork(nn.Module):
         self.reduce: Reduction | None = reduce
         self.num_steps = num_steps
         self.batch_axis = batch_axis
-        self._taps = taps
+        self.taps = taps
         self._handles = handles
         self._convolutions = convolutions
 
@@ -158,17 +159,17 @@ class ShortcutNetwork(nn.Module):
             return Outputs(self._logits(self.model(x, *args, **kwargs)), {})
         if is_replica(self):
             raise RuntimeError("nn.DataParallel runs copies that share their taps: use DistributedDataParallel instead")
-        for tap in self._taps:
+        for tap in self.taps:
             tap.is_open = True
         try:
             logits = self._logits(self.model(x, *args, **kwargs))
         finally:
-            for tap in self._taps:
+            for tap in self.taps:
                 tap.is_open = False
         num_samples = logits.shape[-2]
         branches = {
             place: head(tap.take(num_samples))
-            for place, head, tap in zip(self.places, self.heads, self._taps, strict=True)
+            for place, head, tap in zip(self.places, self.heads, self.taps, strict=True)
         }
         return Outputs(logits, branches)
 
@@ -192,7 +193,7 @@ class ShortcutNetwork(nn.Module):
         copied.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
         if not self.is_stripped:
             network = copied.model.network if isinstance(copied.model, SpikingNetwork) else copied.model
-            for index, (place, tap) in enumerate(zip(copied.places, copied._taps, strict=True)):
+            for index, (place, tap) in enumerate(zip(copied.places, copied.taps, strict=True)):
                 module = network.get_submodule(place)
                 if not has_hook(module, tap):
                     copied._handles[index] = module.register_forward_hook(tap)

@@ -1,0 +1,46 @@
+"""The branches of a finished run, in a file of their own beside the network, which does without them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from shortback.errors import UserError
+from shortback.shortcuts import ShortcutNetwork, attach
+from shortback.spiking import SpikingNetwork
+from shortback.training.checkpoint import writing
+
+
+def save_branches(net: ShortcutNetwork, file: Path) -> None:
+    """Write the heads of the branches, and where they belong."""
+    weights = {name: value.contiguous() for name, value in net.heads.state_dict().items()}
+    with writing(file) as path:
+        save_file(weights, path, metadata={"places": json.dumps(net.places)})
+
+
+def load_branches(model: SpikingNetwork, file: Path, *, batch_shape: tuple[int, ...]) -> ShortcutNetwork:
+    """Put the branches of a file on the network that they were trained with; `strip` takes them off again.
+
+    Args:
+        model: on the CPU.
+        batch_shape: of two images, for the dry run of `attach`.
+
+    Raises:
+        ValueError: a file that is not one of `save_branches`, or of another network.
+    """
+    try:
+        with safe_open(file, "pt") as opened:
+            places = json.loads((opened.metadata() or {})["places"])
+            weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no dict
+    except Exception as error:  # of whatever is wrong with a file there are many kinds
+        raise UserError(f"{file}: no branches can be read from it ({error})") from error
+    net = attach(model, at=places, sample=torch.zeros(batch_shape))
+    try:
+        net.heads.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"{file}: the branches are not those of this network: {error}") from error
+    return net

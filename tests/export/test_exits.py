@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from shortback.export.exits import Exits, calibrated, cheapest, exit_curve
+
+
+def test_temperatures_are_the_best_of_two_classes():
+    """Of logits that are three times too sure: of 1000 images, as many are right as a third of them would say."""
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randn(1, 20000, generator=generator)
+    labels = (torch.rand(20000, generator=generator) < truth[0].sigmoid()).long()
+    logits = torch.stack([-truth / 2, truth / 2], 2)
+    exits = Exits(torch.cat([3 * logits, logits, logits / 4]), labels, *torch.zeros(2, 3, 20000), (1, 2, 3))
+    assert calibrated(exits) == pytest.approx((3.0, 1.0, 0.25), rel=0.08)
+
+
+def test_the_cheapest_loses_no_more():
+    points = exit_curve(
+        Exits(
+            torch.tensor([[[1.0, 0.0], [0.2, 0.0]], [[1.0, 0.0], [0.0, 1.0]]]),
+            torch.tensor([0, 1]),
+            torch.ones(2, 2),
+            torch.ones(2, 2),
+            (1, 2),
+        ),
+        (1.0, 1.0),
+        thresholds=(0.5, 0.7, 0.9),
+    )
+    assert [(p.accuracy, p.mean, p.acs) for p in points] == [
+        (0.5, 1.0, 1.0),
+        (1.0, 1.5, 1.5),
+        (1, 2, 2),
+        (1, 2, 2),
+    ]
+    assert cheapest(points, loss=0.0).threshold == 0.7
+    assert cheapest(points, loss=0.5).threshold == 0.5
