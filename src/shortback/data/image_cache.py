@@ -24,11 +24,12 @@ from filelock import FileLock
 from torch import Tensor
 
 from shortback.data.image_files import FileInfo, check_image, read_image, read_info
+from shortback.data.packed import PackedStrings
 from shortback.files import full_disk_explained, replacing, user_cache
 
 MAX_CACHED_SIDE = 64
 
-_VERSION = 1  # to be raised whenever the meaning of the files changes
+_VERSION = 2  # to be raised whenever the meaning of the files changes
 _BLOCK = 4096  # files whose pixels are in memory at once
 _CHUNK = 64  # files a thread takes at once; with single ones the threads mostly wait for the interpreter
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -67,17 +68,20 @@ class Listing:
 
     Attributes:
         files: paths relative to the folder.
-        stats: size in bytes and time of modification in nanoseconds of each.
+        stats: size in bytes and time of modification in nanoseconds of each, int64 `[files, 2]`.
         num_train: the first so many are for training.
     """
 
-    files: tuple[str, ...]
-    stats: tuple[tuple[int, int], ...]
+    files: PackedStrings
+    stats: np.ndarray
     num_train: int
 
     def fingerprint(self) -> str:
-        content = json.dumps([_VERSION, MAX_CACHED_SIDE, self.num_train, self.files, self.stats])
-        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+        files = self.files.trimmed()
+        hashed = hashlib.blake2b(json.dumps([_VERSION, MAX_CACHED_SIDE, self.num_train]).encode(), digest_size=16)
+        for array in (files.text, files.bounds, self.stats):
+            hashed.update(np.ascontiguousarray(array).data)
+        return hashed.hexdigest()
 
 
 def survey_folder(root: Path, listing: Listing, *, cache_dir: Path | None) -> tuple[Survey, Tensor | None]:
@@ -99,7 +103,7 @@ def survey_folder(root: Path, listing: Listing, *, cache_dir: Path | None) -> tu
         OSError: if the cache cannot be written, a full disk among the reasons.
     """
     name = listing.fingerprint()
-    folders = _cache_folders(root, cache_dir)
+    folders = cache_folders(root, cache_dir)
     for folder in folders:
         if remembered := _open(folder, name, len(listing.files)):
             return remembered
@@ -125,7 +129,8 @@ def survey_folder(root: Path, listing: Listing, *, cache_dir: Path | None) -> tu
     return remembered
 
 
-def _cache_folders(root: Path, cache_dir: Path | None) -> list[Path]:
+def cache_folders(root: Path, cache_dir: Path | None) -> list[Path]:
+    """Where things of a folder may be remembered, the best place first."""
     own_name = f"{root.name}-{hashlib.blake2b(os.fsencode(root.resolve()), digest_size=6).hexdigest()}"
     if cache_dir is not None:
         return [cache_dir / own_name]

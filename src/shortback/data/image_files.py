@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,12 +94,12 @@ class FileImages:
 
     Args:
         root: the folder that `files` are relative to.
-        files: one path an image.
+        files: one path an image; of many, `PackedStrings`, which workers share.
         labels: int64 [len].
         channels: 1 for grey, 3 for RGB.
     """
 
-    def __init__(self, root: Path, files: tuple[str, ...], labels: Tensor, *, channels: int) -> None:
+    def __init__(self, root: Path, files: Sequence[str], labels: Tensor, *, channels: int) -> None:
         self.root = root
         self.files = files
         self.labels = labels

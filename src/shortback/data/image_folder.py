@@ -1,15 +1,15 @@
 """Anyone's images: a folder each for training and testing, in it a folder for each class."""
 
 import logging
-import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from shortback.data.image_cache import Listing, Survey, survey_folder
+from shortback.data.folder_index import list_split, visible
+from shortback.data.image_cache import Listing, Survey, cache_folders, survey_folder
 from shortback.data.image_files import FileImages, is_rotated
 from shortback.data.images import ArrayImages, ImageData, ImageSet, Subset
 from shortback.errors import UserError
@@ -22,16 +22,6 @@ _INSTEAD = (
     "Replace or remove them, or leave them out: skip_bad=True in Python, -s data.skip_bad=true on the command line."
 )
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Split:
-    """The files of a split, class by class; paths are relative to the root."""
-
-    name: str
-    files: list[str]
-    stats: list[tuple[int, int]]
-    labels: list[int]
 
 
 def load_image_folder(root: str | Path, *, skip_bad: bool = False, cache_dir: Path | None = None) -> ImageData:
@@ -66,23 +56,25 @@ def load_image_folder(root: str | Path, *, skip_bad: bool = False, cache_dir: Pa
             f"{root / test_name} has classes that {root / 'train'} has not: {_shortened(unknown)}. "
             f"Add training images of them, or remove them; train has {_shortened(classes)}"
         )
-    train = _list_split(root, "train", classes)
-    test = _list_split(root, test_name, classes)
+    caches = cache_folders(root, cache_dir)
+    train = list_split(root, "train", classes, caches=caches)
+    test = list_split(root, test_name, classes, caches=caches)
     _say_what_is_not_done(root, test_name, train.files)
-    listing = Listing(files=(*train.files, *test.files), stats=(*train.stats, *test.stats), num_train=len(train.files))
+    stats = np.concatenate([train.stats, test.stats])
+    listing = Listing(files=train.files + test.files, stats=stats, num_train=len(train.files))
     survey, pixels = survey_folder(root, listing, cache_dir=cache_dir)
     if survey.bad:
         _report_bad(root, listing.files, survey, skip=skip_bad)
     is_good = torch.ones(len(listing.files), dtype=torch.bool)
     is_good[[index for index, _ in survey.bad]] = False
     splits: list[ImageSet] = []
-    for split, begin in ((train, 0), (test, len(train.files))):
+    for name, split, begin in (("train", train, 0), (test_name, test, len(train.files))):
         part = slice(begin, begin + len(split.files))
-        labels = torch.tensor(split.labels)
-        _check_not_emptied(root / split.name, classes, labels, is_good[part])
+        labels = torch.from_numpy(split.labels)
+        _check_not_emptied(root / name, classes, labels, is_good[part])
         images: ImageSet
         if pixels is None:
-            images = FileImages(root, tuple(split.files), labels, channels=survey.channels)
+            images = FileImages(root, split.files, labels, channels=survey.channels)
         else:
             images = ArrayImages(pixels[part], labels, files=split.files)
         good = is_good[part].nonzero().squeeze(1)
@@ -110,7 +102,7 @@ def _check_layout(root: Path) -> str:
     test_name = next((name for name in _TEST_NAMES if (root / name).is_dir()), None)
     if test_name is None or not (root / "train").is_dir():
         missing = "train" if not (root / "train").is_dir() else "test (or val)"
-        found = sorted(entry.name for entry in _visible(root))
+        found = sorted(entry.name for entry in visible(root))
         raise FileNotFoundError(
             f"the data folder {root.absolute()} has no folder {missing}; it has {_shortened(found)}. {layout}"
         )
@@ -134,50 +126,7 @@ def _say_what_is_not_done(root: Path, test_name: str, files: Sequence[str]) -> N
 
 
 def _class_names(root: Path, split: str) -> tuple[str, ...]:
-    return tuple(entry.name for entry in _visible(root / split) if entry.is_dir())
-
-
-def _list_split(root: Path, name: str, classes: Sequence[str]) -> _Split:
-    split = _Split(name, [], [], [])
-    prefix = len(os.path.join(root, ""))
-    empty = []
-    for label, class_name in enumerate(classes):
-        folder = root / name / class_name
-        before = len(split.files)
-        for entry in _walk(folder) if folder.is_dir() else ():
-            split.files.append(entry.path[prefix:])
-            split.stats.append(_stats(entry))
-            split.labels.append(label)
-        if folder.is_dir() and len(split.files) == before:
-            empty.append(class_name)
-    if empty:
-        raise UserError(
-            f"{len(empty)} classes of {root / name} are empty: {_shortened(empty)}. "
-            f"Put images into their folders, or remove the folders"
-        )
-    return split
-
-
-def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        visible = [entry for entry in entries if not entry.name.startswith(".")]
-    return sorted(visible, key=lambda entry: entry.name)
-
-
-def _walk(folder: str | Path) -> Iterator[os.DirEntry[str]]:
-    for entry in _visible(folder):
-        if entry.is_dir():
-            yield from _walk(entry.path)
-        else:
-            yield entry
-
-
-def _stats(entry: os.DirEntry[str]) -> tuple[int, int]:
-    try:
-        stat = entry.stat()
-    except OSError:  # a dangling link: to be named with the other files that cannot be read
-        return -1, -1
-    return stat.st_size, stat.st_mtime_ns
+    return tuple(entry.name for entry in visible(root / split) if entry.is_dir())
 
 
 def _report_bad(root: Path, files: Sequence[str], survey: Survey, *, skip: bool) -> None:

@@ -1,0 +1,173 @@
+"""What files a split of a folder of images has; of a large one remembered, and checked by its folders alone.
+
+Listing a million files and their sizes takes minutes on a network disk. A folder's time of modification changes
+whenever a file is added, removed or renamed in it, so if that of no folder has changed, the list is what it was. A file
+that was written anew in place is not noticed then; below `REMEMBER_FROM` files everything is looked at each time.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from shortback.data.packed import PackedStrings
+from shortback.errors import UserError
+from shortback.files import replacing
+
+REMEMBER_FROM = 50_000
+_SETTLED_NS = 2_000_000_000  # a folder changed since may change again within one tick of a coarse clock
+_VERSION = 1
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SplitFiles:
+    """The files of a split, class by class.
+
+    Attributes:
+        files: paths relative to the root.
+        stats: size in bytes and time of modification in nanoseconds of each, int64 `[n, 2]`; -1 if it cannot be known.
+        labels: int64 `[n]`.
+    """
+
+    files: PackedStrings
+    stats: np.ndarray
+    labels: np.ndarray
+
+
+def list_split(root: Path, name: str, classes: Sequence[str], *, caches: Sequence[Path]) -> SplitFiles:
+    """The files in `root/name/<class>/`, at any depth, in the order of their names; hidden ones are passed over.
+
+    Args:
+        classes: in the order of their labels; one without a folder has no files.
+        caches: folders in which the list may be remembered, and is, in the first that can be written.
+
+    Raises:
+        ValueError: folders of classes that are empty.
+    """
+    file = f"index-{name}.npz"
+    for cache in caches:
+        if (remembered := _read(cache / file, root, classes)) is not None:
+            return remembered
+    began = time.time_ns()
+    walk = _Walk(len(os.path.join(root, "")))
+    empty = []
+    for label, class_name in enumerate(classes):
+        folder = root / name / class_name
+        if not folder.is_dir():
+            continue
+        before = len(walk.files)
+        walk.into(str(folder))
+        walk.labels += [label] * (len(walk.files) - before)
+        if len(walk.files) == before:
+            empty.append(class_name)
+    if empty:
+        shown = ", ".join(map(repr, empty[:10])) + (f" and {len(empty) - 10} more" if len(empty) > 10 else "")
+        raise UserError(
+            f"{len(empty)} classes of {root / name} are empty: {shown}. Put images into their folders, or remove the "
+            "folders"
+        )
+    found = SplitFiles(
+        PackedStrings.of(walk.files),
+        np.array(walk.stats, dtype=np.int64).reshape(-1, 2),
+        np.array(walk.labels, dtype=np.int64),
+    )
+    settled = not walk.folders or max(walk.folders.values()) < began - _SETTLED_NS
+    if len(found.files) >= REMEMBER_FROM and settled:
+        remember(found, classes, walk.folders, caches, file)
+    return found
+
+
+def remember(
+    found: SplitFiles, classes: Sequence[str], folders: dict[str, int], caches: Sequence[Path], file: str
+) -> None:
+    """Write a list to the first cache that can be written; without one it is made again the next time.
+
+    Args:
+        folders: relative to the root, with their times of modification in nanoseconds.
+    """
+    names, names_of_folders = PackedStrings.of(classes), PackedStrings.of(folders)
+    content = {
+        "version": np.array(_VERSION),
+        "text": found.files.text,
+        "bounds": found.files.bounds,
+        "stats": found.stats,
+        "labels": found.labels,
+        "classes": names.text,
+        "class_bounds": names.bounds,
+        "folders": names_of_folders.text,
+        "folder_bounds": names_of_folders.bounds,
+        "folder_times": np.array(list(folders.values()), dtype=np.int64),
+    }
+    for cache in caches:
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with replacing(cache / file) as path, path.open("wb") as opened:
+                np.savez(opened, **content)
+            return
+        except OSError as error:
+            _logger.info("the list of files is not kept in %s: %s", cache, error)
+
+
+def _read(file: Path, root: Path, classes: Sequence[str]) -> SplitFiles | None:
+    """The list that was remembered, if it is still true."""
+    if not file.exists():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            if int(content["version"]) != _VERSION:
+                return None
+            if list(PackedStrings(content["classes"], content["class_bounds"])) != list(classes):
+                return None
+            folders = PackedStrings(content["folders"], content["folder_bounds"])
+            for folder, then in zip(folders, content["folder_times"].tolist(), strict=True):
+                if os.stat(os.path.join(root, folder)).st_mtime_ns != then:
+                    return None
+            files = PackedStrings(content["text"], content["bounds"])
+            return SplitFiles(files, content["stats"], content["labels"])
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # of whatever is wrong with a file there are many kinds
+        _logger.warning("%s cannot be read (%s); the files are listed again", file, error)
+        return None
+
+
+class _Walk:
+    """Files and folders found so far; paths are without the first `prefix` characters."""
+
+    def __init__(self, prefix: int) -> None:
+        self.prefix = prefix
+        self.files: list[str] = []
+        self.stats: list[tuple[int, int]] = []
+        self.labels: list[int] = []
+        self.folders: dict[str, int] = {}
+
+    def into(self, folder: str) -> None:
+        self.folders[folder[self.prefix :]] = os.stat(folder).st_mtime_ns  # before what is in it is read
+        for entry in visible(folder):
+            if entry.is_dir():
+                self.into(entry.path)
+            else:
+                self.files.append(entry.path[self.prefix :])
+                self.stats.append(_stats(entry))
+
+
+def visible(folder: str | Path) -> list[os.DirEntry[str]]:
+    """What is in a folder and not hidden, by name."""
+    with os.scandir(folder) as entries:
+        seen = [entry for entry in entries if not entry.name.startswith(".")]
+    return sorted(seen, key=lambda entry: entry.name)
+
+
+def _stats(entry: os.DirEntry[str]) -> tuple[int, int]:
+    try:
+        stat = entry.stat()
+    except OSError:  # a dangling link: to be named with the other files that cannot be read
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns
