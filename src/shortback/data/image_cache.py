@@ -21,6 +21,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 from filelock import FileLock
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
 from shortback.data.image_files import FileInfo, check_image, read_image, read_info
@@ -30,6 +32,7 @@ from shortback.files import full_disk_explained, replacing, user_cache
 MAX_CACHED_SIDE = 64
 
 _VERSION = 2  # to be raised whenever the meaning of the files changes
+_SHOWN_FROM = 10_000  # files; fewer are read in seconds
 _BLOCK = 4096  # files whose pixels are in memory at once
 _CHUNK = 64  # files a thread takes at once; with single ones the threads mostly wait for the interpreter
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -170,7 +173,7 @@ def _open(folder: Path, name: str, num_files: int) -> tuple[Survey, Tensor | Non
 def _build(root: Path, listing: Listing, folder: Path, name: str) -> None:
     _logger.info("reading the %d images of %s, once", len(listing.files), root)
     paths = [f"{root}{os.sep}{file}" for file in listing.files]
-    infos = list(_attempt_all(read_info, paths))
+    infos = list(_shown(_attempt_all(read_info, paths), f"headers of {len(paths)} images", len(paths)))
     bad = {index: info for index, info in enumerate(infos) if isinstance(info, str)}
     good = [info for info in infos if isinstance(info, FileInfo)]
     sizes = {(info.height, info.width) for info in good}
@@ -180,11 +183,13 @@ def _build(root: Path, listing: Listing, folder: Path, name: str) -> None:
     if height is not None and width is not None and max(height, width) <= MAX_CACHED_SIDE:
         writer = _PixelWriter((channels, height, width), num_train=listing.num_train)
         with replacing(folder / f"{name}.raw") as path:
-            bad |= writer.write(path, _attempt_all(lambda path: read_image(path, channels=channels), paths))
+            read = _attempt_all(lambda path: read_image(path, channels=channels), paths)
+            bad |= writer.write(path, _shown(read, f"reading {len(paths)} images", len(paths)))
         mean, std = writer.statistics()
         checksum = writer.checksum
     else:
-        reasons = enumerate(_attempt_all(check_image, paths))
+        checked = _shown(_attempt_all(check_image, paths), f"looking for damage in {len(paths)} images", len(paths))
+        reasons = enumerate(checked)
         bad |= {index: reason for index, reason in reasons if reason is not None and index not in bad}
         mean = list(_IMAGENET_MEAN) if channels == 3 else [sum(_IMAGENET_MEAN) / 3]
         std = list(_IMAGENET_STD) if channels == 3 else [sum(_IMAGENET_STD) / 3]
@@ -255,6 +260,13 @@ def _attempt_all(function: Callable[[str], _Result], paths: Sequence[str]) -> It
         for block in _slices(paths, _BLOCK):
             for results in pool.map(attempt_chunk, _slices(block, _CHUNK)):
                 yield from results
+
+
+def _shown(results: Iterator[_Result], what: str, number: int) -> Iterator[_Result]:
+    """Results, with a bar of progress on stderr where there are many."""
+    if number < _SHOWN_FROM:
+        return results
+    return iter(track(results, what, total=number, transient=True, console=Console(stderr=True)))
 
 
 def _slices(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:

@@ -19,7 +19,7 @@ from shortback.errors import UserError
 from shortback.export.operations import row_operations
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
+THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
 
 
 @dataclass(frozen=True)

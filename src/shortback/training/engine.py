@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -108,7 +107,7 @@ class Trainer:
 
         Raises:
             NonFiniteError: the loss or the gradient stopped being finite.
-            Interrupted: SIGINT or SIGTERM came; a checkpoint is there.
+            Interrupted: a signal came, see `StopRequest`; a checkpoint is there.
             CheckpointError: a checkpoint could not be written or read.
         """
         if resume:
@@ -121,12 +120,12 @@ class Trainer:
                 while state.epoch < self.plan.epochs:
                     for x, y in self.train.epoch(state.epoch, start=state.batch):
                         self._step(*self.fabric.to_device((x, y)))
-                        stopping = self._on_any_process(stop.received is not None)
+                        stopping = self._on_any_process(stop.received or 0)
                         every = self.plan.checkpoint_every
                         if stopping or (every and state.step % every == 0):
                             self._save()
                         if stopping:
-                            raise Interrupted(stop.received or signal.SIGTERM)
+                            raise Interrupted(stopping)
                     self._finish_epoch()
         finally:
             for logger in self.loggers:
@@ -272,10 +271,13 @@ class Trainer:
         before, self.tick = self.tick, time.perf_counter()
         return self.tick - before
 
-    def _on_any_process(self, flag: bool) -> bool:
+    def _on_any_process(self, signal_number: int) -> int:
+        """The signal that this process or another got, 0 for none: all end by the same."""
         if self.fabric.world_size == 1:
-            return flag
-        return bool(self.fabric.all_reduce(torch.tensor(float(flag)), reduce_op="sum"))
+            return signal_number
+        highest = self.fabric.all_reduce(torch.tensor(float(signal_number)), reduce_op="max")
+        assert isinstance(highest, Tensor)
+        return int(highest)
 
     def _save(self) -> None:
         self.finite.finish()

@@ -6,6 +6,9 @@ import signal
 import threading
 from types import FrameType
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+"""Of a terminal, of `kill` and a scheduler, of a terminal that was closed, and of SLURM before a job's time is over."""
+
 
 class Interrupted(Exception):  # noqa: N818  (an event, not an error)
     """Training was asked to stop and did, with a checkpoint."""
@@ -16,7 +19,7 @@ class Interrupted(Exception):  # noqa: N818  (an event, not an error)
 
 
 class StopRequest:
-    """Within this context the first of SIGINT, SIGTERM and SIGHUP is kept in `received`; a second acts as it would.
+    """Within this context the first of `SIGNALS` is kept in `received`; a second acts as it would.
 
     A SIGHUP that is ignored, as under `nohup`, stays so.
 
@@ -31,7 +34,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            for number in SIGNALS:
                 if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                     continue
                 self._before[number] = signal.signal(number, self._remember)
