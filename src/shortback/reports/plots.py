@@ -94,7 +94,7 @@ def operations_by_layer(operations: Mapping[str, Any]) -> Figure:
     axes.set_yticks(places, [layer["name"] for layer in layers])
     axes.invert_yaxis()
     frame(axes, f"operations an image, millions, T={operations['num_steps']}", "")
-    axes.legend(frameon=False, labelcolor=INK)
+    axes.legend(frameon=False, labelcolor=INK, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)  # above the bars
     return figure
 
 
