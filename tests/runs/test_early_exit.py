@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 from safetensors.torch import load_file
@@ -47,3 +48,13 @@ def test_what_is_wrong_is_said(tmp_path):
     folder = tmp_path / "run"
     train_recipe(tiny("model.num_steps=1"), folder, say=lambda line: None)
     assert "train with branches.keep=true" in refused("eval", folder, "--early-exit")
+
+
+def test_operations_are_drawn(run, tmp_path):  # noqa: F811
+    done = invoke("eval", run[0], "--picture", tmp_path / "operations.png")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "operations.png").read_bytes().startswith(b"\x89PNG")
+    shutil.copytree(run[0], tmp_path / "both" / "one")
+    shutil.copytree(run[0], tmp_path / "both" / "two")
+    message = refused("eval", tmp_path / "both", "--picture", tmp_path / "other.png")
+    assert "--picture draws one run" in message
