@@ -22,9 +22,10 @@ lint: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-# What trains, on the instructions of a processor with AVX2 alone, where oneDNN computes by other kernels.
+# What trains, on the instructions of a processor with AVX2 alone, where oneDNN computes by other kernels. Tests that call
+# `torch.compile` by themselves would take what it made for AVX-512 out of its cache: another folder.
 test-avx2: $(DEV)
-	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) tests/training tests/models tests/runs \
+	TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/.venv/inductor-avx2 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) tests/training tests/models tests/runs \
 	    tests/ablation
 
 # sinabs needs an older nir than Norse does, and with Lightning every import of Fabric takes seconds: an environment of

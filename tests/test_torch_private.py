@@ -1,5 +1,9 @@
 """On the oldest and the newest torch that are allowed: what is relied on without a promise still holds."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -110,3 +114,30 @@ def test_transforms_are_seen():
 
 def test_norms_by_hand():
     assert [float(n) for n in torch_private.norms_of([torch.tensor([3.0, 4.0]), torch.zeros(1)])] == [5.0, 0.0]
+
+
+BOTH_WAYS = """
+import torch
+from shortback.neurons import LIF
+
+x = torch.linspace(-1, 3, 12 * 35, dtype=torch.float64).reshape(12, 5, 7)
+results = []
+for backend in ("reference", "compiled"):
+    neuron, current = LIF(4, backend=backend), x.clone().requires_grad_()
+    spikes = neuron(current)
+    (spikes * x).sum().backward()
+    results += [spikes.detach(), current.grad]
+torch.testing.assert_close(results[2:], results[:2])
+print(torch.backends.cpu.get_cpu_capability())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cpu._is_avx512_supported(), reason="takes a processor that computes in two widths")
+def test_processors_share_a_cache_of_compiled_kernels(tmp_path):
+    """Inductor's own key forgets the width of vectors: half of what the second computes was never written."""
+    for capability in ("avx512", "avx2"):
+        env = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "ATEN_CPU_CAPABILITY": capability}
+        done = subprocess.run([sys.executable, "-c", BOTH_WAYS], env=env, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == capability.upper()

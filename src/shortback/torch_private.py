@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,17 @@ def may_change_in_size(tensor: Tensor, axis: int) -> None:
 def has_compiled(code: types.CodeType) -> bool:
     """Whether Dynamo holds something compiled for the functions of a code object."""
     return bool(torch._C._dynamo.eval_frame._debug_get_cache_entry_list(code))  # type: ignore[attr-defined]
+
+
+def compile_whole(function: Callable[..., Any]) -> Any:
+    """`torch.compile` of a function or module as one graph, kept apart by the width of the processor's vectors.
+
+    The loops of a kernel step by that width, and yet the cache of compiled graphs on disk does not ask for it: one that
+    was made with AVX-512 is taken with AVX2 too, where it writes half of its results and leaves the rest as memory was.
+    That befalls processors that share a cache folder, and `ATEN_CPU_CAPABILITY`. As an option the width is in the key.
+    """
+    width = {"AVX512": 512, "AVX2": 256}.get(torch.backends.cpu.get_cpu_capability())
+    return torch.compile(function, fullgraph=True, options=None if width is None else {"cpp.simdlen": width})
 
 
 def norms_of(tensors: Sequence[Tensor]) -> Sequence[Tensor]:

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from shortback.choices import Backend, check_choice
+from shortback.torch_private import compile_whole
 
 log = logging.getLogger("shortback")
 
@@ -46,7 +47,7 @@ def _why_not_compiled(device_type: str) -> str | None:
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     try:
         with torch.no_grad():
-            torch.compile(_increment, fullgraph=True)(torch.zeros(8, device=device_type))
+            compile_whole(_increment)(torch.zeros(8, device=device_type))
     except Exception as error:  # whatever the toolchain raises: a missing compiler has many faces
         return (str(error).strip() or type(error).__name__).splitlines()[0]
     return None

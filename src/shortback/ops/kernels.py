@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from shortback.ops.dynamics import Dynamics
-from shortback.torch_private import has_compiled, is_transformed, may_change_in_size
+from shortback.torch_private import compile_whole, has_compiled, is_transformed, may_change_in_size
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class _Kernel(NamedTuple):
         code = kernel.__code__.replace()
         own = types.FunctionType(code, kernel.__globals__, body.__name__, None, kernel.__closure__)
         # Not dynamic=True, which would make the numbers of the kind variables of the kernel too.
-        return cls(torch.compile(own, fullgraph=True), code)
+        return cls(compile_whole(own), code)
 
 
 _KERNELS: dict[Any, _Kernel] = {}

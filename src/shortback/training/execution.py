@@ -18,6 +18,7 @@ from shortback.inspection.pointwise import make_safe
 from shortback.neurons import SpikingNeuron
 from shortback.processes import local_world_size, num_cores, world_size
 from shortback.spiking import SpikingNetwork
+from shortback.torch_private import compile_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class Execution:
                 module.memory = self.memory
             if self.compile == "off" and isinstance(module, SpikingNeuron):
                 module.backend = "reference"
-        return torch.compile(net, fullgraph=True) if self.compile == "model" else net  # type: ignore[return-value]
+        return compile_whole(net) if self.compile == "model" else net
 
 
 def choose_execution(
