@@ -138,6 +138,8 @@ def test_processors_share_a_cache_of_compiled_kernels(tmp_path):
     """Inductor's own key forgets the width of vectors: half of what the second computes was never written."""
     for capability in ("avx512", "avx2"):
         env = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "ATEN_CPU_CAPABILITY": capability}
-        done = subprocess.run([sys.executable, "-c", BOTH_WAYS], env=env, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            [sys.executable, "-c", BOTH_WAYS], env=env, capture_output=True, text=True, timeout=300, check=False
+        )
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip() == capability.upper()
