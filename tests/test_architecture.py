@@ -46,7 +46,7 @@ LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 LIBRARIES = {
     "torch_private": {"torch"},
     "shortcuts": {"safetensors"},
-    "data": {"torchvision", "numpy", "PIL", "rich", "filelock", "h5py", "aedat", "evt3"},
+    "data": {"torchvision", "numpy", "PIL", "rich", "filelock", "simplejpeg", "h5py", "aedat", "evt3"},
     "export": {"nir", "nirtorch", "onnxruntime", "numpy"},
     "training": {"lightning_fabric"},
     "recipes": {"pydantic", "yaml"},

@@ -41,7 +41,7 @@ Layout = Literal["folded", "folded_batch", "time_first", "batch_first", "time_la
 Reduction = Literal["mean", "sum", "last"]
 
 # Data
-ImageKind = Literal["bundled", "fashion_mnist", "cifar10", "cifar100", "image_folder"]
+ImageKind = Literal["bundled", "fashion_mnist", "cifar10", "cifar100", "image_folder", "shards"]
 EventKind = Literal["cifar10_dvs", "dvs_gesture", "nmnist", "ncaltech101", "event_folder", "simulated_events"]
 DataKind = Literal[ImageKind, EventKind]
 AutoAugment = Literal["cifar10", "imagenet"]

@@ -23,7 +23,7 @@ app = typer.Typer(
 )
 recipes_app = typer.Typer(help="List, show, copy and check recipes.", no_args_is_help=True)
 app.add_typer(recipes_app, name="recipes")
-data_app = typer.Typer(help="Look at data.", no_args_is_help=True)
+data_app = typer.Typer(help="Look at data, and pack images.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe of `shortback recipes ls`, or a YAML file.")]
@@ -254,6 +254,22 @@ def show_data(
         check_folder(out.parent, what="--out")
         recipe_read = load_recipe(recipe, settings=settings or ())
         print(write_samples(recipe_read, out, count=count))
+
+
+@data_app.command("pack")
+def pack_data(
+    root: Annotated[Path, typer.Argument(metavar="FOLDER", help="Holds train/ and test/, a folder a class.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, for the shards.")],
+    shard_mb: Annotated[float, typer.Option(min=0.001, help="Size of a shard, in 2^20 bytes.")] = 128,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave files that cannot be decoded out.")] = False,
+) -> None:
+    """Pack a folder of images into shards, for data.kind=shards: tar files that WebDataset reads too."""
+    with user_errors():
+        from shortback.data.shards import pack_folder
+
+        index = pack_folder(root, out, shard_bytes=round(shard_mb * 2**20), skip_bad=skip_bad)
+        files = [shard for split in index.splits.values() for shard in split.shards]
+        print(f"{len(files)} shards of {index.name}, {sum(file.size for file in files) / 1e6:.1f} MB, in {out}")
 
 
 def _print_version(asked: bool) -> None:

@@ -4,6 +4,7 @@ The result is remembered in two files named after a fingerprint of the listing: 
 `Survey`, and, where all images have one small size, `<fingerprint>.raw`, the pixels to map into memory.
 """
 
+import functools
 import hashlib
 import json
 import logging
@@ -21,12 +22,11 @@ from typing import TypeVar
 import numpy as np
 import torch
 from filelock import FileLock
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from shortback.data.image_files import FileInfo, check_image, read_image, read_info
 from shortback.data.packed import PackedStrings
+from shortback.data.progress import shown
 from shortback.files import full_disk_explained, replacing, user_cache
 
 MAX_CACHED_SIDE = 64
@@ -173,7 +173,8 @@ def _open(folder: Path, name: str, num_files: int) -> tuple[Survey, Tensor | Non
 def _build(root: Path, listing: Listing, folder: Path, name: str) -> None:
     _logger.info("reading the %d images of %s, once", len(listing.files), root)
     paths = [f"{root}{os.sep}{file}" for file in listing.files]
-    infos = list(_shown(_attempt_all(read_info, paths), f"headers of {len(paths)} images", len(paths)))
+    show = functools.partial(shown, number=len(paths), from_number=_SHOWN_FROM)
+    infos = list(show(_attempt_all(read_info, paths), f"headers of {len(paths)} images"))
     bad = {index: info for index, info in enumerate(infos) if isinstance(info, str)}
     good = [info for info in infos if isinstance(info, FileInfo)]
     sizes = {(info.height, info.width) for info in good}
@@ -184,11 +185,11 @@ def _build(root: Path, listing: Listing, folder: Path, name: str) -> None:
         writer = _PixelWriter((channels, height, width), num_train=listing.num_train)
         with replacing(folder / f"{name}.raw") as path:
             read = _attempt_all(lambda path: read_image(path, channels=channels), paths)
-            bad |= writer.write(path, _shown(read, f"reading {len(paths)} images", len(paths)))
+            bad |= writer.write(path, show(read, f"reading {len(paths)} images"))
         mean, std = writer.statistics()
         checksum = writer.checksum
     else:
-        checked = _shown(_attempt_all(check_image, paths), f"looking for damage in {len(paths)} images", len(paths))
+        checked = show(_attempt_all(check_image, paths), f"looking for damage in {len(paths)} images")
         reasons = enumerate(checked)
         bad |= {index: reason for index, reason in reasons if reason is not None and index not in bad}
         mean = list(_IMAGENET_MEAN) if channels == 3 else [sum(_IMAGENET_MEAN) / 3]
@@ -260,13 +261,6 @@ def _attempt_all(function: Callable[[str], _Result], paths: Sequence[str]) -> It
         for block in _slices(paths, _BLOCK):
             for results in pool.map(attempt_chunk, _slices(block, _CHUNK)):
                 yield from results
-
-
-def _shown(results: Iterator[_Result], what: str, number: int) -> Iterator[_Result]:
-    """Results, with a bar of progress on stderr where there are many."""
-    if number < _SHOWN_FROM:
-        return results
-    return iter(track(results, what, total=number, transient=True, console=Console(stderr=True)))
 
 
 def _slices(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:

@@ -106,6 +106,14 @@ def file_of(images: ImageSet, index: int) -> str | None:
     return None if files is None else files[index]
 
 
+def shards_of(images: ImageSet) -> Tensor | None:
+    """Number of the file that each image is read from along with others, int64 [n]; None where that does not matter."""
+    if isinstance(images, Subset):
+        shards = shards_of(images.source)
+        return None if shards is None else shards[images.indices]
+    return getattr(images, "shards", None)
+
+
 @dataclass(frozen=True)
 class ImageData:
     """A whole data source, checked when it is made.

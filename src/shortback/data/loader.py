@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from shortback.data.images import ImageSet, read_images
+from shortback.data.order import random_order
 from shortback.data.seeding import derive_seed, derive_seeds, global_generator_kept, map_seeded, seed_global
 from shortback.data.transforms import Mixing, normalize
 from shortback.errors import UserError
@@ -177,7 +178,7 @@ class BatchLoader:
         if not self.shuffle:
             return torch.arange(len(self.images))
         generator = torch.Generator().manual_seed(derive_seed(self.seed, _ORDER, epoch))
-        return torch.randperm(len(self.images), generator=generator)
+        return random_order(self.images, generator)
 
     def _slice(self, batch: int) -> tuple[int, int]:
         """Where this rank's part of a global batch begins and ends in the epoch."""

@@ -13,6 +13,7 @@ from shortback.data.bundled import load_bundled
 from shortback.data.events import Frames
 from shortback.data.image_folder import load_image_folder
 from shortback.data.images import ImageData
+from shortback.data.shards import load_shards
 from shortback.data.vision import data_root, load_cifar, load_fashion_mnist
 from shortback.errors import UserError
 
@@ -26,7 +27,9 @@ def load_data(
     download: bool = False,
     skip_bad: bool = False,
     image_size: int | None = None,
+    url: str | None = None,
     cache_dir: Path | None = None,
+    cache_gb: float | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     frames: Frames | None = None,
@@ -36,12 +39,14 @@ def load_data(
 
     Args:
         kind: one of `DATA_KINDS`.
-        root: the folder of the data; `bundled` needs none, `image_folder` and `event_folder` must have one, for the
-            others see `shortback.data.vision`.
+        root: the folder of the data; `bundled` needs none, `image_folder` and `event_folder` must have one, `shards`
+            one or a `url`, for the others see `shortback.data.vision`.
         download: fetch what is missing, for the kinds that can be.
         skip_bad: leave damaged files of a folder of images or of events out instead of raising.
         image_size: the side, in pixels, of what the network sees, if not that of the images.
-        cache_dir: where an `image_folder` keeps its cache, if not in `root`.
+        url: of a folder of `shards` on a web server.
+        cache_dir: where an `image_folder` keeps its cache, if not in `root`; where copies of `shards` go.
+        cache_gb: what those may take, in 10^9 bytes.
         mean: of each channel, in units of [0, 1], instead of that of the training images.
         std: of each channel, in units of [0, 1], instead of that of the training images.
         frames: what recordings of events become; for the kinds that are events, which need it.
@@ -55,6 +60,10 @@ def load_data(
     if kind not in DATA_KINDS:
         near = nearest(kind, DATA_KINDS)
         raise UserError(f"there is no data of kind {kind!r}; the nearest are {near}; known: {', '.join(DATA_KINDS)}")
+    if kind != "shards":
+        for name, value in (("url", url), ("cache_gb", cache_gb)):
+            if value is not None:
+                raise UserError(f"{name}={value!r}: is for shards, and not for {kind}")
     if split is not None and kind != "cifar10_dvs":
         raise UserError(f"split={split!r}: is for cifar10_dvs, which has no official one, and not for {kind}")
     if kind in get_args(EventKind):
@@ -64,7 +73,10 @@ def load_data(
         return _load_events(kind, data_root(root), frames, split=split, skip_bad=skip_bad)
     if frames is not None:
         raise UserError(f"frames are made of events, and data of kind {kind!r} are images; leave frames out")
-    data = _load_images(kind, root, download=download, skip_bad=skip_bad, cache_dir=cache_dir)
+    if kind == "shards":
+        data = load_shards(None if root is None else Path(root), url=url, cache_dir=cache_dir, cache_gb=cache_gb)
+    else:
+        data = _load_images(kind, root, download=download, skip_bad=skip_bad, cache_dir=cache_dir)
     return dataclasses.replace(
         data,
         image_size=data.image_size if image_size is None else image_size,

@@ -109,6 +109,9 @@ def build_data(config: DataConfig, *, num_steps: int, seed: int) -> Splits:
         download=config.download,
         skip_bad=config.skip_bad,
         image_size=config.image_size,
+        url=config.url,
+        cache_dir=config.cache_dir,
+        cache_gb=config.cache_gb,
         frames=frames,
         split=config.split,
     )
@@ -205,11 +208,12 @@ def resolve(recipe: Recipe) -> tuple[Recipe, Execution]:
         memory=train.memory,
     )
     settled = train.model_copy(update={"device": execution.device, "precision": execution.precision})
-    root = None if recipe.data.root is None else recipe.data.root.expanduser().resolve()
+    folders = {"root": recipe.data.root, "cache_dir": recipe.data.cache_dir}
+    paths = {name: None if path is None else path.expanduser().resolve() for name, path in folders.items()}
     split = recipe.data.split
     if split is not None and split.endswith(".txt"):
         split = str(Path(split).expanduser().resolve())
-    data = recipe.data.model_copy(update={"root": root, "split": split})
+    data = recipe.data.model_copy(update={**paths, "split": split})
     return recipe.model_copy(update={"train": settled, "data": data}), execution
 
 

@@ -141,8 +141,13 @@ class FramesConfig(_Section):
 
 
 class DataConfig(_Section):
+    """What to train on. `url` and `cache_gb` are of shards on a web server, whose copies go to `cache_dir`."""
+
     kind: DataKind = "bundled"
     root: Path | None = None
+    url: str | None = None
+    cache_dir: Path | None = None
+    cache_gb: Positive | None = None
     download: bool = False
     skip_bad: bool = False
     image_size: Count | None = None

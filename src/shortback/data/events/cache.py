@@ -16,13 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from filelock import FileLock
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from shortback.allocator import keep_freed_memory
 from shortback.data.events.frames import Frames, to_frames
 from shortback.data.events.recording import Events
+from shortback.data.progress import shown
 from shortback.errors import UserError
 from shortback.files import full_disk_explained, write_text
 from shortback.processes import is_first, num_cores
@@ -137,7 +136,10 @@ def _make(
     left_over = [(index, recording) for index, recording in enumerate(recordings) if index not in known]
     try:
         with done.open("a") as log_file, _results(_Job(read, settings, partial, shape), left_over) as new:
-            for result in _shown(new, len(left_over)) if is_first() else new:
+            number = len(left_over)
+            if is_first():
+                new = shown(new, f"making frames of {number} recordings", number, from_number=1)
+            for result in new:
                 results.append(result)
                 log_file.write(json.dumps(result) + "\n")
                 log_file.flush()
@@ -167,12 +169,6 @@ def _begun(partial: Path, done: Path, size: int) -> list[Result]:
             partial.unlink()
             raise
     return []
-
-
-def _shown(results: Iterator[Result], number: int) -> Iterator[Result]:
-    """Results, with a bar of progress on stderr."""
-    text = f"making frames of {number} recordings"
-    yield from track(results, text, total=number, transient=True, console=Console(stderr=True))
 
 
 @dataclass(frozen=True)

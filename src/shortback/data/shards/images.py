@@ -1,0 +1,73 @@
+"""The images of a split of shards, read one by one."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from shortback.data.image_files import as_image, decode_image
+from shortback.data.shards.index import Places, SplitShards
+from shortback.data.shards.store import Store
+from shortback.errors import UserError
+
+_OPEN: Final = 64  # shards that a process has open at once; systems allow some hundreds of files
+
+
+class ShardImages:
+    """Images in shards, decoded each time they are read.
+
+    Args:
+        split: its shards.
+        places: where the images lie in them.
+        store: gives the shards.
+        channels: 1 for grey, 3 for RGB.
+    """
+
+    def __init__(self, split: SplitShards, places: Places, store: Store, *, channels: int) -> None:
+        self.split = split
+        self.places = places
+        self.store = store
+        self.channels = channels
+        self.labels = torch.from_numpy(places.labels).long()
+        self.shards = torch.from_numpy(places.shards).long()  # the loader draws orders by them
+        self._opened: OrderedDict[int, int] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def image(self, index: int) -> Tensor:
+        """Decode one image: uint8 [C, H, W].
+
+        Raises:
+            ValueError: if the shard has been cut short or damaged since it was checked.
+            OSError: if it cannot be had.
+        """
+        number = int(self.places.shards[index])
+        size, offset = int(self.places.sizes[index]), int(self.places.offsets[index])
+        content = os.pread(self._open(number), size, offset)
+        where = f"{self.places.name(index)} in the shard {self.split.shards[number].name}"
+        if len(content) < size:
+            raise UserError(f"{where} cannot be read: the shard ends before it; copy it again")
+        try:
+            return as_image(decode_image(content, channels=self.channels))
+        except Exception as error:  # decoders raise nearly anything on damaged bytes
+            raise UserError(f"{where} cannot be read: {error}") from error
+
+    def _open(self, number: int) -> int:
+        if number not in self._opened:
+            self._opened[number] = self.store.open(self.split.shards[number])
+            if len(self._opened) > _OPEN:
+                os.close(self._opened.popitem(last=False)[1])
+        self._opened.move_to_end(number)
+        return self._opened[number]
+
+    def __del__(self) -> None:
+        for descriptor in self.__dict__.get("_opened", {}).values():
+            os.close(descriptor)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_opened": OrderedDict()}  # a descriptor means nothing to another process

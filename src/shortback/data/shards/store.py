@@ -1,0 +1,171 @@
+"""Where the shards of a folder are read from: the folder itself, or copies of what a web server has."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import logging
+import os
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Protocol
+
+from filelock import FileLock
+
+from shortback.data.shards.index import INDEX, Index, ShardFile
+from shortback.errors import UserError
+from shortback.files import full_disk_explained, replacing
+
+ATTEMPTS = 4
+SILENCE = 30.0  # seconds without a byte, after which a server is asked anew
+_SLOW = 60.0  # seconds for a shard, after which it is said that it is waited for
+_BLOCK = 2**20
+log = logging.getLogger("shortback")
+
+
+class Store(Protocol):
+    """Gives each shard as a file."""
+
+    def open(self, shard: ShardFile) -> int:
+        """A descriptor to read the shard by; it stays good if the file is removed meanwhile."""
+        ...
+
+
+class FolderStore:
+    """Shards that lie in a folder, all of them.
+
+    Raises:
+        ValueError: some are missing, or have another size than the index says: the first few by name.
+    """
+
+    def __init__(self, folder: Path, index: Index) -> None:
+        self.folder = folder
+        wrong = []
+        for shard in (shard for split in index.splits.values() for shard in split.shards):
+            path = folder / shard.name
+            size = path.stat().st_size if path.is_file() else None
+            if size != shard.size:
+                wrong.append(f"{shard.name} {'is missing' if size is None else f'has {size} of {shard.size} bytes'}")
+        if wrong:
+            more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+            raise UserError(f"the shards in {folder} are not whole: {', '.join(wrong[:5])}{more}; copy them again")
+
+    def open(self, shard: ShardFile) -> int:
+        return os.open(self.folder / shard.name, os.O_RDONLY)
+
+
+class WebStore:
+    """Shards that are copied from a web server when first read, each seen to be what the index says.
+
+    Of processes that want the same one at once, on machines that share the folder too, one copies it. A copy is whole
+    or not there.
+
+    Args:
+        url: of the folder, without a slash at its end.
+        folder: for the copies.
+        limit: bytes that the copies may take together; those used longest ago are removed for new ones. None: no limit.
+        silence: seconds without a byte after which the server is asked anew.
+    """
+
+    def __init__(self, url: str, folder: Path, *, limit: int | None = None, silence: float = SILENCE) -> None:
+        self.url = url
+        self.folder = folder
+        self.limit = limit
+        self.silence = silence
+
+    def open(self, shard: ShardFile) -> int:
+        """Copy a shard if it is not there, and open it.
+
+        Raises:
+            OSError: it cannot be had; the message has its URL and what happened.
+        """
+        path = self.folder / shard.name
+        while True:
+            try:
+                descriptor = os.open(path, os.O_RDONLY)
+            except FileNotFoundError:
+                self._copy(shard, path)  # which another process may remove again at once, to make room
+            else:
+                if self.limit is not None:
+                    os.utime(descriptor)
+                return descriptor
+
+    def read(self, name: str) -> bytes:
+        """A small file, which is not kept."""
+        return _asked(f"{self.url}/{name}", lambda answer: answer.read(), silence=self.silence)
+
+    def _copy(self, shard: ShardFile, path: Path) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (
+            FileLock(path.with_name(f".{path.name}.lock")),
+            full_disk_explained(
+                f"the copy of {shard.name}", self.folder, instead="free some space, or set data.cache_gb"
+            ),
+        ):
+            if path.exists():
+                return
+            self._make_room(shard.size)
+            with replacing(path) as temporary:
+                _asked(f"{self.url}/{shard.name}", lambda answer: _save(answer, shard, temporary), silence=self.silence)
+
+    def _make_room(self, size: int) -> None:
+        if self.limit is None:
+            return
+        with FileLock(self.folder / ".room.lock"):
+            copies = sorted(
+                ((stat.st_mtime, stat.st_size, path) for path in self.folder.glob("*.tar") if (stat := _stat(path))),
+            )
+            room = self.limit - sum(size for _, size, _ in copies)
+            for _, freed, path in copies:
+                if room >= size:
+                    return
+                path.unlink(missing_ok=True)
+                room += freed
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _save(answer: http.client.HTTPResponse, shard: ShardFile, path: Path) -> None:
+    digest, size, began, said = hashlib.sha256(), 0, time.monotonic(), 0
+    with path.open("wb") as file:
+        while block := answer.read(_BLOCK):
+            file.write(block)
+            digest.update(block)
+            size += len(block)
+            if (waited := time.monotonic() - began) > _SLOW * (said + 1):
+                said = int(waited // _SLOW)
+                log.warning("%s: %.0f of %.0f MB in %.0f s", shard.name, size / 1e6, shard.size / 1e6, waited)
+    if size != shard.size:
+        raise OSError(f"it ended after {size} of {shard.size} bytes")
+    if digest.hexdigest() != shard.sha256:
+        raise OSError(f"its bytes are not those that {INDEX} was written with")
+
+
+def _asked(url: str, take, *, silence: float):
+    """What `take` makes of the answer of a server, which is asked a few times."""
+    reason = ""
+    for attempt in range(ATTEMPTS):
+        try:
+            with urllib.request.urlopen(url, timeout=silence) as answer:
+                return take(answer)
+        except urllib.error.HTTPError as error:
+            reason = f"the server says {error.code} {error.reason}"
+            if error.code < 500:
+                raise OSError(f"{url} cannot be had: {reason}") from error
+        except TimeoutError:
+            reason = f"no byte for {silence:.0f} s"
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+                raise  # of the disk here
+            reason = str(getattr(error, "reason", error)) or type(error).__name__
+        if attempt + 1 < ATTEMPTS:
+            log.warning("%s: %s; asking again", url, reason)
+            time.sleep(2**attempt / 2)
+    raise OSError(f"{url} cannot be had: {reason}, in each of {ATTEMPTS} attempts")
