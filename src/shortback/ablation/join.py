@@ -21,8 +21,26 @@ from shortback.runs.folder import RunFolder, runs_in
 CELLS_FILE = "cells.json"
 
 # What a run is, where its data lies, and what its weights do not depend on.
-NO_SETTINGS = {"method", "seed", "compare", "data.root", "data.download", "data.num_workers", "data.skip_bad"}
-NO_SETTINGS |= {"train.log_every", "train.checkpoint_every", "train.tensorboard", "health.every", "health.samples"}
+NO_SETTINGS = {
+    "method",
+    "seed",
+    "compare",
+    "data.root",
+    "data.url",
+    "data.cache_dir",
+    "data.cache_gb",
+    "data.download",
+    "data.num_workers",
+    "data.skip_bad",
+}
+NO_SETTINGS |= {
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.hang_minutes",
+    "train.tensorboard",
+    "health.every",
+    "health.samples",
+}
 
 
 @dataclass(frozen=True)

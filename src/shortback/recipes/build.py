@@ -245,7 +245,9 @@ def build_training(recipe: Recipe, net: nn.Module, *, steps_per_epoch: int) -> T
             clip_norm=optimizer.clip_norm,
             watch_every=recipe.health.every,
             watch_samples=recipe.health.samples,
-            **recipe.train.model_dump(include={"epochs", "accumulate", "ema", "log_every", "checkpoint_every"}),
+            **recipe.train.model_dump(
+                include={"epochs", "accumulate", "ema", "log_every", "checkpoint_every", "hang_minutes"}
+            ),
         ),
     )
 

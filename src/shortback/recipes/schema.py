@@ -223,6 +223,7 @@ class TrainConfig(_Section):
     device: Device | Literal["auto"] = "auto"
     log_every: Count = 10
     checkpoint_every: Count | None = None
+    hang_minutes: Positive | None = 15.0
     tensorboard: bool = False
 
 

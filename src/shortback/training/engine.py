@@ -30,6 +30,7 @@ from shortback.training.checkpoint import CheckpointFolder, writing
 from shortback.training.execution import Execution
 from shortback.training.finite import FiniteCheck
 from shortback.training.gradient import Gradient
+from shortback.training.hangs import HangWatch
 from shortback.training.identity import check_same, identity_of
 from shortback.training.loggers import Logger, begin
 from shortback.training.optim import check_optimizer, shares_of_groups
@@ -94,7 +95,7 @@ class Trainer:
         self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
         self.watch = GradientWatch(net, loss=loss, every=plan.watch_every, num_samples=plan.watch_samples)
         self.finite = FiniteCheck(net, later=fabric.device.type != "cpu")
-        self.preflight = Preflight(net, loss=loss, fabric=fabric)
+        self.preflight, self.hangs = Preflight(net, loss=loss, fabric=fabric), HangWatch(plan.hang_minutes)
         self.state, self.row_sums = TrainState(), Sums()
         self.tick = time.perf_counter()
         self.total_steps = plan.epochs * len(train)
@@ -116,13 +117,12 @@ class Trainer:
         begin(self.loggers, step=state.step, num_epochs=state.epoch, total_steps=self.total_steps)
         self.tick = time.perf_counter()
         try:
-            with StopRequest() as stop:
+            with StopRequest() as stop, self.hangs:
                 while state.epoch < self.plan.epochs:
-                    for x, y in self.train.epoch(state.epoch, start=state.batch):
+                    for x, y in self.hangs.over(self.train.epoch(state.epoch, start=state.batch), "training"):
                         self._step(*self.fabric.to_device((x, y)))
                         stopping = self._on_any_process(stop.received or 0)
-                        every = self.plan.checkpoint_every
-                        if stopping or (every and state.step % every == 0):
+                        if stopping or self.plan.saves_after(state.step):
                             self._save()
                         if stopping:
                             raise Interrupted(stopping)
@@ -137,7 +137,7 @@ class Trainer:
         return FitResult(
             epochs=state.epoch,
             steps=state.step,
-            train_seconds=state.step_seconds + state.seconds,
+            train_seconds=state.all_seconds,
             images_per_second=state.images / state.step_seconds,
             best_val_accuracy=state.best_accuracy if state.best_accuracy >= 0 else None,
             best_val_loss=state.best_loss if self.validation is not None else None,
@@ -241,7 +241,8 @@ class Trainer:
         best, scores = True, {"val_accuracy": None, "val_loss": None}
         evaluated: nn.Module = self.net if self.average is None else self.average.module
         if self.validation is not None:
-            result = evaluate(evaluated, self.validation.epoch(0), loss=self.loss.main, fabric=self.fabric)
+            batches = self.hangs.over(self.validation.epoch(0), "validation")
+            result = evaluate(evaluated, batches, loss=self.loss.main, fabric=self.fabric)
             if result.accuracy is None:
                 best = result.loss < state.best_loss
             else:
@@ -255,8 +256,11 @@ class Trainer:
             with writing(self.best_file) as path:
                 save_file(weights, path)
         state.seconds += self._lap()
-        seconds = state.step_seconds + state.seconds
-        measured = {"coefficient": self._coefficient(), "branch_share": state.branch_share, "seconds": seconds}
+        measured = {
+            "coefficient": self._coefficient(),
+            "branch_share": state.branch_share,
+            "seconds": state.all_seconds,
+        }
         self._log("epoch", **state.epoch_sums.means(self.fabric), **measured, **scores)
         state.epoch, state.batch, state.epoch_sums = state.epoch + 1, 0, Sums()
         self._save()

@@ -19,6 +19,7 @@ class Plan:
         ema: decay of an exponential moving average of the weights, which is then what is evaluated and kept.
         log_every: optimizer steps between rows.
         checkpoint_every: optimizer steps between checkpoints inside an epoch; there is one after each epoch anyway.
+        hang_minutes: without a new batch, after which the process that others wait for is named and all end.
         watch_every, watch_samples: how often, and on how many samples, the gradients are looked at.
 
     Raises:
@@ -31,6 +32,7 @@ class Plan:
     ema: float | None = None
     log_every: int = 10
     checkpoint_every: int | None = None
+    hang_minutes: float | None = 15.0
     watch_every: int | None = None
     watch_samples: int = 16
 
@@ -44,5 +46,11 @@ class Plan:
             raise UserError(f"watch_samples={self.watch_samples!r}: must be 2 or more, for batch norms")
         if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
             raise UserError(f"clip_norm={self.clip_norm!r}: must be a positive number, or None")
+        if self.hang_minutes is not None and not self.hang_minutes > 0:
+            raise UserError(f"hang_minutes={self.hang_minutes!r}: must be a positive number, or None")
         if self.ema is not None and not 0 < self.ema < 1:
             raise UserError(f"ema={self.ema!r}: must be between 0 and 1, or None")
+
+    def saves_after(self, step: int) -> bool:
+        """Whether there is a checkpoint after so many steps, inside an epoch."""
+        return self.checkpoint_every is not None and step % self.checkpoint_every == 0

@@ -143,6 +143,10 @@ class TrainState:
     main_over_branches: float = 1.0
     epoch_sums: Sums = field(default_factory=Sums)
 
+    @property
+    def all_seconds(self) -> float:
+        return self.step_seconds + self.seconds
+
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "epoch_sums": self.epoch_sums.to_dict()}
 
