@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from shortback.recipes.load import load_recipe
+from shortback.runs.train import train_recipe
 from tests.test_cli import SETTINGS
 
 pytestmark = pytest.mark.slow
@@ -65,7 +67,14 @@ def job(tmp_path):
 @pytest.mark.parametrize(("number", "is_queued"), [(signal.SIGUSR1, True), (signal.SIGTERM, False)])
 def test_a_job_whose_time_is_over_goes_on_in_the_next(job, number, is_queued):
     folder, start, environment = job
-    epochs = ("-s", "train.epochs=12")
+    epochs = (
+        "-s",
+        "train.epochs=3",
+        "-s",
+        "train.batch_size=4",
+        "-s",
+        "data.train_images=80",
+    )  # long enough to be stopped in, and not longer
     running = start(*epochs)
     metrics, deadline = folder / "run" / "metrics.jsonl", time.monotonic() + 120
     while time.monotonic() < deadline and running.poll() is None:
@@ -84,6 +93,10 @@ def test_a_job_whose_time_is_over_goes_on_in_the_next(job, number, is_queued):
         _, errors = again.communicate(timeout=240)
         assert again.returncode == 0, errors
         summary = json.loads((folder / "run" / "summary.json").read_text())
-        steps = [row["step"] for row in map(json.loads, metrics.read_text().splitlines()) if row["kind"] == "step"]
-        assert steps == sorted(set(steps))
-        assert summary["epochs"] == 12
+        assert summary["epochs"] == 3
+    else:  # another number of processes goes on from there as well
+        settings = [*(part for part in (*SETTINGS, *epochs) if part != "-s")]
+        summary = train_recipe(load_recipe("quickstart", settings=settings), folder / "run", resume=True)
+        assert summary["epochs"] == 3
+    steps = [row["step"] for row in map(json.loads, metrics.read_text().splitlines()) if row["kind"] == "step"]
+    assert steps == sorted(set(steps))
