@@ -143,3 +143,18 @@ def test_processors_share_a_cache_of_compiled_kernels(tmp_path):
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip() == capability.upper()
+
+
+def test_autocast_is_off_within_and_on_again():
+    x = torch.ones(2, 2)
+
+    def fail(tensor):
+        raise RuntimeError("of the function")
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch_private.without_autocast(lambda none, a: a @ a, None, x).dtype == torch.float32
+        with pytest.raises(RuntimeError, match="of the function"):
+            torch_private.without_autocast(fail, x)
+        assert (x @ x).dtype == torch.bfloat16
+    assert torch_private.without_autocast(lambda a: a @ a, x).dtype == torch.float32
+    assert not torch.is_autocast_enabled("cpu")

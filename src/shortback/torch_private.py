@@ -67,9 +67,28 @@ def compile_whole(function: Callable[..., Any]) -> Any:
     The loops of a kernel step by that width, and yet the cache of compiled graphs on disk does not ask for it: one that
     was made with AVX-512 is taken with AVX2 too, where it writes half of its results and leaves the rest as memory was.
     That befalls processors that share a cache folder, and `ATEN_CPU_CAPABILITY`. As an option the width is in the key.
+    Nor is the compiler tried on every set of instructions the processor has, which takes seven seconds the first time.
     """
     width = {"AVX512": 512, "AVX2": 256}.get(torch.backends.cpu.get_cpu_capability())
-    return torch.compile(function, fullgraph=True, options=None if width is None else {"cpp.simdlen": width})
+    options = None if width is None else {"cpp.simdlen": width, "cpp.vec_isa_ok": True}
+    return torch.compile(function, fullgraph=True, options=options)
+
+
+def without_autocast(call: Callable[..., Any], *tensors: Tensor | None) -> Any:
+    """`call(*tensors)` with autocast off on the device of the first tensor.
+
+    What is compiled is compiled for the state of autocast too, and a backward pass runs without. The context manager
+    does the same in ten times the time.
+    """
+    first = next(tensor for tensor in tensors if tensor is not None)
+    device = first.device.type
+    if not torch.is_autocast_enabled(device):
+        return call(*tensors)
+    torch.set_autocast_enabled(device, False)
+    try:
+        return call(*tensors)
+    finally:
+        torch.set_autocast_enabled(device, True)
 
 
 def norms_of(tensors: Sequence[Tensor]) -> Sequence[Tensor]:

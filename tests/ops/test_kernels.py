@@ -1,9 +1,12 @@
 """One compiled kernel for all sizes."""
 
+import pytest
 import torch
 
 from shortback import ops
+from shortback.neurons import LIF
 from shortback.ops import kernels
+from shortback.surrogates import Rectangular
 
 
 def double_and_count(factor, x, offset):
@@ -42,3 +45,19 @@ def test_a_kernel_serves_all_sizes_after_a_reset_too():
     graphs(4)
     torch.compiler.reset()
     assert graphs(4, 5, 9) == 1
+
+
+@pytest.mark.slow
+def test_autocast_compiles_nothing_again():
+    """Dynamo guards on it, and a backward pass runs without: each kernel would be there twice, for one size each."""
+    neuron = LIF(2, backend="compiled", surrogate=Rectangular(half_width=0.77))
+    known = set(kernels._KERNELS)
+    for size, enabled in ((8, True), (12, False), (16, True)):
+        x = torch.randn(4, size, 3, 3, requires_grad=True)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            spikes = neuron(x)
+            assert torch.is_autocast_enabled("cpu") == enabled
+            spikes.sum().backward()
+    new = [kernels._KERNELS[key].code for key in set(kernels._KERNELS) - known]
+    assert len(new) == 2
+    assert [len(torch._C._dynamo.eval_frame._debug_get_cache_entry_list(code)) for code in new] == [1, 1]

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from shortback.ops.dynamics import Dynamics
-from shortback.torch_private import compile_whole, has_compiled, is_transformed, may_change_in_size
+from shortback.torch_private import compile_whole, has_compiled, is_transformed, may_change_in_size, without_autocast
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def run(body: Callable, constants: tuple[Any, ...], *tensors: Tensor | None) -> 
     if not has_compiled(kernel.code):  # `torch.compiler.reset()` forgets what was compiled, but not whom it was for
         for tensor in detached:
             _mark_any_size(tensor)
-    return kernel.call(*detached)
+    return without_autocast(kernel.call, *detached)
 
 
 class _Kernel(NamedTuple):
