@@ -93,6 +93,8 @@ def choose_execution(
 def _multiplies_in_bf16(device: str) -> bool:
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):  # by `ATEN_CPU_CAPABILITY` too
+        return False
     checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
 
