@@ -24,6 +24,9 @@ import torch
 from torch import Tensor
 
 import shortback as sb
+from shortback.data import Augmentation, BatchLoader, train_transform
+from shortback.data.images import ArrayImages
+from shortback.data.resident import ResidentLoader
 from shortback.recipes.load import load_recipe
 from shortback.runs.one_step import Rehearsal
 from shortback.surrogates import Arctan, Rectangular, Sigmoid, Triangular
@@ -93,6 +96,20 @@ def checks() -> Iterator[tuple[str, Callable[[], float]]]:
         for channels_last in (False, True):
             name = f"{model} {settings} {'channels-last' if channels_last else 'contiguous'}"
             yield name, lambda m=model, s=settings, c=channels_last: network_difference(m, s, channels_last=c)
+    yield "crop, flip, Cutout and normalisation on the GPU", augmentation_difference
+
+
+def augmentation_difference() -> float:
+    """Of two batches made on the GPU from those of the CPU's loader, which they must be."""
+    pixels = torch.randint(0, 256, (300, 3, 32, 32), dtype=torch.uint8)
+    images = ArrayImages(pixels, torch.arange(300) % 10)
+    augmentation = Augmentation(crop_padding=4, flip=True, cutout=8)
+    settings: dict[str, Any] = {"batch_size": 128, "seed": 0, "shuffle": True, "drop_last": False}
+    settings |= {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
+    settings["transform"] = train_transform(augmentation, image_size=32)
+    ours = ResidentLoader(images, device=torch.device("cuda"), **settings).epoch(0)
+    theirs = BatchLoader(images, **settings).epoch(0)
+    return max(float((a.cpu() - b).abs().max()) for (a, _), (b, _) in zip(ours, theirs, strict=True))
 
 
 def neuron_difference(surrogate: Any, reset: Any, detach: bool) -> float:

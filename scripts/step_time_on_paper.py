@@ -2,10 +2,10 @@
 
     python scripts/step_time_on_paper.py [--batch 2048] [--steps 4]
 
-For every convolution the operations over what the GPU computes, or the bytes over what its memory moves, whichever takes
-longer; for every layer the bytes of norm and neuron; then the sum of the gradients over the GPUs as far as the backward
-pass does not hide it, and never less than launching the kernels takes. The constants are data sheets times a share that
-is an assumption, named below.
+For every convolution the operations over what the GPU computes, or the bytes over what its memory moves, whichever
+takes longer; for every layer the bytes of norm and neuron; then the sum of the gradients over the GPUs as far as the
+backward pass does not hide it, and never less than launching the kernels takes. The constants are data sheets times a
+share that is an assumption, named below.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from torch import nn
 
 from shortback.models import create_model
 
-FLOPS = 989e12 * 0.25  # of bf16: an H100's data sheet, and the share that convolutions of this size are assumed to reach
+FLOPS = (
+    989e12 * 0.25
+)  # of bf16: an H100's data sheet, and the share that convolutions of this size are assumed to reach
 BANDWIDTH = 3.35e12 * 0.80  # bytes a second of its memory, and the share of it
 WITHIN = 450e9 * 0.70  # bytes a second of a GPU to the others of its machine (NVLink, one direction)
 BETWEEN = 50e9 * 0.70  # to other machines (400 Gbit/s a GPU)
@@ -28,10 +30,10 @@ KERNELS = 14  # of a layer, forward and backward
 HIDDEN = 0.5  # of the backward pass, during which gradients are sent already
 GPUS = (8, 16, 32, 64)
 
-# Bytes that a layer moves per element of its output [T, N, C, H, W], in bf16, beside its convolution: the norm reads z
-# (2); the neuron reads z and writes spikes and their bits (2 + 2 + 1/8). Back: the neuron reads z and the gradient of the
-# spikes and writes that of z (6); the norm reads both and writes (6).
-LAYER_BYTES = 2 + 4.125 + 6 + 6
+# Bytes that a layer moves per element of its output [T, N, C, H, W], in bf16, beside its convolution. Forward: the norm
+# reads z (2); the neuron reads z and writes spikes and their bits (2 + 2 + 1/8). Back: the neuron reads z and the
+# gradient of the spikes and writes that of z (6); the norm reads both and writes (6).
+FORWARD_BYTES, BACKWARD_BYTES = 2 + 4.125, 6 + 6
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ def seconds_of_one_gpu(layers: list[Convolution], *, images: int, num_steps: int
         moved = 2 * (runs * (layer.inputs + layer.outputs) + layer.weights)
         once = max(2 * layer.macs * runs / FLOPS, moved / BANDWIDTH)
         elements = images * num_steps * layer.outputs
-        forward += once + 6.125 * elements / BANDWIDTH
-        backward += (1 if layer.is_static else 2) * once + (LAYER_BYTES - 6.125) * elements / BANDWIDTH
+        forward += once + FORWARD_BYTES * elements / BANDWIDTH
+        backward += (1 if layer.is_static else 2) * once + BACKWARD_BYTES * elements / BANDWIDTH
     return forward, backward
 
 

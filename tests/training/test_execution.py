@@ -1,3 +1,5 @@
+import torch
+
 import shortback as sb
 from shortback.neurons import LIF
 from shortback.training import choose_execution
@@ -18,3 +20,10 @@ def test_a_memory_that_is_chosen_is_what_the_network_says():
     model = sb.create_model("vgg11", width=0.125)
     choose_execution(device="cpu", precision="fp32", memory="fast").prepare(model)
     assert (model.memory, memories(model)) == ("fast", {"fast"})
+
+
+def test_bf16_is_chosen_where_the_processor_multiplies_in_it(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    for capability, precision in (("AVX512", "bf16"), ("AVX2", "fp32"), ("DEFAULT", "fp32")):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda c=capability: c)
+        assert choose_execution(device="cpu").precision == precision

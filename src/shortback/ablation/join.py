@@ -31,6 +31,7 @@ NO_SETTINGS = {
     "data.cache_gb",
     "data.download",
     "data.num_workers",
+    "data.on_device",
     "data.skip_bad",
 }
 NO_SETTINGS |= {

@@ -153,8 +153,7 @@ class BatchLoader:
             if self.mixing is None:
                 images = self._normalized(_folded(pixels, self.num_steps))
             else:
-                images = self._normalized(pixels)
-                images, labels = self._mix(images, labels, seed=derive_seed(self.seed, _MIXING, epoch, batch))
+                images, labels = self._mixed(self._normalized(pixels), labels, epoch=epoch, batch=batch)
                 images = _folded(images, self.num_steps).contiguous(memory_format=torch.channels_last)
             if self.num_steps is not None:
                 images = images.unflatten(0, (self.num_steps, -1))
@@ -166,13 +165,17 @@ class BatchLoader:
         repeats = pixels.shape[1] // len(self.mean)  # the channels of the steps of a sequence one after another
         return normalize(pixels, mean=self.mean * repeats, std=self.std * repeats)
 
-    def _mix(self, images: Tensor, labels: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
+    def _mixed(self, images: Tensor, labels: Tensor, *, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
         assert self.mixing is not None
         with global_generator_kept():
-            seed_global(seed)
+            seed_global(derive_seed(self.seed, _MIXING, epoch, batch))
             images, labels = self.mixing(images, labels)
         # The first is the guest that the second was paired with: see _positions.
         return images[1:].contiguous(memory_format=torch.channels_last), labels[1:]
+
+    def _seeds(self, epoch: int, positions: Tensor) -> Tensor:
+        """Of the augmentation of the samples at some positions in the epoch, int64 [n]."""
+        return derive_seeds(self.seed, _SAMPLE, epoch, positions)
 
     def _order(self, epoch: int) -> Tensor:
         if not self.shuffle:
@@ -210,7 +213,7 @@ class _Epoch(Dataset):
     def __getitem__(self, batch: int) -> tuple[Tensor, Tensor]:
         positions = self.loader._positions(batch)
         indices = self.order[positions]
-        seeds = derive_seeds(self.loader.seed, _SAMPLE, self.epoch, positions)
+        seeds = self.loader._seeds(self.epoch, positions)
         images = read_images(self.loader.images, indices)
         return _transformed(self.loader.transform, images, seeds), self.loader.images.labels[indices]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -75,6 +76,25 @@ class Augmentation:
         if self.resized_crop and self.crop_padding:
             raise UserError("resized_crop and crop_padding exclude each other: switch one of them off")
 
+    def beside_crop_flip_and_cutout(self) -> str | None:
+        """The first that is on of what acts on single images besides those three, by name."""
+        others = ("resized_crop", "roll", "rotate", "shear", "auto_augment", "rand_augment")
+        return next((name for name in others if getattr(self, name) not in (False, None, 0)), None)
+
+
+class Draws(NamedTuple):
+    """What is random in crop, flip and Cutout, for n images; None for what is off.
+
+    Attributes:
+        offsets: of the crop, int64 [n, 2], top and left in the padded image.
+        flipped: bool [n].
+        centres: of the black square, int64 [n, 2], row and column.
+    """
+
+    offsets: Tensor | None
+    flipped: Tensor | None
+    centres: Tensor | None
+
 
 class TrainTransform:
     """Augmentation of single images, or of a whole batch at once with a seed for each sample.
@@ -106,31 +126,40 @@ class TrainTransform:
         Returns:
             uint8 [N, C, image_size, image_size]; the global generator is left as it was.
         """
-        chosen = self.augmentation
+        chosen, draws = self.augmentation, self.draws(seeds)
         if self._resized_crop is not None:
             crops = map_seeded(self._resized_crop, images, seeds=derive_seeds(seeds, _RESIZED_CROP))
             pixels = torch.stack(crops)
         else:
             pixels = _fit(images, resize=self.image_size, crop=self.image_size)
-        if chosen.crop_padding:
-            draws = uniform(derive_seeds(seeds, _CROP), 2)
-            offsets = (draws * (2 * chosen.crop_padding + 1)).long()
-            pixels = batched.pad_and_crop(pixels, padding=chosen.crop_padding, offsets=offsets)
-        if chosen.flip:
-            pixels = batched.flip(pixels, chosen=uniform(derive_seeds(seeds, _FLIP), 1)[:, 0] < 0.5)
+        if draws.offsets is not None:
+            pixels = batched.pad_and_crop(pixels, padding=chosen.crop_padding, offsets=draws.offsets)
+        if draws.flipped is not None:
+            pixels = batched.flip(pixels, chosen=draws.flipped)
         if chosen.roll:
             offsets = (uniform(derive_seeds(seeds, _ROLL), 2) * (2 * chosen.roll + 1)).long() - chosen.roll
             pixels = batched.roll(pixels, offsets=offsets)
         if chosen.rotate or chosen.shear:
-            draws = (2 * uniform(derive_seeds(seeds, _AFFINE), 2) - 1) * torch.tensor([chosen.rotate, chosen.shear])
-            angles, shears = draws.deg2rad().unbind(1)
+            most = torch.tensor([chosen.rotate, chosen.shear])
+            angles, shears = ((2 * uniform(derive_seeds(seeds, _AFFINE), 2) - 1) * most).deg2rad().unbind(1)
             pixels = batched.turn_and_shear(pixels, angles=angles, shears=shears)
         if self._policy is not None:
             pixels = _apply_policy(self._policy, pixels, seeds=derive_seeds(seeds, _POLICY))
+        if draws.centres is not None:
+            pixels = batched.cutout(pixels, side=chosen.cutout, centres=draws.centres)
+        return pixels
+
+    def draws(self, seeds: Tensor) -> Draws:
+        """What `batch` draws for crop, flip and Cutout from the seeds of n images, int64 [n]."""
+        chosen = self.augmentation
+        offsets = flipped = centres = None
+        if chosen.crop_padding:
+            offsets = (uniform(derive_seeds(seeds, _CROP), 2) * (2 * chosen.crop_padding + 1)).long()
+        if chosen.flip:
+            flipped = uniform(derive_seeds(seeds, _FLIP), 1)[:, 0] < 0.5
         if chosen.cutout:
             centres = (uniform(derive_seeds(seeds, _CUTOUT), 2) * self.image_size).long()
-            pixels = batched.cutout(pixels, side=chosen.cutout, centres=centres)
-        return pixels
+        return Draws(offsets, flipped, centres)
 
 
 class EvalTransform:

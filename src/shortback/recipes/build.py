@@ -26,6 +26,7 @@ from shortback.data import (
     train_transform,
 )
 from shortback.data.events import Frames
+from shortback.data.resident import ResidentLoader, why_not_resident
 from shortback.errors import UserError
 from shortback.losses import TET, CrossEntropy, ShortcutLoss
 from shortback.models import create_model
@@ -129,21 +130,28 @@ def build_loader(images: ImageSet, recipe: Recipe, source: ImageData, *, trainin
     data = recipe.data
     augmentation = Augmentation(**data.augment.model_dump())
     size = source.image_size
+    transform = train_transform(augmentation, image_size=size) if training else eval_transform(image_size=size)
+    settings: dict[str, Any] = {
+        "transform": transform,
+        "batch_size": recipe.train.batch_size,
+        "mean": source.mean,
+        "std": source.std,
+        "seed": recipe.seed,
+        "shuffle": training,
+        "drop_last": training,
+        "rank": fabric.global_rank,
+        "world_size": fabric.world_size,
+        "mixing": batch_mixing(augmentation, num_classes=len(source.classes)) if training else None,
+        "num_steps": source.num_steps,
+    }
+    on_device = data.on_device
+    if on_device == "auto":
+        reason = why_not_resident(images, transform, num_steps=source.num_steps)
+        on_device = fabric.device.type == "cuda" and reason is None
+    if on_device:
+        return ResidentLoader(images, device=fabric.device, **settings)
     return BatchLoader(
-        images,
-        transform=train_transform(augmentation, image_size=size) if training else eval_transform(image_size=size),
-        batch_size=recipe.train.batch_size,
-        mean=source.mean,
-        std=source.std,
-        seed=recipe.seed,
-        shuffle=training,
-        drop_last=training,
-        num_workers=_num_workers(data, fabric),
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-        mixing=batch_mixing(augmentation, num_classes=len(source.classes)) if training else None,
-        pin_memory=fabric.device.type == "cuda",
-        num_steps=source.num_steps,
+        images, num_workers=_num_workers(data, fabric), pin_memory=fabric.device.type == "cuda", **settings
     )
 
 

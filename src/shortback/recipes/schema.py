@@ -141,7 +141,7 @@ class FramesConfig(_Section):
 
 
 class DataConfig(_Section):
-    """What to train on. `url` and `cache_gb` are of shards on a web server, whose copies go to `cache_dir`."""
+    """What to train on; `url` and `cache_gb` are of shards on a web server, `on_device` makes batches on the GPU."""
 
     kind: DataKind = "bundled"
     root: Path | None = None
@@ -156,6 +156,7 @@ class DataConfig(_Section):
     train_images: Count | None = None
     validation_fraction: Fraction = 0.1
     num_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    on_device: bool | Literal["auto"] = "auto"
     augment: AugmentConfig = AugmentConfig()
 
 

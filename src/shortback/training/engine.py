@@ -256,12 +256,8 @@ class Trainer:
             with writing(self.best_file) as path:
                 save_file(weights, path)
         state.seconds += self._lap()
-        measured = {
-            "coefficient": self._coefficient(),
-            "branch_share": state.branch_share,
-            "seconds": state.all_seconds,
-        }
-        self._log("epoch", **state.epoch_sums.means(self.fabric), **measured, **scores)
+        so_far = {"branch_share": state.branch_share, "seconds": state.all_seconds}
+        self._log("epoch", **state.epoch_sums.means(self.fabric), coefficient=self._coefficient(), **so_far, **scores)
         state.epoch, state.batch, state.epoch_sums = state.epoch + 1, 0, Sums()
         self._save()
 

@@ -1,0 +1,159 @@
+"""Small images that lie on the device and are augmented there: a GPU trains faster than cores crop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shortback import ops
+from shortback.data.images import ArrayImages, ImageSet, Subset
+from shortback.data.loader import BatchLoader
+from shortback.data.transforms import Draws, EvalTransform, TrainTransform, normalize
+from shortback.errors import UserError
+from shortback.ops import kernels
+
+MOST_BYTES = 2 * 10**9  # that "auto" puts on a device
+
+
+def why_not_resident(images: ImageSet, transform: object, *, num_steps: int | None) -> str | None:
+    """None if batches can be made on a device, else the reason."""
+    array = _array_of(images)
+    if num_steps is not None:
+        return "sequences of frames are made on the CPU"
+    if array is None:
+        return "images are decoded when they are read"
+    if array.numel() > MOST_BYTES:
+        return (
+            f"the images take {array.numel() / 1e9:.1f} GB, and more than {MOST_BYTES / 1e9:.0f} GB are not kept there"
+        )
+    if isinstance(transform, TrainTransform):
+        if other := transform.augmentation.beside_crop_flip_and_cutout():
+            return f"{other} runs on the CPU"
+    elif not isinstance(transform, EvalTransform | None):
+        return f"{type(transform).__name__} runs on the CPU"
+    size = transform.image_size if transform is not None else array.shape[-1]
+    if {*array.shape[-2:], getattr(transform, "resize", size)} != {size}:
+        return f"images of {array.shape[-2]} x {array.shape[-1]} are resized to {size} on the CPU"
+    return None
+
+
+class ResidentLoader(BatchLoader):
+    """A `BatchLoader` whose images lie on a device: crop, flip, Cutout and normalisation are one kernel there.
+
+    Its batches are those of a `BatchLoader`, bit for bit, on that device; of those that are mixed the last bits may
+    differ. There are no workers and no page-locked memory.
+
+    Args:
+        device: for the images and the batches.
+        settings: of `BatchLoader`; the images must lie in one tensor.
+
+    Raises:
+        ValueError: a split or a transform for which `why_not_resident` has a reason.
+    """
+
+    def __init__(self, images: ImageSet, *, device: torch.device, **settings: Any) -> None:
+        super().__init__(images, **{**settings, "num_workers": 0, "pin_memory": False})
+        reason = why_not_resident(images, self.transform, num_steps=self.num_steps)
+        if reason is not None:
+            raise UserError(f"these batches cannot be made on the device: {reason}")
+        array = _array_of(images)
+        assert array is not None
+        self.device = device
+        self.shape = (array.shape[1], array.shape[2], array.shape[3])
+        self.pixels = array.reshape(-1).to(device)
+        self.places = _places_of(images)
+        # What every byte of every channel becomes: looked up, it is the same on any device.
+        channels = array.shape[1]
+        every_byte = torch.arange(256, dtype=torch.uint8).view(256, 1, 1, 1).expand(256, channels, 1, 1)
+        table = normalize(every_byte, mean=self.mean, std=self.std)
+        self.table = table.flatten(1).T.reshape(-1).to(device)
+        self.is_compiled = ops.resolve("auto", device.type) == "compiled"
+
+    def _batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = self._order(epoch)
+        for batch in range(start, len(self)):
+            positions = self._positions(batch)
+            indices = order[positions]
+            images = self._cut(indices, self._seeds(epoch, positions))
+            labels = self.images.labels[indices].to(self.device, non_blocking=True)
+            yield (images, labels) if self.mixing is None else self._mixed(images, labels, epoch=epoch, batch=batch)
+
+    def _cut(self, indices: Tensor, seeds: Tensor) -> Tensor:
+        draws, padding, side = Draws(None, None, None), 0, 0
+        if isinstance(self.transform, TrainTransform):
+            draws = self.transform.draws(seeds)
+            padding, side = self.transform.augmentation.crop_padding, self.transform.augmentation.cutout
+        top, left = _columns(draws.offsets)
+        row, column = _columns(draws.centres)
+        places = indices if self.places is None else self.places[indices]
+        tensors = [None if each is None else each.to(self.device) for each in (top, left, draws.flipped, row, column)]
+        arguments = (self.pixels, self.table, places.to(self.device), *tensors)
+        constants = (self.shape, padding, side)
+        if not self.is_compiled:
+            return _cut_out(*constants, *arguments).permute(0, 3, 1, 2)
+        return kernels.run(_cut_out, constants, *arguments).permute(0, 3, 1, 2)
+
+
+def _cut_out(
+    shape: tuple[int, int, int],
+    padding: int,
+    side: int,
+    pixels: Tensor,
+    table: Tensor,
+    places: Tensor,
+    top: Tensor | None,
+    left: Tensor | None,
+    flipped: Tensor | None,
+    centre_row: Tensor | None,
+    centre_column: Tensor | None,
+) -> Tensor:
+    """Float32 `[n, H, W, C]`: every pixel is looked up where the augmentation takes it from.
+
+    Args:
+        pixels: uint8, all images one after another; `table`: float32, 256 values a channel.
+        places: of the images among them, `[n]`, as all that follow.
+    """
+    channels, height, width = shape
+    c = torch.arange(channels, device=pixels.device)
+    row = torch.arange(height, device=pixels.device).view(1, -1, 1, 1)
+    column = torch.arange(width, device=pixels.device).view(1, 1, -1, 1)
+    black = torch.zeros((), dtype=torch.bool, device=pixels.device)
+    if centre_row is not None and centre_column is not None:
+        begin_row, begin_column = (_spread(centre) - side // 2 for centre in (centre_row, centre_column))
+        black = (row >= begin_row) & (row < begin_row + side)
+        black = black & (column >= begin_column) & (column < begin_column + side)
+    if flipped is not None:
+        column = torch.where(_spread(flipped), width - 1 - column, column)
+    if top is not None and left is not None:
+        row, column = row + _spread(top) - padding, column + _spread(left) - padding
+        black = black | (row < 0) | (row >= height) | (column < 0) | (column >= width)
+        row, column = row.clamp(0, height - 1), column.clamp(0, width - 1)
+    source = ((_spread(places) * channels + c) * height + row) * width + column
+    value = torch.where(black, 0, pixels[source].long())
+    return table[c * 256 + value]
+
+
+def _spread(of_images: Tensor) -> Tensor:
+    return of_images.view(-1, 1, 1, 1)
+
+
+def _columns(pairs: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    return (None, None) if pairs is None else (pairs[:, 0].contiguous(), pairs[:, 1].contiguous())
+
+
+def _array_of(images: ImageSet) -> Tensor | None:
+    """The tensor that a split's images lie in, uint8 `[len, C, H, W]`."""
+    if isinstance(images, Subset):
+        return _array_of(images.source)
+    return images.images if isinstance(images, ArrayImages) else None
+
+
+def _places_of(images: ImageSet) -> Tensor | None:
+    """Where in that tensor each image is; None if they are all of it, in its order."""
+    if not isinstance(images, Subset):
+        return None
+    places = _places_of(images.source)
+    return images.indices if places is None else places[images.indices]
