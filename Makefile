@@ -3,7 +3,7 @@ BIN := .venv/bin
 RUN := $(BIN)/.ready
 DEV := $(BIN)/.ready-dev
 
-.PHONY: quickstart check test lint test-avx2 test-more format clean
+.PHONY: quickstart check test lint test-avx2 test-more package format clean
 
 quickstart: $(RUN)
 	$(BIN)/shortback train quickstart --out runs/quickstart --overwrite
@@ -37,12 +37,20 @@ test-more: $(DEV)
 	.venv-more/bin/python -m pip install --quiet --disable-pip-version-check sinabs==3.1.3 'lightning>=2.5'
 	.venv-more/bin/python -m pytest tests/networks tests/test_readme.py -k 'sinabs or lightning'
 
+# Wheel and sdist, and the wheel by itself: installed in a bare environment and used outside the checkout.
+package: $(DEV)
+	rm -rf dist .venv-package
+	$(BIN)/python -m hatchling build
+	$(PYTHON) -m venv .venv-package
+	.venv-package/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	cd "$$(mktemp -d)" && $(CURDIR)/.venv-package/bin/python $(CURDIR)/scripts/check_package.py
+
 format: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-more runs
+	rm -rf .venv .venv-more .venv-package dist runs
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv

@@ -257,3 +257,30 @@ def test_words_that_are_no_numbers_stay_what_they_are():
 def test_a_name_too_long_for_a_file_is_no_recipe():
     with pytest.raises(ValueError, match="neither a recipe nor a file"):
         load_recipe("x" * 5000)
+
+
+def test_a_recipe_extends_another(tmp_path):
+    own, further = tmp_path / "own.yaml", tmp_path / "further.yaml"
+    own.write_text("extend: cifar10-resnet20\ntrain: {epochs: 7}\nmodel: {neuron: {decay: 0.25}}\n")
+    further.write_text("extend: own.yaml\nseed: 3\ncompare: [vanilla]\nbranches: {at: [layer1]}\n")
+    base = load_recipe("cifar10-resnet20")
+    settings = ["train.epochs=7", "model.neuron.decay=0.25"]
+    assert load_recipe(str(own)) == load_recipe("cifar10-resnet20", settings=settings)
+    read = load_recipe(str(further), settings=["train.batch_size=32"])
+    assert (read.seed, read.compare, read.branches.at, read.train.epochs) == (3, ["vanilla"], ["layer1"], 7)
+    assert (read.train.batch_size, read.optimizer, read.model.name) == (32, base.optimizer, base.model.name)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("extend: [cifar10-resnet20]", r"extend: the name of a recipe or of a file beside this one, not \['cifar10"),
+        ("extend: cifar10-resnet2O", "neither a recipe nor a file"),
+        ("extend: own.yaml", r"extend each other in a circle: .*own.yaml > .*own.yaml"),
+        ("extend: cifar10-resnet20\ntrain: {epoch: 3}", "train.epoch: unknown key"),
+    ],
+)
+def test_what_cannot_be_extended_is_refused(tmp_path, text, message):
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(str(tmp_path / "own.yaml"))

@@ -52,15 +52,40 @@ def _is_file(name: str) -> bool:
 def load_recipe(recipe: str, *, settings: Iterable[str] = ()) -> Recipe:
     """Read a recipe and change it by settings `key=value`, the key dotted and the value YAML.
 
+    A recipe may say `extend: OTHER`, one that comes with the package or a file beside it, and then only what differs:
+    sections are merged key by key, all else takes the place of what was there.
+
     Raises:
         RecipeError: everything that is wrong, each with its dotted path.
     """
-    tree = copy.deepcopy(_tree(recipe_text(recipe), recipe))  # of a grid of thousands of cells it is the same
+    tree = _read(recipe)
     for setting in settings:
         _apply(tree, setting)
     parsed = parse_recipe(tree, name=recipe)
     _refuse_unsaid_form(tree, name=recipe)
     return parsed
+
+
+def _read(recipe: str, extending: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The tree of a recipe, with what it extends."""
+    if recipe in extending:
+        raise RecipeError(f"{extending[0]}: recipes extend each other in a circle: {' > '.join((*extending, recipe))}")
+    tree = copy.deepcopy(_tree(recipe_text(recipe), recipe))  # of a grid of thousands of cells it is the same
+    if "extend" not in tree:
+        return tree
+    base = tree.pop("extend")
+    if not isinstance(base, str):
+        raise RecipeError(f"{recipe}: extend: the name of a recipe or of a file beside this one, not {base!r}")
+    beside = base if base in recipe_names() else str(Path(recipe).parent / base)
+    return _merged(_read(beside, (*extending, recipe)), tree)
+
+
+def _merged(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in tree.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
 
 
 _tree = functools.lru_cache(maxsize=4)(lambda text, name: read_keys(text, name=name))
