@@ -11,8 +11,8 @@ import tempfile
 import time
 from importlib.metadata import metadata
 from pathlib import Path
+from typing import Any
 
-import click
 import typer
 
 import shortback
@@ -49,7 +49,7 @@ def main() -> None:
         raise SystemExit("it starts too slowly: see above")
 
 
-def commands(command: click.Command) -> list[list[str]]:
+def commands(command: Any) -> list[list[str]]:
     """The words of a command and of all below it."""
     below = getattr(command, "commands", {})
     return [[], *([name, *words] for name, child in below.items() for words in commands(child))]
