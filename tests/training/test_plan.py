@@ -13,6 +13,7 @@ from shortback.training import Plan
         {"watch_every": 0},
         {"watch_samples": 1},
         {"accumulate": 0},
+        {"patience": 0},
         {"accumulate": 1.5},
         {"checkpoint_every": 0},
         {"clip_norm": 0.0},

@@ -254,7 +254,7 @@ def build_training(recipe: Recipe, net: nn.Module, *, steps_per_epoch: int) -> T
             watch_every=recipe.health.every,
             watch_samples=recipe.health.samples,
             **recipe.train.model_dump(
-                include={"epochs", "accumulate", "ema", "log_every", "checkpoint_every", "hang_minutes"}
+                include={"epochs", "patience", "accumulate", "ema", "log_every", "checkpoint_every", "hang_minutes"}
             ),
         ),
     )

@@ -213,6 +213,7 @@ class OptimizerConfig(_Section):
 
 class TrainConfig(_Section):
     epochs: Count = 10
+    patience: Count | None = None
     batch_size: Count = 128
     accumulate: Count = 1
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from shortback.errors import UserError
@@ -18,7 +17,6 @@ from shortback.health import branch_share, settled_ratio
 from shortback.inspection.layout import sample_axis
 from shortback.inspection.pointwise import make_safe, make_usual
 from shortback.inspection.reset import reset_states, saying_what_remembers, without_states
-from shortback.inspection.trunk import trunk_of
 from shortback.inspection.untouched import in_training
 from shortback.losses import ShortcutLoss
 from shortback.schedules import Schedule, as_schedule
@@ -26,7 +24,8 @@ from shortback.shortcuts import ShortcutNetwork
 from shortback.training._evaluate import evaluate
 from shortback.training.average import WeightAverage
 from shortback.training.batches import Batches
-from shortback.training.checkpoint import CheckpointFolder, writing
+from shortback.training.best import BestWeights
+from shortback.training.checkpoint import CheckpointFolder
 from shortback.training.execution import Execution
 from shortback.training.finite import FiniteCheck
 from shortback.training.gradient import Gradient
@@ -81,7 +80,9 @@ class Trainer:
         self.net, self.train, self.validation = net, train, validation
         self.loss, self.schedule, self.learning_rate, self.plan = loss, as_schedule(schedule), learning_rate, plan
         self.execution, self.fabric, self.loggers = execution, fabric, loggers
-        self.checkpoints, self.best_file = CheckpointFolder(folder), folder / "best.safetensors"
+        self.checkpoints, self.best = CheckpointFolder(folder), BestWeights(folder)
+        if plan.patience is not None and validation is None:
+            raise UserError(f"patience={plan.patience} waits for a better validation: give images to validate on")
         if fabric.world_size > 1:
             synchronise_norms(net)
         self._convolutions = make_safe(net)
@@ -118,7 +119,7 @@ class Trainer:
         self.tick = time.perf_counter()
         try:
             with StopRequest() as stop, self.hangs:
-                while state.epoch < self.plan.epochs:
+                while not self.plan.is_over(state.epoch, best_epoch=state.best_epoch):
                     for x, y in self.hangs.over(self.train.epoch(state.epoch, start=state.batch), "training"):
                         self._step(*self.fabric.to_device((x, y)))
                         stopping = self._on_any_process(stop.received or 0)
@@ -132,7 +133,7 @@ class Trainer:
                 logger.close()
         restore_norms(self.net)
         make_usual(self._convolutions)
-        trunk_of(self.net).load_state_dict(load_file(self.best_file), strict=False)
+        self.best.load_into(self.net)
         self.fabric.barrier()
         return FitResult(
             epochs=state.epoch,
@@ -238,23 +239,14 @@ class Trainer:
         """Validate, keep the weights if they are the best, and save."""
         self.finite.finish()
         state = self.state
-        best, scores = True, {"val_accuracy": None, "val_loss": None}
+        result = None
         evaluated: nn.Module = self.net if self.average is None else self.average.module
         if self.validation is not None:
             batches = self.hangs.over(self.validation.epoch(0), "validation")
             result = evaluate(evaluated, batches, loss=self.loss.main, fabric=self.fabric)
-            if result.accuracy is None:
-                best = result.loss < state.best_loss
-            else:
-                best = result.accuracy > state.best_accuracy
-                state.best_accuracy = max(result.accuracy, state.best_accuracy)
-            state.best_loss = result.loss if best else state.best_loss
-            scores = {"val_accuracy": result.accuracy, "val_loss": result.loss}
-        if best and self.fabric.is_global_zero:
-            self.best_file.parent.mkdir(parents=True, exist_ok=True)
-            weights = {name: value.contiguous() for name, value in without_states(trunk_of(evaluated)).items()}
-            with writing(self.best_file) as path:
-                save_file(weights, path)
+        if self.best.is_improved(state, result) and self.fabric.is_global_zero:
+            self.best.save(evaluated)
+        scores = {"val_accuracy": result and result.accuracy, "val_loss": result and result.loss}
         state.seconds += self._lap()
         so_far = {"branch_share": state.branch_share, "seconds": state.all_seconds}
         self._log("epoch", **state.epoch_sums.means(self.fabric), coefficient=self._coefficient(), **so_far, **scores)

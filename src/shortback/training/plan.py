@@ -15,6 +15,8 @@ class Plan:
     Args:
         epochs: of the whole training.
         accumulate: parts a batch is computed in; must divide the batch of a process.
+        patience: epochs without a better validation after which the training ends, with the coefficient and the
+            learning rate where they are then. None: all epochs.
         clip_norm: largest norm of the whole gradient.
         ema: decay of an exponential moving average of the weights, which is then what is evaluated and kept.
         log_every: optimizer steps between rows.
@@ -28,6 +30,7 @@ class Plan:
 
     epochs: int
     accumulate: int = 1
+    patience: int | None = None
     clip_norm: float | None = None
     ema: float | None = None
     log_every: int = 10
@@ -37,7 +40,7 @@ class Plan:
     watch_samples: int = 16
 
     def __post_init__(self) -> None:
-        required, optional = ("epochs", "accumulate", "log_every"), ("checkpoint_every", "watch_every")
+        required, optional = ("epochs", "accumulate", "log_every"), ("checkpoint_every", "watch_every", "patience")
         for name in (*required, *optional):
             value = getattr(self, name)
             if not (value is None and name in optional) and not (isinstance(value, int) and value >= 1):
@@ -50,6 +53,10 @@ class Plan:
             raise UserError(f"hang_minutes={self.hang_minutes!r}: must be a positive number, or None")
         if self.ema is not None and not 0 < self.ema < 1:
             raise UserError(f"ema={self.ema!r}: must be between 0 and 1, or None")
+
+    def is_over(self, epochs: int, *, best_epoch: int) -> bool:
+        """Whether no epoch follows so many, of which one was the best."""
+        return epochs >= self.epochs or (self.patience is not None and epochs - best_epoch >= self.patience)
 
     def saves_after(self, step: int) -> bool:
         """Whether there is a checkpoint after so many steps, inside an epoch."""

@@ -126,6 +126,7 @@ class TrainState:
         seconds: what came besides them took: validation and checkpoints.
         best_accuracy: on the validation split, or -1.
         best_loss: on the validation split, of the weights that were kept; what chooses them in a regression.
+        best_epoch: whose weights were kept, from 1.
         branch_share: of the branches in the first layer's gradient, measured at the start of the epoch.
         main_over_branches: norms of the first layer's gradient, measured last; used by the adaptive schedule.
         epoch_sums: over the batches done of the epoch.
@@ -139,6 +140,7 @@ class TrainState:
     seconds: float = 0.0
     best_accuracy: float = -1.0
     best_loss: float = math.inf
+    best_epoch: int = 0
     branch_share: float | None = None
     main_over_branches: float = 1.0
     epoch_sums: Sums = field(default_factory=Sums)

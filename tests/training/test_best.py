@@ -1,0 +1,78 @@
+"""Which weights are kept, and when there is no hope for better ones."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from shortback.errors import UserError
+from shortback.training import choose_execution, fit
+from shortback.training._evaluate import Evaluation
+from shortback.training.best import BestWeights
+from shortback.training.plan import Plan
+from shortback.training.state import TrainState
+
+
+def noted(results):
+    """Whether each of some epochs was the best, and what the state says in the end."""
+    best, state, improved = BestWeights(Path("nowhere")), TrainState(), []
+    for accuracy, loss in results:
+        improved.append(best.is_improved(state, Evaluation(accuracy, loss, 10)))
+        state.epoch += 1
+    return improved, state
+
+
+def test_accuracy_decides_and_loss_where_there_is_none():
+    improved, state = noted([(0.5, 1.0), (0.4, 0.1), (0.5, 0.1), (0.7, 2.0)])
+    assert improved == [True, False, False, True]
+    assert (state.best_accuracy, state.best_loss, state.best_epoch) == (0.7, 2.0, 4)
+    improved, state = noted([(None, 1.0), (None, 1.5), (None, 0.5)])
+    assert improved == [True, False, True]
+    assert (state.best_accuracy, state.best_loss, state.best_epoch) == (-1.0, 0.5, 3)
+
+
+def test_a_plan_is_over_by_its_epochs_or_its_patience():
+    plan = Plan(epochs=9, patience=2)
+    assert [plan.is_over(epochs, best_epoch=best) for epochs, best in ((0, 0), (1, 1), (3, 2), (4, 2), (9, 9))] == [
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert not Plan(epochs=9).is_over(8, best_epoch=0)
+
+
+def data(number):
+    rng = torch.Generator().manual_seed(number)
+    return DataLoader(TensorDataset(torch.randn(number, 4, generator=rng), torch.arange(number) % 2), batch_size=8)
+
+
+def trained(folder, *, epochs, validation, **settings):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-9)  # which changes nothing: the first epoch stays the best
+    execution = choose_execution(compile="off", precision="fp32")
+    return fit(
+        net,
+        data(32),
+        validation=validation,
+        epochs=epochs,
+        optimizer=optimizer,
+        folder=folder,
+        execution=execution,
+        **settings,
+    )
+
+
+def test_a_training_without_progress_ends(tmp_path):
+    ended = trained(tmp_path / "run", epochs=20, validation=data(16), patience=3)
+    assert ended.epochs == 4
+    again = trained(tmp_path / "run", epochs=20, validation=data(16), patience=3, resume=True)
+    assert (again.epochs, again.best_val_accuracy) == (4, ended.best_val_accuracy)
+    further = trained(tmp_path / "run", epochs=20, validation=data(16), patience=5, resume=True)
+    assert further.epochs == 6
+    with pytest.raises(UserError, match="give images to validate on"):
+        trained(tmp_path / "other", epochs=20, validation=None, patience=3)
