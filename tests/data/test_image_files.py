@@ -1,3 +1,4 @@
+import io
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from shortback.data.image_files import FileImages, check_image, read_image, read_info
+from shortback.data.image_files import FileImages, check_image, decode_image, read_image, read_info
 
 from .conftest import WriteImages
 
@@ -68,3 +69,22 @@ def test_images_are_decoded_when_they_are_read(tmp_path: Path, write_images: Wri
     paths[0].unlink()
     with pytest.raises(ValueError, match=r"a/000.png can no longer be read"):
         images.image(0)
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (17, 16), (37, 53), (375, 500)])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_jpeg_is_decoded_to_the_bytes_of_pillow(mode: str, size: tuple[int, int], subsampling: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    settings = {"subsampling": subsampling} if mode == "RGB" else {}
+    Image.fromarray(pixels).convert(mode).save(file, "JPEG", quality=85, **settings)
+    for channels, wanted in ((1, "L"), (3, "RGB")):
+        expected = np.asarray(Image.open(file).convert(wanted)).reshape(*size, channels)
+        assert np.array_equal(decode_image(file.getvalue(), channels=channels), expected)
+
+
+def test_jpeg_that_is_cut_off_is_not_decoded(write_images: WriteImages, tmp_path: Path) -> None:
+    (path,) = write_images(tmp_path, 1, size=(64, 64), suffix=".jpg")
+    with pytest.raises((OSError, ValueError), match=r"[Pp]remature|truncated|broken"):
+        decode_image(path.read_bytes()[:-200], channels=3)

@@ -31,9 +31,13 @@ _GREY_MODES = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # and none that starts another program
 
 
-def _open(path: str | Path) -> Image.Image:
+def _refuse_others(path: str | Path) -> None:
     if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for without end
         raise OSError("it is no regular file")
+
+
+def _open(path: str | Path) -> Image.Image:
+    _refuse_others(path)
     return Image.open(path, formats=FORMATS)
 
 
@@ -72,8 +76,7 @@ def read_image(path: str | Path, *, channels: int) -> np.ndarray:
     Raises:
         OSError: among other types of decoders, if the file is damaged or no image.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for without end
-        raise OSError("it is no regular file")
+    _refuse_others(path)
     return decode_image(Path(path).read_bytes(), channels=channels)
 
 

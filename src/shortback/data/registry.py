@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
-from shortback.choices import DataKind, EventKind, nearest
+from shortback.choices import DataKind, EventKind, ImageKind, nearest
 from shortback.data import events
 from shortback.data.bundled import load_bundled
 from shortback.data.events import Frames
@@ -60,10 +60,14 @@ def load_data(
     if kind not in DATA_KINDS:
         near = nearest(kind, DATA_KINDS)
         raise UserError(f"there is no data of kind {kind!r}; the nearest are {near}; known: {', '.join(DATA_KINDS)}")
-    if kind != "shards":
-        for name, value in (("url", url), ("cache_gb", cache_gb)):
-            if value is not None:
-                raise UserError(f"{name}={value!r}: is for shards, and not for {kind}")
+    only = {"url": (url, "shards"), "cache_gb": (cache_gb, "shards")}
+    if kind in get_args(ImageKind) and kind != "shards":
+        only["cache_dir"] = (cache_dir, "image_folder")
+    if kind == "shards":
+        only = {"download": (download or None, "cifar10 and the like"), "skip_bad": (skip_bad or None, "image_folder")}
+    for name, (value, meant) in only.items():
+        if value is not None and kind != meant:
+            raise UserError(f"{name}={value!r}: is for {meant}, and not for {kind}")
     if split is not None and kind != "cifar10_dvs":
         raise UserError(f"split={split!r}: is for cifar10_dvs, which has no official one, and not for {kind}")
     if kind in get_args(EventKind):

@@ -141,7 +141,7 @@ class FramesConfig(_Section):
 
 
 class DataConfig(_Section):
-    """What to train on; `url` and `cache_gb` are of shards on a web server, `on_device` makes batches on the GPU."""
+    """What to train on; `url` and `cache_gb` are of shards, `cache_dir` of folders too, `on_device` is of the GPU."""
 
     kind: DataKind = "bundled"
     root: Path | None = None

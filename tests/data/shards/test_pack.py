@@ -69,7 +69,6 @@ def test_shards_are_as_large_as_asked(folder, packed, tmp_path):
     sizes = [path.stat().st_size for path in sorted(packed.glob("train-*.tar"))]
     assert len(sizes) > 4
     assert min(sizes[:-1]) >= 40_000
-    assert len({*sizes[:-1]} | {0}) > 1
     pack_folder(folder, tmp_path / "one", shard_bytes=2**30)
     assert len(list((tmp_path / "one").glob("*.tar"))) == 2
 

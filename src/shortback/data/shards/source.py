@@ -35,6 +35,8 @@ def load_shards(
     """
     if (root is None) == (url is None):
         raise UserError("data of kind 'shards' need either root, a folder, or url, that of one on a web server")
+    if url is None and (cache_dir is not None or cache_gb is not None):
+        raise UserError("cache_dir and cache_gb are for copies of shards behind a url, and those in a folder need none")
     if url is not None:
         index, folder, store = _from_web(url, cache_dir, cache_gb)
     else:

@@ -117,7 +117,7 @@ class WebStore:
             copies = sorted(
                 ((stat.st_mtime, stat.st_size, path) for path in self.folder.glob("*.tar") if (stat := _stat(path))),
             )
-            room = self.limit - sum(size for _, size, _ in copies)
+            room = self.limit - sum(taken for _, taken, _ in copies)
             for _, freed, path in copies:
                 if room >= size:
                     return
