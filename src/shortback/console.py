@@ -77,7 +77,7 @@ def path_option(metavar: str, text: str) -> Any:
     return typer.Option(parser=_path, metavar=metavar, help=text)
 
 
-def _path(path: str) -> Path:
-    if not path.strip():
+def _path(path: str | Path) -> Path:  # typer parses a default too
+    if not str(path).strip():
         raise typer.BadParameter("is empty; name a folder or file")
     return Path(path)

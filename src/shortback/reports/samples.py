@@ -106,4 +106,5 @@ def _draw(rows: list[Row]) -> Figure:
             place.imshow(picture, interpolation="nearest")
         for place in line:
             place.set_axis_off()
+            place.set_anchor("N")  # a wide image hangs from its title, and no taller one beside it covers that
     return figure
