@@ -140,7 +140,9 @@ class _Worker:
 
 def _work(pipe: connection.Connection, number: int, jobs: int, out: Path) -> None:
     """What a worker's process does: the cells that come through the pipe."""
-    os.setsid()  # Ctrl-C is for the parent, which stops this process by a signal of its own
+    # Ctrl-C is for the parent, which stops this process by a signal of its own. Not a session of its own: on Linux the
+    # niceness of a process is among those of its session alone, and `nice shortback ablate` would not give way.
+    os.setpgid(0, 0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
