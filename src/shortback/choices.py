@@ -18,6 +18,7 @@ BranchWeights = Literal["sum", "mean"]
 ScheduleKind = Literal["constant", "linear", "cosine", "exponential", "step", "adaptive"]
 LossKind = Literal["cross_entropy", "tet"]
 OptimizerKind = Literal["sgd", "adamw"]
+LoggerKind = Literal["csv", "tensorboard", "wandb", "mlflow"]
 
 # Neurons
 NeuronKind = Literal["lif", "if", "plif"]

@@ -121,7 +121,7 @@ def test_without_a_validation_split_the_last_weights_are_kept(tmp_path):
 @pytest.mark.parametrize(
     "settings",
     [
-        ["loss.kind=tet", "train.ema=0.9", "train.tensorboard=true"],
+        ["loss.kind=tet", "train.ema=0.9", "train.loggers=[tensorboard, csv]"],
         ["data.augment={crop_padding: 2, flip: true, cutout: 4, mixup: 0.2}", "loss.label_smoothing=0.1"],
         ["optimizer={kind: adamw, lr: 0.001}", "train.precision=bf16", "branches.combine=convex"],
         ["method=vanilla", "train.accumulate=2", "optimizer.clip_norm=1"],
@@ -131,7 +131,7 @@ def test_without_a_validation_split_the_last_weights_are_kept(tmp_path):
 def test_options_that_change_the_run(tmp_path, settings):
     summary = train_recipe(tiny("train.epochs=1", "data.train_images=60", *settings), tmp_path / "run")
     assert summary["stripped_is_bit_equal"]
-    assert (tmp_path / "run" / "tensorboard").exists() == ("train.tensorboard=true" in settings)
+    assert (tmp_path / "run" / "tensorboard").exists() == ("train.loggers=[tensorboard, csv]" in settings)
 
 
 def _go_on(out, kill_after_step, delay):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -76,3 +77,33 @@ def test_a_training_without_progress_ends(tmp_path):
     assert further.epochs == 6
     with pytest.raises(UserError, match="give images to validate on"):
         trained(tmp_path / "other", epochs=20, validation=None, patience=3)
+
+
+def test_more_than_one_epoch_is_kept(tmp_path):
+    """The three best of seven, the earlier of equal ones; what an interrupted epoch left is written over or deleted."""
+    best, state, net = BestWeights(tmp_path, keep=3), TrainState(), nn.Linear(1, 1, bias=False)
+    for epoch, accuracy in enumerate((0.1, 0.5, 0.3, 0.5, 0.2, 0.9, 0.4), start=1):
+        net.weight.data.fill_(epoch)
+        before = TrainState.from_dict(state.to_dict())
+        for each in (before, state):  # killed before its checkpoint, then again
+            best.is_improved(each, Evaluation(accuracy, 1.0, 10))
+            best.save(net, each)
+        state.epoch += 1
+    assert state.kept == [(6, 0.9), (2, 0.5), (4, 0.5)]
+    weights = {file.name: load_file(file)["weight"].item() for file in tmp_path.iterdir()}
+    assert weights == {"best.safetensors": 6} | {f"best-epoch-{epoch}.safetensors": epoch for epoch in (2, 4, 6)}
+
+
+def test_losses_choose_where_there_is_no_accuracy(tmp_path):
+    best, state = BestWeights(tmp_path, keep=2), TrainState()
+    for loss in (3.0, 1.0, 2.0):
+        best.is_improved(state, Evaluation(None, loss, 10))
+        best.save(nn.Linear(1, 1), state)
+        state.epoch += 1
+    assert [epoch for epoch, _ in state.kept] == [2, 3]
+
+
+def test_the_last_is_the_best_without_validation(tmp_path):
+    assert trained(tmp_path / "run", epochs=2, validation=None).best_epoch == 2
+    with pytest.raises(UserError, match="keep_best=2: give images to validate on"):
+        trained(tmp_path / "other", epochs=2, validation=None, keep_best=2)

@@ -3,7 +3,7 @@ import json
 
 from rich.console import Console
 
-from shortback.training import JsonLines, TensorBoard, Terminal
+from shortback.training import JsonLines, Terminal
 from shortback.training.loggers import begin
 
 STEP = {
@@ -69,17 +69,3 @@ def test_a_progress_bar_on_a_terminal():
     terminal.close()
     assert "2/8" in out.getvalue()
     assert "loss 1.25, acc 50.0%, c 0.75, 100 img/s" in out.getvalue()
-
-
-def test_tensorboard_files(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    log = TensorBoard(tmp_path)
-    log.start(step=0, total_steps=8)
-    log.log(STEP)
-    log.log(EPOCH)
-    log.close()
-    events = EventAccumulator(str(tmp_path)).Reload()
-    assert {"step/loss", "epoch/val_accuracy", "epoch/branch_share"} <= set(events.Tags()["scalars"])
-    (loss,) = events.Scalars("step/loss")
-    assert (loss.step, loss.value) == (2, 1.25)

@@ -38,7 +38,8 @@ NO_SETTINGS |= {
     "train.log_every",
     "train.checkpoint_every",
     "train.hang_minutes",
-    "train.tensorboard",
+    "train.keep_best",
+    "train.loggers",
     "health.every",
     "health.samples",
 }

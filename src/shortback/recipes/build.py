@@ -53,6 +53,11 @@ from shortback.training import (
     choose_num_workers,
 )
 
+_PLANNED = {
+    *("epochs", "patience", "keep_best", "accumulate", "ema"),
+    *("log_every", "checkpoint_every", "hang_minutes"),
+}
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -253,9 +258,7 @@ def build_training(recipe: Recipe, net: nn.Module, *, steps_per_epoch: int) -> T
             clip_norm=optimizer.clip_norm,
             watch_every=recipe.health.every,
             watch_samples=recipe.health.samples,
-            **recipe.train.model_dump(
-                include={"epochs", "patience", "accumulate", "ema", "log_every", "checkpoint_every", "hang_minutes"}
-            ),
+            **recipe.train.model_dump(include=_PLANNED),
         ),
     )
 

@@ -5,15 +5,12 @@ Names and numbers only; `load.py` reads it from YAML.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -32,6 +29,7 @@ from shortback.choices import (
     EventKind,
     FramesBy,
     FrameValues,
+    LoggerKind,
     LossKind,
     Memory,
     Method,
@@ -51,39 +49,17 @@ from shortback.choices import (
     usual_start,
 )
 from shortback.errors import UserError
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+from shortback.recipes.fields import Count, Fraction, NonNegative, Positive, Section
 
 
-def _types_in(annotation: Any) -> set[Any]:
-    """The types that an annotation is made of, such as those of a union."""
-    return {annotation}.union(*map(_types_in, get_args(annotation))) if isinstance(annotation, Hashable) else set()
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _tell_words_from_numbers(cls, tree: Any) -> Any:
-        """YAML reads `yes`, `no`, `on` and `off` as true and false, which would pass for 1 and 0."""
-        for key, field in cls.model_fields.items() if isinstance(tree, dict) else ():
-            if isinstance(tree.get(key), bool) and {int, float} & _types_in(field.annotation):
-                raise ValueError(f"{key}: must be a number; YAML reads yes, no, on and off as true and false")
-        return tree
-
-
-class SurrogateConfig(_Section):
+class SurrogateConfig(Section):
     kind: SurrogateKind = "triangular"
     half_width: Positive | None = None
     slope: Positive | None = None
     scale: SurrogateScale | Positive = "area"
 
 
-class NeuronConfig(_Section):
+class NeuronConfig(Section):
     kind: NeuronKind = "lif"
     decay: Annotated[float, Field(ge=0, le=1)] | None = None
     threshold: Positive = 1.0
@@ -97,7 +73,7 @@ class NeuronConfig(_Section):
     backend: Backend = "auto"
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     name: str
     num_steps: Count = 4
     width: Positive | None = None
@@ -117,7 +93,7 @@ class ModelConfig(_Section):
         return name
 
 
-class AugmentConfig(_Section):
+class AugmentConfig(Section):
     crop_padding: Annotated[int, Field(ge=0)] = 0
     resized_crop: bool = False
     flip: bool = False
@@ -131,7 +107,7 @@ class AugmentConfig(_Section):
     cutmix: NonNegative = 0.0
 
 
-class FramesConfig(_Section):
+class FramesConfig(Section):
     """What recordings of events become; as many frames as `model.num_steps`."""
 
     size: Count = 48
@@ -140,7 +116,7 @@ class FramesConfig(_Section):
     values: FrameValues = "count"
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """What to train on; `url` and `cache_gb` are of shards, `cache_dir` of folders too, `on_device` is of the GPU."""
 
     kind: DataKind = "bundled"
@@ -160,7 +136,7 @@ class DataConfig(_Section):
     augment: AugmentConfig = AugmentConfig()
 
 
-class BranchesConfig(_Section):
+class BranchesConfig(Section):
     """Where branches go and how much they weigh.
 
     `coefficient` is that of the method `shortcut`, 1 where it is not said; `schedule`, `start`, `end` and `over` are of
@@ -194,13 +170,13 @@ class BranchesConfig(_Section):
         return {"coefficient": start if follows else 1.0, **tree, "start": start}
 
 
-class LossConfig(_Section):
+class LossConfig(Section):
     kind: LossKind = "cross_entropy"
     label_smoothing: Fraction = 0.0
     tet_weight: Annotated[float, Field(ge=0, le=1)] = 0.05
 
 
-class OptimizerConfig(_Section):
+class OptimizerConfig(Section):
     kind: OptimizerKind = "sgd"
     lr: Positive = 0.1
     momentum: Fraction = 0.9
@@ -211,7 +187,7 @@ class OptimizerConfig(_Section):
     clip_norm: Positive | None = None
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     epochs: Count = 10
     patience: Count | None = None
     batch_size: Count = 128
@@ -226,17 +202,27 @@ class TrainConfig(_Section):
     log_every: Count = 10
     checkpoint_every: Count | None = None
     hang_minutes: Positive | None = 15.0
-    tensorboard: bool = False
+    keep_best: Count = 1
+    loggers: tuple[LoggerKind, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_the_older_word(cls, tree: Any) -> Any:
+        """What was `tensorboard: true` before there were other loggers."""
+        if not isinstance(tree, dict) or "tensorboard" not in tree or not isinstance(tree["tensorboard"], bool):
+            return tree
+        tree = dict(tree)
+        return ({"loggers": ["tensorboard"]} if tree.pop("tensorboard") else {}) | tree
 
 
-class HealthConfig(_Section):
+class HealthConfig(Section):
     """When training looks at its gradients: before the first step, and `every` steps from there; null for never."""
 
     every: Count | None = 200
     samples: Annotated[int, Field(ge=2)] = 16
 
 
-class Variant(_Section):
+class Variant(Section):
     """One side of a comparison that is not a method as the recipe has it: what it changes of the branches."""
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
@@ -254,7 +240,7 @@ def _kind_of_side(value: Any) -> str:
 Side = Annotated[Annotated[Method, Tag("method")] | Annotated[Variant, Tag("variant")], Discriminator(_kind_of_side)]
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """One run, or with `compare` one run for each of several methods and variants of them."""
 
     method: Method = "evolutionary"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import yaml
 
+from shortback.choices import LoggerKind
 from shortback.errors import UserError
 from shortback.files import write_text
 from shortback.recipes.load import RecipeError, differences, parse_recipe
@@ -51,7 +53,7 @@ class RunFolder:
         checkpoints: folder of the checkpoints.
         weights: `model.safetensors`, the network without its branches.
         branches: `branches.safetensors`, the heads of the branches, where the recipe keeps them.
-        tensorboard: folder of TensorBoard's files.
+        loggers: folders of what `train.loggers` leave here.
     """
 
     def __init__(self, path: Path) -> None:
@@ -62,7 +64,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.weights = path / "model.safetensors"
         self.branches = path / "branches.safetensors"
-        self.tensorboard = path / "tensorboard"
+        self.loggers = [path / kind for kind in get_args(LoggerKind)]
 
     @property
     def is_finished(self) -> bool:
@@ -98,7 +100,7 @@ class RunFolder:
         if overwrite:
             for file in (self.recipe, self.metrics, self.summary, self.weights, self.branches):
                 file.unlink(missing_ok=True)
-            for folder in (self.checkpoints, self.tensorboard):
+            for folder in (self.checkpoints, *self.loggers):
                 shutil.rmtree(folder, ignore_errors=True)
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.recipe, recipe.to_yaml())

@@ -20,10 +20,11 @@ from shortback.runs.run import Run
 from shortback.runs.summary import Summary
 from shortback.shortcuts import ShortcutNetwork, strip
 from shortback.spiking import SpikingNetwork
-from shortback.training import FitResult, JsonLines, Logger, TensorBoard, Terminal, Trainer, evaluate
+from shortback.training import FitResult, JsonLines, Logger, Terminal, Trainer, evaluate, make_tracker
 from shortback.training.alone import alone_in
 from shortback.training.checkpoint import writing
 from shortback.training.peak_memory import forget_peak, peak_bytes
+from shortback.training.trackers import check_tracker
 
 Say = Callable[[str], None]
 
@@ -108,6 +109,8 @@ def check(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool) -> Recipe
         ValueError: a mistake in the recipe or the folder.
     """
     check_recipe(recipe)
+    for kind in recipe.train.loggers:
+        check_tracker(kind)
     recipe, _ = resolve(recipe)
     folder = RunFolder(out)
     if resume:
@@ -126,8 +129,8 @@ def _train(run: Run, net: nn.Module, folder: RunFolder, *, resume: bool) -> FitR
     loggers: list[Logger] = []
     if is_first():
         loggers = [JsonLines(folder.metrics), Terminal(run.recipe.method)]
-        if run.recipe.train.tensorboard:
-            loggers.append(TensorBoard(folder.tensorboard))
+        settings = run.recipe.model_dump(mode="json", exclude_none=True)
+        loggers += [make_tracker(kind, folder.path, settings=settings) for kind in run.recipe.train.loggers]
     trainer = Trainer(
         net,
         train=train,

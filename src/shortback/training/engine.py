@@ -80,9 +80,8 @@ class Trainer:
         self.net, self.train, self.validation = net, train, validation
         self.loss, self.schedule, self.learning_rate, self.plan = loss, as_schedule(schedule), learning_rate, plan
         self.execution, self.fabric, self.loggers = execution, fabric, loggers
-        self.checkpoints, self.best = CheckpointFolder(folder), BestWeights(folder)
-        if plan.patience is not None and validation is None:
-            raise UserError(f"patience={plan.patience} waits for a better validation: give images to validate on")
+        self.checkpoints, self.best = CheckpointFolder(folder), BestWeights(folder, keep=plan.keep_best)
+        plan.check_validation(validation is not None)
         if fabric.world_size > 1:
             synchronise_norms(net)
         self._convolutions = make_safe(net)
@@ -142,6 +141,7 @@ class Trainer:
             images_per_second=state.images / state.step_seconds,
             best_val_accuracy=state.best_accuracy if state.best_accuracy >= 0 else None,
             best_val_loss=state.best_loss if self.validation is not None else None,
+            best_epoch=state.best_epoch,
         )
 
     def _step(self, x: Tensor, y: Tensor) -> None:
@@ -244,8 +244,9 @@ class Trainer:
         if self.validation is not None:
             batches = self.hangs.over(self.validation.epoch(0), "validation")
             result = evaluate(evaluated, batches, loss=self.loss.main, fabric=self.fabric)
-        if self.best.is_improved(state, result) and self.fabric.is_global_zero:
-            self.best.save(evaluated)
+        self.best.is_improved(state, result)
+        if self.fabric.is_global_zero:
+            self.best.save(evaluated, state)
         scores = {"val_accuracy": result and result.accuracy, "val_loss": result and result.loss}
         state.seconds += self._lap()
         so_far = {"branch_share": state.branch_share, "seconds": state.all_seconds}

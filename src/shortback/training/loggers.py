@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: JSON lines always, TensorBoard on request, and the terminal."""
+"""Where the numbers of a run go: JSON lines and the terminal; trackers.py has other people's software."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
@@ -65,37 +64,6 @@ class JsonLines:
 
     def close(self) -> None:
         pass
-
-
-class TensorBoard:
-    """Scalars of every row, and histograms over the layers, in `folder`."""
-
-    def __init__(self, folder: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._folder, self._writer_class = folder, SummaryWriter
-        self._writer: SummaryWriter | None = None
-
-    def start(self, *, step: int, total_steps: int) -> None:
-        self._writer = self._writer_class(str(self._folder), purge_step=step + 1)
-
-    def log(self, row: Row) -> None:
-        assert self._writer is not None
-        for key, value in row.items():
-            if isinstance(value, int | float) and key not in ("step", "epoch"):
-                self._writer.add_scalar(f"{row['kind']}/{key}", value, row["step"])
-            elif isinstance(value, dict):
-                for quantity, by_layer in value.items():
-                    numbers = [number for number in by_layer.values() if number is not None]
-                    if numbers:
-                        self._writer.add_histogram(f"{row['kind']}/{quantity}", torch.tensor(numbers), row["step"])
-
-    def advance(self, step: int) -> None:
-        pass
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
 
 
 class Terminal:

@@ -10,7 +10,7 @@ class NonFiniteError(RuntimeError):
 
 
 class FitResult(NamedTuple):
-    """How a training ended; the network has its best weights."""
+    """How a training ended; the network has the weights of `best_epoch`, from 1: without validation the last."""
 
     epochs: int
     steps: int
@@ -18,3 +18,4 @@ class FitResult(NamedTuple):
     images_per_second: float
     best_val_accuracy: float | None
     best_val_loss: float | None
+    best_epoch: int

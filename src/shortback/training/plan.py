@@ -17,6 +17,7 @@ class Plan:
         accumulate: parts a batch is computed in; must divide the batch of a process.
         patience: epochs without a better validation after which the training ends, with the coefficient and the
             learning rate where they are then. None: all epochs.
+        keep_best: how many of the best epochs' weights stay, each in a file of its own if it is more than one.
         clip_norm: largest norm of the whole gradient.
         ema: decay of an exponential moving average of the weights, which is then what is evaluated and kept.
         log_every: optimizer steps between rows.
@@ -31,6 +32,7 @@ class Plan:
     epochs: int
     accumulate: int = 1
     patience: int | None = None
+    keep_best: int = 1
     clip_norm: float | None = None
     ema: float | None = None
     log_every: int = 10
@@ -40,7 +42,10 @@ class Plan:
     watch_samples: int = 16
 
     def __post_init__(self) -> None:
-        required, optional = ("epochs", "accumulate", "log_every"), ("checkpoint_every", "watch_every", "patience")
+        required, optional = (
+            ("epochs", "accumulate", "log_every", "keep_best"),
+            ("checkpoint_every", "watch_every", "patience"),
+        )
         for name in (*required, *optional):
             value = getattr(self, name)
             if not (value is None and name in optional) and not (isinstance(value, int) and value >= 1):
@@ -53,6 +58,13 @@ class Plan:
             raise UserError(f"hang_minutes={self.hang_minutes!r}: must be a positive number, or None")
         if self.ema is not None and not 0 < self.ema < 1:
             raise UserError(f"ema={self.ema!r}: must be between 0 and 1, or None")
+
+    def check_validation(self, there_is_one: bool) -> None:
+        """Raise `UserError` for what asks for images to validate on, if there are none."""
+        if not there_is_one and self.patience is not None:
+            raise UserError(f"patience={self.patience} waits for a better validation: give images to validate on")
+        if not there_is_one and self.keep_best > 1:
+            raise UserError(f"keep_best={self.keep_best}: give images to validate on, which say what is best")
 
     def is_over(self, epochs: int, *, best_epoch: int) -> bool:
         """Whether no epoch follows so many, of which one was the best."""

@@ -127,6 +127,7 @@ class TrainState:
         best_accuracy: on the validation split, or -1.
         best_loss: on the validation split, of the weights that were kept; what chooses them in a regression.
         best_epoch: whose weights were kept, from 1.
+        kept: the best epochs and their scores, the best first.
         branch_share: of the branches in the first layer's gradient, measured at the start of the epoch.
         main_over_branches: norms of the first layer's gradient, measured last; used by the adaptive schedule.
         epoch_sums: over the batches done of the epoch.
@@ -141,6 +142,7 @@ class TrainState:
     best_accuracy: float = -1.0
     best_loss: float = math.inf
     best_epoch: int = 0
+    kept: list[tuple[int, float]] = field(default_factory=list)
     branch_share: float | None = None
     main_over_branches: float = 1.0
     epoch_sums: Sums = field(default_factory=Sums)

@@ -1,0 +1,33 @@
+"""What sections of a recipe have in common, and the kinds of numbers in them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Annotated, Any, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _types_in(annotation: Any) -> set[Any]:
+    """The types that an annotation is made of, such as those of a union."""
+    return {annotation}.union(*map(_types_in, get_args(annotation))) if isinstance(annotation, Hashable) else set()
+
+
+class Section(BaseModel):
+    """Settings that are what they were read as, and no others."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tell_words_from_numbers(cls, tree: Any) -> Any:
+        """YAML reads `yes`, `no`, `on` and `off` as true and false, which would pass for 1 and 0."""
+        for key, field in cls.model_fields.items() if isinstance(tree, dict) else ():
+            if isinstance(tree.get(key), bool) and {int, float} & _types_in(field.annotation):
+                raise ValueError(f"{key}: must be a number; YAML reads yes, no, on and off as true and false")
+        return tree

@@ -1,0 +1,268 @@
+"""Loggers that hand the numbers of a training to other software: TensorBoard, wandb, mlflow, and CSV files."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import math
+import os
+import secrets
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from shortback.choices import LoggerKind
+from shortback.errors import UserError
+from shortback.files import write_text
+from shortback.health.plots import gradient_by_layer
+from shortback.training.loggers import Logger, Row
+
+PACKAGES = {"wandb": "wandb", "mlflow": "mlflow", "tensorboard": "tensorboard", "csv": "csv"}
+
+
+def check_tracker(kind: str) -> None:
+    """Raise `UserError` if the package that a kind of logger needs is not installed."""
+    if importlib.util.find_spec(PACKAGES[kind]) is None:
+        raise UserError(f"train.loggers: {kind} is not installed: pip install 'shortback[{kind}]'")
+
+
+def make_tracker(kind: LoggerKind, folder: Path, *, settings: Mapping[str, Any] | None = None) -> Logger:
+    """A logger by its name.
+
+    Args:
+        kind: `"csv"`, `"tensorboard"`, `"wandb"` or `"mlflow"`.
+        folder: of the run; what is written locally goes into a folder of that name in it.
+        settings: hyper-parameters, nested as they like.
+
+    Raises:
+        UserError: the package is not installed, or there is no such kind.
+    """
+    kinds: dict[str, type[Tracker]] = {"csv": Csv, "tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow}
+    if kind not in kinds:
+        raise UserError(f"no logger {kind!r}: there are {', '.join(get_args(LoggerKind))}")
+    check_tracker(kind)
+    return kinds[kind](folder / kind, settings=settings)
+
+
+class Tracker:
+    """What all of these are: rows as flat numbers by name, and a picture of each look at the gradient.
+
+    A subclass says how to `open`, `put`, `draw` and `end`; a logger of your own may be one.
+
+    Args:
+        folder: for what is kept on this disk; made where it is missing.
+        settings: hyper-parameters, nested as they like.
+    """
+
+    def __init__(self, folder: Path, *, settings: Mapping[str, Any] | None = None) -> None:
+        self.folder, self.settings = Path(folder), dict(settings or {})
+        self.last: dict[str, float] = {}
+
+    def open(self, step: int) -> None:
+        """Training begins, or goes on, with `step` optimizer steps done: what was put after them comes again."""
+
+    def put(self, step: int, kind: str, numbers: dict[str, float]) -> None:
+        """Numbers of a row, whose names begin with its kind: `"epoch/val_accuracy"`."""
+
+    def draw(self, step: int, name: str, figure: Any) -> None:
+        """A matplotlib figure."""
+
+    def end(self, *, failed: bool) -> None:
+        """The training ended, by an exception if it failed."""
+
+    def start(self, *, step: int, total_steps: int) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.open(step)
+
+    def log(self, row: Row) -> None:
+        numbers = dict(_numbers(row))
+        self.last |= {name: value for name, value in numbers.items() if name.startswith("epoch/")}
+        self.put(row["step"], row["kind"], numbers)
+        if row["kind"] == "health":
+            by_layer = {"whole loss": row["layers"]["relative"]}
+            self.draw(row["step"], "gradient by layer", gradient_by_layer(by_layer))
+
+    def advance(self, step: int) -> None:
+        pass
+
+    def close(self) -> None:
+        self.end(failed=sys.exc_info()[0] is not None)  # within the `finally` of the training
+
+    def run_id(self, made: str) -> str:
+        """The name by which a run is known elsewhere: the one it was given first, so that it is gone on with."""
+        file = self.folder / "run_id"
+        if not file.exists():
+            write_text(file, made)
+        return file.read_text()
+
+
+def _numbers(row: Row) -> Iterator[tuple[str, float]]:
+    """The numbers of a row by name; those by layer are left out, those by branch have its place in their name."""
+    kind = row["kind"]
+    for key, value in row.items():
+        if key == "branches":
+            for quantity, by_place in value.items():
+                for place, number in by_place.items():
+                    if number is not None:
+                        yield f"{kind}/{quantity}/{place}", number
+        elif isinstance(value, int | float) and key not in ("step", "epoch"):
+            yield f"{kind}/{key}", value
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+class Csv(Tracker):
+    """A file for each kind of row, `step.csv`, `epoch.csv`, `health.csv`, with the optimizer step in front."""
+
+    def open(self, step: int) -> None:
+        for file in self.folder.glob("*.csv"):
+            self._write(file, [row for row in self._rows(file) if step and int(row["step"]) <= step])
+
+    def put(self, step: int, kind: str, numbers: dict[str, float]) -> None:
+        row = {"step": step, **{name.removeprefix(f"{kind}/"): value for name, value in numbers.items()}}
+        file = self.folder / f"{kind}.csv"
+        rows = self._rows(file) if file.exists() else []
+        columns = list(rows[0]) if rows else []
+        if set(row) <= set(columns):
+            with file.open("a", newline="") as stream:
+                csv.DictWriter(stream, columns).writerow(row)
+        else:
+            self._write(file, [*rows, row])
+
+    def _rows(self, file: Path) -> list[dict[str, Any]]:
+        with file.open(newline="") as stream:
+            return list(csv.DictReader(stream))
+
+    def _write(self, file: Path, rows: list[dict[str, Any]]) -> None:
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        with file.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+class TensorBoard(Tracker):
+    """Scalars of every row, histograms over the layers and their picture, and the settings beside the last epoch."""
+
+    _writer: Any = None
+
+    def open(self, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(self.folder), purge_step=step + 1)
+
+    def log(self, row: Row) -> None:
+        import torch
+
+        super().log(row)
+        for key in ("layers", "neurons"):
+            for quantity, by_layer in row.get(key, {}).items():
+                numbers = [number for number in by_layer.values() if number is not None]
+                if numbers:
+                    self._writer.add_histogram(f"{row['kind']}/{quantity}", torch.tensor(numbers), row["step"])
+
+    def put(self, step: int, kind: str, numbers: dict[str, float]) -> None:
+        for name, value in numbers.items():
+            self._writer.add_scalar(name, value, step)
+
+    def draw(self, step: int, name: str, figure: Any) -> None:
+        self._writer.add_figure(name, figure, step)
+
+    def end(self, *, failed: bool) -> None:
+        from torch.utils.tensorboard.summary import hparams
+
+        if self._writer is None:
+            return
+        if self.settings and self.last:
+            taken = bool | int | float | str
+            usable = {key: v if isinstance(v, taken) else str(v) for key, v in flat(self.settings).items()}
+            for summary in hparams(usable, dict.fromkeys(self.last)):
+                self._writer.file_writer.add_summary(summary)
+        self._writer.close()
+
+
+class WandB(Tracker):
+    """A run of Weights & Biases; its environment variables say where to (`WANDB_PROJECT`, `WANDB_MODE=offline`).
+
+    Rows that a killed training had written after its checkpoint stand there twice, as wandb takes nothing back.
+    """
+
+    _run: Any = None
+
+    def open(self, step: int) -> None:
+        import wandb
+
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "shortback"),
+            name=os.environ.get("WANDB_NAME", self.folder.absolute().parent.name),
+            id=self.run_id(secrets.token_hex(4)),
+            resume="allow",
+            dir=str(self.folder),
+            config=self.settings,
+            settings=wandb.Settings(silent=True),
+        )
+        self._run.define_metric("optimizer step")
+        self._run.define_metric("*", step_metric="optimizer step")
+
+    def put(self, step: int, kind: str, numbers: dict[str, float]) -> None:
+        self._run.log({"optimizer step": step, **numbers})
+
+    def draw(self, step: int, name: str, figure: Any) -> None:
+        import wandb
+
+        figure.savefig(self.folder / "picture.png", dpi=110, facecolor="white")
+        self._run.log({"optimizer step": step, name: wandb.Image(str(self.folder / "picture.png"))})
+
+    def end(self, *, failed: bool) -> None:
+        if self._run is not None:
+            self._run.finish(exit_code=int(failed))
+
+
+class MLflow(Tracker):
+    """A run of mlflow; its environment variables say where to (`MLFLOW_TRACKING_URI`, `MLFLOW_EXPERIMENT_NAME`)."""
+
+    _client: Any = None
+
+    def open(self, step: int) -> None:
+        from mlflow import MlflowClient
+        from mlflow.entities import Param
+
+        self._client = client = MlflowClient()
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "shortback")
+        experiment = client.get_experiment_by_name(name)
+        if (self.folder / "run_id").exists():
+            self._id = self.run_id("")
+            client.update_run(self._id, status="RUNNING")
+            return
+        number = client.create_experiment(name) if experiment is None else experiment.experiment_id
+        run = client.create_run(number, run_name=self.folder.absolute().parent.name)
+        self._id = self.run_id(run.info.run_id)
+        params = [Param(key, str(value)[:6000]) for key, value in flat(self.settings).items()]
+        for first in range(0, len(params), 100):  # as many as it takes at once
+            client.log_batch(self._id, params=params[first : first + 100])
+
+    def put(self, step: int, kind: str, numbers: dict[str, float]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, value, now, step) for name, value in numbers.items() if not math.isnan(value)]
+        for first in range(0, len(metrics), 1000):
+            self._client.log_batch(self._id, metrics=metrics[first : first + 1000])
+
+    def draw(self, step: int, name: str, figure: Any) -> None:
+        self._client.log_figure(self._id, figure, f"{name}/{step}.png")
+
+    def end(self, *, failed: bool) -> None:
+        if self._client is not None:
+            self._client.set_terminated(self._id, "FAILED" if failed else "FINISHED")

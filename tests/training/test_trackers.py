@@ -1,0 +1,171 @@
+"""What other software has of a training, read by that software itself, without a network."""
+
+import contextlib
+import csv
+import json
+import math
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from shortback.errors import UserError
+from shortback.training import Tracker, choose_execution, fit, make_tracker
+from shortback.training.trackers import check_tracker, flat
+from tests.training.test_loggers import EPOCH, STEP
+
+HEALTH = {
+    "kind": "health",
+    "step": 0,
+    "epoch": 1,
+    "verdict": "healthy",
+    "slope": -0.5,
+    "layers": {"relative": {"a": 0.1, "b": 0.2}, "branch_share": {"a": 0.0, "b": None}},
+    "neurons": {"dead": {"n": 0.25}},
+}
+BRANCHED = {**STEP, "branches": {"branch_loss": {"layer1.0": 2.0}, "branch_accuracy": {"layer1.0": None}}}
+SETTINGS = {"method": "shortcut", "train": {"epochs": 2, "loggers": ["csv"]}}
+
+
+def log(kind, folder, rows=(HEALTH, BRANCHED, EPOCH), *, step=0):
+    tracker = make_tracker(kind, folder, settings=SETTINGS)
+    tracker.start(step=step, total_steps=8)
+    for row in rows:
+        tracker.log(row)
+        tracker.advance(row["step"])
+    tracker.close()
+    return folder / kind
+
+
+def table(file):
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_csv_is_a_table_that_goes_on_and_widens(tmp_path):
+    folder = log("csv", tmp_path)
+    (row,) = table(folder / "step.csv")
+    assert (row["step"], row["loss"], row["branch_loss/layer1.0"]) == ("2", "1.25", "2.0")
+    assert table(folder / "epoch.csv")[0]["val_accuracy"] == "0.625"
+    later = [{**STEP, "step": 6}, {**STEP, "step": 8, "new": 7.0}]
+    log("csv", tmp_path, [{**STEP, "step": 4, "loss": 9.0}], step=2)  # gone back to by the next
+    log("csv", tmp_path, later, step=2)
+    rows = table(folder / "step.csv")
+    assert [row["step"] for row in rows] == ["2", "6", "8"]
+    assert [row["new"] for row in rows] == ["", "", "7.0"]
+    assert [row["branch_loss/layer1.0"] for row in rows] == ["2.0", "", ""]
+    log("csv", tmp_path, [STEP])  # begun anew
+    assert len(table(folder / "step.csv")) == 1
+
+
+def test_tensorboard_has_numbers_histograms_a_picture_and_settings(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = log("tensorboard", tmp_path)
+    events = EventAccumulator(str(folder)).Reload()
+    tags = events.Tags()
+    assert {"step/loss", "step/branch_loss/layer1.0", "epoch/val_accuracy", "health/slope"} <= set(tags["scalars"])
+    assert {"health/relative", "health/dead"} <= set(tags["histograms"])
+    assert tags["images"] == ["gradient by layer"]
+    (loss,) = events.Scalars("step/loss")
+    assert (loss.step, loss.value) == (2, 1.25)
+    session = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert b"train.epochs" in session
+    assert b"shortcut" in session
+
+
+def leveldb_records(content):
+    """The records of a file of wandb: those of LevelDB's log, in blocks of 32 KiB, after 7 bytes of its own."""
+    assert content.startswith(b":W&B")
+    at, record = 7, b""
+    while at + 7 <= len(content):
+        if 32768 - at % 32768 < 7:  # no room for a head
+            at += 32768 - at % 32768
+            continue
+        length, kind = struct.unpack_from("<HB", content, at + 4)
+        record += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield record
+            record = b""
+
+
+def test_wandb_offline(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    from wandb.proto import wandb_internal_pb2
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    folder = log("wandb", tmp_path)
+    name = (folder / "run_id").read_text()
+    log("wandb", tmp_path, [{**STEP, "step": 4}], step=2)
+    files = sorted(folder.glob("wandb/offline-run-*/*.wandb"))
+    assert {file.stem for file in files} == {f"run-{name}"}
+    numbers, config = {}, {}
+    for file in files:
+        for data in leveldb_records(file.read_bytes()):
+            record = wandb_internal_pb2.Record.FromString(data)
+            values = {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in record.history.item}
+            if "step/loss" in values:
+                numbers[values["optimizer step"]] = values["step/loss"]
+            config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+    assert numbers == {2: 1.25, 4: 1.25}
+    assert config["method"] == "shortcut"
+    assert list(folder.rglob("media/images/*.png"))
+
+
+def test_mlflow_on_this_disk(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    run = (log("mlflow", tmp_path / "run") / "run_id").read_text()
+    log("mlflow", tmp_path / "run", [{**STEP, "step": 4, "loss": 0.5}, {**STEP, "step": 6, "loss": math.nan}], step=2)
+    client = MlflowClient()
+    found = client.get_run(run)
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == "run"
+    assert client.get_experiment(found.info.experiment_id).name == "mine"
+    assert found.data.params["train.epochs"] == "2"
+    history = client.get_metric_history(run, "step/loss")
+    assert sorted((metric.step, metric.value) for metric in history) == [(2, 1.25), (4, 0.5)]
+    (pictures,) = client.list_artifacts(run)
+    assert pictures.path == "gradient by layer"
+
+
+class Noted(Tracker):
+    """A tracker of one's own."""
+
+    failed = None
+
+    def end(self, *, failed):
+        self.failed = failed
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_an_end_by_an_exception_is_told(tmp_path, breaks):
+    torch.manual_seed(0)
+    data = DataLoader(TensorDataset(torch.randn(8, 4), torch.arange(8) % 2), batch_size=4)
+    tracker = Noted(tmp_path / "noted")
+    if breaks:
+        tracker.advance = lambda step: 1 / 0
+    execution = choose_execution(compile="off", precision="fp32")
+    with contextlib.suppress(ZeroDivisionError):
+        fit(nn.Linear(4, 2), data, epochs=1, folder=tmp_path, execution=execution, loggers=[tracker])
+    assert tracker.failed is breaks
+
+
+def test_refusals(monkeypatch):
+    with pytest.raises(UserError, match="no logger 'tensorbord': there are csv, tensorboard"):
+        make_tracker("tensorbord", Path())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"wandb is not installed: pip install 'shortback\[wandb\]'"):
+        check_tracker("wandb")
+
+
+def test_settings_are_flat():
+    assert flat(SETTINGS) == {"method": "shortcut", "train.epochs": 2, "train.loggers": ["csv"]}
