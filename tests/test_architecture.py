@@ -36,7 +36,7 @@ LAYERS = (
     ("runs",),
     ("ablation",),
     ("config", "experiment", "bench", "console"),
-    ("cli_deploy",),
+    ("cli_deploy", "cli_recipes"),
     ("cli",),
     ("__init__", "__main__"),
 )

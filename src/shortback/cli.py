@@ -12,6 +12,7 @@ import typer
 
 from shortback import __version__
 from shortback.cli_deploy import JsonOption, evaluate, export, publish
+from shortback.cli_recipes import RecipeArgument, SettingsOption, recipes_app
 from shortback.console import closing_line, fail, path_option, say, user_errors
 from shortback.errors import UserError
 from shortback.files import check_folder
@@ -21,15 +22,10 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-recipes_app = typer.Typer(help="List, show, copy and check recipes.", no_args_is_help=True)
 app.add_typer(recipes_app, name="recipes")
 data_app = typer.Typer(help="Look at data, and pack images.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-RecipeArgument = Annotated[str, typer.Argument(help="A recipe of `shortback recipes ls`, or a YAML file.")]
-SettingsOption = Annotated[
-    list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Change a setting, e.g. train.epochs=3.")
-]
 ThresholdOption = Annotated[
     list[float] | None,
     typer.Option("--threshold", metavar="ACCURACY", help="Give the time to this validation accuracy, e.g. 0.6."),
@@ -190,53 +186,6 @@ def bench(
             return
         for name, answer in questions().items():
             print(f"{name:14}  {answer}")
-
-
-@recipes_app.command("ls")
-def list_recipes() -> None:
-    """The recipes that come with Shortback."""
-    from shortback.recipes.load import recipe_names, recipe_text
-
-    names = recipe_names()
-    for name in names:
-        first_line = recipe_text(name).splitlines()[0]
-        print(f"{name:{max(map(len, names))}}  {first_line.removeprefix('# ')}")
-
-
-@recipes_app.command("show")
-def show_recipe(recipe: RecipeArgument, settings: SettingsOption = None) -> None:
-    """Print a recipe, every setting with its value."""
-    with user_errors():
-        from shortback.recipes.load import load_recipe
-
-        print(load_recipe(recipe, settings=settings or ()).to_yaml(), end="")
-
-
-@recipes_app.command("copy")
-def copy_recipe(recipe: RecipeArgument, to: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
-    """Copy a recipe to a file, to change it there."""
-    with user_errors():
-        from shortback.recipes.load import recipe_text
-
-        text = recipe_text(recipe)
-        check_folder(to if to.is_dir() else to.parent, what="the folder")
-        if to.is_dir():
-            to = to / f"{Path(recipe).stem}.yaml"
-        if to.exists():
-            raise UserError(f"{to} is there already; name another file")
-        to.write_text(text)
-        print(to)
-
-
-@recipes_app.command("validate")
-def validate_recipe(recipe: RecipeArgument, settings: SettingsOption = None) -> None:
-    """Check a recipe and build its network, without data."""
-    with user_errors():
-        from shortback.recipes.build import check_recipe
-        from shortback.recipes.load import load_recipe
-
-        check_recipe(load_recipe(recipe, settings=settings or ()))
-        print(f"{recipe}: fine")
 
 
 @data_app.command("show")

@@ -40,9 +40,9 @@ class Stream(nn.Module):
     """A network frame by frame, for a live sensor; the weights are those of `model`, not a copy.
 
     After as many frames as `model` has steps, the spikes were bit for bit those of `model` in `eval()` for the
-    sequence, or for the same frame each time, and the logits are those, up to their last bits where the library's product of N
-    rows rounds otherwise than that of T*N, or there are more than 16 steps, which are added up in another order. It
-    goes on as long as frames come: start anew with `state=None` for what is a new sequence.
+    sequence, or for the same frame each time, and the logits are those, up to their last bits where the processor's
+    product of N rows rounds otherwise than that of T*N, or there are more than 16 steps, which are added up in another
+    order. It goes on as long as frames come: start anew with `state=None` for what is a new sequence.
 
     Attributes:
         num_steps: number of steps that the network was trained with.

@@ -58,7 +58,7 @@ def load_recipe(recipe: str, *, settings: Iterable[str] = ()) -> Recipe:
     Raises:
         RecipeError: everything that is wrong, each with its dotted path.
     """
-    tree = _read(recipe)
+    tree = read_tree(recipe)
     for setting in settings:
         _apply(tree, setting)
     parsed = parse_recipe(tree, name=recipe)
@@ -66,8 +66,8 @@ def load_recipe(recipe: str, *, settings: Iterable[str] = ()) -> Recipe:
     return parsed
 
 
-def _read(recipe: str, extending: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The tree of a recipe, with what it extends."""
+def read_tree(recipe: str, extending: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The settings of a recipe as they are written, with those of what it extends."""
     if recipe in extending:
         raise RecipeError(f"{extending[0]}: recipes extend each other in a circle: {' > '.join((*extending, recipe))}")
     tree = copy.deepcopy(_tree(recipe_text(recipe), recipe))  # of a grid of thousands of cells it is the same
@@ -77,15 +77,16 @@ def _read(recipe: str, extending: tuple[str, ...] = ()) -> dict[str, Any]:
     if not isinstance(base, str):
         raise RecipeError(f"{recipe}: extend: the name of a recipe or of a file beside this one, not {base!r}")
     beside = base if base in recipe_names() else str(Path(recipe).parent / base)
-    return _merged(_read(beside, (*extending, recipe)), tree)
+    return merged(read_tree(beside, (*extending, recipe)), tree)
 
 
-def _merged(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+def merged(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
+    """A tree in whose sections the keys of another take the place of its own."""
+    result = dict(base)
     for key, value in tree.items():
-        old = merged.get(key)
-        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
 
 
 _tree = functools.lru_cache(maxsize=4)(lambda text, name: read_keys(text, name=name))

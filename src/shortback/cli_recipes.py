@@ -1,0 +1,110 @@
+"""The part of the command line that is about recipes themselves."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from shortback.console import path_option, user_errors
+from shortback.errors import UserError
+from shortback.files import check_folder
+
+recipes_app = typer.Typer(help="List, show, copy, check and make recipes.", no_args_is_help=True)
+
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe of `shortback recipes ls`, or a YAML file.")]
+SettingsOption = Annotated[
+    list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Change a setting, e.g. train.epochs=3.")
+]
+
+
+@recipes_app.command("ls")
+def list_recipes() -> None:
+    """The recipes that come with Shortback."""
+    from shortback.recipes.load import recipe_names, recipe_text
+
+    names = recipe_names()
+    for name in names:
+        first_line = recipe_text(name).splitlines()[0]
+        print(f"{name:{max(map(len, names))}}  {first_line.removeprefix('# ')}")
+
+
+@recipes_app.command("show")
+def show_recipe(recipe: RecipeArgument, settings: SettingsOption = None) -> None:
+    """Print a recipe, every setting with its value."""
+    with user_errors():
+        from shortback.recipes.load import load_recipe
+
+        print(load_recipe(recipe, settings=settings or ()).to_yaml(), end="")
+
+
+@recipes_app.command("copy")
+def copy_recipe(recipe: RecipeArgument, to: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
+    """Copy a recipe to a file, to change it there."""
+    with user_errors():
+        from shortback.recipes.load import recipe_text
+
+        text = recipe_text(recipe)
+        check_folder(to if to.is_dir() else to.parent, what="the folder")
+        if to.is_dir():
+            to = to / f"{Path(recipe).stem}.yaml"
+        if to.exists():
+            raise UserError(f"{to} is there already; name another file")
+        to.write_text(text)
+        print(to)
+
+
+@recipes_app.command("validate")
+def validate_recipe(recipe: RecipeArgument, settings: SettingsOption = None) -> None:
+    """Check a recipe and build its network, without data."""
+    with user_errors():
+        from shortback.recipes.build import check_recipe
+        from shortback.recipes.load import load_recipe
+
+        check_recipe(load_recipe(recipe, settings=settings or ()))
+        print(f"{recipe}: fine")
+
+
+@recipes_app.command("new")
+def new_recipe(
+    out: Annotated[Path, path_option("FILE", "The recipe, a YAML file.")] = Path("recipe.yaml"),
+    data: Annotated[str | None, typer.Option(help="images, cifar10, cifar100, events or bundled.")] = None,
+    root: Annotated[Path | None, path_option("FOLDER", "Where the data lies.")] = None,
+    network: Annotated[str | None, typer.Option(help="resnet18, resnet20, resnet34, vgg16 or plain32.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="How many times it sees the data.")] = None,
+) -> None:
+    """Write a recipe from the answers to four questions; what is given here is not asked."""
+    with user_errors():
+        from shortback.recipes.interview import Answers, make_recipe, questions
+
+        if out.exists():
+            raise UserError(f"{out} is there already; name another file with --out")
+        check_folder(out.parent, what="--out")
+        asked = questions()
+        data = data or _choose("--data", *asked["data"])
+        if root is None and data in ("images", "events"):
+            root = Path(_ask("--root", "Where does it lie?"))
+        network = network or _choose("--network", *asked["network"])
+        if epochs is None:
+            epochs = _ask("--epochs", "How many epochs? A few show that it runs; 100 and more are a training", kind=int)
+        answers = Answers(data=data, root=root, network=network, epochs=epochs)  # pyright: ignore[reportArgumentType]
+        out.write_text(make_recipe(answers))
+        print(f"{out} is written. What follows:\n  shortback train {out}\n  shortback diagnose {out}")
+
+
+def _choose(option: str, question: str, choices: dict[str, str]) -> str:
+    """Ask for one of several, until one of them is the answer."""
+    width = max(map(len, choices))
+    lines = [question, *(f"  {name:{width}}  {meaning}" for name, meaning in choices.items())]
+    answer = _ask(option, "\n".join(lines) + "\n", suffix="> ")
+    while answer not in choices:
+        answer = _ask(option, f"{answer!r} is none of {', '.join(choices)}\n", suffix="> ")
+    return answer
+
+
+def _ask(option: str, question: str, *, kind: type = str, suffix: str = " > ") -> Any:
+    if not sys.stdin.isatty():
+        raise UserError(f"{option} is missing, and there is no terminal to ask in")
+    return typer.prompt(question, type=kind, prompt_suffix=suffix)

@@ -1,0 +1,116 @@
+"""A recipe from the answers to four questions: what there is, where it lies, which network, how long."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from PIL import Image
+
+from shortback.choices import check_choice
+from shortback.errors import UserError
+from shortback.recipes.build import check_recipe
+from shortback.recipes.load import merged, parse_recipe, read_tree
+
+Have = Literal["images", "cifar10", "cifar100", "events", "bundled"]
+Network = Literal["resnet18", "resnet20", "resnet34", "vgg16", "plain32"]
+
+WHAT = {
+    "images": "a folder of images, in it a folder a class (or train/ and val/ with these)",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "events": "recordings of an event camera, a folder a class",
+    "bundled": "nothing yet: a part of Fashion-MNIST that comes with the package",
+}
+LARGE = 96  # pixels from which images are cropped and resized as those of ImageNet are
+
+# The recipe to begin from, where it is not that of CIFAR-10.
+EVENT_NETWORKS = {"resnet18": "cifar10dvs-resnet18", "resnet20": "cifar10dvs-resnet20", "vgg16": "cifar10dvs-vggsnn"}
+LARGE_NETWORKS = {"resnet18": "imagenet-resnet18", "resnet34": "imagenet-resnet34"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What a recipe is made from.
+
+    Attributes:
+        data: what there is to train on.
+        root: where it lies; None for what comes with the package, or is to be downloaded.
+        network: which; `plain32` are 32 layers without skips.
+        epochs: how long.
+    """
+
+    data: Have
+    root: Path | None
+    network: Network
+    epochs: int
+
+
+def make_recipe(answers: Answers) -> str:
+    """The YAML of a recipe, which extends one that comes with the package.
+
+    Raises:
+        ValueError: an answer that is none of the choices, a folder without images, a network that has no recipe for
+            recordings or large images; all that the recipe itself may be wrong in.
+    """
+    check_choice("data", answers.data, Have)
+    check_choice("network", answers.network, Network)
+    base, data = _found(answers)
+    tree: dict[str, Any] = {"method": "evolutionary", "data": data, "train": {"epochs": answers.epochs}}
+    known = read_tree(base)
+    if warmup := known.get("optimizer", {}).get("warmup_epochs"):
+        tree["optimizer"] = {"warmup_epochs": min(warmup, answers.epochs / 4)}
+    check_recipe(parse_recipe(merged(known, tree), name="the recipe"))
+    return (
+        f"# {answers.network} on {answers.data}; `shortback recipes show` prints every setting of it.\n"
+        "# method: vanilla (no branches), shortcut (a coefficient that stays), evolutionary (one that falls)\n"
+        + yaml.safe_dump({"extend": base, **tree}, sort_keys=False)
+    )
+
+
+def _found(answers: Answers) -> tuple[str, dict[str, Any]]:
+    """The recipe to begin from, and what differs in its data."""
+    root = None if answers.root is None else str(answers.root)
+    network = answers.network
+    if answers.data == "bundled":
+        return f"cifar10-{network}", {"kind": "bundled", "augment": {"auto_augment": None}}
+    if answers.data in ("cifar10", "cifar100"):
+        base = f"{answers.data}-{network}" if network != "plain32" else "cifar10-plain32"
+        return base, {"kind": answers.data, **({"root": root} if root else {"download": True})}
+    if root is None:
+        raise UserError(f"data={answers.data}: say where it lies")
+    if answers.data == "events":
+        if network not in EVENT_NETWORKS:
+            raise UserError(f"recordings of events have recipes for {', '.join(EVENT_NETWORKS)}, not for {network}")
+        return EVENT_NETWORKS[network], {"kind": "event_folder", "root": root}
+    if min(_size_of_an_image(Path(root))) < LARGE:
+        return f"cifar10-{network}", {"kind": "image_folder", "root": root}
+    if network not in LARGE_NETWORKS:
+        raise UserError(f"images as large as these have recipes for {', '.join(LARGE_NETWORKS)}, not for {network}")
+    return LARGE_NETWORKS[network], {"kind": "image_folder", "root": root, "validation_fraction": 0.1}
+
+
+def _size_of_an_image(root: Path) -> tuple[int, int]:
+    """Width and height of the first image in a folder."""
+    for folder, _, names in os.walk(root):
+        for name in names:
+            if name.lower().endswith((".png", ".jpg", ".jpeg", ".bmp", ".webp")):
+                with Image.open(Path(folder) / name) as image:
+                    return image.size
+    raise UserError(f"{root}: no image is in it" if root.is_dir() else f"{root}: there is no such folder")
+
+
+def questions() -> dict[str, tuple[str, dict[str, str]]]:
+    """The questions with a choice of answers, by the name of the answer: the question, and what each answer is."""
+    networks = {
+        "resnet18": "ResNet-18, the paper's",
+        "resnet20": "ResNet-20: small, quick on a laptop",
+        "resnet34": "ResNet-34, the paper's deep one",
+        "vgg16": "VGG-16, or VGGSNN for recordings",
+        "plain32": "32 layers without skips: what branches help most",
+    }
+    assert set(networks) == set(get_args(Network))
+    return {"data": ("What do you train on?", WHAT), "network": ("Which network?", networks)}

@@ -1,0 +1,76 @@
+"""A recipe from four answers is one that trains, and an answer that cannot be is told."""
+
+import itertools
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from PIL import Image
+
+from shortback.errors import UserError
+from shortback.recipes.interview import EVENT_NETWORKS, LARGE_NETWORKS, Answers, Have, Network, make_recipe, questions
+from shortback.recipes.load import load_recipe
+
+
+@pytest.fixture
+def roots(tmp_path):
+    """A folder of small images and one of large ones."""
+    for name, size in (("small", (40, 32)), ("large", (500, 375))):
+        for label in ("a", "b"):
+            (tmp_path / name / label).mkdir(parents=True)
+            Image.new("RGB", size).save(tmp_path / name / label / "0.jpeg")
+    return tmp_path
+
+
+def recipe(folder, **answers):
+    file = folder / "new.yaml"
+    file.write_text(make_recipe(Answers(**{"root": None, "epochs": 3, **answers})))
+    return load_recipe(str(file))
+
+
+@pytest.mark.parametrize(("data", "network"), [*itertools.product(get_args(Have), get_args(Network))])
+def test_every_answer_is_a_recipe_or_is_refused(roots, data, network):
+    root = roots / "small" if data in ("images", "events") else None
+    if data == "events" and network not in EVENT_NETWORKS:
+        with pytest.raises(UserError, match="recordings of events have recipes for resnet18"):
+            recipe(roots, data=data, network=network, root=root)
+        return
+    made = recipe(roots, data=data, network=network, root=root)
+    assert made.train.epochs == 3
+    assert made.method == "evolutionary"
+    assert made.data.kind == {"images": "image_folder", "events": "event_folder"}.get(data, data)
+    assert made.data.root == root
+    assert made.data.download == (data in ("cifar10", "cifar100"))
+    assert made.optimizer.warmup_epochs <= 0.75
+    assert made.model.residual == ("plain" if network == "plain32" else None)
+
+
+def test_large_images_are_trained_on_as_those_of_imagenet(roots):
+    for network in LARGE_NETWORKS:
+        made = recipe(roots, data="images", network=network, root=roots / "large")
+        assert (made.model.stem, made.data.image_size, made.data.root) == ("imagenet", 224, roots / "large")
+    with pytest.raises(UserError, match="as large as these have recipes for resnet18, resnet34, not for vgg16"):
+        recipe(roots, data="images", network="vgg16", root=roots / "large")
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ({"data": "mnist"}, "data='mnist': must be one of images, cifar10"),
+        ({"network": "resnet17"}, "network='resnet17': must be one of resnet18"),
+        ({"data": "images"}, "data=images: say where it lies"),
+        ({"data": "images", "root": Path("nowhere")}, "nowhere: there is no such folder"),
+    ],
+)
+def test_wrong_answers(tmp_path, answers, message):
+    with pytest.raises(UserError, match=message):
+        recipe(tmp_path, **{"data": "bundled", "network": "resnet18", **answers})
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty: no image is in it"):
+        recipe(tmp_path, data="images", network="resnet18", root=tmp_path / "empty")
+
+
+def test_the_questions_have_every_answer():
+    asked = questions()
+    assert set(asked["data"][1]) == set(get_args(Have))
+    assert set(asked["network"][1]) == set(get_args(Network))
