@@ -48,7 +48,7 @@ LIBRARIES = {
     "shortcuts": {"safetensors"},
     "data": {"torchvision", "numpy", "PIL", "rich", "filelock", "simplejpeg", "h5py", "aedat", "evt3"},
     "export": {"nir", "nirtorch", "onnxruntime", "numpy"},
-    "training": {"lightning_fabric", "matplotlib", "mlflow", "wandb"},
+    "training": {"IPython", "lightning_fabric", "matplotlib", "mlflow", "wandb"},
     "recipes": {"pydantic", "yaml"},
     "reports": {"matplotlib", "jinja2", "markupsafe"},
     "runs": {"huggingface_hub"},

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from shortback.files import write_text
+from shortback.training.notebook import NotebookBar, in_notebook
 from shortback.training.rows import read_rows, whole_lines
 
 Row = Mapping[str, Any]
@@ -67,15 +68,19 @@ class JsonLines:
 
 
 class Terminal:
-    """A progress bar where the output is a terminal, plain lines elsewhere; a line an epoch in both."""
+    """A progress bar in a terminal and in a notebook, plain lines elsewhere; a line an epoch in all."""
 
     def __init__(self, title: str, *, console: Console | None = None) -> None:
         self.title = title
-        self.console = console or Console(highlight=False, markup=False, soft_wrap=True)
+        self.console = console or Console(highlight=False, markup=False, soft_wrap=True, force_jupyter=False)
         self._progress: Progress | None = None
+        self._bar: NotebookBar | None = None
         self._verdict: str | None = None
 
     def start(self, *, step: int, total_steps: int) -> None:
+        if in_notebook():  # whose output says that it is a terminal
+            self._bar = NotebookBar(self.title, total=total_steps, completed=step)
+            return
         if not self.console.is_terminal:
             return
         columns = (
@@ -92,6 +97,8 @@ class Terminal:
     def advance(self, step: int) -> None:
         if self._progress is not None:
             self._progress.update(self._task, completed=step)
+        if self._bar is not None:
+            self._bar.update(step)
 
     def log(self, row: Row) -> None:
         if row["kind"] == "health":
@@ -102,6 +109,8 @@ class Terminal:
             self.console.print(f"{self.title}  {_epoch_line(row)}")
         elif self._progress is not None:
             self._progress.update(self._task, numbers=_short_line(row))
+        elif self._bar is not None:
+            self._bar.update(row["step"], _short_line(row))
         else:
             self.console.print(f"{self.title}  step {row['step']}  {_step_line(row)}")
 
@@ -109,6 +118,9 @@ class Terminal:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+        if self._bar is not None:
+            self._bar.show()
+            self._bar = None
 
 
 def _step_line(row: Row) -> str:
