@@ -64,11 +64,10 @@ def test_fine_tuning_takes_weights_that_are_there(tmp_path):
 
 
 def test_the_camera(tmp_path):
-    from shortback.recipes.load import load_recipe
     from shortback.runs.train import train_recipe
-    from tests.runs.test_train import TINY
+    from tests.runs.test_train import tiny
 
-    train_recipe(load_recipe("cifar10-resnet20", settings=TINY), tmp_path / "run")
+    train_recipe(tiny(), tmp_path / "run")
     lines = started("camera", tmp_path, tmp_path / "run").splitlines()
     frames = [line for line in lines if re.match(r"frame \d+: .* \d+%, [\d.]+ ms", line)]
     assert len(frames) == 20

@@ -1,4 +1,4 @@
-"""The README says what is so: its Python runs, its commands and settings are there, its tree is the tree."""
+"""What documents say is so: their Python runs, their commands and settings are there, the tree is the tree."""
 
 import re
 import shlex
@@ -11,8 +11,7 @@ from shortback.recipes.load import load_recipe
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TEXT = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def _title(block, number):
@@ -54,13 +53,17 @@ def test_commands_are_there(block):
 
 
 def test_the_tree_is_the_tree():
-    (tree,) = re.findall(r"```text\n(.*?)```", TEXT, flags=re.DOTALL)
+    (tree,) = re.findall(r"```text\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.DOTALL)
     folders: list[str] = []
     for line in tree.splitlines():
         name = line.split()[0]
         depth = (len(line) - len(line.lstrip())) // 2
         folders = [*folders[:depth], name]
         assert ROOT.joinpath(*folders).exists(), "/".join(folders)
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
 
 
 def test_links_lead_somewhere():

@@ -172,7 +172,8 @@ class Adaptive(Schedule):
     in use, a few times in a row.
 
     Args:
-        start, end: the share at the beginning, and from `over` on, both in [0, 1).
+        start: the share at the beginning, in [0, 1).
+        end: the share from `over` on, in [0, 1).
         over: the part of training in which it falls, in (0, 1].
         largest: the coefficient is never above it, whatever is measured; never above 1 where the loss is convex.
         combine: as in the loss, `"logits"`, `"additive"` or `"convex"`.

@@ -69,7 +69,10 @@ def main_over_branches(
     Infinite if nothing comes through the branches. It is what `schedules.Adaptive` asks for.
 
     Args:
-        net, x, target, loss: as for `first_layer_balance`.
+        net: what `attach` returned.
+        x: a batch.
+        target: its classes, or probabilities.
+        loss: of the training.
         coefficient: that in use, above 0 (and below 1 for a convex sum). What is measured at it is divided by it; where
             logits are added, that is the ratio there, since the gradient of the one loss depends on the coefficient.
     """
@@ -95,7 +98,10 @@ def settled_ratio(
     coefficient, so it is measured anew at the one that followed, 8 times at most.
 
     Args:
-        net, x, target, loss: as for `first_layer_balance`.
+        net: what `attach` returned.
+        x: a batch.
+        target: its classes, or probabilities.
+        loss: of the training.
         coefficient_of: the coefficient by the ratio, such as that of `schedules.Adaptive` at some progress.
         ratio: where to begin.
     """

@@ -33,7 +33,7 @@ def compare(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, say: Sa
         method: train_recipe(one, out / method, resume=resume, overwrite=overwrite, say=say)
         for method, one in recipes.items()
     }
-    Console(soft_wrap=True, markup=False).print(_table(summaries, out))
+    Console(soft_wrap=True, markup=False).print(comparison_table(summaries, out))
     say(f"each run, with its numbers and its stripped network, is in {out}")
     return summaries
 
@@ -48,7 +48,8 @@ def _side(recipe: Recipe, side: Method | Variant) -> tuple[str, Recipe]:
     return side.name, parse_recipe(tree, name=side.name)
 
 
-def _table(summaries: dict[str, Summary], out: Path) -> Table:
+def comparison_table(summaries: dict[str, Summary], out: Path) -> Table:
+    """What came of runs that were compared, whose folders are in `out`."""
     table = Table(
         title="same network, seed and budget",
         caption="*  of the first layer, at the start of the first > last epoch\n"

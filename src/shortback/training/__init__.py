@@ -10,6 +10,7 @@ from shortback.training.loggers import JsonLines, Logger, Terminal
 from shortback.training.optim import WarmupCosine, build_optimizer
 from shortback.training.outcome import FitResult, NonFiniteError
 from shortback.training.plan import Plan
+from shortback.training.rows import read_rows
 from shortback.training.signals import Interrupted
 from shortback.training.trackers import Csv, MLflow, TensorBoard, Tracker, WandB, make_tracker
 
@@ -40,4 +41,5 @@ __all__ = [
     "evaluate",
     "fit",
     "make_tracker",
+    "read_rows",
 ]

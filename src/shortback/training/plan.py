@@ -23,7 +23,8 @@ class Plan:
         log_every: optimizer steps between rows.
         checkpoint_every: optimizer steps between checkpoints inside an epoch; there is one after each epoch anyway.
         hang_minutes: without a new batch, after which the process that others wait for is named and all end.
-        watch_every, watch_samples: how often, and on how many samples, the gradients are looked at.
+        watch_every: optimizer steps between looks at the gradients; None for never.
+        watch_samples: of the batch at hand, on which they are looked at.
 
     Raises:
         ValueError: a number outside its range.

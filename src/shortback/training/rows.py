@@ -96,12 +96,13 @@ class HealthRow(_Row):
 Row = StepRow | EpochRow | HealthRow
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: str | Path) -> list[Row]:
     """All rows of a file; none if there is no file. A last line that was not written to its end is left out.
 
     Raises:
         UserError: a line that is no row, by its number.
     """
+    path = Path(path)
     return [_parsed(line, path, number) for number, line in enumerate(whole_lines(path), 1)]
 
 

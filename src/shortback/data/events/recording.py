@@ -45,7 +45,8 @@ class Events:
         Args:
             t: whole microseconds; where a 32-bit clock begins anew the times go on, and events that are out of order
                 are sorted, which is said.
-            x, y: whole numbers.
+            x: column, a whole number.
+            y: row, a whole number.
             on: 0 or 1.
             name: of the file, for messages.
 

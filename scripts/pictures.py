@@ -1,0 +1,134 @@
+"""The pictures of README and of the site's first page, from raw files: python scripts/pictures.py
+
+With --measure the program of docs/index.md is run first, and what it finds is written to the raw file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from shortback.health.plots import gradient_by_layer
+from shortback.runs.compare import comparison_table
+from shortback.runs.environment import environment
+from shortback.runs.folder import RunFolder
+from shortback.training.rows import read_epochs
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+ASSETS = ROOT / "docs" / "assets"
+GRADIENT = RESULTS / "first_page.json"
+
+INK, VANILLA, BRANCHES = "#3c4352", "#8a93a6", "#e65100"
+
+# What is compared: a name, its file, and the setting of its branches.
+NETWORKS = (
+    ("32 plain layers\narctan", "ablation_plain32_arctan", ""),
+    ("32 plain layers\ntriangular", "ablation_plain32", ""),
+    ("ResNet-56\nbranch a stage", "ablation_resnet56", ""),
+    ("ResNet-20\nbranch a stage", "ablation_resnet20", "branches.at=stages"),
+    ("ResNet-20\nbranch a block", "ablation_resnet20", ""),
+)
+
+
+def measure() -> None:
+    """Run the first program of the first page, and write the gradients that it sees."""
+    (program, *_) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "index.md").read_text(), flags=re.DOTALL)
+    here, space = Path.cwd(), {}
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        exec(compile(program, "docs/index.md", "exec"), space)
+        os.chdir(here)
+    found = {
+        name: {layer.name: layer.relative for layer in space[variable].layers}
+        for name, variable in (("without branches", "before"), ("with branches", "after"))
+    }
+    content = {"benchmark": "docs/index.md", "gradient_over_weight": found, "environment": environment()}
+    GRADIENT.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def opening() -> Figure:
+    """The gradient by layer of the first page's network, and the accuracies of docs/results.md, a dot a seed."""
+    figure = Figure(figsize=(11, 3.9), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.35))
+    gradients = json.loads(GRADIENT.read_text())["gradient_over_weight"]
+    for (name, layers), colour in zip(gradients.items(), (VANILLA, BRANCHES), strict=True):
+        left.plot(range(1, len(layers) + 1), list(layers.values()), color=colour, marker="o", markersize=4, label=name)
+    left.set_yscale("log")
+    left.set_xticks(range(1, len(layers) + 1, 4))
+    left.set(xlabel="layer, from the input to the output", ylabel="gradient over weight")
+    left.set_title("What reaches each layer", loc="left")
+    left.legend(frameon=False)
+    for place, (_, file, setting) in enumerate(NETWORKS):
+        for method, colour, shift in (("vanilla", VANILLA, -0.14), ("evolutionary", BRANCHES, 0.14)):
+            accuracies = _accuracies(file, method, "" if method == "vanilla" else setting)
+            mean = sum(accuracies) / len(accuracies)
+            right.plot([place + shift] * len(accuracies), accuracies, "o", color=colour, alpha=0.45, markersize=5)
+            right.plot([place + shift - 0.1, place + shift + 0.1], [mean, mean], color=colour, linewidth=2.5)
+    right.axhline(10, color=INK, linestyle=":", linewidth=1)
+    right.text(len(NETWORKS) - 0.55, 10.6, "chance", ha="right", color=INK, fontsize=9)
+    right.set_xticks(range(len(NETWORKS)), [name for name, _, _ in NETWORKS], fontsize=8.5)
+    right.set(ylabel="CIFAR-10, test accuracy (%)", ylim=(0, 60))
+    right.set_title("Where it helps, and where not (short trainings, a dot a seed)", loc="left")
+    for axes in (left, right):
+        _plain(axes)
+    return figure
+
+
+def _accuracies(file: str, method: str, setting: str) -> list[float]:
+    groups = json.loads((RESULTS / f"{file}.json").read_text())["groups"]
+    (group,) = [group for group in groups if group["method"] == method and group["setting"] == setting]
+    return [100 * run["summary"]["test_accuracy"] for run in group["runs"] if run["summary"]]
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e3e6ee", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK)
+    for words in (axes.xaxis.label, axes.yaxis.label, axes.title):
+        words.set_color(INK)
+
+
+def terminal(folder: Path) -> str:
+    """How `shortback train quickstart --out FOLDER` went, as a picture of a terminal: its epochs and its table."""
+    console = Console(record=True, width=110, file=io.StringIO(), highlight=False, markup=False)
+    console.print("$ shortback train quickstart", style="bold")
+    runs = {path.name: path for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_ctime)}
+    for name, path in runs.items():
+        for row in read_epochs(RunFolder(path).metrics):
+            console.print(
+                f"{name:20} epoch {row['epoch']}  loss {row['loss']:6.3f}  accuracy {row['accuracy']:6.1%}  "
+                f"coefficient {row['coefficient']:.2f}  {row['images_per_second']:.0f} images/s",
+                style="dim",
+            )
+    console.print(comparison_table({name: RunFolder(path).read_summary() for name, path in runs.items()}, folder))
+    drawn = console.export_svg(title="shortback train quickstart")
+    return re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL)  # from another host: the page's own will do
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--measure", action="store_true")
+    parser.add_argument("--quickstart", type=Path, metavar="FOLDER", help="draw the terminal of this run, too")
+    arguments = parser.parse_args()
+    if arguments.measure:
+        measure()
+    if arguments.quickstart is not None:
+        (ASSETS / "quickstart.svg").write_text(terminal(arguments.quickstart))
+    opening().savefig(ASSETS / "opening.png", dpi=150, facecolor="white")
+    layers = json.loads(GRADIENT.read_text())["gradient_over_weight"]
+    gradient_by_layer(layers).savefig(ASSETS / "first-page-after.png", dpi=150, facecolor="white")
+
+
+if __name__ == "__main__":
+    main()
