@@ -5,8 +5,11 @@ import shlex
 from pathlib import Path
 
 import pytest
+import typer
 
-from shortback.recipes.load import load_recipe
+from shortback.cli import app
+from shortback.recipes.load import load_recipe, merged, parse_recipe, read_tree
+from shortback.recipes.yaml_text import read_yaml
 
 pytestmark = pytest.mark.slow
 
@@ -46,10 +49,30 @@ def test_commands_are_there(block):
         words = shlex.split(line, comments=True)
         if words[:1] == ["make"]:
             assert words[1] in targets
+        if "shortback" in words:
+            parse(words[words.index("shortback") + 1 :])
         if "shortback" in words and "train" in words:
             arguments = words[words.index("train") + 1 :]
             settings = [arguments[i + 1] for i, word in enumerate(arguments) if word == "-s"]
             load_recipe(arguments[0], settings=settings)
+
+
+def parse(arguments):
+    """See that the command line takes these arguments, without doing what they say."""
+    command = typer.main.get_command(app)
+    while arguments and hasattr(command, "commands"):
+        assert arguments[0] in command.commands, " ".join(arguments)
+        command, arguments = command.commands[arguments[0]], arguments[1:]
+    if "$" not in " ".join(arguments):  # what the shell would fill in
+        command.make_context("shortback", list(arguments))
+
+
+@pytest.mark.parametrize("block", blocks("yaml"))
+def test_parts_of_recipes_are_read(block):
+    tree = read_yaml(block, name="the block")
+    base = "events-quickstart" if "frames" in tree.get("data", {}) else "quickstart"
+    known = read_tree(tree.pop("extend", base))
+    parse_recipe(merged(known, tree), name="the block")
 
 
 def test_the_tree_is_the_tree():

@@ -275,7 +275,7 @@ def test_a_recipe_extends_another(tmp_path):
     ("text", "message"),
     [
         ("extend: [cifar10-resnet20]", r"extend: the name of a recipe or of a file beside this one, not \['cifar10"),
-        ("extend: cifar10-resnet2O", "neither a recipe nor a file"),
+        ("extend: cifar10-resnet2O", r"own.yaml: extend: .*cifar10-resnet2O. is neither a recipe nor a file"),
         ("extend: own.yaml", r"extend each other in a circle: .*own.yaml > .*own.yaml"),
         ("extend: cifar10-resnet20\ntrain: {epoch: 3}", "train.epoch: unknown key"),
     ],

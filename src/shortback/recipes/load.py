@@ -77,6 +77,10 @@ def read_tree(recipe: str, extending: tuple[str, ...] = ()) -> dict[str, Any]:
     if not isinstance(base, str):
         raise RecipeError(f"{recipe}: extend: the name of a recipe or of a file beside this one, not {base!r}")
     beside = base if base in recipe_names() else str(Path(recipe).parent / base)
+    try:
+        recipe_text(beside)
+    except RecipeError as error:
+        raise RecipeError(f"{recipe}: extend: {error}") from None
     return merged(read_tree(beside, (*extending, recipe)), tree)
 
 
