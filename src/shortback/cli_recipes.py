@@ -75,7 +75,7 @@ def new_recipe(
     network: Annotated[str | None, typer.Option(help="resnet18, resnet20, resnet34, vgg16 or plain32.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="How many times it sees the data.")] = None,
 ) -> None:
-    """Write a recipe from the answers to four questions; what is given here is not asked."""
+    """Write a recipe from the answers to up to four questions; what is given here is not asked."""
     with user_errors():
         from shortback.recipes.interview import Answers, make_recipe, questions
 

@@ -34,7 +34,7 @@ def cases(section):
 def names(library):
     """What expressions of a page may use."""
     space = {"sb": sb, "surrogates": surrogates, "losses": losses, "torch": torch, "F": F, "T": T}
-    space |= {"tau": 1.6, "beta": 0.7, "rate": 0.3, "alpha": 3.0, "slope": 5.0, "threshold": torch.tensor(0.5)}
+    space |= {"tau": 1.6, "beta": 0.7, "rate": 0.3, "alpha": 3.0, "slope": 5.0}
     pytest.importorskip(library)
     if library == "spikingjelly":
         from spikingjelly.activation_based import neuron, surrogate

@@ -17,8 +17,8 @@ def roots(tmp_path):
     """A folder of small images and one of large ones."""
     for name, size in (("small", (40, 32)), ("large", (500, 375))):
         for label in ("a", "b"):
-            (tmp_path / name / label).mkdir(parents=True)
-            Image.new("RGB", size).save(tmp_path / name / label / "0.jpeg")
+            (tmp_path / name / "train" / label).mkdir(parents=True)
+            Image.new("RGB", size).save(tmp_path / name / "train" / label / "0.jpeg")
     return tmp_path
 
 
@@ -59,13 +59,13 @@ def test_large_images_are_trained_on_as_those_of_imagenet(roots):
         ({"data": "mnist"}, "data='mnist': must be one of images, cifar10"),
         ({"network": "resnet17"}, "network='resnet17': must be one of resnet18"),
         ({"data": "images"}, "data=images: say where it lies"),
-        ({"data": "images", "root": Path("nowhere")}, "nowhere: there is no such folder"),
+        ({"data": "images", "root": Path("nowhere")}, "nowhere: there must be a folder train/ in it"),
     ],
 )
 def test_wrong_answers(tmp_path, answers, message):
     with pytest.raises(UserError, match=message):
         recipe(tmp_path, **{"data": "bundled", "network": "resnet18", **answers})
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "train").mkdir(parents=True)
     with pytest.raises(UserError, match="empty: no image is in it"):
         recipe(tmp_path, data="images", network="resnet18", root=tmp_path / "empty")
 

@@ -19,10 +19,10 @@ Have = Literal["images", "cifar10", "cifar100", "events", "bundled"]
 Network = Literal["resnet18", "resnet20", "resnet34", "vgg16", "plain32"]
 
 WHAT = {
-    "images": "a folder of images, in it a folder a class (or train/ and val/ with these)",
+    "images": "a folder of images: train/<class>/ and test/<class>/, or val/",
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
-    "events": "recordings of an event camera, a folder a class",
+    "events": "recordings of an event camera: train/<class>/ and test/<class>/",
     "bundled": "nothing yet: a part of Fashion-MNIST that comes with the package",
 }
 LARGE = 96  # pixels from which images are cropped and resized as those of ImageNet are
@@ -82,6 +82,8 @@ def _found(answers: Answers) -> tuple[str, dict[str, Any]]:
         return base, {"kind": answers.data, **({"root": root} if root else {"download": True})}
     if root is None:
         raise UserError(f"data={answers.data}: say where it lies")
+    if not Path(root, "train").is_dir():
+        raise UserError(f"{root}: there must be a folder train/ in it, and in that a folder for each class")
     if answers.data == "events":
         if network not in EVENT_NETWORKS:
             raise UserError(f"recordings of events have recipes for {', '.join(EVENT_NETWORKS)}, not for {network}")
@@ -100,7 +102,7 @@ def _size_of_an_image(root: Path) -> tuple[int, int]:
             if name.lower().endswith((".png", ".jpg", ".jpeg", ".bmp", ".webp")):
                 with Image.open(Path(folder) / name) as image:
                     return image.size
-    raise UserError(f"{root}: no image is in it" if root.is_dir() else f"{root}: there is no such folder")
+    raise UserError(f"{root}: no image is in it")
 
 
 def questions() -> dict[str, tuple[str, dict[str, str]]]:
