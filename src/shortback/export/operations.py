@@ -35,7 +35,8 @@ class LayerOperations:
         spiking_input: its inputs were zeros and ones in all batches.
         input_rate: fraction of its inputs that are not zero.
         dense: operations if no input were zero.
-        macs, acs: operations on inputs that are not zero.
+        macs: multiply-accumulates, on inputs that are not zero and no spikes.
+        acs: accumulates, on spikes.
     """
 
     name: str
@@ -60,7 +61,8 @@ class Operations:
         images: counted over.
         layers: those with weights, in the order of their first calls.
         firing_rate: by neuron, spikes a neuron and step.
-        parameter_bytes, buffer_bytes: of the network, norms included.
+        parameter_bytes: of the network, norms included.
+        buffer_bytes: of the network, such as statistics of norms.
         state_bytes: of the membranes of one image, in float32.
         dense_of_ann: multiply-accumulates of the same network as an ANN: every layer once.
         not_counted: modules with weights that are neither `Conv2d` nor `Linear`; norms are folded and cost nothing.

@@ -21,10 +21,14 @@ class LayerGradient:
         terms: norm of the gradient through each output, `"main"` and the branches by their place, coefficient included.
         branch_norm: of the gradient through all branches together.
         cosine: between the gradient through the main output and that through the branches; None if one is 0.
-        num_weights, num_zero, num_nan, num_inf: elements, and how many of them have such a gradient.
-        vanilla_norm, vanilla_zero: of the gradient that the loss of the main output alone gives, which is that of
-            vanilla training. Where logits are added it is not `terms["main"]`: there the one loss depends on all
-            outputs. None if it was not measured.
+        num_weights: elements.
+        num_zero: elements with a gradient of exactly 0.
+        num_nan: elements with a gradient of NaN.
+        num_inf: elements with an infinite gradient.
+        vanilla_norm: of the gradient that the loss of the main output alone gives, which is that of vanilla training.
+            Where logits are added it is not `terms["main"]`: there the one loss depends on all outputs. None if it was
+            not measured.
+        vanilla_zero: elements in which that gradient is exactly 0.
     """
 
     name: str

@@ -22,7 +22,8 @@ class Suggestion:
     Attributes:
         what: in words.
         settings: the change in a recipe, `key=value` each.
-        before, after: judgements on the same samples.
+        before: judgement on the samples it was tried on.
+        after: judgement on the same samples, with the change.
     """
 
     what: str

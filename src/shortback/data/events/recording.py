@@ -23,7 +23,8 @@ class Events:
         x: whole numbers [n], the column, from the left of an upright picture.
         y: whole numbers [n], the row, from its top.
         on: bool [n], whether the pixel became brighter.
-        height, width: of the sensor, in pixels.
+        height: of the sensor, in pixels.
+        width: of the sensor, in pixels.
     """
 
     t: np.ndarray
