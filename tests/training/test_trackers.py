@@ -5,6 +5,7 @@ import csv
 import json
 import math
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -101,17 +102,26 @@ def test_wandb_offline(tmp_path, monkeypatch):
     folder = log("wandb", tmp_path)
     name = (folder / "run_id").read_text()
     log("wandb", tmp_path, [{**STEP, "step": 4}], step=2)
-    files = sorted(folder.glob("wandb/offline-run-*/*.wandb"))
-    assert {file.stem for file in files} == {f"run-{name}"}
-    numbers, config = {}, {}
-    for file in files:
-        for data in leveldb_records(file.read_bytes()):
-            record = wandb_internal_pb2.Record.FromString(data)
-            values = {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in record.history.item}
-            if "step/loss" in values:
-                numbers[values["optimizer step"]] = values["step/loss"]
-            config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+
+    def written():
+        """Loss by step, settings, and the names of runs, of what is on the disk by now."""
+        numbers, config, names = {}, {}, set()
+        for file in folder.glob("wandb/offline-run-*/*.wandb"):
+            names.add(file.stem)
+            for data in leveldb_records(file.read_bytes()):
+                record = wandb_internal_pb2.Record.FromString(data)
+                values = {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in record.history.item}
+                if "step/loss" in values:
+                    numbers[values["optimizer step"]] = values["step/loss"]
+                config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+        return numbers, config, names
+
+    until = time.monotonic() + 60
+    while len(written()[0]) < 2 and time.monotonic() < until:  # a process of its own writes, after the end of a run
+        time.sleep(0.1)
+    numbers, config, names = written()
     assert numbers == {2: 1.25, 4: 1.25}
+    assert names == {f"run-{name}"}
     assert config["method"] == "shortcut"
     assert list(folder.rglob("media/images/*.png"))
 
