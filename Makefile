@@ -8,8 +8,9 @@ DEV := $(BIN)/.ready-dev
 quickstart: $(RUN)
 	$(BIN)/shortback train quickstart --out runs/quickstart --overwrite
 
-# Two processes with a thread each take half of the time of one with two: most of it is Python and the compiler.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Processes with a thread each take half of the time of one with two: most of it is Python and the compiler. Of three
+# one often waits, for a process that is to be killed or to hang.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 check: lint
 	$(PYTEST) -m 'not slow'
