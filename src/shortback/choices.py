@@ -51,6 +51,10 @@ Resize = Literal["sum", "nearest"]
 FrameValues = Literal["count", "binary"]
 DVSSplit = Literal["last100", "lexicographic", "seeded"]
 
+# What `shortback recipes new` may be answered
+Have = Literal["images", "cifar10", "cifar100", "events", "bundled"]
+RecipeNetwork = Literal["resnet18", "resnet20", "resnet34", "vgg16", "plain32"]
+
 # The machine
 Device = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
+from shortback.choices import Have, RecipeNetwork
 from shortback.console import path_option, user_errors
 from shortback.errors import UserError
 from shortback.files import check_folder
@@ -70,9 +71,9 @@ def validate_recipe(recipe: RecipeArgument, settings: SettingsOption = None) -> 
 @recipes_app.command("new")
 def new_recipe(
     out: Annotated[Path, path_option("FILE", "The recipe, a YAML file.")] = Path("recipe.yaml"),
-    data: Annotated[str | None, typer.Option(help="images, cifar10, cifar100, events or bundled.")] = None,
+    data: Annotated[str | None, typer.Option(help=f"{', '.join(get_args(Have))}.")] = None,
     root: Annotated[Path | None, path_option("FOLDER", "Where the data lies.")] = None,
-    network: Annotated[str | None, typer.Option(help="resnet18, resnet20, resnet34, vgg16 or plain32.")] = None,
+    network: Annotated[str | None, typer.Option(help=f"{', '.join(get_args(RecipeNetwork))}.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="How many times it sees the data.")] = None,
 ) -> None:
     """Write a recipe from the answers to up to four questions; what is given here is not asked."""

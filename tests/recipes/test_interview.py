@@ -7,8 +7,9 @@ from typing import get_args
 import pytest
 from PIL import Image
 
+from shortback.choices import Have, RecipeNetwork
 from shortback.errors import UserError
-from shortback.recipes.interview import EVENT_NETWORKS, LARGE_NETWORKS, Answers, Have, Network, make_recipe, questions
+from shortback.recipes.interview import EVENT_NETWORKS, LARGE_NETWORKS, Answers, make_recipe, questions
 from shortback.recipes.load import load_recipe
 
 
@@ -28,7 +29,7 @@ def recipe(folder, **answers):
     return load_recipe(str(file))
 
 
-@pytest.mark.parametrize(("data", "network"), [*itertools.product(get_args(Have), get_args(Network))])
+@pytest.mark.parametrize(("data", "network"), [*itertools.product(get_args(Have), get_args(RecipeNetwork))])
 def test_every_answer_is_a_recipe_or_is_refused(roots, data, network):
     root = roots / "small" if data in ("images", "events") else None
     if data == "events" and network not in EVENT_NETWORKS:
@@ -73,4 +74,4 @@ def test_wrong_answers(tmp_path, answers, message):
 def test_the_questions_have_every_answer():
     asked = questions()
     assert set(asked["data"][1]) == set(get_args(Have))
-    assert set(asked["network"][1]) == set(get_args(Network))
+    assert set(asked["network"][1]) == set(get_args(RecipeNetwork))

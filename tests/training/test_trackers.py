@@ -156,6 +156,23 @@ class Noted(Tracker):
         self.failed = failed
 
 
+def test_one_that_draws_nothing_costs_no_picture(tmp_path, monkeypatch):
+    monkeypatch.setattr("shortback.health.plots.gradient_by_layer", lambda *arguments: 1 / 0)
+    log("csv", tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        log("tensorboard", tmp_path)
+
+
+def test_one_that_trains_while_another_exception_is_handled_has_not_failed(tmp_path):
+    tracker = Noted(tmp_path)
+    try:
+        _ = 1 / 0
+    except ZeroDivisionError:
+        tracker.start(step=0, total_steps=1)
+        tracker.close()
+    assert tracker.failed is False
+
+
 @pytest.mark.parametrize("breaks", [False, True])
 def test_an_end_by_an_exception_is_told(tmp_path, breaks):
     torch.manual_seed(0)
@@ -170,7 +187,7 @@ def test_an_end_by_an_exception_is_told(tmp_path, breaks):
 
 
 def test_refusals(monkeypatch):
-    with pytest.raises(UserError, match="no logger 'tensorbord': there are csv, tensorboard"):
+    with pytest.raises(UserError, match="logger='tensorbord': must be one of csv, tensorboard"):
         make_tracker("tensorbord", Path())
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"wandb is not installed: pip install 'shortback\[wandb\]'"):

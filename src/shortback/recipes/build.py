@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ from shortback.recipes.schema import (
     ModelConfig,
     NeuronConfig,
     Recipe,
+    TrainConfig,
 )
 from shortback.shortcuts.places import find_places
 from shortback.spiking import SpikingNetwork
@@ -53,10 +55,7 @@ from shortback.training import (
     choose_num_workers,
 )
 
-_PLANNED = {
-    *("epochs", "patience", "keep_best", "accumulate", "ema"),
-    *("log_every", "checkpoint_every", "hang_minutes"),
-}
+_PLANNED = {field.name for field in dataclasses.fields(Plan)} & set(TrainConfig.model_fields)  # what goes over as it is
 
 
 @dataclass(frozen=True)

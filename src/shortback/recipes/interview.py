@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import yaml
 from PIL import Image
 
-from shortback.choices import check_choice
+from shortback.choices import Have, RecipeNetwork, check_choice
 from shortback.errors import UserError
 from shortback.recipes.build import check_recipe
 from shortback.recipes.load import merged, parse_recipe, read_tree
-
-Have = Literal["images", "cifar10", "cifar100", "events", "bundled"]
-Network = Literal["resnet18", "resnet20", "resnet34", "vgg16", "plain32"]
 
 WHAT = {
     "images": "a folder of images: train/<class>/ and test/<class>/, or val/",
@@ -45,7 +42,7 @@ class Answers:
 
     data: Have
     root: Path | None
-    network: Network
+    network: RecipeNetwork
     epochs: int
 
 
@@ -57,7 +54,7 @@ def make_recipe(answers: Answers) -> str:
             recordings or large images; all that the recipe itself may be wrong in.
     """
     check_choice("data", answers.data, Have)
-    check_choice("network", answers.network, Network)
+    check_choice("network", answers.network, RecipeNetwork)
     base, data = _found(answers)
     tree: dict[str, Any] = {"method": "evolutionary", "data": data, "train": {"epochs": answers.epochs}}
     known = read_tree(base)
@@ -114,5 +111,4 @@ def questions() -> dict[str, tuple[str, dict[str, str]]]:
         "vgg16": "VGG-16, or VGGSNN for recordings",
         "plain32": "32 layers without skips: what branches help most",
     }
-    assert set(networks) == set(get_args(Network))
     return {"data": ("What do you train on?", WHAT), "network": ("Which network?", networks)}

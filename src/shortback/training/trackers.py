@@ -11,20 +11,18 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from shortback.choices import LoggerKind
+from shortback.choices import LoggerKind, check_choice
 from shortback.errors import UserError
 from shortback.files import write_text
-from shortback.health.plots import gradient_by_layer
 from shortback.training.loggers import Logger, Row
 
-PACKAGES = {"wandb": "wandb", "mlflow": "mlflow", "tensorboard": "tensorboard", "csv": "csv"}
 
-
-def check_tracker(kind: str) -> None:
-    """Raise `UserError` if the package that a kind of logger needs is not installed."""
-    if importlib.util.find_spec(PACKAGES[kind]) is None:
+def check_tracker(kind: LoggerKind) -> None:
+    """Raise `UserError` if there is no such kind of logger, or the package of its name is not installed."""
+    check_choice("logger", kind, LoggerKind)
+    if importlib.util.find_spec(kind) is None:  # csv is Python's own
         raise UserError(f"train.loggers: {kind} is not installed: pip install 'shortback[{kind}]'")
 
 
@@ -39,11 +37,8 @@ def make_tracker(kind: LoggerKind, folder: Path, *, settings: Mapping[str, Any] 
     Raises:
         UserError: the package is not installed, or there is no such kind.
     """
-    kinds: dict[str, type[Tracker]] = {"csv": Csv, "tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow}
-    if kind not in kinds:
-        raise UserError(f"no logger {kind!r}: there are {', '.join(get_args(LoggerKind))}")
     check_tracker(kind)
-    return kinds[kind](folder / kind, settings=settings)
+    return TRACKERS[kind](folder / kind, settings=settings)
 
 
 class Tracker:
@@ -59,6 +54,7 @@ class Tracker:
     def __init__(self, folder: Path, *, settings: Mapping[str, Any] | None = None) -> None:
         self.folder, self.settings = Path(folder), dict(settings or {})
         self.last: dict[str, float] = {}
+        self._handled: BaseException | None = None
 
     def open(self, step: int) -> None:
         """Training begins, or goes on, with `step` optimizer steps done: what was put after them comes again."""
@@ -74,13 +70,16 @@ class Tracker:
 
     def start(self, *, step: int, total_steps: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._handled = sys.exc_info()[1]  # by whoever trains within an `except`
         self.open(step)
 
     def log(self, row: Row) -> None:
         numbers = dict(_numbers(row))
         self.last |= {name: value for name, value in numbers.items() if name.startswith("epoch/")}
         self.put(row["step"], row["kind"], numbers)
-        if row["kind"] == "health":
+        if row["kind"] == "health" and type(self).draw is not Tracker.draw:
+            from shortback.health.plots import gradient_by_layer
+
             by_layer = {"whole loss": row["layers"]["relative"]}
             self.draw(row["step"], "gradient by layer", gradient_by_layer(by_layer))
 
@@ -88,7 +87,7 @@ class Tracker:
         pass
 
     def close(self) -> None:
-        self.end(failed=sys.exc_info()[0] is not None)  # within the `finally` of the training
+        self.end(failed=sys.exc_info()[1] is not self._handled)  # within the `finally` of the training
 
     def run_id(self, made: str) -> str:
         """The name by which a run is known elsewhere: the one it was given first, so that it is gone on with."""
@@ -126,26 +125,26 @@ class Csv(Tracker):
     """A file for each kind of row, `step.csv`, `epoch.csv`, `health.csv`, with the optimizer step in front."""
 
     def open(self, step: int) -> None:
+        self._columns: dict[Path, list[str]] = {}
         for file in self.folder.glob("*.csv"):
             self._write(file, [row for row in self._rows(file) if step and int(row["step"]) <= step])
 
     def put(self, step: int, kind: str, numbers: dict[str, float]) -> None:
         row = {"step": step, **{name.removeprefix(f"{kind}/"): value for name, value in numbers.items()}}
         file = self.folder / f"{kind}.csv"
-        rows = self._rows(file) if file.exists() else []
-        columns = list(rows[0]) if rows else []
+        columns = self._columns.get(file, [])
         if set(row) <= set(columns):
             with file.open("a", newline="") as stream:
                 csv.DictWriter(stream, columns).writerow(row)
         else:
-            self._write(file, [*rows, row])
+            self._write(file, [*(self._rows(file) if file.exists() else []), row])
 
     def _rows(self, file: Path) -> list[dict[str, Any]]:
         with file.open(newline="") as stream:
             return list(csv.DictReader(stream))
 
     def _write(self, file: Path, rows: list[dict[str, Any]]) -> None:
-        columns = list(dict.fromkeys(name for row in rows for name in row))
+        columns = self._columns[file] = list(dict.fromkeys(name for row in rows for name in row))
         with file.open("w", newline="") as stream:
             writer = csv.DictWriter(stream, columns)
             writer.writeheader()
@@ -266,3 +265,6 @@ class MLflow(Tracker):
     def end(self, *, failed: bool) -> None:
         if self._client is not None:
             self._client.set_terminated(self._id, "FAILED" if failed else "FINISHED")
+
+
+TRACKERS: dict[LoggerKind, type[Tracker]] = {"csv": Csv, "tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow}
