@@ -114,6 +114,22 @@ def shards_of(images: ImageSet) -> Tensor | None:
     return getattr(images, "shards", None)
 
 
+class Ahead(Protocol):
+    """Gets ready what an epoch reads next."""
+
+    def reach(self, position: int, *, part: int = 0, parts: int = 1) -> None:
+        """Say that a process, `part` of `parts`, reads samples up to `position` of the epoch now; returns at once."""
+        ...
+
+
+def ahead_of(images: ImageSet, order: Tensor) -> Ahead | None:
+    """What is to be told how far an epoch in an order, int64 [n], has come; None where nothing has to be fetched."""
+    if isinstance(images, Subset):
+        return ahead_of(images.source, images.indices[order])
+    make = getattr(images, "ahead", None)
+    return None if make is None else make(order)
+
+
 @dataclass(frozen=True)
 class ImageData:
     """A whole data source, checked when it is made.

@@ -7,9 +7,9 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from shortback.data.images import ImageSet, read_images
+from shortback.data.images import ImageSet, ahead_of, read_images
 from shortback.data.order import random_order
 from shortback.data.seeding import derive_seed, derive_seeds, global_generator_kept, map_seeded, seed_global
 from shortback.data.transforms import Mixing, normalize
@@ -209,9 +209,15 @@ class _Epoch(Dataset):
         self.loader = loader
         self.epoch = epoch
         self.order = loader._order(epoch)
+        self.ahead = ahead_of(loader.images, self.order)
 
     def __getitem__(self, batch: int) -> tuple[Tensor, Tensor]:
         positions = self.loader._positions(batch)
+        if self.ahead is not None:
+            worker = get_worker_info()
+            number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+            part, parts = self.loader.rank * workers + number, self.loader.world_size * workers
+            self.ahead.reach(int(positions.max()), part=part, parts=parts)
         indices = self.order[positions]
         seeds = self.loader._seeds(self.epoch, positions)
         images = read_images(self.loader.images, indices)

@@ -1,68 +1,15 @@
 """A web server that lacks a shard, cuts it short, changes it, is slow, or fails at first."""
 
-import http.server
 import os
-import threading
-from functools import partial
-from pathlib import Path
 
 import pytest
+import torch
 
+from shortback.data.order import SIDE_BY_SIDE
 from shortback.data.shards import load_shards, store
 from shortback.data.shards.index import INDEX, Index
 from shortback.data.shards.store import WebStore
 from shortback.errors import UserError
-
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder; `faults` says what to do with the next requests for a name."""
-
-    def __init__(self, *args, faults, asked, **settings):
-        self.faults, self.asked = faults, asked
-        super().__init__(*args, **settings)
-
-    def do_GET(self):
-        name = self.path.rsplit("/", 1)[-1]
-        self.asked.append(name)
-        fault = self.faults.get(name, [None]).pop(0) if self.faults.get(name) else None
-        if fault is None:
-            return super().do_GET()
-        content = (Path(self.directory) / name).read_bytes()
-        if isinstance(fault, int):
-            return self.send_error(fault)
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if fault == "short":
-            self.wfile.write(content[:1000])
-        elif fault == "changed":
-            self.wfile.write(content[:-1] + bytes([content[-1] ^ 1]))
-        elif fault == "silent":
-            self.wfile.write(content[:1000])
-            self.wfile.flush()
-            threading.Event().wait(3)
-        return None
-
-    def log_message(self, *_):
-        pass
-
-
-class Site:
-    def __init__(self, folder):
-        self.faults, self.asked = {}, []
-        handler = partial(Handler, directory=str(folder), faults=self.faults, asked=self.asked)
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-
-@pytest.fixture
-def site(packed, monkeypatch):
-    monkeypatch.setattr(store.time, "sleep", lambda seconds: None)
-    site = Site(packed)
-    yield site
-    site.server.shutdown()
-    site.server.server_close()
 
 
 def all_bytes(data):
@@ -140,3 +87,20 @@ def test_copies_stay_within_their_limit(site, packed, tmp_path):
     os.close(kept)
     with pytest.raises(UserError, match=r"cache_gb=.* is too little: 16 shards are read side by side"):
         load_shards(url=site.url, cache_dir=tmp_path, cache_gb=limit / 1e9)
+
+
+def test_what_a_killed_process_left_of_a_copy_goes(site, tmp_path):
+    data = load_shards(url=site.url, cache_dir=tmp_path / "cache")
+    left = data.train.store.folder / ".train-00001.tar.4711.tmp"
+    left.write_bytes(b"half")
+    all_bytes(data)
+    assert not left.exists()
+
+
+def test_as_much_is_worth_fetching_ahead_as_there_is_room_for(packed, tmp_path):
+    def ahead(limit):
+        return WebStore("http://x", tmp_path, limit=limit).ahead(10)
+
+    assert ahead(None) == SIDE_BY_SIDE
+    assert [ahead(10 * shards) for shards in (1, 16, 17, 20, 32, 99)] == [0, 0, 1, 4, 16, 16]
+    assert load_shards(packed).train.ahead(torch.arange(3)) is None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from shortback.data.image_files import as_image, decode_image
+from shortback.data.shards.ahead import FetchAhead
 from shortback.data.shards.index import Places, SplitShards
 from shortback.data.shards.store import Store
 from shortback.errors import UserError
@@ -56,6 +57,11 @@ class ShardImages:
             return as_image(decode_image(content, channels=self.channels))
         except Exception as error:  # decoders raise nearly anything on damaged bytes
             raise UserError(f"{where} cannot be read: {error}") from error
+
+    def ahead(self, order: Tensor) -> FetchAhead | None:
+        """What fetches shards for an epoch in an order, int64 [n], before they are read; None where all are there."""
+        depth = self.store.ahead(max(shard.size for shard in self.split.shards))
+        return FetchAhead(self.store, self.split.shards, self.shards[order], depth=depth) if depth else None
 
     def _open(self, number: int) -> int:
         if number not in self._opened:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from filelock import FileLock
 
+from shortback.data.order import SIDE_BY_SIDE
 from shortback.data.shards.index import INDEX, Index, ShardFile
 from shortback.errors import UserError
 from shortback.files import full_disk_explained, replacing
@@ -30,6 +31,10 @@ class Store(Protocol):
 
     def open(self, shard: ShardFile) -> int:
         """A descriptor to read the shard by; it stays good if the file is removed meanwhile."""
+        ...
+
+    def ahead(self, size: int) -> int:
+        """How many shards of `size` bytes are worth opening before they are read."""
         ...
 
 
@@ -54,6 +59,9 @@ class FolderStore:
 
     def open(self, shard: ShardFile) -> int:
         return os.open(self.folder / shard.name, os.O_RDONLY)
+
+    def ahead(self, size: int) -> int:
+        return 0
 
 
 class WebStore:
@@ -92,6 +100,12 @@ class WebStore:
                     os.utime(descriptor)
                 return descriptor
 
+    def ahead(self, size: int) -> int:
+        """As many as are read side by side, if there is room for both."""
+        if self.limit is None:
+            return SIDE_BY_SIDE
+        return min(max(self.limit // size - SIDE_BY_SIDE, 0), SIDE_BY_SIDE)
+
     def read(self, name: str) -> bytes:
         """A small file, which is not kept."""
         return _asked(f"{self.url}/{name}", lambda answer: answer.read(), silence=self.silence)
@@ -106,6 +120,8 @@ class WebStore:
         ):
             if path.exists():
                 return
+            for left in self.folder.glob(f".{path.name}.*.tmp"):  # by a process that was killed: the lock is ours
+                left.unlink(missing_ok=True)
             self._make_room(shard.size)
             with replacing(path) as temporary:
                 _asked(f"{self.url}/{shard.name}", lambda answer: _save(answer, shard, temporary), silence=self.silence)
