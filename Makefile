@@ -26,8 +26,8 @@ lint: $(DEV)
 # What trains, on the instructions of a processor with AVX2 alone, where oneDNN computes by other kernels. Tests that call
 # `torch.compile` by themselves would take what it made for AVX-512 out of its cache: another folder.
 test-avx2: $(DEV)
-	TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/.venv/inductor-avx2 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) tests/training tests/models tests/ops \
-	    tests/runs/test_train.py
+	TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/.venv/inductor-avx2 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) -m 'not processes' \
+	    tests/training tests/models tests/ops tests/runs/test_train.py
 
 # sinabs needs an older nir than Norse does, and with Lightning every import of Fabric takes seconds: an environment of
 # their own, on top of .venv.
@@ -36,7 +36,7 @@ test-more: $(DEV)
 	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
 	    > $$(echo .venv-more/lib/python*/site-packages)/under.pth
 	.venv-more/bin/python -m pip install --quiet --disable-pip-version-check sinabs==3.1.3 'lightning>=2.5'
-	.venv-more/bin/python -m pytest tests/networks tests/test_examples.py -k 'sinabs or lightning'
+	OMP_NUM_THREADS=1 .venv-more/bin/python -m pytest --numprocesses 2 tests/networks tests/test_examples.py -k 'sinabs or lightning'
 
 # The site, into site/: a dead link, a missing reference or a cell that fails ends it. `serve-docs` shows it while you write.
 docs: $(DEV)

@@ -149,6 +149,7 @@ def _go_on(out, kill_after_step, delay):
     train_recipe(tiny(*quick), out, resume=True, say=lambda line: None)
 
 
+@pytest.mark.processes
 def test_killed_at_ten_points_it_ends_with_the_same_weights(tmp_path):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["shortback.runs.train", "torch._dynamo"])
@@ -171,6 +172,7 @@ def test_killed_at_ten_points_it_ends_with_the_same_weights(tmp_path):
     assert all(torch.equal(whole["net"][name], cut["net"][name]) for name in whole["net"])
 
 
+@pytest.mark.processes
 def test_torchrun(tmp_path):
     settings = [*TINY, "train.epochs=1", "train.log_every=1", "data.train_images=100"]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "shortback", "train"]

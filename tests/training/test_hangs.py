@@ -48,6 +48,7 @@ sb.training.fit(
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize(("where", "doing"), [("loader", "waiting for batch"), ("layer", "working on batch")])
 def test_the_process_that_hangs_is_named(tmp_path, where, doing):
     (tmp_path / "worker.py").write_text(WORKER)

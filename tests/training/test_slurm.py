@@ -14,7 +14,7 @@ from shortback.recipes.load import load_recipe
 from shortback.runs.train import train_recipe
 from tests.test_cli import SETTINGS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 JOB = Path(__file__).parents[2] / "examples" / "slurm.sbatch"
 SRUN = """#!/bin/bash

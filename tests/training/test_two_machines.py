@@ -16,7 +16,11 @@ from safetensors.torch import load_file
 from shortback.recipes.load import load_recipe
 from shortback.runs.train import train_recipe
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.processes,
+    pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux"),
+]
 
 SETTINGS = [
     "data.train_images=60",
