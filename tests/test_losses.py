@@ -151,3 +151,14 @@ def test_wrong_settings_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             make()
+
+
+@pytest.mark.parametrize("combine", ["logits", "additive"])
+def test_branches_are_smoothed_as_the_main_output_is(combine):
+    outputs, y = Outputs(torch.randn(4, 3), {"a": torch.randn(4, 3)}), torch.tensor([0, 1, 2, 0])
+    by_class = ShortcutLoss(main=CrossEntropy(label_smoothing=0.2), combine=combine)(outputs, y, coefficient=0.5)
+    by_function = shortcut_loss(outputs, y, coefficient=0.5, combine=combine, label_smoothing=0.2)
+    assert torch.equal(by_class.total, by_function.total)
+    assert torch.equal(by_class.branches["a"], by_function.branches["a"])
+    expected = F.cross_entropy(outputs.branches["a"], y, label_smoothing=0.2)
+    assert torch.equal(by_class.branches["a"], expected)

@@ -143,7 +143,8 @@ class ShortcutLoss:
     Args:
         main: loss of the main output, and of the sum of logits: of outputs and targets, their mean over the batch. Any
             that takes both, such as `torch.nn.MSELoss()`.
-        branch: loss of every branch; if it is not given a cross entropy, or `main` where that is none.
+        branch: loss of every branch; if it is not given a cross entropy with the smoothing of `main`, or `main` where
+            that is none.
         combine: `"logits"` (the paper's), `"additive"` or `"convex"`, see the formulas of this module.
         branch_weights: `"sum"` or `"mean"`.
 
@@ -205,7 +206,9 @@ class ShortcutLoss:
         return outputs.logits + coefficient * added
 
     def _by_branch(self, outputs: Outputs, target: Tensor) -> dict[str, Tensor]:
-        loss = self.branch or (CrossEntropy() if isinstance(self.main, CrossEntropy) else self.main)
+        loss = self.branch or self.main
+        if self.branch is None and isinstance(self.main, CrossEntropy):  # of branches, which have no steps
+            loss = CrossEntropy(label_smoothing=self.main.label_smoothing)
         return {name: apply_loss(loss, logits, target) for name, logits in outputs.branches.items()}
 
     def _check(self, coefficient: float | Tensor) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
+from torch.utils import _python_dispatch
 
 UNCOMPILED = "_orig_mod"  # where the wrapper of `torch.compile` has the module it was given
 
@@ -91,6 +93,16 @@ def without_autocast(call: Callable[..., Any], *tensors: Tensor | None) -> Any:
         torch.set_autocast_enabled(device, True)
 
 
+def is_tracing() -> bool:
+    """Whether `torch.jit.trace` is at work."""
+    return torch._C._get_tracing_state() is not None  # type: ignore[attr-defined]
+
+
+def without_modes() -> AbstractContextManager[Any]:
+    """Within it no mode that sees every operation is at work."""
+    return _python_dispatch._disable_current_modes()
+
+
 def norms_of(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     """The norm of each of some tensors, by a few kernels for all of them."""
     return torch._foreach_norm(tensors)  # type: ignore[attr-defined]
@@ -102,7 +114,12 @@ def is_patched(module: nn.Module) -> bool:
 
 
 def is_transformed(*tensors: Tensor | None) -> bool:
-    """Whether a transform of `torch.func`, or a batched gradient, is at work, within which nothing can be compiled."""
+    """Whether a transform of `torch.func`, a batched gradient or a mode that sees every operation is at work.
+
+    Within these nothing compiled can run: fake tensors have no memory, and what counts operations would miss them.
+    """
+    if torch._C._len_torch_dispatch_stack():  # type: ignore[attr-defined]
+        return True
     functorch = torch._C._functorch  # type: ignore[attr-defined]
     if functorch.peek_interpreter_stack() is not None:
         return True

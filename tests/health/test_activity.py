@@ -62,3 +62,29 @@ def test_the_window_is_that_of_the_membrane_it_runs_on(static):
     (activity,) = seen(nn.Sequential(neuron), x, num_samples=1)
     assert activity.in_window == pytest.approx(2 / 3)
     assert activity.firing_rate == pytest.approx(1 / 3)
+
+
+class SharedByStages(nn.Module):
+    """One activation for layers of several widths, as torchvision's bottlenecks have it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.relu = nn.Conv2d(1, 6, 2), nn.Linear(6, 3), nn.ReLU()
+
+    def forward(self, x):
+        return self.relu(self.second(self.relu(self.first(x)).flatten(1)))
+
+
+def test_a_neuron_that_layers_share_is_one_of_each():
+    torch.manual_seed(0)
+    net = sb.spikify(SharedByStages(), num_steps=2, neuron=lambda num_steps: sb.LIF(num_steps, threshold=0.1))
+    x, y = torch.rand(8, 1, 2, 2), torch.arange(8) % 3
+    seen = sb.health.measure(net, x, y, loss=sb.losses.ShortcutLoss(), coefficient=0.0, backend="reference")
+    assert [neuron.name for neuron in seen.neurons] == ["relu", "relu (call 2)"]
+    assert [len(neuron.gradient_by_step) for neuron in seen.neurons] == [2, 2]
+    inner = net.network
+    spikes = [inner.relu(inner.first(x.repeat(2, 1, 1, 1)))]
+    spikes.append(inner.relu(inner.second(spikes[0].flatten(1))))
+    for neuron, fired in zip(seen.neurons, spikes, strict=True):
+        assert neuron.firing_rate == pytest.approx(fired.mean().item())
+        assert neuron.dead == (fired.sum(0) == 0).double().mean().item()

@@ -121,3 +121,10 @@ def test_weights_that_are_all_0_have_no_say():
     assert judged.num_layers > judged.effective_depth == 0
     assert effective_depth([]) == 0
     assert reference([]) == 0
+
+
+def test_a_network_whose_weights_are_all_0_is_judged_too():
+    net = nn.Linear(3, 3)
+    torch.nn.init.zeros_(net.weight)
+    judged = judge(measure(net, torch.randn(4, 3), torch.arange(4) % 3, loss=sb.ShortcutLoss(), coefficient=0.0))
+    assert "every weight is 0" in judged.reason

@@ -152,3 +152,11 @@ def test_a_block_that_says_its_channels_is_no_layer():
     block.out_channels = 8
     assert num_features(block) is None
     assert num_features(block[0]) == 8
+
+
+def test_what_has_no_axis_to_average_is_a_copy_in_float32():
+    x = torch.ones(3, 2, dtype=torch.bfloat16)
+    average = average_over_space(x)
+    x.zero_()
+    assert average.dtype == torch.float32
+    assert average.sum() == 6

@@ -77,3 +77,9 @@ def test_pixels_nobody_normalised_are_told(caplog):
 def test_what_is_no_network_is_refused():
     with pytest.raises(ValueError, match="the network is a function"):
         sb.attach(lambda x: x, sample=X)
+
+
+def test_tokens_are_no_pixels():
+    net = nn.Sequential(nn.Embedding(10, 4), nn.Flatten(), nn.Linear(12, 2))
+    with pytest.raises(IndexError, match="out of range"):
+        sb.attach(net, at=["1"], sample=torch.full((2, 3), 10))

@@ -277,3 +277,49 @@ def test_gradients_by_torch_func_and_batched():
     many = torch.stack([weight, 2 * weight])
     (batched,) = torch.autograd.grad(outputs(parameters), layer.conv.weight, many, is_grads_batched=True)
     torch.testing.assert_close(batched, torch.stack([expected[0], 2 * expected[0]]))
+
+
+def test_half_weights_are_normalised_in_float32():
+    layer = channels_last(OneLayer(LIF(4))).eval().bfloat16()
+    x = channels_last(random(*SHAPE, dtype=torch.bfloat16))
+    spikes = layer(x)
+    norm, current = layer.norm, layer.conv(x).double()
+    mean, var, weight, bias = (
+        v.double().view(1, -1, 1, 1) for v in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    )
+    exact = copy.deepcopy(layer.neuron).double()((current - mean) * (var + norm.eps).rsqrt() * weight + bias)
+    assert spikes.dtype == torch.bfloat16
+    assert torch.equal(spikes.double(), exact)
+
+
+def test_autocast_leaves_float64_alone():
+    layer, x = channels_last(OneLayer(LIF(4)).double()), channels_last(random(*SHAPE))
+    expected = layer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(x).dtype == torch.float64
+        assert torch.equal(layer.eval()(x), layer(x))
+    assert expected.dtype == torch.float64
+
+
+def test_modes_that_see_every_operation():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils.flop_counter import FlopCounterMode
+
+    layer, x = channels_last(OneLayer(LIF(4))), channels_last(random(*SHAPE, dtype=torch.float32))
+    expected = layer(x)
+    with FlopCounterMode(display=False) as counter:
+        spikes = layer(x)
+        spikes.sum().backward()
+    assert torch.equal(spikes, expected)
+    assert counter.get_total_flops() == 3 * 2 * 8 * 6 * 5 * 9 * 9 * 7 - 2 * 8 * 6 * 5 * 9 * 9 * 7  # x has no gradient
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert layer(x).shape == expected.shape
+
+
+def test_inference_mode_packs_nothing():
+    layer, x = channels_last(OneLayer(LIF(4))).eval(), channels_last(random(*SHAPE, dtype=torch.float32))
+    layer.neuron.averages_output = True
+    with torch.inference_mode():
+        spikes = layer(x)
+        assert packing.packed_of(spikes) is None
+    assert torch.equal(spikes, layer(x))

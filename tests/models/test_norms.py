@@ -68,3 +68,10 @@ def test_the_same_image_at_every_step_is_a_static_one():
     assert model.expands_at == "neuron"
     x = torch.randn(2, 1, 12, 12, dtype=torch.float64)
     torch.testing.assert_close(model(x), model(x.expand(3, *x.shape)))
+
+
+def test_tebn_has_a_factor_a_step():
+    model = sb.create_model("resnet20", num_steps=2, norm="tebn", width=0.25)
+    model.num_steps = 3
+    with pytest.raises(ValueError, match="num_steps=3: norm='tebn' has learned a factor for each of 2"):
+        model(torch.rand(2, 3, 8, 8))

@@ -1,15 +1,18 @@
 import logging
+import warnings
 
 import pytest
+import torch
 
+import shortback as sb
 from shortback.ops import backend
 
 
 @pytest.fixture(autouse=True)
 def _forget():
-    backend.resolve.cache_clear()
+    backend._resolve.cache_clear()
     yield
-    backend.resolve.cache_clear()
+    backend._resolve.cache_clear()
 
 
 def test_without_a_compiler_auto_says_so_once_and_compiled_raises(monkeypatch, caplog):
@@ -37,3 +40,17 @@ def test_a_device_without_kernels():
 def test_an_unknown_name():
     with pytest.raises(ValueError, match="must be one of auto, reference, compiled"):
         backend.resolve("fast", "cpu")
+
+
+def test_what_is_traced_and_what_a_mode_sees_decide_for_no_later_call():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    backend._resolve.cache_clear()
+    backend._why_not_compiled.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what a trace fixes
+        traced = torch.jit.trace(sb.LIF(2), torch.rand(4, 3))
+    assert traced(torch.ones(4, 3)).shape == (4, 3)
+    with FlopCounterMode(display=False):
+        sb.LIF(2)(torch.rand(4, 3))
+    assert backend.resolve("auto", "cpu") == "compiled"

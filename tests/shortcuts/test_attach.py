@@ -190,3 +190,18 @@ def test_a_failed_attach_leaves_no_hook(make_network, batch):
     with pytest.raises(ValueError, match="called 2 times"):
         sb.attach(model, at=["twice"], sample=batch[0])
     assert not any(m._forward_hooks for m in model.modules())
+
+
+@pytest.mark.parametrize("wrong", [{"num_steps": 4}, {"layout": "time_first"}])
+def test_a_network_that_owns_its_time_is_asked_for_none(wrong):
+    model = sb.create_model("resnet20", num_steps=2, width=0.25)
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}: a SpikingNetwork owns its time steps, here 2"):
+        sb.attach(model, sample=torch.zeros(2, 3, 8, 8), **wrong)
+
+
+def test_attach_and_branches_in_inference_mode():
+    with torch.inference_mode():
+        net = sb.attach(
+            sb.create_model("resnet20", num_steps=2, width=0.25), at="stages", sample=torch.zeros(2, 3, 8, 8)
+        )
+        assert len(net.train()(torch.rand(2, 3, 8, 8)).branches) == 2

@@ -182,3 +182,19 @@ def test_few_blocks_beside_a_class_that_repeats_are_told(batch, caplog):
     assert sb.attach(Odd(), sample=batch[0]).places == ("list.0",)
     assert "Odd has 2 blocks where Firing2 is repeated 5 times" in caplog.text
     assert "at=['extra0', 'extra1', 'extra2', 'extra3']" in caplog.text
+
+
+def test_modules_that_are_called_blocks_and_stages_are_no_methods(batch):
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), sb.LIF(1)) for _ in range(3))
+            self.stages = nn.ModuleList([nn.Identity()])
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x):
+            for block in self.blocks:
+                x = block(x)
+            return self.head(x)
+
+    assert sb.attach(Named(), at="blocks", sample=torch.rand(2, 4)).places == ("blocks.0", "blocks.1")

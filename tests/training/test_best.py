@@ -107,3 +107,22 @@ def test_the_last_is_the_best_without_validation(tmp_path):
     assert trained(tmp_path / "run", epochs=2, validation=None).best_epoch == 2
     with pytest.raises(UserError, match="keep_best=2: give images to validate on"):
         trained(tmp_path / "other", epochs=2, validation=None, keep_best=2)
+
+
+def test_weights_that_are_one_are_written_and_read(tmp_path):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(4, 4)
+            self.again = self.first
+            self.last = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.last(self.again(self.first(x)))
+
+    net = Tied()
+    loader = data(16)
+    fit(net, loader, epochs=1, folder=tmp_path, execution=choose_execution(compile="off"), loggers=[])
+    written = load_file(tmp_path / "checkpoints" / "best.safetensors")
+    assert torch.equal(written["again.weight"], net.first.weight)
+    assert torch.equal(written["first.weight"], net.first.weight)

@@ -9,7 +9,7 @@ from torch import nn
 
 from shortback.losses import ShortcutLoss
 from shortback.neurons import LIF
-from shortback.schedules import Constant, Linear
+from shortback.schedules import Adaptive, Constant, Linear
 from shortback.training import Interrupted, NonFiniteError
 from shortback.training.checkpoint import read_checkpoint
 from shortback.training.optim import shares_of_groups
@@ -121,7 +121,6 @@ def test_branches_are_dropped_once_their_coefficient_stays_zero(make_trainer, ro
     )
     trainer.fit()
     assert calls == [True] * 6 + [False] * 6
-    assert all(not p.requires_grad for p in trainer.net.heads.parameters())
 
 
 def test_vanilla_is_the_same_with_and_without_idle_branches(make_trainer, tmp_path):
@@ -221,3 +220,62 @@ def test_norms_that_are_frozen_stay_frozen(make_trainer, make_network):
     assert_equal(dict(norm.named_buffers()), before)
     assert not norm.training
     assert trainer.net.training
+
+
+def test_a_gradient_from_before_is_none_of_its_own(make_trainer, rows):
+    logs = rows(), rows()
+    for log, before in zip(logs, (False, True), strict=True):
+        trainer = make_trainer(loggers=[log], epochs=1, log_every=1)
+        if before:
+            for parameter in trainer.net.parameters():
+                parameter.grad = torch.ones_like(parameter)
+        trainer.fit()
+    assert [row["gradient_norm"] for row in logs[0].rows if row["kind"] == "step"] == [
+        row["gradient_norm"] for row in logs[1].rows if row["kind"] == "step"
+    ]
+
+
+def test_looks_take_a_part_of_what_is_computed_in_parts(make_trainer):
+    trainer, sizes = make_trainer(epochs=1, accumulate=8, schedule=Adaptive()), []
+    trainer.net.register_forward_pre_hook(lambda net, inputs: sizes.append(len(inputs[0])) if net.training else None)
+    trainer.fit()
+    assert {*sizes} == {2}
+
+
+def test_a_look_passes_by_a_batch_of_one_sample(make_trainer, rows):
+    log = rows()
+    trainer = make_trainer(loggers=[log], epochs=2, watch_every=1)
+    whole = trainer.train.epoch
+
+    def short(epoch, *, start=0):
+        for index, (x, y) in enumerate(whole(epoch, start=start)):
+            yield (x[:1], y[:1]) if index == 2 else (x, y)
+
+    trainer.train.epoch = short
+    trainer.fit()
+    assert [row["step"] for row in log.rows if row["kind"] == "health"] == [1, 2, 4, 5, 6, 8]
+
+
+def test_branches_that_were_dropped_are_there_again(make_trainer):
+    trainer = make_trainer(epochs=2, schedule=Linear(over=0.5))
+    frozen = next(trainer.net.heads.parameters()).requires_grad_(False)
+    trainer.fit()
+    assert trainer.net.branches_enabled
+    assert not frozen.requires_grad
+    assert sum(p.requires_grad for p in trainer.net.heads.parameters()) == len([*trainer.net.heads.parameters()]) - 1
+
+
+def test_after_an_error_the_network_is_as_it_was_given(make_trainer, monkeypatch):
+    trainer = make_trainer(epochs=2, lr=float("nan"))
+    called = []
+    monkeypatch.setattr("shortback.training.engine.make_usual", called.append)
+    monkeypatch.setattr("shortback.training.engine.restore_norms", called.append)
+    with pytest.raises(NonFiniteError):
+        trainer.fit()
+    assert called == [trainer.net, trainer._convolutions]
+
+
+def test_a_schedule_may_return_a_tensor(make_trainer, rows):
+    log = rows()
+    make_trainer(loggers=[log], epochs=1, log_every=1, schedule=lambda progress: torch.tensor(0.5)).fit()
+    assert [row["coefficient"] for row in log.rows if row["kind"] == "step"] == [0.5] * 4

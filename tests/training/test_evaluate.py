@@ -44,3 +44,25 @@ def test_modules_keep_their_modes_after_an_error_too():
     assert (model.training, model.norm.training) == (True, False)
     evaluate(model, [(torch.tensor([0.0]), torch.tensor([0]))])
     assert (model.training, model.norm.training) == (True, False)
+
+
+def test_a_loss_of_ones_own_gets_what_it_gets_in_training():
+    class Steps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, x):
+            return torch.stack([x, self.scale * x])
+
+    shapes = []
+
+    def last_step(logits, target):
+        shapes.append([*logits.shape])
+        return F.cross_entropy(logits[-1], target)
+
+    x, y = torch.randn(5, 3), torch.arange(5) % 3
+    result = evaluate(Steps(), [(x, y)], loss=last_step)
+    assert shapes == [[2, 5, 3]]
+    assert result.loss == pytest.approx(F.cross_entropy(2 * x, y).item())
+    assert result.accuracy == pytest.approx((x.argmax(1) == y).double().mean().item())

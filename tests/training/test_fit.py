@@ -132,3 +132,32 @@ def test_sequences_are_split_along_their_samples(data, tmp_path):
 def test_a_loader_without_a_length_is_refused(data, tmp_path):
     with pytest.raises(ValueError, match="generator has no length"):
         fit(attached(data), (b for b in loader(data)), epochs=1, folder=tmp_path, **plainly())
+
+
+def test_a_folder_with_checkpoints_holds_a_run_too(data, tmp_path):
+    net = attached(data)
+    fit(net, loader(data), epochs=1, folder=tmp_path, **plainly())  # without metrics.jsonl
+    with pytest.raises(ValueError, match="holds a run"):
+        fit(net, loader(data), epochs=1, folder=tmp_path, **plainly())
+
+
+def test_a_loader_that_gives_its_batches_once_is_told(data, tmp_path):
+    class Once:
+        def __init__(self):
+            self.batches = iter([*loader(data)])
+
+        def __len__(self):
+            return 4
+
+        def __iter__(self):
+            return self.batches
+
+    with pytest.raises(ValueError, match="Once gives nothing in epoch 2"):
+        fit(attached(data), Once(), epochs=2, folder=tmp_path, **plainly())
+
+
+def test_a_loader_with_a_number_called_epoch(data, tmp_path):
+    class Numbered(DataLoader):
+        epoch = 0
+
+    assert fit(attached(data), Numbered(data, batch_size=16), epochs=1, folder=tmp_path, **plainly()).steps == 4

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from shortback.training.sync_norm import SyncNorm, restore_norms, synchronise_norms
+from shortback.training.sync_norm import SyncNorm, local_norms, restore_norms, synchronise_norms
 
 
 @pytest.fixture
@@ -75,3 +75,41 @@ def test_it_can_be_undone():
     assert [id(p) for p in model.parameters()] == parameters
     restore_norms(model)
     assert [type(m) for m in model] == [nn.Conv2d, nn.BatchNorm2d, nn.BatchNorm1d]
+
+
+class Closed(nn.BatchNorm2d):
+    """As timm's `BatchNormAct2d` does, it never asks the forward of PyTorch's norms."""
+
+    def forward(self, x):
+        return nn.functional.batch_norm(x, None, None, self.weight, self.bias, training=True).relu()
+
+
+class Open(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+def test_a_norm_that_computes_by_itself_is_named(caplog):
+    net = nn.Sequential(Closed(3), Open(3), nn.BatchNorm2d(3))
+    synchronise_norms(net)
+    assert [isinstance(norm, SyncNorm) for norm in net] == [False, True, True]
+    assert "Closed computes by a forward of its own" in caplog.text
+
+
+@pytest.mark.usefixtures("one_process")
+def test_a_look_asks_no_other_process(monkeypatch):
+    net = nn.Sequential(nn.BatchNorm2d(3), Open(3), nn.SyncBatchNorm(3))
+    x = torch.randn(4, 3, 2, 2)
+    expected = nn.BatchNorm2d(3)(nn.BatchNorm2d(3)(nn.BatchNorm2d(3)(x)).relu())
+    synchronise_norms(net)
+    kinds = [type(norm) for norm in net]
+
+    def refuse(*args, **settings):
+        raise AssertionError("another process was asked")
+
+    monkeypatch.setattr(dist, "all_reduce", refuse)
+    with local_norms(net):
+        torch.testing.assert_close(net(x), expected)
+    assert [type(norm) for norm in net] == kinds
+    with pytest.raises(AssertionError, match="another process"):
+        net(x)

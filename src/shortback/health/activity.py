@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from shortback import ops
 from shortback.choices import Layout
 from shortback.inspection.hooks import hooked
 from shortback.inspection.layout import by_step, why_not
-from shortback.neurons import SpikingNeuron
+from shortback.neurons import SpikingNeuron, TimeModule
 
 WINDOW = 0.01  # of the peak: where the surrogate is above it, a membrane is inside the window
 
@@ -25,7 +26,7 @@ class NeuronActivity:
     """One layer of neurons on one batch.
 
     Attributes:
-        name: of the module.
+        name: of the module; `relu (call 2)` where a network shares one neuron among several layers, of the second.
         kind: its class.
         firing_rate: spikes a neuron and step.
         dead: share of the neurons (each of `[C, H, W]` is one) that never fire on the batch.
@@ -50,6 +51,7 @@ class NeuronActivity:
 class _Counts:
     """Sums over the calls of one layer."""
 
+    name: str
     kind: str
     fired: Tensor | None = None
     rows: int = 0
@@ -75,30 +77,32 @@ class Observer:
         self.neurons = neurons
         self.layouts = layouts or {}
         self.records_gradients = False
-        self._counts: dict[str, _Counts] = {}
+        self._counts: dict[tuple[str, object], _Counts] = {}  # by module and layer, see _counts_of
+        self._num_calls: Counter[str] = Counter()
 
     @contextmanager
     def observe(self) -> Iterator[None]:
-        """See what the neurons do in the forwards within the block."""
+        """See what the neurons do in the forward within the block."""
+        self._num_calls.clear()
         with hooked((module, self._watch(name)) for name, module in self.neurons.items()):
             yield
 
     @contextmanager
     def observe_gradients(self) -> Iterator[None]:
-        """Have the backwards after forwards within the block noted, while `records_gradients`.
+        """Have the backwards after the forward within the block noted, while `records_gradients`.
 
         No neuron of this package is hooked, so that layers run as in training, and keep as little.
         """
-        found = [(name, self._counts[name], m) for name, m in self.neurons.items() if name in self._counts]
-        ours = [(module, module.on_spikes) for _, _, module in found if isinstance(module, SpikingNeuron)]
-        others = [
-            (m, self._gradient_hook(name, counts)) for name, counts, m in found if not isinstance(m, SpikingNeuron)
-        ]
+        self._num_calls.clear()
+        seen = {name for name, _ in self._counts}
+        found = [(name, module) for name, module in self.neurons.items() if name in seen]
+        ours = [(module, module.on_spikes) for _, module in found if isinstance(module, SpikingNeuron)]
+        others = [(m, self._gradient_hook(name)) for name, m in found if not isinstance(m, SpikingNeuron)]
         with hooked(others):
             try:
-                for name, counts, module in found:
+                for name, module in found:
                     if isinstance(module, SpikingNeuron):
-                        module.on_spikes = partial(self._watch_gradient, name, counts)
+                        module.on_spikes = partial(self._watch_gradient, name, module)
                 yield
             finally:
                 for neuron, before in ours:
@@ -106,28 +110,45 @@ class Observer:
 
     def activities(self) -> list[NeuronActivity]:
         """What was seen of every layer of neurons, in the order in which they were first called."""
-        return [_summary(name, counts) for name, counts in self._counts.items()]
+        return [_summary(counts) for counts in self._counts.values()]
 
     def _watch(self, name: str):
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             spikes = _spikes(output)
             if spikes is None:
                 return
-            self._count(name, module, spikes)
+            counts = self._counts_of(name, module, spikes)
+            self._count(counts, name, spikes)
             if isinstance(module, SpikingNeuron):
-                self._count_membranes(name, module, inputs[0])
+                self._count_membranes(counts, module, inputs[0])
 
         return hook
 
-    def _gradient_hook(self, name: str, counts: _Counts):
+    def _counts_of(self, name: str, module: nn.Module, spikes: Tensor) -> _Counts:
+        """Those of the layer that calls a module now.
+
+        One that is called once a step is one layer; one that takes all steps at once is another at every call. Where it
+        is not known which it is, calls of one shape are one layer.
+        """
+        self._num_calls[name] += 1
+        takes_all = isinstance(module, TimeModule) or self.layouts.get(name, "steps") != "steps"
+        key = name, self._num_calls[name] if takes_all else spikes.shape
+        if key not in self._counts:
+            number = 1 + sum(other == name for other, _ in self._counts)
+            label = name if number == 1 else f"{name} (call {number})"
+            self._counts[key] = _Counts(label, type(module).__name__)
+        return self._counts[key]
+
+    def _gradient_hook(self, name: str):
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             spikes = _spikes(output)
             if spikes is not None:
-                self._watch_gradient(name, counts, spikes)
+                self._watch_gradient(name, module, spikes)
 
         return hook
 
-    def _watch_gradient(self, name: str, counts: _Counts, spikes: Tensor) -> None:
+    def _watch_gradient(self, name: str, module: nn.Module, spikes: Tensor) -> None:
+        counts = self._counts_of(name, module, spikes)
         if not spikes.requires_grad:
             return
         steps = len(self._by_step(name, spikes))
@@ -143,8 +164,7 @@ class Observer:
         spikes.register_hook(record)
 
     @torch.no_grad()
-    def _count(self, name: str, module: nn.Module, spikes: Tensor) -> None:
-        counts = self._counts.setdefault(name, _Counts(type(module).__name__))
+    def _count(self, counts: _Counts, name: str, spikes: Tensor) -> None:
         fired = self._by_step(name, spikes != 0)
         counts.not_binary += int((spikes != 0).logical_and(spikes != 1).sum())
         by_neuron = fired.sum((0, 1))
@@ -158,8 +178,8 @@ class Observer:
         return by_step(spikes, self.num_samples, layout) if fits else spikes.unsqueeze(0)
 
     @torch.no_grad()
-    def _count_membranes(self, name: str, neuron: SpikingNeuron, current: Tensor) -> None:
-        counts, dynamics = self._counts[name], neuron.dynamics
+    def _count_membranes(self, counts: _Counts, neuron: SpikingNeuron, current: Tensor) -> None:
+        dynamics = neuron.dynamics
         sequence = neuron.unfold(current.detach())
         threshold, surrogate = dynamics.threshold, dynamics.surrogate
         for u in ops.membranes(sequence, dynamics=dynamics, decay=neuron.leak(), num_steps=neuron.num_steps):
@@ -174,11 +194,11 @@ def _spikes(output: Any) -> Tensor | None:
     return first if isinstance(first, Tensor) and first.is_floating_point() and first.ndim >= 2 else None
 
 
-def _summary(name: str, counts: _Counts) -> NeuronActivity:
+def _summary(counts: _Counts) -> NeuronActivity:
     assert counts.fired is not None
     fired = counts.fired.double()
     return NeuronActivity(
-        name=name,
+        name=counts.name,
         kind=counts.kind,
         firing_rate=(fired.mean() / counts.rows).item(),
         dead=(fired == 0).double().mean().item(),

@@ -156,4 +156,6 @@ def _out_of_band(layers: Sequence[LayerGradient]) -> _Finding:
 
 
 def _span(relative: Sequence[float]) -> str:
+    if not relative:
+        return "every weight is 0, so that no gradient can be held against one"
     return f"gradient over weight is between {min(relative):.1e} and {max(relative):.1e} in all {len(relative)} layers"

@@ -120,9 +120,10 @@ def average_over_space(activation: Tensor, layout: Layout = "folded", *, feature
     leading = leading_axes(layout)
     features = leading if features is None else features
     axes = [axis for axis in range(leading, activation.ndim) if axis != features]
+    dtype = torch.promote_types(activation.dtype, torch.float32)
     if not axes:
-        return activation.clone()
-    return activation.mean(axes, dtype=torch.promote_types(activation.dtype, torch.float32))
+        return activation.to(dtype, copy=True)
+    return activation.mean(axes, dtype=dtype)
 
 
 def average_over_time(averages: Tensor, num_samples: int, layout: Layout = "folded") -> Tensor:

@@ -67,6 +67,8 @@ def _mistake(model: nn.Module, x: Tensor) -> str | None:
     if weight is None:
         return None
     shape, names = list(x.shape), [str(t.dtype).removeprefix("torch.") for t in (x, weight)]
+    if not x.is_floating_point() and any(isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in model.modules()):
+        return None
     if not x.is_floating_point():
         return f"is {names[0]}, and the weights are {names[1]}: pass x.float() / 255, normalised as for training"
     if x.dtype != weight.dtype and not (torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64):

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 def undisturbed(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
     """Put back the modes, the buffers, what neurons remember and the random state when the block ends, however it ends.
 
+    Within it inference mode is off, whose tensors cannot be watched.
+
     Args:
         model: what may be changed in the block.
         inputs: tensors whose devices' generators are kept too.
@@ -23,7 +25,7 @@ def undisturbed(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
     tables = [(table, dict(table)) for module in model.modules() for table in _tables(module)]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers() if not buffer.requires_grad]
     devices = {t.device for t in (*inputs, *model.parameters()) if t.device.type == "cuda"}
-    with torch.random.fork_rng(devices=list(devices)), modes_kept(model):
+    with torch.inference_mode(False), torch.random.fork_rng(devices=list(devices)), modes_kept(model):
         try:
             yield
         finally:

@@ -15,6 +15,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from shortback.errors import UserError
 from shortback.neurons import TimeModule
 
 
@@ -29,6 +30,9 @@ class TemporalEffectiveNorm(TimeModule):
     """TEBN: batch norm, and a learned factor for every step, `[T*N, C, H, W] -> [T*N, C, H, W]`.
 
     A static input `[N, C, H, W]` is expanded here, each step with its factor.
+
+    Raises:
+        ValueError: another number of time steps than there are factors, in a call.
     """
 
     def __init__(self, channels: int, *, num_steps: int) -> None:
@@ -37,5 +41,10 @@ class TemporalEffectiveNorm(TimeModule):
         self.by_step = nn.Parameter(torch.ones(num_steps))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.num_steps != len(self.by_step):
+            raise UserError(
+                f"num_steps={self.num_steps}: norm='tebn' has learned a factor for each of {len(self.by_step)} time "
+                "steps; make a network with the other number, or use norm='tdbn'"
+            )
         steps = self.unfold(self.norm(x))
         return (steps * self.by_step.to(steps.dtype).view(-1, *[1] * (steps.ndim - 1))).flatten(0, 1)

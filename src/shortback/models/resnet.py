@@ -41,7 +41,8 @@ class ResNet(StagedNetwork):
         stem: `"cifar"` is one 3x3 convolution, `"imagenet"` a 7x7 of stride 2 and a max pooling by 2,
             `"deep"` three 3x3 and an average pooling by 2.
         width: factor on all channels.
-        norm: `"batch"`, or `"none"` for convolutions with a bias and nothing after them.
+        norm: `"batch"`, `"tdbn"` or `"tebn"` (`shortback.models.norms`), or `"none"` for convolutions with a bias and
+            nothing after them.
         average_downsample: whether shortcuts average where they halve the image.
         zero_init_residual: whether a block starts as its shortcut, the weight of its last norm being zero.
             Only where the skip is added to a current: after a neuron, a current of zero is outside the window

@@ -38,7 +38,8 @@ class VGG(StagedNetwork):
         neuron: makes the neurons, `LIF` if not given.
         pool: `"max"` passes on a spike where any of four neurons fired, `"average"` their rate.
         width: factor on all channels.
-        norm: `"batch"`, or `"none"` for convolutions with a bias and nothing after them.
+        norm: `"batch"`, `"tdbn"` or `"tebn"` (`shortback.models.norms`), or `"none"` for convolutions with a bias and
+            nothing after them.
 
     Raises:
         ValueError: a value outside its range, naming it.

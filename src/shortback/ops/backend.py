@@ -9,12 +9,11 @@ from typing import Literal
 import torch
 
 from shortback.choices import Backend, check_choice
-from shortback.torch_private import compile_whole
+from shortback.torch_private import compile_whole, is_tracing, without_modes
 
 log = logging.getLogger("shortback")
 
 
-@functools.cache
 def resolve(backend: Backend, device_type: str) -> Literal["reference", "compiled"]:
     """The backend that `backend` means on a device of type `device_type` (`"cpu"`, `"cuda"`, ...).
 
@@ -24,6 +23,13 @@ def resolve(backend: Backend, device_type: str) -> Literal["reference", "compile
         ValueError: an unknown name.
         RuntimeError: `"compiled"` was asked for and cannot be had; the message says why.
     """
+    if is_tracing():  # which records operations one by one
+        return "reference"
+    return _resolve(backend, device_type)
+
+
+@functools.cache
+def _resolve(backend: Backend, device_type: str) -> Literal["reference", "compiled"]:
     if backend == "reference":
         return "reference"
     check_choice("backend", backend, Backend)
@@ -46,7 +52,7 @@ def _why_not_compiled(device_type: str) -> str | None:
     if device_type == "cpu":  # the compiler warns of a GPU that is not there, on a machine that has its tools
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), without_modes():
             compile_whole(_increment)(torch.zeros(8, device=device_type))
     except Exception as error:  # whatever the toolchain raises: a missing compiler has many faces
         return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -150,7 +150,8 @@ class _ConvNormNeuron(torch.autograd.Function):
         if plan.fixed is None:
             statistics, affine = norm.measure(rows, norm_weight, norm_bias, plan.eps)
         else:
-            statistics, affine = plan.fixed, norm.affine(plan.fixed, norm_weight, norm_bias, plan.eps)
+            statistics = Statistics(*(v.to(kernels.accumulation_dtype(v.dtype)) for v in plan.fixed))
+            affine = norm.affine(statistics, norm_weight, norm_bias, plan.eps)
         spikes, bits = kernels.run(
             layer_kernels.forward,
             (plan.kind, plan.keeps or plan.average),
@@ -247,9 +248,10 @@ class _ConvNormNeuron(torch.autograd.Function):
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
-    """What autocast would convolve in."""
+    """What autocast would convolve in, which leaves float64 alone."""
     kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    lowered = torch.is_autocast_enabled(kind) and x.dtype != torch.float64
+    return torch.get_autocast_dtype(kind) if lowered else x.dtype
 
 
 def _convolve(x: Tensor, weight: Tensor, convolution: Convolution) -> Tensor:

@@ -46,10 +46,12 @@ def measure(z: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Statis
 
 
 def affine(statistics: Statistics, weight: Tensor, bias: Tensor, eps: float) -> Affine:
-    """The norm by given statistics."""
-    inverse_std = torch.rsqrt(statistics.variance + eps)
+    """The norm by given statistics, in their precision or above."""
+    mean, variance = statistics
+    weight, bias = (v.to(torch.promote_types(v.dtype, mean.dtype)) for v in (weight, bias))
+    inverse_std = torch.rsqrt(variance + eps)
     scale = inverse_std * weight
-    return Affine(scale, bias - statistics.mean * scale, inverse_std)
+    return Affine(scale, bias - mean * scale, inverse_std)
 
 
 def backward(

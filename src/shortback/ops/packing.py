@@ -55,7 +55,9 @@ class PackedSpikes:
 
 
 def attach_packed(spikes: Tensor, bits: Tensor, num_steps: int) -> None:
-    """Let a tensor of spikes carry its bits to the layers that take it."""
+    """Let a tensor of spikes carry its bits to the layers that take it. One of inference mode cannot."""
+    if spikes.is_inference():
+        return
     spikes._packed_spikes = PackedSpikes(bits, num_steps, version_of(spikes))  # type: ignore[attr-defined]
 
 

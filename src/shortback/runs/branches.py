@@ -7,19 +7,16 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from shortback.errors import UserError
 from shortback.shortcuts import ShortcutNetwork, attach
 from shortback.spiking import SpikingNetwork
-from shortback.training.checkpoint import writing
+from shortback.training.checkpoint import save_weights
 
 
 def save_branches(net: ShortcutNetwork, file: Path) -> None:
     """Write the heads of the branches, and where they belong."""
-    weights = {name: value.contiguous() for name, value in net.heads.state_dict().items()}
-    with writing(file) as path:
-        save_file(weights, path, metadata={"places": json.dumps(net.places)})
+    save_weights(file, net.heads.state_dict(), metadata={"places": json.dumps(net.places)})
 
 
 def load_branches(model: SpikingNetwork, file: Path, *, batch_shape: tuple[int, ...]) -> ShortcutNetwork:

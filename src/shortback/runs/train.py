@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from shortback.files import check_folder
@@ -22,7 +21,7 @@ from shortback.shortcuts import ShortcutNetwork, strip
 from shortback.spiking import SpikingNetwork
 from shortback.training import FitResult, JsonLines, Logger, Terminal, Trainer, evaluate, make_tracker
 from shortback.training.alone import alone_in
-from shortback.training.checkpoint import writing
+from shortback.training.checkpoint import save_weights
 from shortback.training.peak_memory import forget_peak, peak_bytes
 from shortback.training.trackers import check_tracker
 
@@ -92,8 +91,7 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, sa
         **made_with,
     }
     if is_first():
-        with writing(folder.weights) as path:
-            save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
+        save_weights(folder.weights, model.state_dict())
         folder.write_summary(summary)
     run.fabric.barrier()
     return summary

@@ -67,12 +67,12 @@ def choose_places(
     blocks = find_places(model, "blocks", run=run)
     settings = {"layout": layout, "reduce": reduce, "num_steps": num_steps, "features": features, "output": output}
     net = tap(model, blocks, sample=sample, run=run, **settings)
-    with undisturbed(net, sample), torch.no_grad():
-        reset_states(net)
-        num_samples, num_classes = net.eval()(sample.clone()).logits.shape[-2:]
-    target = torch.randint(num_classes, (num_samples,), generator=torch.Generator().manual_seed(0)).to(sample.device)
-    sample, target = first_samples(net, sample, target, NUM_SAMPLES)
     try:
+        with undisturbed(net, sample), torch.no_grad():
+            reset_states(net)
+            num_samples, num_classes = net.eval()(sample.clone()).logits.shape[-2:]
+        target = torch.randint(num_classes, (num_samples,), generator=torch.Generator().manual_seed(0))
+        sample, target = first_samples(net, sample, target.to(sample.device), NUM_SAMPLES)
         measured = measure(
             net, sample, target, loss=loss or ShortcutLoss(), coefficient=coefficient, backend="reference"
         )

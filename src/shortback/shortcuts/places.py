@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast
 
 from torch import nn
 
@@ -19,7 +20,6 @@ from shortback.spiking.activations import is_activation
 log = logging.getLogger("shortback")
 
 
-@runtime_checkable
 class HasPlaces(Protocol):
     """A network that says what its blocks and stages are."""
 
@@ -43,7 +43,7 @@ def find_places(
     network = model.network if isinstance(model, SpikingNetwork) else model
     modules = {name: module for name, module in network.named_modules() if name}
     if at in ("blocks", "stages"):
-        calls = None if run is None or isinstance(network, HasPlaces) else run()
+        calls = None if run is None or _has_places(network) else run()
         places = (_blocks if at == "blocks" else _stages)(network, calls)
         if len(places) < 2:
             raise UserError(
@@ -68,6 +68,12 @@ def find_places(
     return {name: modules[name] for name in sorted(names, key=order.index)}
 
 
+def _has_places(network: nn.Module) -> HasPlaces | None:
+    """The network, if it has the methods, and not modules of these names."""
+    has = all(inspect.ismethod(getattr(network, name, None)) for name in ("blocks", "stages"))
+    return cast("HasPlaces", network) if has else None
+
+
 def _examples(network: nn.Module, calls: Calls | None) -> list[str]:
     """Names of modules that can be tapped: neurons and layers that are called once, but for the last, the output."""
     names = {module: name for name, module in network.named_modules() if name}
@@ -86,8 +92,8 @@ def _blocks(network: nn.Module, calls: Calls | None) -> list[str]:
     both weights and a neuron (or activation), and where these stand in one long sequence, each neuron; where one neuron
     serves all layers, these layers. Where nothing is seen to fire, blocks hold weights alone.
     """
-    if isinstance(network, HasPlaces):
-        return network.blocks()
+    if own := _has_places(network):
+        return own.blocks()
     names = {module: name for name, module in network.named_modules() if name}
     guess = _Guess(frozenset() if calls is None else frozenset(calls.firing))
     finds = [guess.repeated, guess.smallest, guess.neurons]
@@ -128,8 +134,8 @@ def _stages(network: nn.Module, calls: Calls | None) -> list[str]:
 
     A container that is not called itself, such as a `ModuleList`, stands for the last of its blocks.
     """
-    if isinstance(network, HasPlaces):
-        return network.stages()
+    if own := _has_places(network):
+        return own.stages()
     blocks = _blocks(network, calls)
     by_container: dict[str, list[str]] = {}
     for name in blocks:

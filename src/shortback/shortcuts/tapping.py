@@ -101,7 +101,11 @@ def _time_of(
     which: dict[str, int | str | None],
 ) -> Found:
     """How time runs through the places: found out, or as the caller says."""
-    if layout == "auto" and not isinstance(model, SpikingNetwork):
+    owns_time = isinstance(model, SpikingNetwork)
+    if owns_time and (layout not in ("auto", "folded") or num_steps is not None):
+        said = "num_steps" if num_steps is not None else "layout"
+        raise UserError(f"{said}: a SpikingNetwork owns its time steps, here {model.num_steps}: leave {said} out")
+    if layout == "auto" and not owns_time:
         return find_layouts(model, sample, places, num_steps=num_steps, which=which)
     known: Layout = "folded" if layout == "auto" else layout
     return Found(0 if layout == "batch_first" else None, dict.fromkeys(places, known), {}, known)

@@ -24,6 +24,10 @@ class Evaluation(NamedTuple):
     num_images: int
 
 
+def _alone_on(device: torch.device) -> Fabric:
+    return Fabric(accelerator=device.type, devices=1 if device.index is None else [device.index])
+
+
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
@@ -39,11 +43,11 @@ def evaluate(
             modules put back into its own mode.
         batches: this process's part of the split, with classes `[N]`, or probabilities `[N, K]`, of which the largest
             is the class.
-        loss: of `[N, K]` outputs and targets, a mean over the batch. Cross entropy if not given; of one with smoothing
-            or steps what is left without.
+        loss: of outputs and targets, a mean over the batch, as in training. Cross entropy if not given; of one with
+            smoothing or steps what is left without.
         fabric: for device, precision and the sum over processes; without one the model runs where it is, as it is.
     """
-    fabric = fabric or Fabric(accelerator=next(model.parameters()).device.type, devices=1)
+    fabric = fabric or _alone_on(next(model.parameters()).device)
     if loss is None or isinstance(loss, CrossEntropy):
         loss = CrossEntropy()
     sums = torch.zeros(3, dtype=torch.float64)
@@ -54,10 +58,12 @@ def evaluate(
             with fabric.autocast(), explaining(model, x, what="batch"):
                 reset_states(model)
                 outputs: Outputs | Tensor = model(x)
-                logits = mean_over_time(outputs if isinstance(outputs, Tensor) else outputs.logits).float()
+                by_step = outputs if isinstance(outputs, Tensor) else outputs.logits
+            logits = mean_over_time(by_step).float()
+            judged = logits if isinstance(loss, CrossEntropy) else by_step.float()  # as in training
             classes = classes_of(y, loss=loss)
             correct = logits.new_tensor(torch.nan) if classes is None else (logits.argmax(1) == classes).sum()
-            values = correct, apply_loss(loss, logits, y) * len(y), torch.tensor(len(y))
+            values = correct, apply_loss(loss, judged, y) * len(y), torch.tensor(len(y))
             sums += torch.stack([value.double().cpu() for value in values])
     sums = fabric.all_reduce(sums, reduce_op="sum")
     assert isinstance(sums, Tensor)

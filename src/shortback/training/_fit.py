@@ -12,17 +12,20 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from shortback.choices import usual_start
+from shortback.data.seeding import derive_seed
 from shortback.errors import UserError
 from shortback.losses import ShortcutLoss
 from shortback.schedules import Linear, Schedule
 from shortback.training.alone import alone_in
 from shortback.training.batches import Batches, SeededBatches
+from shortback.training.checkpoint import CheckpointFolder
 from shortback.training.engine import Trainer
 from shortback.training.execution import Execution, build_fabric, choose_execution
 from shortback.training.loggers import JsonLines, Logger, Terminal
 from shortback.training.optim import WarmupCosine, build_optimizer
 from shortback.training.outcome import FitResult
 from shortback.training.plan import Plan
+from shortback.training.shares import share_of
 
 Loader = Batches | Iterable[tuple[Tensor, Tensor]]
 
@@ -79,13 +82,14 @@ def fit(
     """
     folder = Path(folder)
     metrics = folder / "metrics.jsonl"
-    if metrics.exists() and metrics.stat().st_size and not resume:
+    of_a_run = metrics, CheckpointFolder(folder / "checkpoints").last
+    if not resume and any(path.exists() and path.stat().st_size for path in of_a_run):
         raise UserError(f"{folder} holds a run: give another folder, or resume=True to go on with it")
     loss = loss or ShortcutLoss()
     execution = execution or choose_execution()
     fabric = fabric or build_fabric(execution)
     plan_of = Plan(epochs=epochs, **plan)
-    batches = _batches(train, seed, fabric)
+    batches = _batches(train, seed, fabric, even=True)
     total_steps = epochs * len(batches)
     peak = lr if optimizer is None else max(group["lr"] for group in optimizer.param_groups)
     if loggers is None:
@@ -94,7 +98,7 @@ def fit(
     trainer = Trainer(
         net,
         train=batches,
-        validation=None if validation is None else _batches(validation, seed, fabric),
+        validation=None if validation is None else _batches(validation, seed, fabric, even=False),
         loss=loss,
         schedule=Linear(start=usual_start(loss.combine)) if schedule is None else schedule,
         optimizer=optimizer or build_optimizer(net, lr=lr),
@@ -109,9 +113,12 @@ def fit(
         return trainer.fit(resume=resume)
 
 
-def _batches(loader: Loader, seed: int, fabric: Fabric) -> Batches:
-    if isinstance(loader, Batches):
-        return loader
-    if isinstance(loader, DataLoader) and fabric.world_size > 1:  # every process gets its share
-        return SeededBatches(fabric.setup_dataloaders(loader, move_to_device=False), seed=seed)
-    return SeededBatches(loader, seed=seed)
+def _batches(loader: Loader, seed: int, fabric: Fabric, *, even: bool) -> Batches:
+    """What a loader gives to this process; `even` where all processes must have equally many batches."""
+    if isinstance(loader, DataLoader):
+        if fabric.world_size == 1:
+            return SeededBatches(loader, seed=seed)
+        rank = fabric.global_rank
+        shared = share_of(loader, rank=rank, world_size=fabric.world_size, even=even, seed=seed)
+        return SeededBatches(shared, seed=derive_seed(seed, rank))  # of the augmentation
+    return loader if isinstance(loader, Batches) else SeededBatches(loader, seed=seed)

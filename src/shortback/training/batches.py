@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from shortback.data.seeding import derive_seed
+from shortback.data.seeding import Stream, derive_seed
 from shortback.errors import UserError
+from shortback.inspection.layout import sample_axis
 
 
 @runtime_checkable
@@ -56,12 +55,17 @@ class SeededBatches:
         set_epoch = getattr(getattr(self.loader, "sampler", None), "set_epoch", None)
         if set_epoch is not None:
             set_epoch(epoch)
-        stream = _Stream(derive_seed(self.seed, epoch))
+        stream = Stream(derive_seed(self.seed, epoch))
         with stream.drawing():
             batches = iter(self.loader)
         for index in range(len(self)):
             with stream.drawing():
                 batch = next(batches, None)
+            if batch is None and not index:
+                raise UserError(
+                    f"{type(self.loader).__name__} gives nothing in epoch {epoch + 1}: it must give its batches anew "
+                    "at every iter(), and a generator or an iterator gives them once"
+                )
             if batch is None:
                 return
             if index >= start:
@@ -85,19 +89,13 @@ def _pair(batch: Any) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-class _Stream:
-    """A state of the CPU's global generator."""
+def in_parts(net: nn.Module, x: Tensor, y: Tensor, number: int) -> list[tuple[Tensor, Tensor]]:
+    """A batch in a number of parts, fewer if it has fewer samples.
 
-    def __init__(self, seed: int) -> None:
-        self.state = torch.Generator().manual_seed(seed).get_state()
-
-    @contextmanager
-    def drawing(self) -> Iterator[None]:
-        """Draw from this stream within the block."""
-        outside = torch.get_rng_state()
-        torch.set_rng_state(self.state)
-        try:
-            yield
-        finally:
-            self.state = torch.get_rng_state()
-            torch.set_rng_state(outside)
+    Raises:
+        ValueError: the samples cannot be told apart.
+    """
+    axis = sample_axis(net, x, len(y))
+    if number > 1 and axis is None:
+        raise UserError("accumulate: an input that is folded itself cannot be computed in parts")
+    return list(zip(x.chunk(number, axis or 0), y.chunk(number), strict=True))

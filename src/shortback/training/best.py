@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from shortback.inspection.reset import without_states
 from shortback.inspection.trunk import trunk_of
 from shortback.training._evaluate import Evaluation
-from shortback.training.checkpoint import writing
+from shortback.training.checkpoint import save_weights
 from shortback.training.state import TrainState
 
 
@@ -59,10 +59,9 @@ class BestWeights:
         if not files:
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        weights = {name: value.contiguous() for name, value in without_states(trunk_of(net)).items()}
+        weights = without_states(trunk_of(net))
         for file in files:
-            with writing(file) as path:
-                save_file(weights, path)
+            save_weights(file, weights)
 
     def load_into(self, net: nn.Module) -> None:
         trunk_of(net).load_state_dict(load_file(self.file), strict=False)

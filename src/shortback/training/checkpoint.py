@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import pickle
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
+from torch import Tensor
 
 from shortback.errors import UserError
 from shortback.files import replacing
@@ -87,6 +89,22 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from None
     except Exception as error:  # zipfile, torch and pickle raise nearly anything on bytes that have changed
         raise _DamagedError(_first_line(error)) from None
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor], *, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors as a safetensors file; of those that share memory, as tied weights do, each gets its own there.
+
+    Raises:
+        CheckpointError: the file could not be written.
+    """
+    own, seen = {}, set()
+    for name, value in weights.items():
+        value = value.contiguous()
+        storage = value.untyped_storage().data_ptr()
+        own[name] = value.clone() if storage in seen else value
+        seen.add(storage)
+    with writing(path) as temporary:
+        save_file(own, temporary, metadata=metadata)
 
 
 def _first_line(error: Exception) -> str:

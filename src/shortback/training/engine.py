@@ -12,9 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from shortback.errors import UserError
 from shortback.health import branch_share, settled_ratio
-from shortback.inspection.layout import sample_axis
 from shortback.inspection.pointwise import make_safe, make_usual
 from shortback.inspection.reset import reset_states, saying_what_remembers, without_states
 from shortback.inspection.untouched import in_training
@@ -23,7 +21,7 @@ from shortback.schedules import Schedule, as_schedule
 from shortback.shortcuts import ShortcutNetwork
 from shortback.training._evaluate import evaluate
 from shortback.training.average import WeightAverage
-from shortback.training.batches import Batches
+from shortback.training.batches import Batches, in_parts
 from shortback.training.best import BestWeights
 from shortback.training.checkpoint import CheckpointFolder
 from shortback.training.execution import Execution
@@ -36,9 +34,9 @@ from shortback.training.optim import check_optimizer, shares_of_groups
 from shortback.training.outcome import FitResult
 from shortback.training.plan import Plan
 from shortback.training.preflight import Preflight
-from shortback.training.signals import Interrupted, StopRequest
-from shortback.training.state import BatchSums, Sums, TrainState, branch_means, random_state, set_random_state, sums_of
-from shortback.training.sync_norm import restore_norms, synchronise_norms
+from shortback.training.signals import Interrupted, StopRequest, agreed
+from shortback.training.state import BatchSums, Sums, TrainState, branch_means, random_states, set_random_state, sums_of
+from shortback.training.sync_norm import local_norms, restore_norms, synchronise_norms
 from shortback.training.watch import GradientWatch
 
 
@@ -85,6 +83,7 @@ class Trainer:
         if fabric.world_size > 1:
             synchronise_norms(net)
         self._convolutions = make_safe(net)
+        self._frozen_heads: list[nn.Parameter] = []
         self.module = fabric.setup_module(execution.prepare(in_training(net)))
         self.has_states = reset_states(net) > 0
         self.average = None if plan.ema is None else WeightAverage(net, decay=plan.ema)
@@ -111,6 +110,7 @@ class Trainer:
             Interrupted: a signal came, see `StopRequest`; a checkpoint is there.
             CheckpointError: a checkpoint could not be written or read.
         """
+        self.net.zero_grad()  # of what came before
         if resume:
             self._restore()
         state = self.state
@@ -121,7 +121,7 @@ class Trainer:
                 while not self.plan.is_over(state.epoch, best_epoch=state.best_epoch):
                     for x, y in self.hangs.over(self.train.epoch(state.epoch, start=state.batch), "training"):
                         self._step(*self.fabric.to_device((x, y)))
-                        stopping = self._on_any_process(stop.received or 0)
+                        stopping = agreed(stop.received, self.fabric, step=state.step)
                         if stopping or self.plan.saves_after(state.step):
                             self._save()
                         if stopping:
@@ -130,8 +130,7 @@ class Trainer:
         finally:
             for logger in self.loggers:
                 logger.close()
-        restore_norms(self.net)
-        make_usual(self._convolutions)
+            self._restore_net()
         self.best.load_into(self.net)
         self.fabric.barrier()
         return FitResult(
@@ -186,40 +185,53 @@ class Trainer:
             self.row_sums = Sums()
 
     def _look(self, x: Tensor, y: Tensor) -> float:
-        """Measure what is due before the step, and return the coefficient for it."""
-        state, is_due = self.state, self.watch.is_due(self.state.step)
+        """Measure what is due before the step, on the first process alone, and return the coefficient for it."""
+        state, is_due = self.state, self.watch.is_due(self.state.step) and len(y) > 1
         has_branches = isinstance(self.net, ShortcutNetwork) and self.net.branches_enabled
-        if has_branches and self.schedule.measures and (is_due or state.batch == 0):
-            state.main_over_branches = settled_ratio(
-                self.net, x, y, loss=self.loss, coefficient_of=self._coefficient_at, ratio=state.main_over_branches
-            )
-        coefficient = self._coefficient()
-        if state.batch == 0 and isinstance(self.net, ShortcutNetwork):
-            state.branch_share = branch_share(self.net, x, y, loss=self.loss, coefficient=coefficient)
-        if is_due:
-            self._log("health", step=state.step + 1, **self.watch.look(x, y, coefficient=coefficient))
-        return coefficient
+        adapts = has_branches and self.schedule.measures and (is_due or state.batch == 0)
+        if self.fabric.is_global_zero and (is_due or state.batch == 0):
+            part = in_parts(self.net, x, y, self.plan.accumulate)[0]
+            with local_norms(self.net):
+                if adapts:
+                    at, ratio = self._coefficient_at, state.main_over_branches
+                    ratio = settled_ratio(self.net, *part, loss=self.loss, coefficient_of=at, ratio=ratio)
+                    state.main_over_branches = ratio
+                coefficient = self._coefficient()
+                if state.batch == 0 and isinstance(self.net, ShortcutNetwork):
+                    state.branch_share = branch_share(self.net, *part, loss=self.loss, coefficient=coefficient)
+                if is_due:
+                    self._log("health", step=state.step + 1, **self.watch.look(x, y, coefficient=coefficient))
+        if adapts:
+            state.main_over_branches = self.fabric.broadcast(state.main_over_branches)
+        return self._coefficient()
 
     def _coefficient(self) -> float:
         return self._coefficient_at(self.state.main_over_branches)
 
     def _coefficient_at(self, main_over_branches: float) -> float:
-        return self.schedule(self.state.step / self.total_steps, main_over_branches)
+        return float(self.schedule(self.state.step / self.total_steps, main_over_branches))
 
     def _drop_branches(self) -> None:
         """Compute the branches no more: their coefficient is 0 from here on."""
         if isinstance(self.net, ShortcutNetwork) and self.net.branches_enabled:
             self.net.branches_enabled = False
+            self._frozen_heads = [p for p in self.net.heads.parameters() if p.requires_grad]
             self.net.heads.requires_grad_(False)
             if self.fabric.world_size > 1:  # the wrapper of several processes waits for the gradients it knows
                 self.module = self.fabric.setup_module(self.execution.prepare(self.net))
 
+    def _restore_net(self) -> None:
+        """Leave the network as it was given, but for what it learned."""
+        restore_norms(self.net)
+        make_usual(self._convolutions)
+        if self._frozen_heads and isinstance(self.net, ShortcutNetwork):
+            self.net.branches_enabled = True
+            for parameter in self._frozen_heads:
+                parameter.requires_grad_()
+
     def _forward_backward(self, x: Tensor, y: Tensor, coefficient: float, *, by_branch: bool) -> BatchSums:
-        """The gradient of a batch, in as many parts as planned; returns what is logged of it."""
-        axis = sample_axis(self.net, x, len(y))
-        if self.plan.accumulate > 1 and axis is None:
-            raise UserError("accumulate: an input that is folded itself cannot be computed in parts")
-        parts = list(zip(x.chunk(self.plan.accumulate, axis or 0), y.chunk(self.plan.accumulate), strict=True))
+        """The gradient of a batch, part by part; returns what is logged of it."""
+        parts = in_parts(self.net, x, y, self.plan.accumulate)
         sums: list[BatchSums] = []
         for xs, ys in parts:
             more_to_come = self.fabric.world_size > 1 and len(sums) < len(parts) - 1
@@ -264,21 +276,15 @@ class Trainer:
         before, self.tick = self.tick, time.perf_counter()
         return self.tick - before
 
-    def _on_any_process(self, signal_number: int) -> int:
-        """The signal that this process or another got, 0 for none: all end by the same."""
-        if self.fabric.world_size == 1:
-            return signal_number
-        highest = self.fabric.all_reduce(torch.tensor(float(signal_number)), reduce_op="max")
-        return int(highest)  # pyright: ignore[reportArgumentType]  (a tensor, as what went in)
-
     def _save(self) -> None:
         self.finite.finish()
+        random = random_states(self.fabric)
         if self.fabric.is_global_zero:
             content: dict[str, Any] = {
                 "net": without_states(self.net),
                 "average": {} if self.average is None else self.average.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "random": random_state(),
+                "random": random,
                 "state": self.state.to_dict(),
                 "row_sums": self.row_sums.to_dict(),
                 "identity": self.identity,
@@ -296,7 +302,7 @@ class Trainer:
         if self.average is not None:
             self.average.load_state_dict(content["average"])
         self.optimizer.load_state_dict(content["optimizer"])
-        set_random_state(content["random"])
+        set_random_state(content["random"], rank=self.fabric.global_rank)
         self.state = TrainState.from_dict(content["state"])
         self.row_sums = Sums.from_dict(content["row_sums"])
         if "gradient" in content:  # of an earlier version there is none

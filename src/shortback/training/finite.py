@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from shortback.health import first_nonfinite
 from shortback.torch_private import norms_of
 from shortback.training.outcome import NonFiniteError
+from shortback.training.sync_norm import local_norms
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class FiniteCheck:
             self.finish()
             self._noted = self._note(step, loss, norm, coefficient)
         elif not (loss + norm).isfinite():
-            culprit = first_nonfinite(self.net, x) or "the loss itself"
+            with local_norms(self.net):  # this process may be the only one
+                culprit = first_nonfinite(self.net, x) or "the loss itself"
             raise NonFiniteError(_message(step, loss.item(), norm.item(), coefficient, culprit))
 
     def finish(self) -> None:

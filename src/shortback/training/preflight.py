@@ -18,6 +18,7 @@ from shortback.inspection.untouched import undisturbed
 from shortback.losses import CrossEntropy, Outputs, ShortcutLoss
 from shortback.spiking import SpikingNetwork
 from shortback.targets import check_target
+from shortback.training.sync_norm import local_norms
 
 
 class Preflight:
@@ -48,7 +49,7 @@ class Preflight:
             self._check_steps(few)
 
     def _check_steps(self, x: Tensor) -> None:
-        with running_by("reference", self.net), self.fabric.autocast():
+        with local_norms(self.net), running_by("reference", self.net), self.fabric.autocast():
             try:
                 output = find_layouts(self.net, x, {}).output
             except UserError:

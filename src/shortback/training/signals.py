@@ -6,6 +6,9 @@ import signal
 import threading
 from types import FrameType
 
+import torch
+from lightning_fabric import Fabric
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """Of a terminal, of `kill` and a scheduler, of a terminal that was closed, and of SLURM before a job's time is over."""
 
@@ -16,6 +19,18 @@ class Interrupted(Exception):  # noqa: N818  (an event, not an error)
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)
         self.signal_number = signal_number
+
+
+def agreed(received: int | None, fabric: Fabric, *, step: int) -> int:
+    """The signal that this process or another got, 0 for none, so that all end by the same one after the same step.
+
+    On GPUs it is asked for every ten steps: until the answer is there the host waits for all that they have to do.
+    """
+    if fabric.world_size == 1:
+        return received or 0
+    if fabric.device.type != "cpu" and step % 10:
+        return 0
+    return int(fabric.all_reduce(torch.tensor(float(received or 0)), reduce_op="max"))  # pyright: ignore[reportArgumentType]
 
 
 class StopRequest:

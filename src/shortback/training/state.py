@@ -159,13 +159,20 @@ class TrainState:
         return cls(**{**content, "epoch_sums": Sums.from_dict(content["epoch_sums"])})
 
 
-def random_state() -> dict[str, Any]:
-    """The state of PyTorch's generators."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+def random_states(fabric: Fabric) -> list[dict[str, Any]]:
+    """The state of PyTorch's generators in every process."""
+    own = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+    states = [own] * fabric.world_size
+    if fabric.world_size > 1:
+        torch.distributed.all_gather_object(states, own)
+    return states
 
 
-def set_random_state(state: dict[str, Any]) -> None:
-    """Put back what `random_state` returned."""
+def set_random_state(states: list[dict[str, Any]] | dict[str, Any], *, rank: int) -> None:
+    """Put back what `random_states` returned; a process that there was none of takes that of the first."""
+    if isinstance(states, dict):  # of a checkpoint of an earlier version
+        states = [states]
+    state = states[rank] if rank < len(states) else states[0]
     torch.set_rng_state(state["cpu"])
     if state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])

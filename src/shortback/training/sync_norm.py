@@ -9,12 +9,17 @@ first, as SpikingJelly's norms do, goes on doing so.
 from __future__ import annotations
 
 import functools
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+log = logging.getLogger("shortback")
 
 
 class _SumOverProcesses(torch.autograd.Function):
@@ -75,14 +80,55 @@ def _synchronised(norm: type[_BatchNorm]) -> type[_BatchNorm]:
 
 
 def synchronise_norms(net: nn.Module) -> None:
-    """Make every batch norm in `net` use the statistics of all processes, in place: each stays the object it is."""
-    for module in net.modules():
-        if isinstance(module, _BatchNorm) and not isinstance(module, SyncNorm | nn.SyncBatchNorm):
-            module.__class__ = _synchronised(type(module))
+    """Make every batch norm in `net` use the statistics of all processes, in place: each stays the object it is.
+
+    One whose class computes by a forward of its own, as timm's `BatchNormAct2d`, stays as it is, which is logged.
+    """
+    norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and not isinstance(m, SyncNorm | nn.SyncBatchNorm)]
+    alone = {type(norm).__name__ for norm in norms if _computes_itself(type(norm))}
+    if alone:
+        log.warning(
+            "%s computes by a forward of its own: its statistics are those of each process alone. On GPUs convert the "
+            "network beforehand, as timm.layers.convert_sync_batchnorm does for timm's",
+            " and ".join(sorted(alone)),
+        )
+    for norm in norms:
+        if not _computes_itself(type(norm)):
+            _become(norm, _synchronised(type(norm)))
+
+
+def _computes_itself(norm: type[_BatchNorm]) -> bool:
+    """Whether a class that is not PyTorch's normalises in a forward of its own."""
+    own = norm.__mro__[: norm.__mro__.index(_BatchNorm)]
+    forwards = [kind.__dict__["forward"] for kind in own if "forward" in kind.__dict__]
+    return any("batch_norm" in forward.__code__.co_names for forward in forwards)
+
+
+class _LocalNorm(nn.SyncBatchNorm):
+    """PyTorch's norm for several GPUs, by the statistics of this process."""
+
+    forward = _BatchNorm.forward
 
 
 def restore_norms(net: nn.Module) -> None:
     """Undo `synchronise_norms`."""
     for module in net.modules():
         if isinstance(module, SyncNorm):
-            module.__class__ = type(module).__bases__[0]
+            _become(module, type(module).__bases__[0])
+
+
+@contextmanager
+def local_norms(net: nn.Module) -> Iterator[None]:
+    """Norms that ask no other process within the block, which then may run where others do not."""
+    synchronised = [(m, type(m)) for m in net.modules() if isinstance(m, SyncNorm | nn.SyncBatchNorm)]
+    for module, kind in synchronised:
+        _become(module, kind.__bases__[0] if issubclass(kind, SyncNorm) else _LocalNorm)
+    try:
+        yield
+    finally:
+        for module, kind in synchronised:
+            _become(module, kind)
+
+
+def _become(module: nn.Module, kind: type[nn.Module]) -> None:
+    module.__class__ = kind
