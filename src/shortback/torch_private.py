@@ -43,9 +43,9 @@ def is_hooked(module: nn.Module) -> bool:
     return any(hooks)
 
 
-def has_hook(module: nn.Module, hook: object) -> bool:
-    """Whether a forward hook is registered on a module."""
-    return hook in module._forward_hooks.values()
+def hooks_of(module: nn.Module) -> list[Callable[..., Any]]:
+    """The forward hooks that are registered on a module."""
+    return list(module._forward_hooks.values())
 
 
 def version_of(tensor: Tensor) -> int:

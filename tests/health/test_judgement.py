@@ -128,3 +128,16 @@ def test_a_network_whose_weights_are_all_0_is_judged_too():
     torch.nn.init.zeros_(net.weight)
     judged = judge(measure(net, torch.randn(4, 3), torch.arange(4) % 3, loss=sb.ShortcutLoss(), coefficient=0.0))
     assert "every weight is 0" in judged.reason
+
+
+def test_behind_a_silent_neuron_it_is_named():
+    class Silent(nn.Module):
+        def forward(self, x):
+            return x * 0.0
+
+    neuron = sb.LIF(1, threshold=1e6, backend="reference")
+    net = nn.Sequential(nn.Linear(4, 6), sb.LIF(1, threshold=0.1, backend="reference"), nn.Linear(6, 6), neuron)
+    net.append(nn.Linear(6, 3))
+    judged = judge(measure(net, torch.randn(8, 4), torch.arange(8) % 3, loss=sb.ShortcutLoss(), coefficient=0.0))
+    assert judged.verdict == "dead"
+    assert "3 never fires on this batch" in judged.reason or judged.reason.startswith("100% of the neurons of 3")

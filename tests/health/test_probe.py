@@ -278,3 +278,24 @@ def test_what_is_seen_does_not_depend_on_how_layers_run(make_network, batch):
     for a, b in zip(seen[0].neurons, seen[1].neurons, strict=True):
         assert (a.name, a.firing_rate, a.dead, a.in_window) == (b.name, b.firing_rate, b.dead, b.in_window)
         assert a.gradient_by_step == pytest.approx(b.gradient_by_step, rel=1e-9)
+
+
+def test_what_is_silent_in_eval_alone_is_named(batch):
+    """Statistics that lag behind: neurons fire by those of the batch, and not by the running ones."""
+    torch.manual_seed(0)
+    norm, x = nn.BatchNorm1d(6, momentum=1e-4), torch.randn(8, 4) + 3
+    net = nn.Sequential(nn.Linear(4, 6), norm, sb.LIF(1, threshold=0.4, backend="reference"), nn.Linear(6, 3))
+    with torch.no_grad():
+        net[0].weight.mul_(0.01)
+        net[0].bias.zero_()
+    settings = {"loss": LOSS, "coefficient": 0.0}
+    y = torch.arange(8) % 3
+    assert measure(net, x, y, **settings).silent_in_eval is None  # of fresh statistics there is nothing to say
+    net.train()(x)
+    seen = measure(net, x, y, **settings)
+    assert seen.silent_in_eval == "2"
+    report = sb.health.GradientReport.of(seen)
+    assert "2 fires in training and never there" in str(report)
+    norm.momentum = 1.0
+    net(x)
+    assert measure(net, x, y, **settings).silent_in_eval is None

@@ -70,8 +70,13 @@ def test_the_same_image_at_every_step_is_a_static_one():
     torch.testing.assert_close(model(x), model(x.expand(3, *x.shape)))
 
 
-def test_tebn_has_a_factor_a_step():
-    model = sb.create_model("resnet20", num_steps=2, norm="tebn", width=0.25)
-    model.num_steps = 3
-    with pytest.raises(ValueError, match="num_steps=3: norm='tebn' has learned a factor for each of 2"):
-        model(torch.rand(2, 3, 8, 8))
+def test_tebn_takes_its_first_factors_for_fewer_steps_and_has_none_for_more():
+    norm = TemporalEffectiveNorm(2, num_steps=3).eval()
+    with torch.no_grad():
+        norm.by_step.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    x = torch.rand(4, 2, 3, 3)  # two steps of two samples
+    norm.num_steps = 2
+    torch.testing.assert_close(norm(x), torch.cat([norm.norm(x[:2]), 2 * norm.norm(x[2:])]))
+    norm.num_steps = 4
+    with pytest.raises(ValueError, match="num_steps=4: norm='tebn' has learned factors for 3 time steps"):
+        norm(x)

@@ -205,3 +205,74 @@ def test_attach_and_branches_in_inference_mode():
             sb.create_model("resnet20", num_steps=2, width=0.25), at="stages", sample=torch.zeros(2, 3, 8, 8)
         )
         assert len(net.train()(torch.rand(2, 3, 8, 8)).branches) == 2
+
+
+def test_a_network_that_has_branches_is_refused(make_network, batch):
+    model = make_network()
+    net = sb.attach(model, sample=batch[0])
+    with pytest.raises(ValueError, match="has branches already"):
+        sb.attach(model, sample=batch[0])
+    assert sb.attach(sb.strip(net), sample=batch[0]).places == net.places
+
+
+def test_a_branch_after_what_is_frozen_is_told_once(make_network, batch, caplog):
+    x, _ = batch
+    net = sb.attach(make_network(), at="stages", sample=x)
+    net.model.network.stem.requires_grad_(False)
+    net.model.network.layer1.requires_grad_(False)
+    for _ in range(2):
+        net(x)
+    assert [record.message for record in caplog.records] == [
+        "nothing that is trained lies before the branches at layer1: leave them out"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"at": [nn.Linear(2, 2)]}, "give the names of modules"), ({"head": nn.Linear(2, 2)}, "what makes a head")],
+)
+def test_modules_in_place_of_names_and_of_what_makes_a_head(make_network, batch, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        sb.attach(make_network(), sample=batch[0], **wrong)
+
+
+def test_as_many_channels_as_pixels():
+    layer, neuron = (pytest.importorskip(f"spikingjelly.activation_based.{name}") for name in ("layer", "neuron"))
+    functional = pytest.importorskip("spikingjelly.activation_based.functional")
+    torch.manual_seed(0)
+    blocks = [(layer.Conv2d(i, 8, 3, padding=1), layer.BatchNorm2d(8), neuron.LIFNode()) for i in (3, 8, 8)]
+    head = layer.AdaptiveAvgPool2d(1), layer.Flatten(), layer.Linear(8, 5)
+    net = nn.Sequential(*(module for block in blocks for module in block), *head)
+    functional.set_step_mode(net, "m")
+    net = sb.attach(net, sample=torch.randn(2, 4, 3, 8, 8), reduce="mean")
+    assert net.places == ("2", "5")
+    assert {tap.features_at for tap in net.taps} == {2}
+
+
+def test_an_output_that_is_silent_is_read_by_what_lies_before_it():
+    """snnTorch's usual form: `[N, T, C, ...]` in, stacked spikes and membranes of each step out."""
+    snntorch = pytest.importorskip("snntorch")
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.first = nn.Conv2d(2, 6, 3), snntorch.Leaky(beta=0.9, threshold=0.2)
+            self.conv2, self.second = nn.Conv2d(6, 6, 3), snntorch.Leaky(beta=0.9, threshold=0.1)
+            self.fc, self.last = nn.Linear(6 * 16, 5), snntorch.Leaky(beta=0.9, threshold=1e9)
+
+        def forward(self, x):
+            states = [neuron.init_leaky() for neuron in (self.first, self.second, self.last)]
+            spikes, membranes = [], []
+            for step in x.unbind(1):
+                spike, states[0] = self.first(self.conv(step), states[0])
+                spike, states[1] = self.second(self.conv2(spike), states[1])
+                spike, states[2] = self.last(self.fc(spike.flatten(1)), states[2])
+                spikes.append(spike)
+                membranes.append(states[2])
+            return torch.stack(spikes), torch.stack(membranes)
+
+    torch.manual_seed(0)
+    net = sb.attach(Net(), at=["first", "second"], sample=torch.rand(3, 4, 2, 8, 8), reduce="sum")
+    outputs = net(torch.rand(5, 4, 2, 8, 8))
+    assert outputs.logits.shape == (5, 5)
+    assert {branch.shape for branch in outputs.branches.values()} == {(5, 5)}

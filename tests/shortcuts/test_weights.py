@@ -80,3 +80,12 @@ def test_other_weights_are_refused_by_name_and_nothing_is_loaded(make_network, b
     (tmp_path / "c.pt").write_bytes(b"no")
     with pytest.raises(ValueError, match=r"c\.pt: no weights can be read"):
         sb.load_weights(net, tmp_path / "c.pt")
+
+
+def test_those_of_an_average(make_network):
+    model, other = make_network(), make_network()
+    averaged = torch.optim.swa_utils.AveragedModel(model)
+    with torch.no_grad():
+        next(other.parameters()).zero_()
+    assert sb.load_weights(other, averaged.state_dict()) == []
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from shortback.neurons import LIF
 from shortback.training import NonFiniteError
 from shortback.training.finite import FiniteCheck
 
@@ -78,3 +79,20 @@ def test_a_run_that_looks_later_ends_the_same_and_leaves_no_spoiled_checkpoint(m
     saved = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
     assert saved["state"]["step"] == 2
     assert all(value.isfinite().all() for value in saved["net"].values())
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_what_spikes_hide_in_the_data_is_found(later):
+    """A neuron makes zeros of values that are none: loss and gradient stay finite, the statistics before it do not."""
+    net = nn.Sequential(nn.BatchNorm1d(3).requires_grad_(False), LIF(1, backend="reference"), nn.Linear(3, 2))
+    x = torch.randn(6, 3)
+    x[4, 1] = torch.nan
+    check = FiniteCheck(net, later=later)
+    loss = net(x).square().mean()
+    loss.backward()
+    assert loss.isfinite()
+    with pytest.raises(NonFiniteError, match="step 7: the input batch holds values that are not finite: look at the"):
+        (
+            check.look(x, step=7, loss=loss.detach(), norm=torch.tensor(1.0), coefficient=0.0),
+            check.finish(),
+        )

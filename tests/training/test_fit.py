@@ -161,3 +161,43 @@ def test_a_loader_with_a_number_called_epoch(data, tmp_path):
         epoch = 0
 
     assert fit(attached(data), Numbered(data, batch_size=16), epochs=1, folder=tmp_path, **plainly()).steps == 4
+
+
+def test_a_setting_that_is_none_names_the_nearest(data, tmp_path):
+    with pytest.raises(ValueError, match="fit\\(\\) takes no clipnorm; the nearest are clip_norm"):
+        fit(attached(data), loader(data), epochs=1, folder=tmp_path, clipnorm=1.0, **plainly())
+
+
+class Pair(nn.Module):
+    """Spikes and membranes of every step, as tensors or as lists, without branches."""
+
+    def __init__(self, *, stacks):
+        super().__init__()
+        self.fc, self.stacks = nn.Linear(144, 4), stacks
+
+    def forward(self, x):
+        steps = [self.fc(x.flatten(1)), 2 * self.fc(x.flatten(1))]
+        return (torch.stack(steps), None) if self.stacks else steps
+
+
+@pytest.mark.parametrize("stacks", [False, True])
+def test_without_branches_an_output_is_read_as_with(data, tmp_path, stacks):
+    net = Pair(stacks=stacks)
+    fit(net, loader(data), validation=loader(data), epochs=2, folder=tmp_path, lr=0.01, **plainly())
+    x, y = data.tensors
+    with torch.no_grad():
+        logits = 1.5 * net.fc(x.flatten(1))
+    assert evaluate(net, loader(data)).accuracy == (logits.argmax(1) == y).double().mean().item()
+
+
+def test_samples_before_steps_are_refused_without_branches(data):
+    class ByStep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(36, 4)
+
+        def forward(self, x):
+            return self.fc(x.unflatten(2, (4, 3)).transpose(1, 2).flatten(2))  # [N, T, K], T = 4
+
+    with pytest.raises(ValueError, match=r"returns \[N, T, K\]: .* transpose it"):
+        evaluate(ByStep(), DataLoader(data, batch_size=4))

@@ -64,7 +64,7 @@ def judge(measured: Measurement) -> Judgement:
         _not_finite(layers)
         or _stuck(neurons, "saturated", more_than=half)
         or _stuck(neurons, "dead", more_than=half)
-        or _without_gradient(layers)
+        or _without_gradient(layers, neurons)
         or _out_of_band(layers)
         or _stuck(neurons, "dead", more_than=0)
         or _stuck(neurons, "saturated", more_than=0)
@@ -123,16 +123,19 @@ def _stuck(neurons: Sequence[NeuronActivity], verdict: Literal["dead", "saturate
     return verdict, first.name, f"{share}; so it is in {len(stuck)} of {len(neurons)} layers of neurons"
 
 
-def _without_gradient(layers: Sequence[LayerGradient]) -> _Finding:
+def _without_gradient(layers: Sequence[LayerGradient], neurons: Sequence[NeuronActivity]) -> _Finding:
     without = [layer for layer in layers if layer.num_zero == layer.num_weights]
     if not without:
         return None
-    return (
-        "dead",
-        without[-1].name,
-        f"no gradient at all in {len(without)} of {len(layers)} layers, from {without[-1].name} to {without[0].name}: "
-        "no membrane on the way is inside the surrogate's window",
-    )
+    silent = next((neuron.name for neuron in neurons if neuron.dead == 1), None)
+    if silent is not None:
+        why = f"{silent} never fires on this batch, so that what follows it is given zeros, which give no gradient"
+    elif all(neuron.in_window is None for neuron in neurons):
+        why = "nothing comes through what is after them, or they are given zeros"
+    else:
+        why = "no membrane on the way is inside the surrogate's window"
+    where = f"from {without[-1].name} to {without[0].name}" if len(without) > 1 else f"at {without[0].name}"
+    return "dead", without[-1].name, f"no gradient at all in {len(without)} of {len(layers)} layers, {where}: {why}"
 
 
 def _out_of_band(layers: Sequence[LayerGradient]) -> _Finding:

@@ -82,6 +82,8 @@ class Measurement:
         coefficient: of the branches.
         num_samples: in the batch.
         unused: layers with weights that the forward did not call, or that no output depends on.
+        silent_in_eval: the first layer of neurons that fires in training and never in `eval()`, where all samples get
+            the same output although norms have statistics; None elsewhere, and if not asked for.
         first_layer: the gradient of every weight of the first layer, by `"whole loss"` and, if there are branches,
             by `"vanilla"` (figure 2 of the paper); None if it was not asked for or is not finite.
     """
@@ -93,4 +95,5 @@ class Measurement:
     coefficient: float
     num_samples: int
     unused: list[str]
+    silent_in_eval: str | None = None
     first_layer: Histogram | None = None

@@ -32,8 +32,8 @@ from shortback.inspection.mistakes import check_batch, explaining
 from shortback.inspection.pointwise import safely
 from shortback.inspection.reset import reset_states
 from shortback.inspection.trunk import trunk_of
-from shortback.inspection.untouched import in_training, undisturbed
-from shortback.losses import CrossEntropy, LossTerms, Outputs
+from shortback.inspection.untouched import in_training, modes_kept, undisturbed
+from shortback.losses import CrossEntropy, LossTerms, Outputs, mean_over_time
 from shortback.spiking import SpikingNetwork
 from shortback.targets import check_target
 from shortback.torch_private import is_compiled
@@ -84,6 +84,7 @@ def measure(
         safely(trunk),
     ):
         x, target = (t.clone() if t.is_inference() else t for t in (x, target))
+        silent = _silent_in_eval(net, x, Observer(len(target), neurons, layouts), output_layout) if by_branch else set()
         # Once to look at every module, and once more without hooks, so that it keeps for backward what training keeps.
         with torch.no_grad(), observer.observe(), _order_of_calls(layers) as order:
             reset_states(net)
@@ -99,6 +100,8 @@ def measure(
         called = list(dict.fromkeys(order))
         weights = [weight for name in called for weight in layers[name][1]]
         grads = _backward(outputs, cotangents, weights, observer=observer, vanilla=vanilla)
+        activities = observer.activities()
+        fires_here_alone = (each.name for each in activities if each.firing_rate and each.name in silent)
     measured, start = [], 0
     unused = [name for name in layers if name not in called]
     for name in called:
@@ -112,14 +115,29 @@ def measure(
     losses = {MAIN: terms.main.item(), **{name: term.item() for name, term in terms.branches.items()}}
     return Measurement(
         layers=measured,
-        neurons=observer.activities(),
+        neurons=activities,
         loss=terms.total.item(),
         losses=losses,
         coefficient=float(coefficient),
         num_samples=len(target),
         unused=unused,
+        silent_in_eval=next(fires_here_alone, None),
         first_layer=_histogram(grads, layers[called[0]][1]) if by_branch and called else None,
     )
+
+
+@torch.no_grad()
+def _silent_in_eval(net: nn.Module, x: Tensor, observer: Observer, layout: Layout) -> set[str]:
+    """The neurons that never fire in `eval()`, if all samples get one output there although norms have statistics."""
+    norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not any(norm.num_batches_tracked for norm in norms):
+        return set()
+    reset_states(net)
+    with modes_kept(net), observer.observe(), explaining(net, x, what="batch"):
+        logits = mean_over_time(_outputs(net.eval()(x.clone()), layout).logits)
+    if len(logits) < 2 or not torch.equal(logits, logits[:1].expand_as(logits)):
+        return set()
+    return {activity.name for activity in observer.activities() if not activity.firing_rate}
 
 
 def first_samples(net: nn.Module, x: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -113,6 +113,11 @@ class GradientReport:
                 f"by the loss of the main output alone: {alone.verdict}, effective depth {alone.effective_depth}, "
                 f"{alone.slope:+.3f} decades a layer"
             )
+        if (silent := self.measurement.silent_in_eval) is not None:
+            lines.append(
+                f"in eval(), as at inference, all samples get the same output: {silent} fires in training and never "
+                "there, since the running statistics of the norms lag behind; train longer, or raise their momentum"
+            )
         wrong = [neuron for neuron in self.neurons if neuron.not_binary]
         lines += [f"{neuron.name}: {neuron.not_binary} outputs are neither 0 nor 1" for neuron in wrong]
         if self.measurement.unused:

@@ -93,12 +93,16 @@ def find_layouts(
             if _is_settled(errors):
                 break
     found = _plausible_ways(errors)
+    if len(found) > 1:  # as where the output is the same for all samples: what lies before it tells
+        undecided = {way: sum(not _plausible(joins) for joins in errors[way].values()) for way in found}
+        found = [way for way in found if undecided[way] == min(undecided.values())]
     if len(found) != 1 or len(_plausible(errors[found[0]][_OUTPUT])) != 1:
         if _remembers(model, sample):
             raise UserError(f"layout='auto': the same input gave two outputs of {type(model).__name__}: {REMEMBERS}")
+        alike = " (its values are the same for all samples: nothing fires on the way)" if alone.is_constant() else ""
         raise UserError(
             f"layout='auto': how time and samples lie in the input {list(sample.shape)} of {type(model).__name__}, and "
-            f"in its output {list(alone.logits_shape)}, is not to be told by running it: say layout="
+            f"in its output {list(alone.logits_shape)}{alike}, is not to be told by running it: say layout="
             f"{' or '.join(map(repr, LAYOUTS))}"
         )
     way = ways[found[0]]
@@ -168,6 +172,11 @@ class _Trace:
     outputs: dict[_Key, list[Tensor]] = field(default_factory=dict)
     logits_shape: Sequence[int] = ()
     last_layer: nn.Module | None = None
+
+    def is_constant(self) -> bool:
+        """Whether every number of the output is the same."""
+        output = self.outputs[_OUTPUT][0]
+        return bool((output == output.flatten()[:1]).all())
 
 
 def _trace(

@@ -81,9 +81,10 @@ def as_long_as_features(shape: Sequence[int], layout: Layout, layer: nn.Module) 
 
 def own_feature_axis(layer: nn.Module, output: Tensor) -> int:
     """The axis of the features in what a layer itself returned."""
-    if isinstance(layer, nn.GroupNorm | nn.modules.batchnorm._NormBase):
-        return 1
-    return output.ndim - 1 - _axes_of_space(layer)
+    space = _axes_of_space(layer)
+    if isinstance(layer, nn.GroupNorm | nn.modules.batchnorm._NormBase) and space < 2:
+        return 2 if getattr(layer, "step_mode", "s") == "m" else 1  # of SpikingJelly's, which take [T, N, C, ...] too
+    return output.ndim - 1 - space
 
 
 def num_features(layer: nn.Module) -> int | None:

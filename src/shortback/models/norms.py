@@ -32,7 +32,7 @@ class TemporalEffectiveNorm(TimeModule):
     A static input `[N, C, H, W]` is expanded here, each step with its factor.
 
     Raises:
-        ValueError: another number of time steps than there are factors, in a call.
+        ValueError: more time steps than there are factors, in a call; of fewer the first factors are taken.
     """
 
     def __init__(self, channels: int, *, num_steps: int) -> None:
@@ -41,10 +41,10 @@ class TemporalEffectiveNorm(TimeModule):
         self.by_step = nn.Parameter(torch.ones(num_steps))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.num_steps != len(self.by_step):
+        if self.num_steps > len(self.by_step):
             raise UserError(
-                f"num_steps={self.num_steps}: norm='tebn' has learned a factor for each of {len(self.by_step)} time "
-                "steps; make a network with the other number, or use norm='tdbn'"
+                f"num_steps={self.num_steps}: norm='tebn' has learned factors for {len(self.by_step)} time steps, and "
+                "none for more; norm='tdbn' goes on for any number"
             )
-        steps = self.unfold(self.norm(x))
-        return (steps * self.by_step.to(steps.dtype).view(-1, *[1] * (steps.ndim - 1))).flatten(0, 1)
+        steps, factors = self.unfold(self.norm(x)), self.by_step[: self.num_steps]
+        return (steps * factors.to(steps.dtype).view(-1, *[1] * (steps.ndim - 1))).flatten(0, 1)

@@ -14,10 +14,10 @@ from shortback.inspection.calls import Calls
 from shortback.inspection.mistakes import check_batch, explaining
 from shortback.shortcuts.auto import choose_places
 from shortback.shortcuts.heads import HeadFactory, linear_head
-from shortback.shortcuts.network import ShortcutNetwork
+from shortback.shortcuts.network import ShortcutNetwork, Tap
 from shortback.shortcuts.places import find_places
 from shortback.shortcuts.tapping import tap
-from shortback.torch_private import is_compiled
+from shortback.torch_private import hooks_of, is_compiled
 
 
 def attach(
@@ -69,6 +69,12 @@ def attach(
     settings |= {"features": features, "output": output}
     run = functools.cache(lambda: Calls.of(model, sample))
     with explaining(model, sample):
+        if not isinstance(at, str) and any(isinstance(place, nn.Module) for place in at):
+            raise UserError("at: give the names of modules, as model.named_modules() has them, and not the modules")
+        if isinstance(head, nn.Module):
+            raise UserError(
+                "head: give what makes a head, e.g. lambda features, classes: torch.nn.Linear(features, classes)"
+            )
         places = choose_places(model, sample, **settings) if at == "auto" else at
         return tap(model, find_places(model, places, run=run), sample=sample, head=head, run=run, **settings)
 
@@ -82,6 +88,8 @@ def _refuse_unsuitable(model: object) -> None:
         raise UserError("nn.DataParallel runs copies that share their taps: use DistributedDataParallel instead")
     if isinstance(model, nn.parallel.DistributedDataParallel):
         raise UserError("attach to the network itself, net = attach(model.module, ...), and wrap what comes back")
+    if any(isinstance(hook, Tap) for module in model.modules() for hook in hooks_of(module)):
+        raise UserError("the network has branches already: strip() what attach() returned first, or make it anew")
     for name, module in model.named_modules():
         if is_compiled(module):
             where = f"its module {name!r}" if name else "the network"

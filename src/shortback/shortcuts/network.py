@@ -18,7 +18,7 @@ from shortback.losses import Outputs
 from shortback.neurons import SpikingNeuron
 from shortback.shortcuts.weights import with_branches
 from shortback.spiking import SpikingNetwork
-from shortback.torch_private import has_hook, is_replica
+from shortback.torch_private import hooks_of, is_replica
 
 log = logging.getLogger("shortback")
 
@@ -142,6 +142,7 @@ class ShortcutNetwork(nn.Module):
         self.batch_axis = batch_axis
         self.taps = taps
         self._handles = handles
+        self._is_checked = False
         self._convolutions = convolutions
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Outputs:
@@ -166,12 +167,17 @@ class ShortcutNetwork(nn.Module):
         finally:
             for tap in self.taps:
                 tap.is_open = False
-        num_samples = logits.shape[-2]
-        branches = {
-            place: head(tap.take(num_samples))
-            for place, head, tap in zip(self.places, self.heads, self.taps, strict=True)
-        }
-        return Outputs(logits, branches)
+        averages = {place: tap.take(logits.shape[-2]) for place, tap in zip(self.places, self.taps, strict=True)}
+        if not torch.compiler.is_compiling() and torch.is_grad_enabled() and not self._is_checked:
+            self._is_checked = True
+            self._warn_of_idle(averages)
+        heads = zip(self.places, self.heads, strict=True)
+        return Outputs(logits, {place: head(averages[place]) for place, head in heads})
+
+    def _warn_of_idle(self, averages: dict[str, Tensor]) -> None:
+        idle = [place for place, average in averages.items() if not average.requires_grad]
+        if idle:
+            log.warning("nothing that is trained lies before the branches at %s: leave them out", ", ".join(idle))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As of any module; of the weights of the network alone too, and then the heads stay as they are.
@@ -195,7 +201,7 @@ class ShortcutNetwork(nn.Module):
             network = copied.model.network if isinstance(copied.model, SpikingNetwork) else copied.model
             for index, (place, tap) in enumerate(zip(copied.places, copied.taps, strict=True)):
                 module = network.get_submodule(place)
-                if not has_hook(module, tap):
+                if tap not in hooks_of(module):
                     copied._handles[index] = module.register_forward_hook(tap)
         return copied
 

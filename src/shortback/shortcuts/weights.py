@@ -90,8 +90,8 @@ def _read(weights: Mapping[str, Tensor] | str | Path) -> dict[str, Any]:
 
 
 def _unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without the names that `torch.compile` puts in and `DistributedDataParallel` in front."""
-    weights = {name.replace("_orig_mod.", ""): value for name, value in weights.items()}
+    """Without the names that `torch.compile` puts in, and `DistributedDataParallel` and `AveragedModel` in front."""
+    weights = {name.replace("_orig_mod.", ""): value for name, value in weights.items() if name != "n_averaged"}
     if all(name.startswith("module.") for name in weights):
         return {name.removeprefix("module."): value for name, value in weights.items()}
     return weights

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from shortback.errors import UserError
+from shortback.inspection.detect import find_layouts
+from shortback.inspection.layout import sample_axis, stacked
 from shortback.inspection.mistakes import explaining
 from shortback.inspection.reset import reset_states
+from shortback.inspection.trunk import Branched
 from shortback.inspection.untouched import modes_kept
 from shortback.losses import CrossEntropy, Loss, Outputs, apply_loss, classes_of, mean_over_time
+from shortback.spiking import SpikingNetwork
 from shortback.training.state import number_or_none
 
 
@@ -22,6 +27,29 @@ class Evaluation(NamedTuple):
     accuracy: float | None
     loss: float
     num_images: int
+
+
+def outputs_of(output: Any) -> Outputs | Tensor:
+    """What a network returned: `Outputs` as they are, else its logits, the first of a tuple or a list over steps."""
+    return output if isinstance(output, Outputs) else stacked(output)
+
+
+def check_steps_first(net: nn.Module, x: Tensor, *, num_samples: int) -> None:
+    """See that a network without branches returns `[T, N, K]` where it returns three axes.
+
+    Raises:
+        ValueError: it returns `[N, T, K]` or `[N, K, T]`.
+    """
+    few = x.narrow(axis, 0, min(2, num_samples)) if (axis := sample_axis(net, x, num_samples)) is not None else x
+    try:
+        output = find_layouts(net, few, {}).output
+    except UserError:
+        return
+    if output in ("batch_first", "time_last"):
+        raise UserError(
+            f"{type(net).__name__} returns {'[N, T, K]' if output == 'batch_first' else '[N, K, T]'}: what has no "
+            "branches must return [T, N, K] here, or [N, K]: transpose it, or average it over time"
+        )
 
 
 def _alone_on(device: torch.device) -> Fabric:
@@ -50,15 +78,18 @@ def evaluate(
     fabric = fabric or _alone_on(next(model.parameters()).device)
     if loss is None or isinstance(loss, CrossEntropy):
         loss = CrossEntropy()
-    sums = torch.zeros(3, dtype=torch.float64)
+    sums, is_checked = torch.zeros(3, dtype=torch.float64), False
     with modes_kept(model):
         model.eval()
         for x, y in batches:
             x, y = fabric.to_device((x, y))
             with fabric.autocast(), explaining(model, x, what="batch"):
                 reset_states(model)
-                outputs: Outputs | Tensor = model(x)
+                outputs = outputs_of(model(x))
                 by_step = outputs if isinstance(outputs, Tensor) else outputs.logits
+                if not is_checked and by_step.ndim == 3 and not isinstance(model, Branched | SpikingNetwork):
+                    check_steps_first(model, x, num_samples=len(y))
+                is_checked = True
             logits = mean_over_time(by_step).float()
             judged = logits if isinstance(loss, CrossEntropy) else by_step.float()  # as in training
             classes = classes_of(y, loss=loss)

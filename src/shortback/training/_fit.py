@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from shortback.choices import usual_start
+from shortback.choices import nearest, usual_start
 from shortback.data.seeding import derive_seed
 from shortback.errors import UserError
 from shortback.losses import ShortcutLoss
@@ -85,6 +86,9 @@ def fit(
     of_a_run = metrics, CheckpointFolder(folder / "checkpoints").last
     if not resume and any(path.exists() and path.stat().st_size for path in of_a_run):
         raise UserError(f"{folder} holds a run: give another folder, or resume=True to go on with it")
+    known = {field.name for field in dataclasses.fields(Plan)}
+    if unknown := sorted(set(plan) - known):
+        raise UserError(f"fit() takes no {unknown[0]}; the nearest are {nearest(unknown[0], known)}")
     loss = loss or ShortcutLoss()
     execution = execution or choose_execution()
     fabric = fabric or build_fabric(execution)

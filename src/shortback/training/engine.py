@@ -19,7 +19,7 @@ from shortback.inspection.untouched import in_training
 from shortback.losses import ShortcutLoss
 from shortback.schedules import Schedule, as_schedule
 from shortback.shortcuts import ShortcutNetwork
-from shortback.training._evaluate import evaluate
+from shortback.training._evaluate import evaluate, outputs_of
 from shortback.training.average import WeightAverage
 from shortback.training.batches import Batches, in_parts
 from shortback.training.best import BestWeights
@@ -238,7 +238,7 @@ class Trainer:
             with self.fabric.no_backward_sync(self.module) if more_to_come else nullcontext():
                 if self.has_states:
                     reset_states(self.net)
-                outputs = self.module(xs)
+                outputs = outputs_of(self.module(xs))
                 terms = self.loss(outputs, ys, coefficient=coefficient, by_branch=by_branch)
                 with saying_what_remembers():
                     self.fabric.backward(terms.total * (len(ys) / len(y)))

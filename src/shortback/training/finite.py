@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -18,8 +19,8 @@ class _Noted:
     """What is kept of a step until it is looked at.
 
     Attributes:
-        values: `[P + 2]`, on their way to the host: the mean loss, the norm of the whole gradient, and that of each
-            parameter's.
+        values: `[P + 3]`, on their way to the host: the sum of the inputs, the mean loss, the norm of the whole
+            gradient, and that of each parameter's.
         names: of these parameters.
     """
 
@@ -57,10 +58,13 @@ class FiniteCheck:
         Raises:
             NonFiniteError: with the step, and what was first not finite in it.
         """
+        total = x.sum(dtype=torch.promote_types(x.dtype, torch.float32))  # spikes hide a value of the data that is none
         if self.later:
             self.finish()
-            self._noted = self._note(step, loss, norm, coefficient)
-        elif not (loss + norm).isfinite():
+            self._noted = self._note(step, total, loss, norm, coefficient)
+        elif not (total + loss + norm).isfinite():
+            if not x.isfinite().all():
+                raise NonFiniteError(_of_the_data(step))
             with local_norms(self.net):  # this process may be the only one
                 culprit = first_nonfinite(self.net, x) or "the loss itself"
             raise NonFiniteError(_message(step, loss.item(), norm.item(), coefficient, culprit))
@@ -76,22 +80,28 @@ class FiniteCheck:
             return
         if noted.arrived is not None:
             noted.arrived.synchronize()
-        loss, norm = noted.values[:2].tolist()
-        finite = torch.isfinite(noted.values).tolist()
+        total, loss, norm = noted.values[:3].tolist()
+        if not math.isfinite(total):
+            raise NonFiniteError(_of_the_data(noted.step))
+        finite = torch.isfinite(noted.values[1:]).tolist()
         if all(finite):
             return
         bad = [name for name, good in zip(noted.names, finite[2:], strict=True) if not good]
         culprit = "the loss itself" if not finite[0] or not bad else f"the gradient of {bad[-1]}"
         raise NonFiniteError(_message(noted.step, loss, norm, noted.coefficient, culprit))
 
-    def _note(self, step: int, loss: Tensor, norm: Tensor, coefficient: float) -> _Noted:
+    def _note(self, step: int, total: Tensor, loss: Tensor, norm: Tensor, coefficient: float) -> _Noted:
         with_gradient = {name: p.grad for name, p in self.net.named_parameters() if p.grad is not None}
         norms = norms_of(list(with_gradient.values()))
-        values = torch.stack([value.float() for value in (loss, norm, *norms)]).to("cpu", non_blocking=True)
+        values = torch.stack([value.float() for value in (total, loss, norm, *norms)]).to("cpu", non_blocking=True)
         arrived = torch.Event(loss.device) if loss.device.type != "cpu" else None
         if arrived is not None:
             arrived.record()
         return _Noted(step, coefficient, values, list(with_gradient), arrived)
+
+
+def _of_the_data(step: int) -> str:
+    return f"step {step}: the input batch holds values that are not finite: look at the data, and how it is normalised"
 
 
 def _message(step: int, loss: float, norm: float, coefficient: float, culprit: str) -> str:

@@ -14,7 +14,7 @@ class Plan:
 
     Args:
         epochs: of the whole training.
-        accumulate: parts a batch is computed in; must divide the batch of a process.
+        accumulate: parts that each batch of the loader is computed in, one after another, for less memory.
         patience: epochs without a better validation after which the training ends, with the coefficient and the
             learning rate where they are then. None: all epochs.
         keep_best: how many of the best epochs' weights stay, each in a file of its own if it is more than one.

@@ -6,18 +6,16 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from shortback.errors import UserError
 from shortback.health import first_samples
 from shortback.inspection.backends import running_by
-from shortback.inspection.detect import find_layouts
-from shortback.inspection.layout import stacked
 from shortback.inspection.mistakes import check_batch, explaining
 from shortback.inspection.reset import reset_states
 from shortback.inspection.trunk import Branched
 from shortback.inspection.untouched import undisturbed
-from shortback.losses import CrossEntropy, Outputs, ShortcutLoss
+from shortback.losses import CrossEntropy, ShortcutLoss
 from shortback.spiking import SpikingNetwork
 from shortback.targets import check_target
+from shortback.training._evaluate import check_steps_first, outputs_of
 from shortback.training.sync_norm import local_norms
 
 
@@ -41,21 +39,10 @@ class Preflight:
         with undisturbed(self.net, few), running_by("reference", self.net), torch.no_grad(), self.fabric.autocast():
             reset_states(self.net)
             with explaining(self.net, x, what="batch"):
-                outputs = self.net.eval()(few.clone())
-        logits = outputs.logits if isinstance(outputs, Outputs) else stacked(outputs)
+                outputs = outputs_of(self.net.eval()(few.clone()))
+        logits = outputs if isinstance(outputs, Tensor) else outputs.logits
         if isinstance(self.loss.main, CrossEntropy):
             check_target(torch.empty(len(y), logits.shape[-1]), y.cpu())  # a GPU would die of a class that is none
         if logits.ndim == 3 and not isinstance(self.net, Branched | SpikingNetwork):
-            self._check_steps(few)
-
-    def _check_steps(self, x: Tensor) -> None:
-        with local_norms(self.net), running_by("reference", self.net), self.fabric.autocast():
-            try:
-                output = find_layouts(self.net, x, {}).output
-            except UserError:
-                return
-        if output in ("batch_first", "time_last"):
-            raise UserError(
-                f"{type(self.net).__name__} returns {'[N, T, K]' if output == 'batch_first' else '[N, K, T]'}: what "
-                "has no branches must return [T, N, K] here, or [N, K]: transpose it, or average it over time"
-            )
+            with local_norms(self.net), running_by("reference", self.net), self.fabric.autocast():
+                check_steps_first(self.net, few, num_samples=min(2, len(y)))
