@@ -93,7 +93,7 @@ def fit(
     execution = execution or choose_execution()
     fabric = fabric or build_fabric(execution)
     plan_of = Plan(epochs=epochs, **plan)
-    batches = _batches(train, seed, fabric, even=True)
+    batches = loader_of(train, seed=seed, fabric=fabric, even=True)
     total_steps = epochs * len(batches)
     peak = lr if optimizer is None else max(group["lr"] for group in optimizer.param_groups)
     if loggers is None:
@@ -102,7 +102,7 @@ def fit(
     trainer = Trainer(
         net,
         train=batches,
-        validation=None if validation is None else _batches(validation, seed, fabric, even=False),
+        validation=None if validation is None else loader_of(validation, seed=seed, fabric=fabric),
         loss=loss,
         schedule=Linear(start=usual_start(loss.combine)) if schedule is None else schedule,
         optimizer=optimizer or build_optimizer(net, lr=lr),
@@ -117,10 +117,16 @@ def fit(
         return trainer.fit(resume=resume)
 
 
-def _batches(loader: Loader, seed: int, fabric: Fabric, *, even: bool) -> Batches:
-    """What a loader gives to this process; `even` where all processes must have equally many batches."""
+def loader_of(loader: Loader, *, seed: int, fabric: Fabric | None = None, even: bool = False) -> Batches:
+    """What a loader gives to this process, by epoch.
+
+    Args:
+        seed: of the order in which a `DataLoader` gives its samples.
+        fabric: the processes that share it; all of it without.
+        even: whether all processes must have equally many batches.
+    """
     if isinstance(loader, DataLoader):
-        if fabric.world_size == 1:
+        if fabric is None or fabric.world_size == 1:
             return SeededBatches(loader, seed=seed)
         rank = fabric.global_rank
         shared = share_of(loader, rank=rank, world_size=fabric.world_size, even=even, seed=seed)

@@ -1,0 +1,221 @@
+"""An ablation of a network and loaders of one's own: each method with each seed, and what they say together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from torch import Tensor, nn
+
+from shortback.ablation.groups import Group, group_runs, to_dict
+from shortback.ablation.page import write_ablation_page
+from shortback.ablation.run import CellRun
+from shortback.ablation.table import terminal_tables
+from shortback.choices import Method, check_choice, usual_start
+from shortback.data.seeding import global_generator_kept
+from shortback.errors import UserError
+from shortback.files import write_text
+from shortback.inspection.layout import first_tensor
+from shortback.inspection.reset import reset_states
+from shortback.inspection.untouched import undisturbed
+from shortback.losses import ShortcutLoss
+from shortback.processes import is_first
+from shortback.runs.environment import environment
+from shortback.runs.summary import Summary
+from shortback.schedules import Constant, Linear, Schedule
+from shortback.shortcuts import ShortcutNetwork, attach, strip
+from shortback.training import FitResult, choose_execution, evaluate, fit
+from shortback.training._fit import Loader, loader_of
+from shortback.training.execution import build_fabric
+from shortback.training.peak_memory import forget_peak, peak_bytes
+from shortback.training.rows import last_row, read_epochs
+
+METHODS: tuple[Method, ...] = ("vanilla", "shortcut", "evolutionary")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found; `print` it.
+
+    Attributes:
+        groups: a method each: means over the seeds, paired differences to vanilla training, and the runs.
+        folder: with `results.json`, a page `report.html`, and the runs.
+    """
+
+    groups: list[Group]
+    folder: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values, as `results.json` has it."""
+        return to_dict(self.groups)
+
+    def __str__(self) -> str:
+        console = Console(width=100, no_color=True)
+        with console.capture() as capture:
+            console.print(terminal_tables(self.groups))
+        return capture.get().rstrip()
+
+
+def compare(
+    make: Callable[[], nn.Module],
+    train: Loader,
+    *,
+    validation: Loader,
+    epochs: int,
+    folder: str | Path,
+    test: Loader | None = None,
+    methods: Sequence[Method] = METHODS,
+    seeds: int | Sequence[int] = 3,
+    places: Mapping[str, Any] | None = None,
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
+    loss: ShortcutLoss | None = None,
+    **settings: Any,
+) -> Comparison:
+    """Train a network of one's own by several methods, with the same seeds, one after another.
+
+    Runs of a seed begin with the same weights and see the same batches, so their differences are of the method. Vanilla
+    training is with branches whose coefficient is 0, which are not computed. A run that is finished is not run again,
+    and one that was stopped goes on: the same call goes on where it was.
+
+    Args:
+        make: makes the network; it is called under each seed.
+        train: as `fit` takes it.
+        validation: the same; chooses the weights, and methods are chosen by it.
+        epochs: of each training.
+        folder: for the runs, `results.json` and `report.html`.
+        test: read once a run, at its end; `validation` again if it is not given.
+        methods: `"vanilla"`, `"shortcut"` (a coefficient of 1, eq. 7) and `"evolutionary"` (one that falls, eq. 10).
+        seeds: how many, from 0, or which.
+        places: settings of `attach`, such as `{"at": "stages", "reduce": "mean"}`; the sample is the first batch.
+        optimizer: makes one over the parameters of what it is given; SGD as of `fit` if not given.
+        loss: `ShortcutLoss()` if not given, which adds logits.
+        settings: more of `fit`: `lr`, `execution`, `accumulate`, `clip_norm`, `watch_every` ...
+
+    Raises:
+        ValueError: what `attach` and `fit` raise; a folder with runs of other settings.
+        NonFiniteError, Interrupted, CheckpointError: see `Trainer.fit`.
+    """
+    for method in methods:
+        check_choice("methods", method, Method)
+    folder, loss = Path(folder), loss or ShortcutLoss()
+    execution = settings.setdefault("execution", choose_execution())
+    fabric = settings.setdefault("fabric", build_fabric(execution))
+    sample = _first_input(train, fabric)
+    settings |= {"epochs": epochs, "loss": loss}
+    said = _in_words({**settings, "places": dict(places or {})})
+    runs = []
+    for seed in range(seeds) if isinstance(seeds, int) else seeds:
+        for method in methods:
+            path = folder / f"{method}-seed{seed}"
+            if not _is_finished(path, said):
+                torch.manual_seed(seed)
+                forget_peak(fabric.device)
+                net = attach(make(), **{"sample": sample, **(places or {})})
+                result = fit(
+                    net,
+                    train,
+                    validation=validation,
+                    folder=path,
+                    schedule=_schedule(method, loss),
+                    optimizer=None if optimizer is None else optimizer(net),
+                    seed=seed,
+                    resume=True,
+                    **settings,
+                )
+                summary = _summary(net, result, validation if test is None else test, sample, fabric, loss, execution)
+                if is_first():
+                    write_text(path / "summary.json", json.dumps({**summary, "seed": seed, "method": method}, indent=2))
+                    write_text(path / "settings.json", json.dumps(said, indent=2))
+                fabric.barrier()
+            runs.append(_read(path, method, seed))
+    comparison = Comparison(group_runs(runs), folder)
+    if is_first():
+        write_text(folder / "results.json", json.dumps(comparison.to_dict(), indent=2) + "\n")
+        write_ablation_page(folder / "report.html", comparison.groups, title=f"Comparison: {folder.name}")
+    return comparison
+
+
+def _in_words(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Settings as text, without what is another object in every process: functions, loggers and the like."""
+    words = {key: repr(value) for key, value in settings.items()}
+    return {key: word for key, word in words.items() if " at 0x" not in word}
+
+
+def _schedule(method: Method, loss: ShortcutLoss) -> Schedule:
+    if method == "evolutionary":
+        return Linear(start=usual_start(loss.combine))
+    return Constant(value=1.0 if method == "shortcut" else 0.0)
+
+
+def _first_input(train: Loader, fabric: Fabric) -> Tensor:
+    with global_generator_kept():
+        batches: Iterator[Any] = iter(loader_of(train, seed=0).epoch(0))
+        x, _ = next(batches)
+    return fabric.to_device(x)
+
+
+def _is_finished(path: Path, said: Mapping[str, str]) -> bool:
+    """Whether the run in a folder is finished, with these settings.
+
+    Raises:
+        ValueError: it is, with others.
+    """
+    if not (path / "settings.json").exists():
+        return False
+    before = json.loads((path / "settings.json").read_text())
+    other = [key for key in said.keys() | before.keys() if said.get(key) != before.get(key)]
+    if other:
+        key = sorted(other)[0]
+        raise UserError(
+            f"{path} was trained with {key}={before.get(key)}, and now it is {said.get(key)}: give another folder"
+        )
+    return True
+
+
+def _summary(
+    net: ShortcutNetwork,
+    result: FitResult,
+    test: Loader,
+    sample: Tensor,
+    fabric: Fabric,
+    loss: ShortcutLoss,
+    execution: Any,
+) -> dict[str, Any]:
+    tested = evaluate(net, loader_of(test, seed=0, fabric=fabric).epoch(0), loss=loss.main, fabric=fabric)
+    before = _output(net.eval().model, sample)
+    model = strip(net)
+    return {
+        "test_accuracy": tested.accuracy,
+        "test_images": tested.num_images,
+        "epochs": result.epochs,
+        "steps": result.steps,
+        "train_seconds": result.train_seconds,
+        "images_per_second": result.images_per_second,
+        "best_val_accuracy": result.best_val_accuracy,
+        "peak_memory_mb": peak_bytes(fabric.device) / 2**20,
+        "num_parameters": sum(p.numel() for p in model.parameters()),
+        "stripped_is_bit_equal": torch.equal(before, _output(model, sample)),
+        "split": None,
+        "execution": execution.describe(),
+        **environment(),
+    }
+
+
+def _output(model: nn.Module, sample: Tensor) -> Tensor:
+    with undisturbed(model, sample), torch.no_grad():
+        reset_states(model)
+        output = first_tensor(model.eval()(sample.clone()))
+    assert output is not None
+    return output
+
+
+def _read(path: Path, method: Method, seed: int) -> CellRun:
+    metrics = path / "metrics.jsonl"
+    summary = cast(Summary, json.loads((path / "summary.json").read_text()))
+    return CellRun((), method, seed, path.name, summary, None, read_epochs(metrics), last_row(metrics))

@@ -1,0 +1,114 @@
+"""A comparison of methods on a network of one's own: what is trained, what goes on, and what the table says."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import shortback as sb
+from shortback.training import JsonLines, choose_execution, evaluate, fit
+
+pytestmark = pytest.mark.slow
+
+
+class Net(nn.Module):
+    """Two layers and their neurons over two steps; returns outputs and something else, as snnTorch's networks do."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Linear(i, 12), sb.LIF(2, threshold=0.3, backend="reference")) for i in (9, 12, 12)
+        )
+        self.fc = nn.Linear(12, 3)
+
+    def forward(self, x):
+        x = x.repeat(2, 1)
+        for block in self.blocks:
+            x = block(x)
+        return self.fc(x).unflatten(0, (2, -1)), None
+
+
+def data(seed):
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(48) % 3
+    x = torch.rand(48, 9, generator=generator) + nn.functional.one_hot(y, 3).repeat_interleave(3, 1)
+    return DataLoader(TensorDataset(x, y), batch_size=16, shuffle=True)
+
+
+def compared(folder, **settings):
+    execution = choose_execution(device="cpu", precision="fp32", compile="off")
+    settings = {"execution": execution, "places": {"at": "blocks", "reduce": "mean"}, "lr": 0.1, "seeds": 2, **settings}
+    return sb.compare(Net, data(0), validation=data(1), test=data(2), epochs=3, folder=folder, **settings)
+
+
+def test_each_method_with_each_seed(tmp_path):
+    found = compared(tmp_path)
+    assert [group.method for group in found.groups] == ["vanilla", "shortcut", "evolutionary"]
+    assert [len(group.runs) for group in found.groups] == [2, 2, 2]
+    rows = found.groups[2].runs[1].epochs
+    assert [row["coefficient"] for row in rows] == pytest.approx([0.25 * (1 - i / 9) for i in (3, 6, 9)], abs=0.25 / 9)
+    assert {row["coefficient"] for row in found.groups[1].runs[0].epochs} == {1.0}
+    assert found.groups[1].difference.estimate.mean == pytest.approx(
+        sum(
+            ours.summary["test_accuracy"] - theirs.summary["test_accuracy"]
+            for ours, theirs in zip(found.groups[1].runs, found.groups[0].runs, strict=True)
+        )
+        / 2
+    )
+    assert all(run.summary["stripped_is_bit_equal"] for group in found.groups for run in group.runs)
+    assert json.loads((tmp_path / "results.json").read_text()) == json.loads(json.dumps(found.to_dict()))
+    assert "evolutionary" in (tmp_path / "report.html").read_text()
+    assert "vanilla" in str(found)
+    assert "2 finished" in str(found)
+
+
+def test_vanilla_is_the_training_of_the_network_alone(tmp_path):
+    found = compared(tmp_path / "compared", methods=["vanilla"], seeds=[1])
+    torch.manual_seed(1)
+    net, execution = Net(), choose_execution(device="cpu", precision="fp32", compile="off")
+    settings = {"execution": execution, "lr": 0.1, "seed": 1, "loggers": []}
+    fit(net, data(0), validation=data(1), epochs=3, folder=tmp_path / "alone", **settings)
+    assert found.groups[0].runs[0].summary["test_accuracy"] == evaluate(net, data(2)).accuracy
+
+
+def test_what_is_finished_is_not_run_again_and_what_was_stopped_goes_on(tmp_path, monkeypatch):
+    whole = compared(tmp_path / "whole")
+    steps = []
+
+    class Stopping:
+        def start(self, **numbers): ...
+        def log(self, row): ...
+        def close(self): ...
+        def advance(self, step):
+            steps.append(step)
+            if len(steps) == 14:
+                raise KeyboardInterrupt
+
+    real = sb.training.fit
+
+    def stopping(*args, folder, **settings):
+        return real(*args, folder=folder, loggers=[JsonLines(folder / "metrics.jsonl"), Stopping()], **settings)
+
+    def counted(*args, **settings):
+        steps.append("fit")
+        return real(*args, **settings)
+
+    monkeypatch.setattr("shortback.ablation.own.fit", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        compared(tmp_path / "cut")
+    monkeypatch.setattr("shortback.ablation.own.fit", counted)
+    again = compared(tmp_path / "cut")
+    assert steps.count("fit") == 5  # one was finished
+    for a, b in zip(whole.groups, again.groups, strict=True):
+        assert [r.summary["test_accuracy"] for r in a.runs] == [r.summary["test_accuracy"] for r in b.runs]
+        assert [r.epochs[-1]["loss"] for r in a.runs] == [r.epochs[-1]["loss"] for r in b.runs]
+
+
+def test_other_settings_in_the_same_folder_are_refused(tmp_path):
+    compared(tmp_path, methods=["vanilla"], seeds=1)
+    with pytest.raises(ValueError, match=r"vanilla-seed0 was trained with lr=0.1, and now it is 0.2"):
+        compared(tmp_path, methods=["vanilla"], seeds=1, lr=0.2)
+    with pytest.raises(ValueError, match="methods="):
+        compared(tmp_path, methods=["vanila"])
