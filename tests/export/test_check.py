@@ -74,6 +74,20 @@ def test_margins_are_by_hand():
     assert check.flipped == 3
 
 
+def test_margins_of_a_neuron_called_by_name():
+    class ByName(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act, self.fc = torch.nn.ReLU(), torch.nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.fc(self.act(x=x).flatten(1))
+
+    model, x = sb.spikify(ByName(), num_steps=2), torch.full((1, 1, 2, 2), 0.75)
+    check = compare(model, x, flip(record(model, x), "act", 0, 0, (0, 1, 1)), executor="flips")
+    assert check.margin == pytest.approx(0.25)
+
+
 def test_the_furthest_image_is_named():
     model, x = network("resnet20"), images()
     ours = record(model, x)

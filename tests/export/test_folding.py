@@ -1,6 +1,7 @@
 import torch
 from torch import nn
 
+import shortback as sb
 from shortback.export.folding import affine, fold_norms, folded
 from tests.export.networks import images, network
 
@@ -29,6 +30,18 @@ def test_by_hand():
     torch.testing.assert_close(scale, torch.full((3,), (1 + 1e-5) ** -0.5, dtype=torch.float64))
 
 
+def test_layers_called_by_name_are_folded():
+    class ByName(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.act, self.fc = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.ReLU(), nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.fc(self.act(self.norm(input=self.conv(input=x))).mean([2, 3]))
+
+    assert fold_norms(sb.spikify(ByName(), num_steps=2))[1] == ["norm"]
+
+
 def test_what_cannot_be_folded_stays():
     """A norm behind an activation, and a convolution that something else uses too."""
 
@@ -42,8 +55,6 @@ def test_what_cannot_be_folded_stays():
             x = self.conv(x)
             x = self.after(self.act(self.norm(x) + x))
             return self.fc(x.mean([2, 3]))
-
-    import shortback as sb
 
     model = sb.spikify(Shared(), num_steps=2)
     assert fold_norms(model)[1] == []

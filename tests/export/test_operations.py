@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import shortback as sb
+from shortback.export.early_exit import by_step
 from shortback.export.operations import AC_PJ, MAC_PJ, Operations, count_operations
 from tests.export.networks import Foreign, images, network
 
@@ -117,10 +118,31 @@ def test_the_network_is_left_as_it_was():
 
 
 def test_what_is_wrong_is_said():
-    with pytest.raises(ValueError, match="without branches"):
+    model = network("resnet20")
+    with pytest.raises(ValueError, match="no neuron is seen to fire in Foreign"):
         count_operations(Foreign(), [images()])
+    with pytest.raises(ValueError, match=r"without branches, and this is ShortcutNetwork .*: give net\.model"):
+        count_operations(sb.attach(model, at="stages", sample=images(2)), [images()])
+    with pytest.raises(ValueError, match=r"num_steps=2: this network has its own, model\.num_steps"):
+        count_operations(model, [images()], num_steps=2)
     with pytest.raises(ValueError, match="no image"):
         count_operations(network("resnet20"), [])
+
+
+def test_layers_called_by_name_are_counted():
+    class ByName(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.act, self.fc = nn.Conv2d(3, 2, 1), nn.ReLU(), nn.Linear(2, 4)
+
+        def forward(self, x):
+            return self.fc(input=self.act(x=self.conv(input=x)).mean([2, 3]))
+
+    model = sb.spikify(ByName(), num_steps=2).eval()
+    conv, fc = count_operations(model, [torch.ones(3, 3, 2, 2)]).layers
+    assert (conv.name, conv.dense, fc.name, fc.dense) == ("conv", 3 * 2 * 4, "fc", 2 * 2 * 4)
+    steps = by_step(model, [(torch.ones(3, 3, 2, 2), torch.zeros(3, dtype=torch.int64))])
+    assert steps.macs.sum(0).tolist() == [2 * conv.macs + fc.macs] * 3  # the convolution at both steps
 
 
 def test_neurobench_counts_the_same():

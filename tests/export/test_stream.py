@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import shortback as sb
+from shortback.errors import UserError
 from tests.export.networks import fires, foreign, images, network
 
 SEVERAL = [
@@ -110,6 +111,24 @@ def test_by_step():
         y, state = stream(x, state)
         outputs.append(y)
     assert torch.equal(torch.stack(outputs), model(x))
+
+
+@torch.no_grad()
+def test_factors_of_steps_end_with_them():
+    """Where others go on."""
+    for norm in ("tebn", "tdbn"):
+        stream, x, state = sb.stream(network("resnet20", norm=norm)), images(2), None
+        for _ in range(3):
+            _, state = stream(x, state)
+        if norm == "tdbn":
+            assert int(stream(x, state)[1][":steps"]) == 4
+        else:
+            with pytest.raises(
+                ValueError, match=r"step 4: norm='tebn' has learned a factor for each of 3 steps"
+            ) as error:
+                stream(x, state)
+            assert isinstance(error.value, UserError)
+            stream(x)  # anew
 
 
 def test_what_is_wrong_is_said():

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from shortback.errors import UserError
+from shortback.export.arguments import input_of
 from shortback.neurons import SpikingNeuron
 from shortback.ops.reference import membranes
 from shortback.spiking import SpikingNetwork
@@ -197,7 +198,11 @@ def _distances(model: SpikingNetwork, x: Tensor, call: str) -> Tensor:
     neuron = copied.network.get_submodule(name)
     assert isinstance(neuron, SpikingNeuron)
     inputs: list[Tensor] = []
-    neuron.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+
+    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        inputs.append(input_of(module, args, kwargs))
+
+    neuron.register_forward_pre_hook(keep, with_kwargs=True)
     copied(x)
     current = neuron.unfold(inputs[int(number or 1) - 1])
     run = membranes(current, dynamics=neuron.dynamics, decay=neuron.leak(), num_steps=model.num_steps)

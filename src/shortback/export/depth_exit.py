@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from shortback.errors import UserError
+from shortback.export.accepted import check_branched
 from shortback.export.exits import Batches, Exits, RowCount, check_threshold, confidence
 from shortback.inspection.layout import average_over_space, average_over_time
 from shortback.shortcuts import ShortcutNetwork
@@ -34,8 +35,8 @@ class DepthExit:
         temperatures: of each branch and the output; 1 if not given.
 
     Raises:
-        ValueError: a network that is no `SpikingNetwork` with branches, a threshold that is not above 0, temperatures
-            of another number of exits.
+        ValueError: no `SpikingNetwork` with branches, a threshold that is not above 0, temperatures of another number
+            of exits.
     """
 
     def __init__(self, net: ShortcutNetwork, *, threshold: float, temperatures: Sequence[float] | None = None) -> None:
@@ -119,11 +120,7 @@ class _Exits:
     """A copy of the network, with the same weights, that asks at every branch which images go on."""
 
     def __init__(self, net: ShortcutNetwork) -> None:
-        if not isinstance(net, ShortcutNetwork) or net.is_stripped or not isinstance(net.model, SpikingNetwork):
-            raise UserError(
-                "early exit in depth takes what attach() made of a SpikingNetwork, with its branches still on it, and "
-                f"this is {type(net).__name__}{', stripped' if getattr(net, 'is_stripped', False) else ''}"
-            )
+        check_branched(net, "early exit in depth")
         self.net = net
         model = shared_copy(net.model)
         assert isinstance(model, SpikingNetwork)

@@ -1,4 +1,7 @@
-"""Run what was exported by software that is not this package: nirtorch, onnxruntime, the loaded program."""
+"""Run what was exported by software that is not this package: nirtorch, onnxruntime, the loaded program.
+
+What runs it is built once, and called with as many batches as there are.
+"""
 
 from __future__ import annotations
 
@@ -18,27 +21,28 @@ if TYPE_CHECKING:
     from nir import NIRGraph
 
 
-def run_onnx(file: Path | str, x: Tensor) -> tuple[Tensor, ...]:
-    """The outputs of an ONNX graph, by onnxruntime on the CPU."""
+def onnx_runner(file: Path | str) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """What gives the outputs of an ONNX graph, by onnxruntime on the CPU."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    return tuple(torch.from_numpy(value) for value in session.run(None, {"input": x.cpu().numpy()}))
+    return lambda x: tuple(torch.from_numpy(value) for value in session.run(None, {"input": x.cpu().numpy()}))
 
 
-def run_program(program: ExportedProgram, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """The outputs of a `torch.export` program."""
-    with torch.no_grad():
-        outputs = program.module()(*inputs)
-    return outputs if isinstance(outputs, tuple) else (outputs,)
+def program_runner(program: ExportedProgram) -> Callable[..., tuple[Tensor, ...]]:
+    """What gives the outputs of a `torch.export` program."""
+    module = program.module()
+
+    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            outputs = module(*inputs)
+        return outputs if isinstance(outputs, tuple) else (outputs,)
+
+    return run
 
 
-def run_nir(graph: NIRGraph, x: Tensor, *, num_steps: int, dt: float) -> Recording:
-    """Step through a NIR graph, by nirtorch.
-
-    Args:
-        x: `[N, C, H, W]`, given at every step, or `[T, N, C, H, W]`.
-    """
+def nir_runner(graph: NIRGraph, *, num_steps: int, dt: float) -> Callable[[Tensor], Recording]:
+    """What steps through a NIR graph, by nirtorch, with images `[N, C, H, W]` at every step, or `[T, N, C, H, W]`."""
     import nir
     import nirtorch
 
@@ -55,12 +59,18 @@ def run_nir(graph: NIRGraph, x: Tensor, *, num_steps: int, dt: float) -> Recordi
     for module_name, module in executor.named_modules():
         if isinstance(module, _Leaky):
             module.register_forward_hook(functools.partial(_keep, spikes.setdefault(names[module_name], [])))
-    outputs, state = [], None
-    with torch.no_grad():
-        for step in range(num_steps):
-            output, state = executor(x if x.ndim == 4 else x[step], state)
-            outputs.append(output)
-    return Recording(torch.stack(outputs), {name: torch.stack(values) for name, values in spikes.items()})
+
+    def run(x: Tensor) -> Recording:
+        for steps in spikes.values():
+            steps.clear()
+        outputs, state = [], None
+        with torch.no_grad():
+            for step in range(num_steps):
+                output, state = executor(x if x.ndim == 4 else x[step], state)
+                outputs.append(output)
+        return Recording(torch.stack(outputs), {name: torch.stack(steps) for name, steps in spikes.items()})
+
+    return run
 
 
 def _keep(steps: list[Tensor], module: nn.Module, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

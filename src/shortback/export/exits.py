@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shortback.errors import UserError
-from shortback.export.operations import row_operations
+from shortback.export.arguments import input_of
+from shortback.export.counting import is_counted, row_operations
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
@@ -125,17 +126,17 @@ class RowCount:
         self.macs = self.acs = torch.zeros(0)
         self.calls = 0
         for module in network.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                module.register_forward_hook(self._note)
+            if is_counted(module):
+                module.register_forward_hook(self._note, with_kwargs=True)
 
     def start(self, count: int) -> None:
         """Of so many images from here."""
         self.macs, self.acs = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)
         self.calls = 0
 
-    def _note(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def _note(self, module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
         self.calls += 1
-        self.add(module, inputs[0], output)
+        self.add(module, input_of(module, args, kwargs), output)
 
     def add(self, layer: nn.Module, x: Tensor, output: Tensor) -> None:
         """Count a layer; rows of `x` are images, or images by step, `[T*N, ...]`."""

@@ -11,6 +11,7 @@ import copy
 import torch
 from torch import Tensor, fx, nn
 
+from shortback.export.arguments import input_of
 from shortback.spiking import SpikingNetwork
 from shortback.spiking.static_input import trace
 
@@ -69,7 +70,7 @@ def _pairs(network: nn.Module) -> list[tuple[str, str]]:
     modules = [shell.get_submodule(node.target) for node in calls]
     pairs = []
     for node, norm in zip(calls, modules, strict=True):
-        source = node.args[0]
+        source = input_of(norm, node.args, node.kwargs)
         if type(norm) is not nn.BatchNorm2d or norm.running_mean is None:
             continue
         if not isinstance(source, fx.Node) or source.op != "call_module":

@@ -15,8 +15,10 @@ from torch import Tensor, fx, nn
 
 from shortback.choices import NIRImporter, check_choice
 from shortback.errors import UserError
+from shortback.export.arguments import input_of
 from shortback.export.folding import affine, fold_norms
-from shortback.export.nir_nodes import Builder, Value, operation
+from shortback.export.nir_calls import called
+from shortback.export.nir_nodes import Builder, Value
 from shortback.export.onnx import need_extra
 from shortback.export.program import check_sample, first_line
 from shortback.inspection.pointwise import Subsample
@@ -94,12 +96,25 @@ class _Walk(fx.Interpreter):
         for module in self.module.modules():
             if isinstance(module, SpikingNeuron):
                 module.num_steps, module.static_input = 1, False
-        super().run(frame[:1])
+        self._refusal = ""
+        try:
+            super().run(frame[:1])
+        except UserError as error:  # to which fx has added lines about its graph
+            raise UserError(self._refusal or str(error)) from None
         assert self._output is not None
         return self._output
 
     def run_node(self, n: fx.Node) -> object:
         result = super().run_node(n)
+        try:
+            self._write(n, result)
+        except UserError as error:
+            self._refusal = str(error)
+            raise
+        return result
+
+    def _write(self, n: fx.Node, result: object) -> None:
+        """The nodes and edges of a node of the graph."""
         if n.op == "placeholder":
             if n is self.image:
                 self._values[n] = self.builder.input(self._shape_of_input)
@@ -110,7 +125,6 @@ class _Walk(fx.Interpreter):
             self._values[n] = self._module(n, self.fetch_attr(n.target), result)
         elif n.op in ("call_function", "call_method"):
             self._values[n] = self._operation(n, result)
-        return result
 
     def _value(self, node: fx.Node, argument: object) -> Value:
         if not isinstance(argument, fx.Node) or argument not in self._values:
@@ -119,7 +133,7 @@ class _Walk(fx.Interpreter):
 
     def _module(self, node: fx.Node, module: nn.Module, result: object) -> Value:
         name = self._name(str(node.target))
-        x = self._value(node, node.args[0])
+        x = self._value(node, input_of(module, node.args, node.kwargs))
         shape = _shape(name, result)
         match module:
             case SpikingNeuron():
@@ -150,17 +164,16 @@ class _Walk(fx.Interpreter):
 
     def _operation(self, node: fx.Node, result: object) -> Value:
         """A function or a method of a tensor."""
-        values = [self._value(node, argument) for argument in node.args if isinstance(argument, fx.Node)]
         name = self._name(str(node))
-        kind = operation(node)
-        if kind == "add" and len(values) == 2:
-            return self.builder.add(name, *values)
-        if kind == "flatten":
-            return self.builder.flatten(name, values[0], _shape(name, result))
-        if kind == "average":
-            return self.builder.adaptive(name, values[0], _shape(name, result))
-        if kind == "same":
-            return values[0]
+        match called(node):
+            case "add", (a, b):
+                return self.builder.add(name, self._value(node, a), self._value(node, b))
+            case "flatten", (x,):
+                return self.builder.flatten(name, self._value(node, x), _shape(name, result))
+            case "average", (x,):
+                return self.builder.adaptive(name, self._value(node, x), _shape(name, result))
+            case "same", (x,):
+                return self._value(node, x)
         what = getattr(node.target, "__name__", node.target)
         where = node.stack_trace.strip().splitlines()[-1].strip() if node.stack_trace else str(node)
         _refuse(where, f"NIR has no {what}; what can be written are additions, flatten and {', '.join(_KNOWN)}")

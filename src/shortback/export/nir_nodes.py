@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from shortback.errors import UserError
 from shortback.neurons import SpikingNeuron
 
 if TYPE_CHECKING:
     from nir import NIRGraph
-
-Operation = Literal["add", "flatten", "average", "same", "other"]
 
 
 @dataclass(frozen=True)
@@ -247,31 +243,6 @@ class Builder:
         self.nodes[name] = node
         self.edges += [(source, name) for source in x.nodes]
         return Value((name,), shape or x.shape, spikes)
-
-
-def operation(node: fx.Node) -> Operation:
-    """What a call of a function or a method does, of what NIR has."""
-    if node.op == "call_method":
-        by_method: dict[str, Operation] = {"add": "add", "add_": "add", "__add__": "add", "contiguous": "same"}
-        if node.target == "flatten":
-            return "flatten"
-        if node.target == "mean":
-            return "average" if _is_over_pixels(node) else "other"
-        return by_method.get(str(node.target), "other")
-    if node.target in (operator.add, operator.iadd, torch.add):
-        return "add"
-    if node.target is torch.flatten:
-        return "flatten"
-    if node.target is F.adaptive_avg_pool2d:
-        return "average"
-    if node.target is torch.mean:
-        return "average" if _is_over_pixels(node) else "other"
-    return "same" if node.target in (F.dropout,) else "other"
-
-
-def _is_over_pixels(node: fx.Node) -> bool:
-    axes = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-    return isinstance(axes, tuple | list) and sorted(int(a) for a in axes) in ([2, 3], [-2, -1])  # type: ignore[arg-type]
 
 
 def _refuse_ceil(name: str, pool: nn.MaxPool2d | nn.AvgPool2d, x: Value, shape: tuple[int, ...]) -> None:

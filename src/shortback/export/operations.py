@@ -14,10 +14,14 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shortback.errors import UserError
+from shortback.export.accepted import described
+from shortback.export.any_network import count_any, dense_of_ann, input_of_batch
+from shortback.export.counting import Count
+from shortback.export.functions import products_in_functions
+from shortback.inspection.trunk import Branched
 from shortback.neurons import SpikingNeuron
 from shortback.spiking import SpikingNetwork
 from shortback.spiking.static_input import shared_copy
@@ -46,11 +50,6 @@ class LayerOperations:
     macs: float = 0.0
     acs: float = 0.0
 
-    @property
-    def sparsity(self) -> float:
-        """Fraction of the inputs that are zero."""
-        return 1 - self.input_rate
-
 
 @dataclass
 class Operations:
@@ -65,7 +64,8 @@ class Operations:
         buffer_bytes: of the network, such as statistics of norms.
         state_bytes: of the membranes of one image, in float32.
         dense_of_ann: multiply-accumulates of the same network as an ANN: every layer once.
-        not_counted: modules with weights that are neither `Conv2d` nor `Linear`; norms are folded and cost nothing.
+        not_counted: modules with weights that are neither convolutions nor `Linear`, and functions that multiply, such
+            as those of attention; norms are folded and cost nothing.
     """
 
     num_steps: int
@@ -141,147 +141,88 @@ class Operations:
         return "\n".join(lines)
 
 
-def count_operations(model: SpikingNetwork, batches: Iterable[Tensor | tuple[Tensor, Any]]) -> Operations:
+def count_operations(
+    model: nn.Module, batches: Iterable[Tensor | tuple[Tensor, Any]], *, num_steps: int | None = None
+) -> Operations:
     """Count the operations of a network, averaged over images.
 
-    What comes before the first neurons runs once for a static image, and is counted once.
+    What comes before the first neurons of a `SpikingNetwork` runs once for a static image, and is counted once. In any
+    other network with spiking neurons layers are counted as often as its forward calls them; its neurons, samples and
+    steps are found by running it on the first batch, and what it remembers is reset before each.
 
     Args:
-        batches: of images `[N, C, H, W]` or sequences `[T, N, C, H, W]`, or of tuples that begin with one.
+        model: a network without branches; it is run in `eval()`, and left as it was.
+        batches: of images `[N, C, H, W]` or sequences `[T, N, C, H, W]`, or what else the network takes; or of tuples
+            that begin with one.
+        num_steps: `T` of a network that is no `SpikingNetwork`, where its neurons do not tell; batches are then
+            `(x, y)`, with an entry of `y` for each sample.
 
     Raises:
-        ValueError: no `SpikingNetwork`, or no image.
+        ValueError: branches, no image, no neuron that fires, or samples or steps that are not to be found.
     """
-    if not isinstance(model, SpikingNetwork):
+    if isinstance(model, Branched):
         raise UserError(
-            f"count_operations() takes a SpikingNetwork without branches, and this is {type(model).__name__}"
+            f"count_operations() takes a network without branches, and this is {described(model)}: give net.model"
         )
+    if not isinstance(model, SpikingNetwork):
+        count, steps = count_any(model, batches, num_steps=num_steps)
+        return _result(count, model, num_steps=steps, dense_of_ann=dense_of_ann(count, steps))
+    if num_steps not in (None, model.num_steps):
+        raise UserError(
+            f"count_operations(): num_steps={num_steps}: this network has its own, model.num_steps; set that"
+        )
+    count = _of_spiking_network(model, batches)
+    of_ann = sum(sums.of_ann(count.batches) for sums in count.layers.values())
+    return _result(count, model, num_steps=model.num_steps, dense_of_ann=of_ann)
+
+
+@torch.no_grad()
+def _of_spiking_network(model: SpikingNetwork, batches: Iterable[Tensor | tuple[Tensor, Any]]) -> Count:
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     copied = shared_copy(model).eval()
     assert isinstance(copied, SpikingNetwork)
-    count = _Count(copied)
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    with torch.no_grad():
-        for batch in batches:
-            x = (batch if isinstance(batch, Tensor) else batch[0]).to(device)
-            copied(x)
-            count.images += x.shape[x.ndim - 4]
-            count.batches += 1
+    count = Count(copied.network)
+    for name, module in copied.network.named_modules():
+        if isinstance(module, SpikingNeuron):
+            module.on_spikes = functools.partial(count.note_spikes, name)
+    for batch in batches:
+        x = input_of_batch(batch).to(device)
+        if not count.batches:
+            one = x[:, :1] if x.ndim == 5 else x[:1]
+            count.not_counted += products_in_functions(shared_copy(model).eval(), one)
+        copied(x)
+        count.images += x.shape[x.ndim - 4]
+        count.batches += 1
     if not count.images:
         raise UserError("count_operations(): there is no image in the batches")
-    return count.result(model)
+    return count
 
 
-class _Count:
-    """Hooks on the layers and neurons of a copy, and what they saw."""
-
-    def __init__(self, network: SpikingNetwork) -> None:
-        self.num_steps, self.images, self.batches = network.num_steps, 0, 0
-        self.layers: dict[str, _Sums] = {}
-        self.spikes: dict[str, tuple[Tensor, int]] = {}
-        self.not_counted: list[str] = []
-        for name, module in network.network.named_modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                module.register_forward_hook(functools.partial(self._layer, name))
-            elif isinstance(module, SpikingNeuron):
-                module.on_spikes = functools.partial(self._neuron, name)
-            elif not isinstance(module, nn.modules.batchnorm._BatchNorm) and any(
-                p.ndim > 1 for p in module.parameters(recurse=False)
-            ):
-                self.not_counted.append(f"{name} ({type(module).__name__})")
-
-    def _layer(self, name: str, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        (x,) = inputs
-        sums = self.layers.setdefault(name, _Sums())
-        effective, dense = row_operations(module, x, output)
-        sums.add(x, effective=effective.sum(), dense=dense * x.shape[0])
-
-    def _neuron(self, name: str, spikes: Tensor) -> None:
-        total, count = self.spikes.get(name, (torch.zeros((), dtype=torch.float64), 0))
-        self.spikes[name] = total + spikes.sum(dtype=torch.float64).cpu(), count + spikes.numel()
-
-    def result(self, model: SpikingNetwork) -> Operations:
-        images = self.images
-        layers = [sums.layer(name, images) for name, sums in self.layers.items()]
-        neurons_an_image = sum(count for _, count in self.spikes.values()) / images / self.num_steps
-        return Operations(
-            num_steps=self.num_steps,
-            images=images,
-            layers=layers,
-            firing_rate={name: float(total) / count for name, (total, count) in self.spikes.items()},
-            parameter_bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
-            buffer_bytes=sum(b.numel() * b.element_size() for b in model.buffers()),
-            state_bytes=round(4 * neurons_an_image),
-            dense_of_ann=sum(sums.of_ann(self.batches) for sums in self.layers.values()),
-            not_counted=self.not_counted,
-        )
-
-
-class _Sums:
-    """Of one layer over all batches."""
-
-    def __init__(self) -> None:
-        self.dense = self.macs = self.acs = self.active = 0.0
-        self.inputs = self.rows = self.calls = 0
-        self.spiking = True
-
-    def add(self, x: Tensor, *, effective: Tensor, dense: float) -> None:
-        active = x != 0
-        binary = bool((active == x).all())
-        self.calls += 1
-        self.rows += x.shape[0]
-        self.inputs += x.numel()
-        self.active += float(active.sum())
-        self.dense += float(dense)
-        self.acs += float(effective) if binary else 0.0
-        self.macs += 0.0 if binary else float(effective)
-        self.spiking &= binary
-
-    def layer(self, name: str, images: int) -> LayerOperations:
-        return LayerOperations(
+def _result(count: Count, model: nn.Module, *, num_steps: int, dense_of_ann: float) -> Operations:
+    images = count.images
+    layers = [
+        LayerOperations(
             name=name,
-            spiking_input=self.spiking,
-            input_rate=self.active / self.inputs,
-            dense=self.dense / images,
-            macs=self.macs / images,
-            acs=self.acs / images,
+            spiking_input=sums.spiking,
+            input_rate=sums.active / sums.inputs,
+            dense=sums.dense / images,
+            macs=sums.macs / images,
+            acs=sums.acs / images,
         )
-
-    def of_ann(self, batches: int) -> float:
-        """Dense operations of an image if every call were of one step."""
-        return self.dense / self.rows * self.calls / batches
-
-
-def row_operations(layer: nn.Module, x: Tensor, output: Tensor) -> tuple[Tensor, float]:
-    """Operations of a `Conv2d` or `Linear` on inputs that are not zero, by row `[rows]`, and a row's on all."""
-    if isinstance(layer, nn.Conv2d):
-        by_pixel = (x != 0).unflatten(1, (layer.groups, -1)).sum(2).sum(1)  # [rows, H, W], of all channels
-        reach, fan_out = _reach(layer, x.shape[2:], output.shape[2:]), layer.out_channels // layer.groups
-        return (by_pixel * reach).sum((1, 2)) * fan_out, float(reach.sum()) * x.shape[1] * fan_out
-    assert isinstance(layer, nn.Linear)
-    inputs = x.flatten(1)  # of positions too, each of which is a map of its own
-    return (inputs != 0).sum(1) * layer.out_features, float(inputs.shape[1] * layer.out_features)
-
-
-def _reach(conv: nn.Conv2d, size: torch.Size, output_size: torch.Size) -> Tensor:
-    """How many windows each pixel of the input is in, `[H, W]`."""
-    ones = torch.ones(1, 1, *output_size, device=conv.weight.device, dtype=torch.float64)
-    kernel = torch.ones(1, 1, *conv.kernel_size, device=conv.weight.device, dtype=torch.float64)
-    spread = F.conv_transpose2d(ones, kernel, stride=conv.stride, dilation=conv.dilation)[0, 0]
-    padding = _padding(conv)
-    height, width = size
-    room = F.pad(spread, (0, max(0, width + 2 * padding[1]), 0, max(0, height + 2 * padding[0])))
-    return room[padding[0] : padding[0] + height, padding[1] : padding[1] + width]
-
-
-def _padding(conv: nn.Conv2d) -> tuple[int, int]:
-    """Before the first pixel."""
-    if conv.padding == "valid":
-        return (0, 0)
-    if conv.padding == "same":
-        both = [d * (k - 1) // 2 for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
-        return (both[0], both[1])
-    assert not isinstance(conv.padding, str)
-    return (conv.padding[0], conv.padding[1])
+        for name, sums in count.layers.items()
+    ]
+    neurons_an_image = sum(sums.count for sums in count.neurons.values()) / images / num_steps
+    return Operations(
+        num_steps=num_steps,
+        images=images,
+        layers=layers,
+        firing_rate={name: s.fired / s.count for name, s in count.neurons.items() if name not in count.graded},
+        parameter_bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
+        buffer_bytes=sum(b.numel() * b.element_size() for b in model.buffers()),
+        state_bytes=round(4 * neurons_an_image),
+        dense_of_ann=dense_of_ann,
+        not_counted=count.not_counted,
+    )
 
 
 def _short(number: float) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from shortback.errors import UserError
+from shortback.export.accepted import check_network
 from shortback.export.folding import fold_norms
 from shortback.export.stream import Stream
 from shortback.neurons import SpikingNeuron
@@ -79,11 +80,7 @@ def check_sample(model: SpikingNetwork, sample: Tensor, *, streaming: bool = Fal
     Raises:
         ValueError: neither a `SpikingNetwork` nor a sample that it takes.
     """
-    if not isinstance(model, SpikingNetwork):
-        raise UserError(
-            f"{type(model).__name__} cannot be exported: give a SpikingNetwork, of create_model() or spikify(), "
-            "without branches (strip them first)"
-        )
+    check_network(model, "an export")
     if streaming and sample.ndim != 4:
         raise UserError(f"sample of shape {list(sample.shape)}: a streaming program takes a frame, [N, C, H, W]")
     modes = {module: module.training for module in model.modules()}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from shortback.errors import UserError
+from shortback.export.accepted import check_network
 from shortback.inspection.calls import is_known_neuron
 from shortback.models.norms import TemporalEffectiveNorm
 from shortback.neurons import Expand, SpikingNeuron, TimeModule
@@ -28,11 +29,7 @@ def stream(model: SpikingNetwork) -> Stream:
     Raises:
         ValueError: a network whose time is not that of this package's modules, naming what it has instead.
     """
-    if not isinstance(model, SpikingNetwork):
-        raise UserError(
-            f"stream() takes a SpikingNetwork, of create_model() or spikify(), and this is {type(model).__name__}: "
-            "strip branches first; neurons of your own have step(x, state) for this"
-        )
+    check_network(model, "stream()")
     return Stream(model)
 
 
@@ -42,7 +39,8 @@ class Stream(nn.Module):
     After as many frames as `model` has steps, the spikes were bit for bit those of `model` in `eval()` for the
     sequence, or for the same frame each time, and the logits are those, up to their last bits where the processor's
     product of N rows rounds otherwise than that of T*N, or there are more than 16 steps, which are added up in another
-    order. It goes on as long as frames come: start anew with `state=None` for what is a new sequence.
+    order. It goes on as long as frames come (with `norm="tebn"`, which has learned a factor for each step, up to
+    `num_steps`): start anew with `state=None` for what is a new sequence.
 
     Attributes:
         num_steps: number of steps that the network was trained with.
@@ -57,6 +55,8 @@ class Stream(nn.Module):
         self._step = _Step()
         self.network = _streamed(shared_copy(model.network), self._step)
         self.network.eval()
+        norms = [module for module in self.network.modules() if isinstance(module, _EffectiveNorm)]
+        self._most_steps = min((len(norm.by_step) for norm in norms), default=None)
 
     def forward(self, frame: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """One step.
@@ -70,7 +70,8 @@ class Stream(nn.Module):
             The old one is left as it is.
 
         Raises:
-            ValueError: a frame of another shape, or a state of another batch or network.
+            ValueError: a frame of another shape, a state of another batch or network, or one step more than
+                `norm="tebn"` has factors for.
         """
         if frame.ndim != 4:
             raise UserError(
@@ -113,6 +114,13 @@ class Stream(nn.Module):
             raise UserError(
                 f"state of a batch of {total.shape[0]} for frames of a batch of {frame.shape[0]}: start anew with "
                 "state=None, or keep the batch"
+            )
+        if self._most_steps is None or torch.compiler.is_compiling():  # a program has no state yet to look at
+            return
+        if int(state[_STEPS]) >= self._most_steps:
+            raise UserError(
+                f"step {int(state[_STEPS]) + 1}: norm='tebn' has learned a factor for each of {self._most_steps} steps "
+                "and none for more: start anew with state=None, or train with norm='tdbn', which goes on"
             )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from shortback.choices import ExportFormat, NIRImporter, check_choice
 from shortback.errors import UserError
 from shortback.export.check import Check, Recording, compare, recorded
-from shortback.export.executors import run_nir, run_onnx, run_program
+from shortback.export.executors import nir_runner, onnx_runner, program_runner
 from shortback.export.nir import DT, to_nir
 from shortback.export.onnx import need_extra, onnx_of
 from shortback.export.program import check_sample, deployable, to_program, traced
@@ -118,7 +118,7 @@ def _write_nir(model: SpikingNetwork, sample: Tensor, file: Path, *, importer: N
     import nir
 
     nir.write(str(file), to_nir(model, sample, importer=importer))
-    theirs = run_nir(nir.read(file), sample, num_steps=model.num_steps, dt=DT)
+    theirs = nir_runner(nir.read(file), num_steps=model.num_steps, dt=DT)(sample)
     return _checked(model, sample, theirs, executor="nirtorch")
 
 
@@ -126,17 +126,17 @@ def _write_onnx(model: SpikingNetwork, sample: Tensor, file: Path) -> Check:
     network = _Recorded(deployable(model), sample)
     program = onnx_of(network, sample)
     program.save(str(file), external_data=False)
-    outputs = run_onnx(file, sample)
+    outputs = onnx_runner(file)(sample)
     check = _checked(model, sample, network.recording(outputs), executor="onnxruntime")
     del program.model.graph.outputs[1:]  # what was there for the check alone
     program.save(str(file), external_data=False)
-    _require_same(run_onnx(file, sample)[0], outputs[0])
+    _require_same(onnx_runner(file)(sample)[0], outputs[0])
     return check
 
 
 def _write_program(model: SpikingNetwork, sample: Tensor, file: Path, *, streaming: bool) -> Check:
     network = _Recorded(deployable(model), sample)
-    outputs = run_program(traced(network, sample), sample)
+    outputs = program_runner(traced(network, sample))(sample)
     theirs = network.recording(outputs)
     content = io.BytesIO()  # a file must end in .pt2 for it, and this one is not at its place yet
     torch.export.save(to_program(model, sample, streaming=streaming), content)
@@ -150,7 +150,7 @@ def _write_program(model: SpikingNetwork, sample: Tensor, file: Path, *, streami
         else:
             _require_same(steps, theirs.outputs)
     else:
-        _require_same(run_program(loaded, sample)[0], outputs[0])
+        _require_same(program_runner(loaded)(sample)[0], outputs[0])
     return _checked(model, sample, theirs, executor="torch.export")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 from shortback.choices import ExportFormat, NIRImporter
 from shortback.errors import UserError
 from shortback.export.check import Check
-from shortback.export.executors import run_nir, run_onnx, run_program
+from shortback.export.executors import nir_runner, onnx_runner, program_runner
 from shortback.export.nir import DT
 from shortback.export.writing import check_writable, load_program, write
 from shortback.runs.evaluate import load_run, preprocessing
@@ -101,19 +101,20 @@ def _images(run: Run, count: int) -> Tensor:
 
 def _accuracy(run: Run, file: Path, *, to: ExportFormat) -> float:
     """Of a file on the test split."""
-    num_steps = run.recipe.model.num_steps
-    if to == "nir":
-        import nir
-
-        graph = nir.read(file)
-        logits = lambda x: run_nir(graph, x, num_steps=num_steps, dt=DT).outputs.mean(0)  # noqa: E731
-    elif to == "onnx":
-        logits = lambda x: run_onnx(file, x)[0]  # noqa: E731
-    else:
-        program = load_program(file)
-        logits = lambda x: run_program(program, x)[0]  # noqa: E731
+    logits = _logits_of(file, to=to, num_steps=run.recipe.model.num_steps)
     right = images = 0
     for x, y in run.loader(run.splits.source.test, training=False).epoch(0):
         right += int((logits(x.cpu()).argmax(1) == y.cpu()).sum())
         images += len(y)
     return right / images
+
+
+def _logits_of(file: Path, *, to: ExportFormat, num_steps: int) -> Callable[[Tensor], Tensor]:
+    """What runs a file, built once for all batches."""
+    if to == "nir":
+        import nir
+
+        step_by_step = nir_runner(nir.read(file), num_steps=num_steps, dt=DT)
+        return lambda x: step_by_step(x).outputs.mean(0)
+    run = onnx_runner(file) if to == "onnx" else program_runner(load_program(file))
+    return lambda x: run(x)[0]
