@@ -88,3 +88,17 @@ def test_jpeg_that_is_cut_off_is_not_decoded(write_images: WriteImages, tmp_path
     (path,) = write_images(tmp_path, 1, size=(64, 64), suffix=".jpg")
     with pytest.raises((OSError, ValueError), match=r"[Pp]remature|truncated|broken"):
         decode_image(path.read_bytes()[:-200], channels=3)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpeg_with_stray_bytes_is_decoded_as_by_pillow(
+    write_images: WriteImages, tmp_path: Path, channels: int
+) -> None:
+    """The survey, which is Pillow's, lets such a file pass; training must not end at it."""
+    pytest.importorskip("simplejpeg")
+    (path,) = write_images(tmp_path, 1, size=(64, 64), suffix=".jpg", mode="L" if channels == 1 else "RGB")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-2] + bytes(7) + whole[-2:])
+    check_image(path)
+    expected = np.asarray(Image.open(path)).reshape(64, 64, channels)
+    assert np.array_equal(read_image(path, channels=channels), expected)

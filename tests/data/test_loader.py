@@ -12,6 +12,7 @@ from torch import Tensor
 
 from shortback.data import ArrayImages, Augmentation, BatchLoader, Subset, batch_mixing, train_transform
 from shortback.data.images import ImageSet
+from shortback.errors import UserError
 
 NUM = 22
 AUGMENTATION = Augmentation(crop_padding=2, flip=True, rand_augment=5, cutout=2, mixup=0.5, cutmix=1.0)
@@ -247,6 +248,56 @@ def test_workers_leave_interrupts_to_the_parent() -> None:
     for worker in multiprocessing.active_children():
         os.kill(cast(int, worker.pid), signal.SIGINT)
     assert len(list(batches)) == NUM - 1
+
+
+class Failing:
+    """Images of which one raises."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.labels = torch.arange(NUM)
+
+    def __len__(self) -> int:
+        return NUM
+
+    def image(self, index: int) -> Tensor:
+        if index == 12:
+            raise self.error
+        return torch.zeros(3, 6, 6, dtype=torch.uint8)
+
+
+@worker_processes
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize(
+    "error",
+    [UserError("cat/3.png can no longer be read"), FileNotFoundError(2, "No such file or directory", "cat/3.png")],
+)
+def test_what_a_file_has_done_wrong_is_raised_as_it_is(error: Exception, num_workers: int) -> None:
+    """By its own type and message, in one line, whatever process has found it."""
+    batches = plain(Failing(error), num_workers=num_workers).epoch(0)
+    next(batches)
+    with pytest.raises(type(error)) as caught:
+        next(batches)
+    assert type(caught.value) is type(error)
+    assert str(caught.value) == str(error)
+
+
+class UnsendableError(OSError):
+    """Whose constructor takes other arguments than it hands on, as those of libraries do."""
+
+    def __init__(self, path: str, line: int) -> None:
+        super().__init__(f"{path}:{line}")
+
+
+@worker_processes
+@pytest.mark.parametrize(
+    ("error", "kind"), [(RuntimeError("a fault of ours"), RuntimeError), (UnsendableError("a", 3), RuntimeError)]
+)
+def test_what_nobody_has_done_wrong_keeps_the_traceback_of_its_process(error: Exception, kind: type) -> None:
+    batches = plain(Failing(error), num_workers=1).epoch(0)
+    next(batches)
+    with pytest.raises(kind, match=r"(?s)DataLoader worker process 0.*Traceback.*in image"):
+        next(batches)
 
 
 def test_pinned_memory_is_used_where_there_is_an_accelerator() -> None:

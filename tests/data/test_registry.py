@@ -1,8 +1,11 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shortback.data import load_data
+from shortback.data.events import Frames
+from shortback.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -41,3 +44,36 @@ def test_settings_reach_the_image_folder(image_root: Path, tmp_path: Path) -> No
     data = load_data("image_folder", root=str(image_root), skip_bad=True, cache_dir=tmp_path / "cache")
     assert (data.name, len(data.train)) == ("pets", 9)
     assert len(list((tmp_path / "cache").glob("pets-*/*.raw"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        (
+            "bundled",
+            {"root": "x"},
+            "root='x': is for data that do not come with the package, and not for bundled; .* root=null",
+        ),
+        (
+            "bundled",
+            {"download": True},
+            "download=True: is for cifar10 and the like, and not for bundled; .* download=false",
+        ),
+        ("bundled", {"skip_bad": True}, "skip_bad=True: is for image_folder, and not for bundled"),
+        ("simulated_events", {"root": Path("x")}, "root=x: is for data that do not come with the package"),
+        ("simulated_events", {"skip_bad": True}, "skip_bad=True: is for image_folder, and not for simulated_events"),
+        ("cifar10", {"skip_bad": True}, "skip_bad=True: is for image_folder, and not for cifar10"),
+        ("image_folder", {"download": True}, "download=True: is for cifar10 and the like, and not for image_folder"),
+        ("nmnist", {"download": True}, "download=True: is for cifar10 and the like, and not for nmnist"),
+        ("nmnist", {"split": "seeded"}, "split='seeded': is for cifar10_dvs, which has no official one, and not for"),
+    ],
+)
+def test_no_setting_is_passed_over(kind: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_data(
+            kind, frames=Frames(num_steps=2, size=4) if kind in ("nmnist", "simulated_events") else None, **settings
+        )
+
+
+def test_settings_at_their_defaults_are_for_all_kinds() -> None:
+    assert load_data("bundled", root=None, download=False, skip_bad=False, cache_dir=None, split=None).num_classes == 10

@@ -11,7 +11,6 @@ import logging
 import math
 import os
 import statistics
-import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,10 +23,11 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from shortback.data.cache_folder import cache_folders, first_writable
 from shortback.data.image_files import FileInfo, check_image, read_image, read_info
 from shortback.data.packed import PackedStrings
 from shortback.data.progress import shown
-from shortback.files import full_disk_explained, replacing, user_cache
+from shortback.files import full_disk_explained, replacing
 
 MAX_CACHED_SIDE = 64
 
@@ -110,12 +110,7 @@ def survey_folder(root: Path, listing: Listing, *, cache_dir: Path | None) -> tu
     for folder in folders:
         if remembered := _open(folder, name, len(listing.files)):
             return remembered
-    folder = next(filter(_is_writable, folders), None)
-    if folder is None:
-        raise OSError(
-            f"the images of {root} cannot be cached: none of {', '.join(map(str, folders))} can be written; "
-            f"give a folder that can be with cache_dir"
-        )
+    folder = first_writable(folders, what=f"the images of {root}")
     with FileLock(folder / "lock"):
         if remembered := _open(folder, name, len(listing.files)):
             return remembered
@@ -130,23 +125,6 @@ def survey_folder(root: Path, listing: Listing, *, cache_dir: Path | None) -> tu
     if remembered is None:
         raise OSError(f"the cache in {folder} is not what was just written to it: is the disk damaged?")
     return remembered
-
-
-def cache_folders(root: Path, cache_dir: Path | None) -> list[Path]:
-    """Where things of a folder may be remembered, the best place first."""
-    own_name = f"{root.name}-{hashlib.blake2b(os.fsencode(root.resolve()), digest_size=6).hexdigest()}"
-    if cache_dir is not None:
-        return [cache_dir / own_name]
-    return [root / ".shortback-cache", user_cache() / own_name]
-
-
-def _is_writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
 
 
 def _open(folder: Path, name: str, num_files: int) -> tuple[Survey, Tensor | None] | None:

@@ -95,7 +95,10 @@ def decode_image(content: bytes, *, channels: int) -> np.ndarray:
     """
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         if simplejpeg is not None and image.format == "JPEG" and image.mode == ("L" if channels == 1 else "RGB"):
-            return simplejpeg.decode_jpeg(content, "GRAY" if channels == 1 else "RGB")
+            try:
+                return simplejpeg.decode_jpeg(content, "GRAY" if channels == 1 else "RGB")
+            except ValueError:
+                pass  # stray bytes, which Pillow passes over, or a file that is cut off, which it refuses
         if image.mode.startswith("I;16"):
             # Pillow would clip 16-bit grey to 255 instead of scaling it.
             high_bytes = (np.asarray(image) >> 8).astype(np.uint8)

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shortback.data.cache_folder import cache_folders
 from shortback.data.folder_index import list_split, visible
-from shortback.data.image_cache import Listing, Survey, cache_folders, survey_folder
+from shortback.data.image_cache import Listing, Survey, survey_folder
 from shortback.data.image_files import FileImages, is_rotated
 from shortback.data.images import ArrayImages, ImageData, ImageSet, Subset
 from shortback.errors import UserError

@@ -1,5 +1,6 @@
 """Batches in an order, and with an augmentation, that depend on the seed alone."""
 
+import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -132,7 +133,8 @@ class BatchLoader:
             labels int64 [n], or soft targets float32 [n, num_classes] where batches are mixed.
 
         Raises:
-            ValueError: if `start` is not in 0 ... len(self).
+            ValueError: if `start` is not in 0 ... len(self); or data cannot be read, here or in one of `num_workers`.
+            OSError: data cannot be read.
         """
         if not 0 <= start <= len(self):
             raise UserError(f"start must be in 0 ... {len(self)}, the batches of an epoch, not {start}")
@@ -148,7 +150,10 @@ class BatchLoader:
             multiprocessing_context=_start_method() if self.num_workers else None,
             generator=torch.Generator(),  # or the base seed of the workers is drawn from the global one
         )
-        for batch, (pixels, labels) in enumerate(loader, start):
+        for batch, found in enumerate(loader, start):
+            if isinstance(found, Exception):
+                raise found
+            pixels, labels = found
             # Here, not in the workers: bytes are a quarter of what has to pass between the processes.
             if self.mixing is None:
                 images = self._normalized(_folded(pixels, self.num_steps))
@@ -203,7 +208,11 @@ class BatchLoader:
 
 
 class _Epoch(Dataset):
-    """The batches of one epoch by number, as DataLoader wants them: uint8 [n, C, S, S] and int64 [n]."""
+    """The batches of one epoch by number, as DataLoader wants them: uint8 [n, C, S, S] and int64 [n].
+
+    Processes of a loader return what users and files have done wrong: raised, PyTorch would put a traceback into its
+    message.
+    """
 
     def __init__(self, loader: BatchLoader, epoch: int) -> None:
         self.loader = loader
@@ -211,7 +220,15 @@ class _Epoch(Dataset):
         self.order = loader._order(epoch)
         self.ahead = ahead_of(loader.images, self.order)
 
-    def __getitem__(self, batch: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, batch: int) -> tuple[Tensor, Tensor] | Exception:
+        try:
+            return self._read(batch)
+        except (UserError, OSError) as error:
+            if get_worker_info() is None or not _travels(error):
+                raise
+            return error
+
+    def _read(self, batch: int) -> tuple[Tensor, Tensor]:
         positions = self.loader._positions(batch)
         if self.ahead is not None:
             worker = get_worker_info()
@@ -222,6 +239,15 @@ class _Epoch(Dataset):
         seeds = self.loader._seeds(self.epoch, positions)
         images = read_images(self.loader.images, indices)
         return _transformed(self.loader.transform, images, seeds), self.loader.images.labels[indices]
+
+
+def _travels(error: Exception) -> bool:
+    """Whether an error comes out of a queue between processes as it went in; one that does not would be lost."""
+    try:
+        copy = pickle.loads(pickle.dumps(error))
+    except Exception:  # constructors raise what they like
+        return False
+    return type(copy) is type(error) and str(copy) == str(error)
 
 
 def _folded(images: Tensor, num_steps: int | None) -> Tensor:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
-from shortback.choices import DataKind, EventKind, ImageKind, nearest
+from shortback.choices import DataKind, EventKind, nearest
 from shortback.data import events
 from shortback.data.bundled import load_bundled
 from shortback.data.events import Frames
@@ -18,6 +18,19 @@ from shortback.data.vision import data_root, load_cifar, load_fashion_mnist
 from shortback.errors import UserError
 
 DATA_KINDS: tuple[DataKind, ...] = get_args(DataKind)
+_SHIPPED = ("bundled", "simulated_events")
+_RECORDED = tuple(kind for kind in get_args(EventKind) if kind not in _SHIPPED)
+
+# Settings that not all kinds heed: which do, and what messages call them.
+_MEANT: dict[str, tuple[tuple[str, ...], str]] = {
+    "url": (("shards",), "shards"),
+    "cache_gb": (("shards",), "shards"),
+    "cache_dir": (("image_folder", "shards", *get_args(EventKind)), "image_folder"),
+    "download": (("fashion_mnist", "cifar10", "cifar100"), "cifar10 and the like"),
+    "skip_bad": (("image_folder", *_RECORDED), "image_folder"),
+    "split": (("cifar10_dvs",), "cifar10_dvs, which has no official one"),
+    "root": (tuple(kind for kind in DATA_KINDS if kind not in _SHIPPED), "data that do not come with the package"),
+}
 
 
 def load_data(
@@ -39,13 +52,14 @@ def load_data(
 
     Args:
         kind: one of `DATA_KINDS`.
-        root: the folder of the data; `bundled` needs none, `image_folder` and `event_folder` must have one, `shards`
-            one or a `url`, for the others see `shortback.data.vision`.
+        root: the folder of the data; `bundled` and `simulated_events` have none, `image_folder` and `event_folder` must
+            have one, `shards` one or a `url`, for the others see `shortback.data.vision`.
         download: fetch what is missing, for the kinds that can be.
         skip_bad: leave damaged files of a folder of images or of events out instead of raising.
         image_size: the side, in pixels, of what the network sees, if not that of the images.
         url: of a folder of `shards` on a web server.
-        cache_dir: where an `image_folder` keeps its cache, if not in `root`; where copies of `shards` go.
+        cache_dir: where an `image_folder` or recordings of events keep their cache, if not in `root`; where copies of
+            `shards` go.
         cache_gb: what those may take, in 10^9 bytes.
         mean: of each channel, in units of [0, 1], instead of that of the training images.
         std: of each channel, in units of [0, 1], instead of that of the training images.
@@ -60,21 +74,13 @@ def load_data(
     if kind not in DATA_KINDS:
         near = nearest(kind, DATA_KINDS)
         raise UserError(f"there is no data of kind {kind!r}; the nearest are {near}; known: {', '.join(DATA_KINDS)}")
-    only = {"url": (url, "shards"), "cache_gb": (cache_gb, "shards")}
-    if kind in get_args(ImageKind) and kind != "shards":
-        only["cache_dir"] = (cache_dir, "image_folder")
-    if kind == "shards":
-        only = {"download": (download or None, "cifar10 and the like"), "skip_bad": (skip_bad or None, "image_folder")}
-    for name, (value, meant) in only.items():
-        if value is not None and kind != meant:
-            raise UserError(f"{name}={value!r}: is for {meant}, and not for {kind}")
-    if split is not None and kind != "cifar10_dvs":
-        raise UserError(f"split={split!r}: is for cifar10_dvs, which has no official one, and not for {kind}")
+    given = {"url": url, "cache_gb": cache_gb, "cache_dir": cache_dir, "download": download, "skip_bad": skip_bad}
+    _refuse_unheeded(kind, {**given, "split": split, "root": root})
     if kind in get_args(EventKind):
-        _refuse(kind, image_size=image_size, mean=mean, std=std, cache_dir=cache_dir, download=download or None)
+        _refuse(kind, image_size=image_size, mean=mean, std=std)
         if frames is None:
             raise UserError(f"data of kind {kind!r} needs frames: how many, and of which size")
-        return _load_events(kind, data_root(root), frames, split=split, skip_bad=skip_bad)
+        return _load_events(kind, data_root(root), frames, split=split, skip_bad=skip_bad, cache_dir=cache_dir)
     if frames is not None:
         raise UserError(f"frames are made of events, and data of kind {kind!r} are images; leave frames out")
     if kind == "shards":
@@ -103,18 +109,31 @@ def _load_images(
     return load_image_folder(root, skip_bad=skip_bad, cache_dir=cache_dir)
 
 
-def _load_events(kind: str, root: Path, frames: Frames, *, split: str | None, skip_bad: bool) -> ImageData:
-    if kind == "cifar10_dvs":
-        return events.load_cifar10_dvs(root, frames=frames, split=split or "last100", skip_bad=skip_bad)
+def _load_events(
+    kind: str, root: Path, frames: Frames, *, split: str | None, skip_bad: bool, cache_dir: Path | None
+) -> ImageData:
     if kind == "simulated_events":
-        return events.load_simulated_events(frames=frames)
+        return events.load_simulated_events(frames=frames, cache_dir=cache_dir)
+    if kind == "cifar10_dvs":
+        split = split or "last100"
+        return events.load_cifar10_dvs(root, frames=frames, split=split, skip_bad=skip_bad, cache_dir=cache_dir)
     loaders: dict[str, Callable[..., ImageData]] = {
         "dvs_gesture": events.load_dvs_gesture,
         "nmnist": events.load_nmnist,
         "ncaltech101": events.load_ncaltech101,
         "event_folder": events.load_event_folder,
     }
-    return loaders[kind](root, frames=frames, skip_bad=skip_bad)
+    return loaders[kind](root, frames=frames, skip_bad=skip_bad, cache_dir=cache_dir)
+
+
+def _refuse_unheeded(kind: str, given: Mapping[str, object]) -> None:
+    """Settings that this kind would pass over in silence."""
+    for name, value in given.items():
+        kinds, meant = _MEANT[name]
+        if value is not None and value is not False and kind not in kinds:
+            shown = str(value) if isinstance(value, Path) else repr(value)
+            off = "false" if value is True else "null"  # for what a recipe says that another one extends
+            raise UserError(f"{name}={shown}: is for {meant}, and not for {kind}; leave it out, or write {name}={off}")
 
 
 def _refuse(kind: str, **settings: object) -> None:

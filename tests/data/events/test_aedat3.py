@@ -7,10 +7,10 @@ from shortback.errors import UserError
 LINES = b"#!AER-DAT3.1\r\n#Format: RAW\r\n#!END-HEADER\r\n"
 
 
-def packet(events, *, kind=1, overflow=0):
+def packet(events, *, kind=1, overflow=0, size=8):
     """A packet of `(valid, on, x, y, t)`."""
     words = [(valid | on << 1 | y << 2 | x << 17, t) for valid, on, x, y, t in events]
-    header = HEADER.pack(kind, 0, 8, 4, overflow, len(events), len(events), len(events))
+    header = HEADER.pack(kind, 0, size, 4, overflow, len(events), len(events), len(events))
     return header + np.array(words, dtype="<u4").tobytes()
 
 
@@ -38,6 +38,7 @@ def test_packets_by_hand(tmp_path):
         (LINES, "there is no event"),
         (LINES + packet([(1, 1, 0, 0, 1)])[:-3], "cut off after 0 whole events"),
         (LINES + packet([(1, 1, 0, 0, 1)]) + b"\1\0", "cut off after 1 whole events"),
+        (LINES + packet([(1, 1, 0, 0, 1), (1, 1, 0, 0, 2)], size=6), "has events of 6 bytes, and those of polarity"),
         (LINES + packet([(1, 1, 200, 0, 1)]), "outside the sensor"),
     ],
 )

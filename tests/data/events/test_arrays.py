@@ -35,6 +35,26 @@ def test_hdf5(tmp_path):
         read_hdf5(tmp_path / "c.h5")
 
 
+def test_hdf5_of_one_dataset_with_fields(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    rows = np.array([(1, 0, 2, 0), (5, 3, 1, 1)], dtype=[("t", "i8"), ("x", "u2"), ("y", "u2"), ("p", "u1")])
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["events"] = rows
+    check(read_hdf5(tmp_path / "a.h5"))
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["events"] = np.zeros((2, 4))
+    with pytest.raises(UserError, match=r"b\.h5: has no t, x, y, p"):
+        read_hdf5(tmp_path / "b.h5")
+
+
+def test_hdf5_with_a_group_for_an_array_is_named(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.require_group("t")["values"] = FIELDS["t"]
+    with pytest.raises(UserError, match=r"a\.h5: cannot be read as HDF5"):
+        read_hdf5(tmp_path / "a.h5")
+
+
 def test_without_the_extra_it_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'shortback\[events\]'"):
@@ -48,12 +68,29 @@ def test_without_the_extra_it_is_named(tmp_path, monkeypatch):
         ({"x": np.array([1])}, r"t \[2\], x \[1\]"),
         ({key: np.array([], dtype=int) for key in FIELDS}, "there is no event"),
         ({"x": np.array([-1, 0])}, "outside the sensor"),
+        ({"y": np.array([-3, 0], np.int16), "x": np.array([1, 0], np.uint16)}, "outside the sensor"),
+        ({"x": np.array([-1.0, 0.0])}, "outside the sensor"),
+        ({"x": np.array([np.nan, 0])}, "x must be whole numbers"),
+        ({"p": np.array([np.nan, 0])}, "p must be whole numbers"),
+        ({"t": np.array([0.1, 0.5])}, r"look like seconds.*write \(t \* 1e6\)"),
+        ({"height": np.array([3, 4])}, r"height must be one number of pixels, not \[3, 4\]"),
+        ({"width": -3}, "width must be one number of pixels, not -3"),
+        ({"width": np.nan}, "width must be one number of pixels, not nan"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, changes, message):
     fields = {key: value for key, value in {**FIELDS, **changes}.items() if value is not None}
     np.savez(tmp_path / "a.npz", **fields)
     with pytest.raises(UserError, match=rf"a\.npz.*{message}"):
+        read_npz(tmp_path / "a.npz")
+
+
+def test_damaged_bytes_of_a_compressed_array_are_named(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", **{name: np.arange(5000) % 7 for name in "txyp"})
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[90:140] = bytes(50)
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.npz: cannot be read as NumPy's file"):
         read_npz(tmp_path / "a.npz")
 
 

@@ -1,17 +1,23 @@
 import errno
 import json
 import os
+import signal
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from shortback.data.events import cache
+from shortback.data.events import workers
 from shortback.data.events.cache import Recording, cached_frames
 from shortback.data.events.formats import read_events
 from shortback.data.events.frames import Frames, to_frames
+from shortback.data.events.recording import MissingLibraryError
 from tests.data.events.conftest import write_npz
 
 SETTINGS = Frames(num_steps=3, size=4)
+
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")  # by a Python of 3.12 or later
 
 
 @pytest.fixture
@@ -24,7 +30,7 @@ def read(recording):
 
 
 def made(recordings, tmp_path, settings=SETTINGS, read=read):
-    return cached_frames(recordings, read, settings, folder=tmp_path / "cache", key="test")
+    return cached_frames(recordings, read, settings, root=tmp_path, folders=[tmp_path / "cache"], key="test")
 
 
 def expected(recordings, settings=SETTINGS):
@@ -32,10 +38,17 @@ def expected(recordings, settings=SETTINGS):
     return np.stack(frames).reshape(len(recordings), -1, settings.size, settings.size)
 
 
+def by_processes(monkeypatch):
+    """Two, which take one recording after the other."""
+    monkeypatch.setattr(workers, "WORTH_PROCESSES", 2)
+    monkeypatch.setattr(workers, "CHUNK", 1)
+    monkeypatch.setattr(workers, "num_cores", lambda: 2)
+
+
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_frames_are_those_of_each_recording(recordings, tmp_path, monkeypatch, num_processes):
-    monkeypatch.setattr(cache, "WORTH_PROCESSES", 2 if num_processes == 2 else 64)
-    monkeypatch.setattr(cache, "num_cores", lambda: num_processes)
+    if num_processes == 2:
+        by_processes(monkeypatch)
     found = made(recordings, tmp_path)
     np.testing.assert_array_equal(found.frames.numpy(), expected(recordings))
     assert (found.bad, found.saturated) == ([], 0)
@@ -64,10 +77,103 @@ def test_a_bad_recording_is_named_and_0(recordings, tmp_path):
     found = made(recordings, tmp_path)
     ((index, reason),) = found.bad
     assert index == 1
-    assert "1.npz: cannot be read" in reason
+    assert reason.startswith("1.npz: cannot be read as NumPy's file")
     assert not found.frames[1].any()
     assert found.frames[2].any()
     assert made(recordings, tmp_path).bad == found.bad
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (zlib.error("Error -3 while decompressing data"), "error: Error -3 while decompressing data"),
+        (TypeError("only 0-dimensional arrays can be converted"), "TypeError: only 0-dimensional arrays"),
+        (KeyError("t"), "KeyError: 't'"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "2.npz"), "No such file or directory"),
+    ],
+)
+def test_whatever_a_reader_raises_is_the_reason_of_one_recording(recordings, tmp_path, error, reason):
+    def raises(recording):
+        if recording == recordings[2]:
+            raise error
+        return read(recording)
+
+    found = made(recordings, tmp_path, read=raises)
+    assert found.bad[0][0] == 2
+    assert found.bad[0][1].startswith(f"2.npz: cannot be read: {reason}")
+    assert found.frames[[0, 1, 3, 4]].flatten(1).any(1).all()
+
+
+def test_damaged_bytes_within_an_archive_are_named(recordings, tmp_path):
+    path = recordings[3].path
+    np.savez_compressed(path, **{name: np.arange(5000) % 7 for name in "txyp"})
+    content = bytearray(path.read_bytes())
+    content[90:140] = bytes(50)
+    path.write_bytes(content)
+    ((index, reason),) = made(recordings, tmp_path).bad
+    assert index == 3
+    assert reason.startswith("3.npz: cannot be read")
+
+
+def test_a_library_that_is_missing_is_not_remembered_of_the_files(recordings, tmp_path):
+    def needs(recording):
+        raise MissingLibraryError("HDF5 needs h5py")
+
+    with pytest.raises(MissingLibraryError, match="HDF5 needs h5py"):
+        made(recordings, tmp_path, read=needs)
+    assert not made(recordings, tmp_path).bad
+
+
+KILLED = "3.npz"
+
+
+def is_killed(recording):
+    if recording.path.name == KILLED:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read(recording)
+
+
+@pytest.mark.timeout(60)
+def test_a_process_that_is_killed_is_said_and_what_was_made_is_kept(recordings, tmp_path, monkeypatch):
+    by_processes(monkeypatch)
+    with pytest.raises(OSError, match=r"^frames: a process was killed, .* memory ran out; what was made is kept"):
+        made(recordings, tmp_path, read=is_killed)
+    (done,) = (tmp_path / "cache").glob("*.done")
+    kept = {json.loads(line)[0] for line in done.read_text().splitlines()}
+    assert len(kept) >= 2  # of the three before the fourth, the other process had one at most
+    assert 3 not in kept
+    begun = []
+
+    def rest(recording):
+        begun.append(recordings.index(recording))
+        return read(recording)
+
+    monkeypatch.setattr(workers, "num_cores", lambda: 1)
+    np.testing.assert_array_equal(made(recordings, tmp_path, read=rest).frames.numpy(), expected(recordings))
+    assert set(begun) == set(range(5)) - kept
+
+
+def test_a_root_however_spelled_has_one_cache(recordings, tmp_path, monkeypatch):
+    folders = [tmp_path / "cache"]
+    monkeypatch.chdir(tmp_path.parent)
+    for root in (tmp_path, Path(tmp_path.name), tmp_path.parent / "x" / ".." / tmp_path.name):
+        (tmp_path.parent / "x").mkdir(exist_ok=True)
+        there = [Recording(root / recording.path.name) for recording in recordings]
+        cached_frames(there, read, SETTINGS, root=root, folders=folders, key="test")
+        assert len(list(folders[0].glob("*.frames"))) == 1
+
+
+def test_recordings_outside_the_root_are_told_apart(tmp_path, monkeypatch):
+    one, other = (write_npz(tmp_path / name / "a.npz", seed=5) for name in ("one", "other"))
+    os.utime(one, (1, 1))
+    os.utime(other, (1, 1))
+    other.write_bytes(one.read_bytes())
+    os.utime(other, (1, 1))
+    root, folders = tmp_path / "root", [tmp_path / "cache"]
+    for folder in ("one", "other"):
+        monkeypatch.chdir(tmp_path / folder)
+        cached_frames([Recording(Path("a.npz"))], read, SETTINGS, root=root, folders=folders, key="test")
+    assert len(list(folders[0].glob("*.frames"))) == 2
 
 
 def test_half_a_cache_is_none(recordings, tmp_path):

@@ -36,3 +36,69 @@ def test_a_pixel_outside_the_sensor_is_named(axis, value):
 def test_no_event_is_named():
     with pytest.raises(UserError, match=r"a\.bin: there is no event in it"):
         events([])
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.int64, np.float32, np.float64])
+@pytest.mark.parametrize(("axis", "other"), [("x", "y"), ("y", "x")])
+def test_either_axis_may_be_negative_and_is_refused(axis, other, kind):
+    axes = {axis: np.array([0, -3]).astype(kind), other: np.zeros(2, np.uint16)}
+    with pytest.raises(UserError, match=r"1 of its 2 events lie outside"):
+        events([1, 2], **axes)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.uint64, np.float16, np.float32, np.float64])
+def test_whole_numbers_of_any_type_are_taken(kind):
+    numbers = {name: np.array(values, kind) for name, values in {"x": [7, 0], "y": [3, 1], "on": [1, 0]}.items()}
+    found = events(np.array([10, 30], kind), **numbers)
+    assert (found.t.tolist(), found.x.tolist(), found.y.tolist()) == ([10, 30], [7, 0], [3, 1])
+    assert found.on.tolist() == [True, False]
+    assert (found.t.dtype, found.on.dtype) == (np.int64, bool)
+    assert found.x.dtype.kind in "iu"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x": np.array([0, 0.5])}, r"x must be whole numbers, and 1 of its 2 are not: 0\.5, for one"),
+        ({"y": np.array([np.nan, 0])}, "y must be whole numbers, and 1 of its 2 are not: nan"),
+        ({"y": np.array([1e300, 0])}, "y must be whole numbers, and 1 of its 2 are not"),
+        ({"x": np.array([1j, 0])}, "x must be whole numbers, and is complex128"),
+        ({"x": np.array(["a", "b"])}, "x must be whole numbers, and is <U1"),
+        ({"on": np.array([np.nan, 1])}, "p must be whole numbers, and 1 of its 2 are not: nan"),
+        ({"on": np.array([0.5, 1])}, r"p must be whole numbers, and 1 of its 2 are not: 0\.5"),
+        ({"on": np.array([1, 2])}, r"p must be 1 \(ON\) and 0 or -1 \(OFF\), and is 1 to 2"),
+        ({"on": np.array([1, 0], complex)}, "p must be whole numbers, and is complex128"),
+        ({"t": np.array([np.nan, 3])}, "t must be whole numbers, and 1 of its 2 are not: nan"),
+        ({"t": np.array([3, np.inf])}, "t must be whole numbers, and 1 of its 2 are not: inf"),
+        ({"t": np.array([1, 2], complex)}, "t must be whole numbers, and is complex128"),
+    ],
+)
+def test_numbers_that_are_not_whole_are_named(changes, message):
+    with pytest.raises(UserError, match=rf"a\.bin: {message}"):
+        events(**{"t": [1, 2], **changes})
+
+
+@pytest.mark.parametrize("t", [[0.25, 0.75], [0.0, 1e-6], [0.0, 1.0, 3.0], [1.5e9, 1.5e9 + 0.5]])
+def test_times_in_seconds_are_refused_with_what_to_write(t):
+    with pytest.raises(UserError, match=r"a\.bin: its times, .* look like seconds.*write \(t \* 1e6\)\.astype"):
+        events(np.array(t))
+    assert events((np.array(t) * 1e6).astype(np.int64)).t.tolist() == [round(1e6 * each) for each in t]
+
+
+def test_one_time_or_whole_microseconds_as_floats_are_no_seconds():
+    assert events(np.array([5.0, 5.0])).t.tolist() == [5, 5]
+    assert events(np.array([0.0, 2.0, 4.0])).t.tolist() == [0, 2, 4]
+    assert events([0, 1, 2]).t.tolist() == [0, 1, 2]
+
+
+def test_polarity_may_be_of_both_signs():
+    assert events([1, 2, 3], on=np.array([-1, 1, 0], np.int8)).on.tolist() == [False, True, False]
+    assert events([1, 2], on=np.array([-1.0, 1.0])).on.tolist() == [False, True]
+
+
+def test_without_a_size_the_sensor_ends_at_the_last_pixel_that_fired():
+    x, y, one = np.array([3, 6], np.uint8), np.array([2, 1]), np.ones(2, bool)
+    found = Events.checked(t=np.array([1, 2]), x=x, y=y, on=one, height=None, width=None, name="a.npz")
+    assert (found.height, found.width) == (3, 7)
+    with pytest.raises(UserError, match="1 of its 2 events lie outside"):
+        Events.checked(t=np.array([1, 2]), x=np.array([-1, 1]), y=y, on=one, height=None, width=5, name="a.npz")

@@ -1,12 +1,15 @@
 import pytest
 import torch
 
+from shortback.data import cache_folder, load_data
 from shortback.data.events import Frames, load_event_folder
 from shortback.data.events.cache import Recording
+from shortback.data.events.formats import READERS
 from shortback.data.events.source import split_hash
 from shortback.errors import UserError
 
 FRAMES = Frames(num_steps=3, size=4)
+CACHE = ".shortback-cache"
 
 
 def test_a_folder_is_a_source_of_sequences(event_folder):
@@ -29,6 +32,43 @@ def test_bad_recordings_are_named_or_left_out(event_folder, caplog):
     assert len(data.train) == 11
     assert torch.bincount(data.train.labels).tolist() == [5, 6]
     assert "are left out" in caplog.text
+
+
+def test_one_damaged_recording_of_a_kind_nobody_thought_of_is_left_out(event_folder, monkeypatch):
+    def raises(path):
+        raise IndexError("tuple index out of range")
+
+    bad = [event_folder / "train" / name / "3.npz" for name in ("left", "right")]
+    usual = READERS[".npz"]
+    monkeypatch.setitem(READERS, ".npz", lambda path: raises(path) if path in bad else usual(path))
+    with pytest.raises(UserError, match=r"2 of the 16 .*\n    train/left/3\.npz: cannot be read: IndexError: tuple"):
+        load_event_folder(event_folder, frames=FRAMES)
+    assert len(load_event_folder(event_folder, frames=FRAMES, skip_bad=True).train) == 10
+
+
+def test_a_folder_that_cannot_be_written_is_cached_for_the_user(event_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    (event_folder / CACHE).write_text("a file where the folder would be")
+    load_event_folder(event_folder, frames=FRAMES)
+    assert len(list((tmp_path / "user" / "shortback").glob("recordings-*/*.frames"))) == 1
+    monkeypatch.setenv("XDG_CACHE_HOME", str(event_folder / CACHE))
+    with pytest.raises(OSError, match=r"cannot be cached: none of .* give a folder that can be with cache_dir"):
+        load_event_folder(event_folder, frames=FRAMES)
+
+
+def test_a_cache_in_a_folder_that_can_no_longer_be_written_is_used(event_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    load_event_folder(event_folder, frames=FRAMES)
+    monkeypatch.setattr(cache_folder, "_is_writable", lambda folder: False)
+    assert len(load_event_folder(event_folder, frames=FRAMES).train) == 12
+    assert not (tmp_path / "user").exists()
+
+
+def test_the_cache_can_be_elsewhere(event_folder, tmp_path):
+    data = load_data("event_folder", root=event_folder, frames=FRAMES, cache_dir=tmp_path / "fast")
+    assert len(data.train) == 12
+    assert len(list((tmp_path / "fast").glob("recordings-*/*.frames"))) == 1
+    assert not (event_folder / CACHE).exists()
 
 
 def test_a_class_that_is_missing_is_named(event_folder):

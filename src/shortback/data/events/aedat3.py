@@ -14,6 +14,7 @@ SIDE = 128
 # Of a packet: type, source, size of an event, where its time is, overflow; capacity, number, how many of it are valid.
 HEADER = struct.Struct("<HHIIIIII")
 POLARITY = 1
+EVENT = 8  # bytes of one of polarity
 END_OF_HEADER = b"#!END-HEADER\r\n"
 
 
@@ -40,6 +41,8 @@ def read_aedat3(path: Path) -> Events:
             raise _cut_off(path, whole)
         kind, _, size, _, overflow, _, number, _ = HEADER.unpack_from(content, position)
         position += HEADER.size
+        if kind == POLARITY and size != EVENT:
+            raise UserError(f"{path}: has events of {size} bytes, and those of polarity have {EVENT}: is it damaged?")
         end = position + number * size
         if len(content) < end:
             raise _cut_off(path, whole)

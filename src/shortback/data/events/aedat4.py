@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shortback.data.events.recording import Events
+from shortback.data.events.recording import Events, MissingLibraryError
 from shortback.errors import UserError
 
 
@@ -18,7 +18,7 @@ def read_aedat4(path: Path) -> Events:
         UserError: the extra `events` is not installed, another format, no stream of events, or no event.
     """
     if importlib.util.find_spec("aedat") is None:
-        raise UserError(f"{path}: AEDAT 4 needs the library aedat: pip install 'shortback[events]'")
+        raise MissingLibraryError(f"{path}: AEDAT 4 needs the library aedat: pip install 'shortback[events]'")
     import aedat
 
     try:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import zipfile
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from shortback.data.events.recording import Events
+from shortback.data.events.recording import Events, MissingLibraryError
 from shortback.errors import UserError
 
 FIELDS = ("t", "x", "y", "p")
@@ -31,7 +31,7 @@ def read_npz(path: Path) -> Events:
         else:
             with loaded:
                 arrays = {name: loaded[name] for name in loaded.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile, zlib and NumPy raise nearly anything on damaged bytes
         raise UserError(f"{path}: cannot be read as NumPy's file: {error}") from None
     return _from_fields(arrays, path)
 
@@ -39,18 +39,21 @@ def read_npz(path: Path) -> Events:
 def read_hdf5(path: Path) -> Events:
     """Read datasets `t`, `x`, `y` and `p`, at the top of an HDF5 file or within a group `events`.
 
+    `events` may as well be one dataset with these fields.
+
     Raises:
         UserError: the extra `events` is not installed, or see `read_npz`.
     """
     if importlib.util.find_spec("h5py") is None:
-        raise UserError(f"{path}: HDF5 needs h5py: pip install 'shortback[events]'")
+        raise MissingLibraryError(f"{path}: HDF5 needs h5py: pip install 'shortback[events]'")
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
-            group: Any = file.get("events", file)
-            arrays = {name: group[name][()] for name in (*FIELDS, "height", "width") if name in group}
-    except OSError as error:
+            found: Any = file.get("events", file)
+            names = found.dtype.names or () if isinstance(found, h5py.Dataset) else found
+            arrays = {name: found[name][()] for name in (*FIELDS, "height", "width") if name in names}
+    except Exception as error:  # the library raises nearly anything on damaged bytes, or where a group is for an array
         raise UserError(f"{path}: cannot be read as HDF5: {error}") from None
     return _from_fields(arrays, path)
 
@@ -63,9 +66,9 @@ def _from_fields(arrays: Mapping[str, Any], path: Path) -> Events:
     if len({array.shape for array in (t, x, y, p)}) > 1 or t.ndim != 1:
         shapes = ", ".join(f"{name} {list(a.shape)}" for name, a in zip(FIELDS, (t, x, y, p), strict=True))
         raise UserError(f"{path}: t, x, y and p must be as long as each other, not {shapes}")
-    if not len(t):
-        raise UserError(f"{path}: there is no event in it")
-    height, width = (int(arrays[name]) if name in arrays else None for name in ("height", "width"))
-    return Events.checked(
-        t=t, x=x, y=y, on=p > 0, height=height or int(y.max()) + 1, width=width or int(x.max()) + 1, name=str(path)
-    )
+    sizes = {name: np.asarray(arrays[name]) for name in ("height", "width") if name in arrays}
+    for name, value in sizes.items():
+        if value.size != 1 or value.dtype.kind not in "iuf" or not np.isfinite(value).all() or value.item() < 1:
+            raise UserError(f"{path}: {name} must be one number of pixels, not {reprlib.repr(value.tolist())}")
+    height, width = (int(sizes[name].item()) if name in sizes else None for name in ("height", "width"))
+    return Events.checked(t=t, x=x, y=y, on=p, height=height, width=width, name=str(path))

@@ -6,10 +6,8 @@ import hashlib
 import json
 import logging
 import math
-import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,16 +16,16 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from shortback.allocator import keep_freed_memory
+from shortback.data.cache_folder import first_writable
 from shortback.data.events.frames import Frames, to_frames
-from shortback.data.events.recording import Events
+from shortback.data.events.recording import Events, MissingLibraryError
+from shortback.data.events.workers import results_of
 from shortback.data.progress import shown
 from shortback.errors import UserError
 from shortback.files import full_disk_explained, write_text
-from shortback.processes import is_first, num_cores
+from shortback.processes import is_first
 
-VERSION = 1  # to be raised whenever the meaning of the files changes
-WORTH_PROCESSES = 64  # recordings below which one process does
+VERSION = 2  # to be raised whenever the meaning of the files changes
 
 log = logging.getLogger("shortback")
 
@@ -66,7 +64,9 @@ class Cached:
     saturated: int
 
 
-def cached_frames(recordings: Sequence[Recording], read: Read, settings: Frames, *, folder: Path, key: str) -> Cached:
+def cached_frames(
+    recordings: Sequence[Recording], read: Read, settings: Frames, *, root: Path, folders: Sequence[Path], key: str
+) -> Cached:
     """The frames of recordings, from the cache or made anew.
 
     Of processes that ask at once, one makes them and the others wait. A cache is known by its settings and by the
@@ -74,23 +74,26 @@ def cached_frames(recordings: Sequence[Recording], read: Read, settings: Frames,
 
     Args:
         recordings: in the order of the samples.
-        read: reads one of them; raises `UserError` for one that is damaged.
-        folder: for the cache, where it can be written.
+        read: reads one of them; whatever it raises is the reason why that one is bad.
+        root: the folder of the data: however it is spelled, the cache is the same.
+        folders: for the cache, which is looked for in each and made in the first that can be written.
         key: what `read` does, beside the files.
 
     Raises:
-        OSError: the cache cannot be written, a full disk among the reasons.
+        UserError: a library is missing that reads the recordings.
+        OSError: the cache cannot be written, a full disk among the reasons, or a process was killed.
     """
-    name = _fingerprint(recordings, settings, key)
+    name = _fingerprint(recordings, settings, key, root)
     shape = (len(recordings), settings.num_steps * 2, settings.size, settings.size)
-    if found := _open(folder, name, shape):
-        return found
-    folder.mkdir(parents=True, exist_ok=True)
+    for folder in folders:
+        if found := _open(folder, name, shape):
+            return found
+    folder = first_writable(folders, what=f"the frames of {root}")
     with FileLock(folder / "frames.lock"):
         if found := _open(folder, name, shape):
             return found
         with full_disk_explained("frames", folder, instead="free some space, or ask for smaller frames"):
-            bad, saturated = _make(recordings, read, settings, folder / f"{name}.frames", shape)
+            bad, saturated = _make(recordings, _Job(read, settings, root, folder / f"{name}.partial", shape))
             made = json.dumps({"bad": bad, "saturated": saturated})
             write_text(folder / f"{name}.json", made)  # last: it makes the cache valid
         found = _open(folder, name, shape)
@@ -99,9 +102,10 @@ def cached_frames(recordings: Sequence[Recording], read: Read, settings: Frames,
     return found
 
 
-def _fingerprint(recordings: Sequence[Recording], settings: Frames, key: str) -> str:
+def _fingerprint(recordings: Sequence[Recording], settings: Frames, key: str, root: Path) -> str:
     stats = {path: path.stat() for path in {recording.path for recording in recordings}}
-    files = [(str(r.path), r.part, stats[r.path].st_size, stats[r.path].st_mtime_ns) for r in recordings]
+    names = {path: str(path.relative_to(root) if path.is_relative_to(root) else path.absolute()) for path in stats}
+    files = [(names[r.path], r.part, stats[r.path].st_size, stats[r.path].st_mtime_ns) for r in recordings]
     content = json.dumps([VERSION, key, asdict(settings), files])
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
@@ -124,18 +128,48 @@ def _open(folder: Path, name: str, shape: tuple[int, ...]) -> Cached | None:
 Result = tuple[int, str | None, int]  # the index of a recording, why it is bad, and how many values were cut
 
 
-def _make(
-    recordings: Sequence[Recording], read: Read, settings: Frames, path: Path, shape: tuple[int, ...]
-) -> tuple[list[tuple[int, str]], int]:
+@dataclass(frozen=True)
+class _Job:
+    """Makes the frames of one recording at its place in the file."""
+
+    read: Read
+    settings: Frames
+    root: Path
+    path: Path
+    shape: tuple[int, ...]
+
+    def __call__(self, numbered: tuple[int, Recording]) -> Result:
+        index, recording = numbered
+        try:
+            frames, saturated = to_frames(self.read(recording), self.settings)
+        except MissingLibraryError:
+            raise  # nothing to be remembered of the file
+        except Exception as error:  # what reads damaged bytes raises nearly anything
+            return index, self._reason(recording, error), 0
+        with self.path.open("r+b") as file:
+            file.seek(index * math.prod(self.shape[1:]))
+            file.write(np.ascontiguousarray(frames).data)
+        return index, None, saturated
+
+    def _reason(self, recording: Recording, error: Exception) -> str:
+        """Why a recording is bad; the file by its name in the root, which may be spelled otherwise the next time."""
+        reason = str(error)
+        if not isinstance(error, UserError):
+            what = error.strerror if isinstance(error, OSError) else None
+            reason = f"{recording.path}: cannot be read: {what or f'{type(error).__name__}: {error}'}"
+        return reason.removeprefix(f"{self.root}{os.sep}")
+
+
+def _make(recordings: Sequence[Recording], job: _Job) -> tuple[list[tuple[int, str]], int]:
     """Write the frames of all recordings; returns the bad ones and how many values were cut."""
-    partial, done = path.with_suffix(".partial"), path.with_suffix(".done")
-    for left in {*path.parent.glob("*.partial"), *path.parent.glob("*.done")} - {partial, done}:
+    partial, done = job.path, job.path.with_suffix(".done")
+    for left in {*partial.parent.glob("*.partial"), *partial.parent.glob("*.done")} - {partial, done}:
         left.unlink()  # of other settings: the lock says that nobody is at it
-    results = _begun(partial, done, math.prod(shape))
+    results = _begun(partial, done, math.prod(job.shape))
     known = {index for index, _, _ in results}
     left_over = [(index, recording) for index, recording in enumerate(recordings) if index not in known]
     try:
-        with done.open("a") as log_file, _results(_Job(read, settings, partial, shape), left_over) as new:
+        with done.open("a") as log_file, results_of(job, left_over) as new:
             number = len(left_over)
             if is_first():
                 new = shown(new, f"making frames of {number} recordings", number, from_number=1)
@@ -143,11 +177,15 @@ def _make(
                 results.append(result)
                 log_file.write(json.dumps(result) + "\n")
                 log_file.flush()
+    except ChildProcessError as error:  # what was made is good
+        raise ChildProcessError(
+            f"frames: {error}; what was made is kept, and the same command goes on from there"
+        ) from None
     except OSError:
         partial.unlink(missing_ok=True)
         done.unlink(missing_ok=True)
         raise
-    partial.replace(path)
+    partial.replace(partial.with_suffix(".frames"))
     done.unlink()
     bad = sorted((index, reason) for index, reason, _ in results if reason is not None)
     return bad, sum(cut for _, _, cut in results)
@@ -169,36 +207,3 @@ def _begun(partial: Path, done: Path, size: int) -> list[Result]:
             partial.unlink()
             raise
     return []
-
-
-@dataclass(frozen=True)
-class _Job:
-    """Makes the frames of one recording at its place in the file."""
-
-    read: Read
-    settings: Frames
-    path: Path
-    shape: tuple[int, ...]
-
-    def __call__(self, numbered: tuple[int, Recording]) -> Result:
-        index, recording = numbered
-        try:
-            frames, saturated = to_frames(self.read(recording), self.settings)
-        except (UserError, OSError) as error:
-            return index, str(error), 0
-        with self.path.open("r+b") as file:
-            file.seek(index * math.prod(self.shape[1:]))
-            file.write(np.ascontiguousarray(frames).data)
-        return index, None, saturated
-
-
-@contextmanager
-def _results(job: _Job, recordings: Sequence[tuple[int, Recording]]) -> Iterator[Iterator[Result]]:
-    """What comes of all recordings, in any order, by all cores where it is worth it and processes can be forked."""
-    workers = min(num_cores(), len(recordings) // WORTH_PROCESSES + 1)
-    if workers < 2 or "fork" not in multiprocessing.get_all_start_methods():
-        keep_freed_memory()
-        yield map(job, recordings)
-        return
-    with multiprocessing.get_context("fork").Pool(workers, initializer=keep_freed_memory) as pool:
-        yield pool.imap_unordered(job, recordings, chunksize=16)

@@ -33,7 +33,9 @@ CLASSES = tuple(ARCHIVES)
 EACH, TEST = 1000, 100  # recordings of a class, and how many of them are to test on
 
 
-def load_cifar10_dvs(root: Path, *, frames: Frames, split: str = "last100", skip_bad: bool = False) -> ImageData:
+def load_cifar10_dvs(
+    root: Path, *, frames: Frames, split: str = "last100", skip_bad: bool = False, cache_dir: Path | None = None
+) -> ImageData:
     """The 10,000 recordings, 900 of each class to train on and 100 to test.
 
     There is no official split. The test recordings of each class are, by `split`,
@@ -50,6 +52,7 @@ def load_cifar10_dvs(root: Path, *, frames: Frames, split: str = "last100", skip
         frames: what recordings become.
         split: see above.
         skip_bad: leave recordings that cannot be read out.
+        cache_dir: where frames are kept, if not in `root`.
 
     Raises:
         FileNotFoundError: a class is missing.
@@ -72,6 +75,7 @@ def load_cifar10_dvs(root: Path, *, frames: Frames, split: str = "last100", skip
         root=root,
         key="cifar10_dvs",
         skip_bad=skip_bad,
+        cache_dir=cache_dir,
         split=Path(split).name,
     )
 

@@ -11,6 +11,7 @@ from shortback.data.events.recording import Events, whole_records
 from shortback.errors import UserError
 
 CHANGES = (0x00, 0x0C)  # types of events that are changes of brightness
+ON = 1 << 28  # the bit of the data
 SENSOR = (240, 304)  # of the cameras whose files do not say it: height and width
 
 
@@ -38,7 +39,7 @@ def read_dat(path: Path) -> Events:
     t, data = words[:, 0], words[:, 1]
     height, width = (_said(lines, key) or usual for key, usual in zip(("Height", "Width"), SENSOR, strict=True))
     return Events.checked(
-        t=t, x=data & 0x3FFF, y=(data >> 14) & 0x3FFF, on=(data >> 28) & 1, height=height, width=width, name=str(path)
+        t=t, x=data & 0x3FFF, y=(data >> 14) & 0x3FFF, on=(data & ON) != 0, height=height, width=width, name=str(path)
     )
 
 

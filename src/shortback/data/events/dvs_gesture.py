@@ -23,7 +23,7 @@ CLASSES = (
 )
 
 
-def load_dvs_gesture(root: Path, *, frames: Frames, skip_bad: bool = False) -> ImageData:
+def load_dvs_gesture(root: Path, *, frames: Frames, skip_bad: bool = False, cache_dir: Path | None = None) -> ImageData:
     """The gestures of the official split, `trials_to_train.txt` and `trials_to_test.txt`.
 
     A file holds several gestures, which `..._labels.csv` beside it names with their beginnings and ends.
@@ -32,6 +32,7 @@ def load_dvs_gesture(root: Path, *, frames: Frames, skip_bad: bool = False) -> I
         root: holds the folder `DvsGesture`, or `DvsGesture.tar.gz` as it is downloaded.
         frames: what a gesture becomes.
         skip_bad: leave gestures that cannot be read out.
+        cache_dir: where frames are kept, if not in `root`.
 
     Raises:
         FileNotFoundError: neither is there, or a file that the lists name.
@@ -54,6 +55,7 @@ def load_dvs_gesture(root: Path, *, frames: Frames, skip_bad: bool = False) -> I
         root=root,
         key="dvs_gesture",
         skip_bad=skip_bad,
+        cache_dir=cache_dir,
     )
 
 

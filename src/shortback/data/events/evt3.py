@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from shortback.data.events.recording import Events
+from shortback.data.events.recording import Events, MissingLibraryError
 from shortback.errors import UserError
 
 
@@ -16,7 +16,7 @@ def read_evt3(path: Path) -> Events:
         UserError: the extra `events` is not installed, another format, or no event.
     """
     if importlib.util.find_spec("evt3") is None:
-        raise UserError(f"{path}: EVT 3.0 needs the library evt3: pip install 'shortback[events]'")
+        raise MissingLibraryError(f"{path}: EVT 3.0 needs the library evt3: pip install 'shortback[events]'")
     import evt3
 
     with path.open("rb") as file:

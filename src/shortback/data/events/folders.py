@@ -22,8 +22,16 @@ CALTECH101 = "Caltech101"
 CALTECH101_MD5 = "66201824eabb0239c7ab992480b50ba3"
 
 
-def load_event_folder(root: Path, *, frames: Frames, skip_bad: bool = False) -> ImageData:
+def load_event_folder(
+    root: Path, *, frames: Frames, skip_bad: bool = False, cache_dir: Path | None = None
+) -> ImageData:
     """Recordings in `root/train/<class>/` and `root/test/<class>/`, of any formats that are known, mixed as they are.
+
+    Args:
+        root: the folder.
+        frames: what a recording becomes.
+        skip_bad: leave recordings that cannot be read out.
+        cache_dir: where frames are kept, if not in `root`.
 
     Raises:
         FileNotFoundError: a folder is missing.
@@ -49,16 +57,18 @@ def load_event_folder(root: Path, *, frames: Frames, skip_bad: bool = False) -> 
         root=root,
         key="event_folder",
         skip_bad=skip_bad,
+        cache_dir=cache_dir,
     )
 
 
-def load_nmnist(root: Path, *, frames: Frames, skip_bad: bool = False) -> ImageData:
+def load_nmnist(root: Path, *, frames: Frames, skip_bad: bool = False, cache_dir: Path | None = None) -> ImageData:
     """N-MNIST (Orchard et al., 2015): 60,000 and 10,000 recordings of digits, 34 x 34, some 300 ms each.
 
     Args:
         root: holds `Train` and `Test`, or `Train.zip` and `Test.zip` as they are downloaded.
         frames: what a recording becomes.
         skip_bad: leave recordings that cannot be read out.
+        cache_dir: where frames are kept, if not in `root`.
 
     Raises:
         FileNotFoundError: neither is there.
@@ -83,10 +93,11 @@ def load_nmnist(root: Path, *, frames: Frames, skip_bad: bool = False) -> ImageD
         root=root,
         key="nmnist",
         skip_bad=skip_bad,
+        cache_dir=cache_dir,
     )
 
 
-def load_ncaltech101(root: Path, *, frames: Frames, skip_bad: bool = False) -> ImageData:
+def load_ncaltech101(root: Path, *, frames: Frames, skip_bad: bool = False, cache_dir: Path | None = None) -> ImageData:
     """N-Caltech101 (Orchard et al., 2015): 8,709 recordings of 101 classes, 180 x 240; bounding boxes are left alone.
 
     There is no official split: of each class a fifth, drawn once and for all, is to test on.
@@ -95,6 +106,7 @@ def load_ncaltech101(root: Path, *, frames: Frames, skip_bad: bool = False) -> I
         root: holds the folder `Caltech101`, or `Caltech101.zip` as it is downloaded.
         frames: what a recording becomes.
         skip_bad: leave recordings that cannot be read out.
+        cache_dir: where frames are kept, if not in `root`.
 
     Raises:
         FileNotFoundError: neither is there.
@@ -125,6 +137,7 @@ def load_ncaltech101(root: Path, *, frames: Frames, skip_bad: bool = False) -> I
         root=root,
         key="ncaltech101",
         skip_bad=skip_bad,
+        cache_dir=cache_dir,
         split="fifth",
     )
 

@@ -30,7 +30,7 @@ def read_nmnist(path: Path, *, height: int = 34, width: int = 34) -> Events:
     rows = np.frombuffer(content, dtype=np.uint8, count=5 * count).reshape(-1, 5)
     x, y, high = rows[:, 0], rows[:, 1], rows[:, 2].astype(np.uint32)
     t = (((high & 0x7F) << 16) | (rows[:, 3].astype(np.uint32) << 8) | rows[:, 4]).astype(np.int64)
-    on = high >> 7
+    on = high >= 0x80
     marks = y == OVERFLOW_ROW
     if marks.any() and height <= OVERFLOW_ROW:
         t += OVERFLOW * np.cumsum(marks)

@@ -12,6 +12,12 @@ from shortback.errors import UserError
 log = logging.getLogger("shortback")
 
 HALF_RANGE = 2**31  # microseconds; a 32-bit clock that falls by more has begun anew
+LARGEST = 2.0**62  # of the floats that are taken for whole numbers
+NO_RECORDING = 4  # microseconds; what took less was counted in seconds
+
+
+class MissingLibraryError(UserError):
+    """A library has to be installed before files of a format can be read; nothing is wrong with the file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,31 +45,45 @@ class Events:
 
     @classmethod
     def checked(
-        cls, *, t: np.ndarray, x: np.ndarray, y: np.ndarray, on: np.ndarray, height: int, width: int, name: str
+        cls,
+        *,
+        t: np.ndarray,
+        x: np.ndarray,
+        y: np.ndarray,
+        on: np.ndarray,
+        height: int | None,
+        width: int | None,
+        name: str,
     ) -> Events:
         """Events as a file has them, put in order and checked.
 
         Args:
-            t: whole microseconds; where a 32-bit clock begins anew the times go on, and events that are out of order
-                are sorted, which is said.
-            x: column, a whole number.
-            y: row, a whole number.
-            on: 0 or 1.
+            t: microseconds, whole numbers of any type; where a 32-bit clock begins anew the times go on, and events
+                that are out of order are sorted, which is said.
+            x: column, a whole number of any type.
+            y: row, the same.
+            on: 1 where the pixel became brighter, else 0 or -1; or bool.
+            height: of the sensor; None where the file does not say it: it ends at the last pixel that fired.
+            width: the same.
             name: of the file, for messages.
 
         Raises:
-            UserError: there is no event, or one lies outside the sensor.
+            UserError: there is no event, one lies outside the sensor, or numbers that are none of the above, such as
+                times in seconds.
         """
         if not len(t):
             raise UserError(f"{name}: there is no event in it")
-        negative = x.dtype.kind == "i" and min(int(x.min()), int(y.min())) < 0
-        if negative or int(x.max()) >= width or int(y.max()) >= height:
+        t = _microseconds(t, name)
+        x, y, on = _whole(x, "x", name), _whole(y, "y", name), _is_on(on, name)
+        right, bottom = int(x.max()), int(y.max())
+        height, width = height or max(bottom, 0) + 1, width or max(right, 0) + 1
+        negative = any(axis.dtype.kind == "i" and int(axis.min()) < 0 for axis in (x, y))
+        if negative or right >= width or bottom >= height:
             outside = int(((x >= width) | (y >= height) | (x < 0) | (y < 0)).sum())
             raise UserError(
                 f"{name}: {outside} of its {len(t)} events lie outside the sensor of {width} x {height} pixels: is it "
                 "of another camera, or another format?"
             )
-        t = t.astype(np.int64, copy=False)
         if (t[1:] < t[:-1]).any():
             t = _going_on(t)
             disorder = int((t[1:] < t[:-1]).sum())
@@ -71,7 +91,45 @@ class Events:
                 log.warning("%s: %d events are not in the order of their times; they are sorted", name, disorder)
                 order = np.argsort(t, kind="stable")
                 t, x, y, on = t[order], x[order], y[order], on[order]
-        return cls(t, x, y, on.astype(bool, copy=False), height, width)
+        return cls(t, x, y, on, height, width)
+
+
+def _microseconds(t: np.ndarray, name: str) -> np.ndarray:
+    """Times as int64; those in seconds, which are a float's fractions or next to nothing, are refused."""
+    if t.dtype.kind == "f" and np.isfinite(t).all():
+        span = float(t.max()) - float(t.min())
+        if 0 < span < NO_RECORDING or (t != np.trunc(t)).any():
+            raise UserError(
+                f"{name}: its times, {float(t.min()):g} to {float(t.max()):g}, look like seconds, and microseconds "
+                "are needed: write (t * 1e6).astype(np.int64), or t.astype(np.int64) if they are microseconds"
+            )
+    return _whole(t, "t", name).astype(np.int64, copy=False)
+
+
+def _whole(values: np.ndarray, what: str, name: str) -> np.ndarray:
+    """The same numbers as integers; no pass over what is some already."""
+    if values.dtype.kind in "iu":
+        return values
+    if values.dtype.kind != "f":
+        raise UserError(f"{name}: {what} must be whole numbers, and is {values.dtype}")
+    values = values.astype(np.float64)
+    wrong = ~((np.abs(values) < LARGEST) & (values == np.trunc(values)))  # NaN is neither
+    if wrong.any():
+        raise UserError(
+            f"{name}: {what} must be whole numbers, and {int(wrong.sum())} of its {len(values)} are not: "
+            f"{values[wrong][0]:g}, for one"
+        )
+    return values.astype(np.int64)
+
+
+def _is_on(on: np.ndarray, name: str) -> np.ndarray:
+    if on.dtype.kind == "b":
+        return on
+    on = _whole(on, "p", name)
+    least, most = int(on.min()), int(on.max())
+    if least < -1 or most > 1:
+        raise UserError(f"{name}: p must be 1 (ON) and 0 or -1 (OFF), and is {least} to {most}")
+    return on > 0
 
 
 def _going_on(t: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ MARGIN = 10  # of darkness around a picture, in pixels
 SUBSTEPS, SUBSTEP = 16, 6000  # between corners, and microseconds each
 
 
-def load_simulated_events(*, frames: Frames) -> ImageData:
+def load_simulated_events(*, frames: Frames, cache_dir: Path | None = None) -> ImageData:
     """The 6,000 training and 1,000 test images of the bundled part of Fashion-MNIST, as a moving camera might see them.
 
     Nothing here is recorded: a pixel fires for every step of 0.3 that the logarithm of its brightness goes up or down,
@@ -47,6 +47,7 @@ def load_simulated_events(*, frames: Frames) -> ImageData:
             root=user_cache(),
             key=f"simulated {THRESHOLD} {SUBSTEPS} {CORNERS}",
             skip_bad=False,
+            cache_dir=cache_dir,
         )
 
 

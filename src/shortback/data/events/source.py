@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from shortback.data.cache_folder import cache_folders
 from shortback.data.events.cache import Cached, Read, Recording, cached_frames
 from shortback.data.events.frames import Frames
 from shortback.data.images import ArrayImages, ImageData, ImageSet, Subset
@@ -39,6 +40,7 @@ def make_source(
     root: Path,
     key: str,
     skip_bad: bool,
+    cache_dir: Path | None,
     split: str | None = None,
 ) -> ImageData:
     """The frames of both splits, as the images of a source; its values are counts, or 0 and 1, and not normalised.
@@ -47,8 +49,9 @@ def make_source(
         name: of the source.
         classes: a name a label.
         read: reads a recording; `key` says what it does.
-        root: the folder of the data, in which the cache is kept.
+        root: the folder of the data.
         skip_bad: leave recordings that cannot be read out, with a warning, instead of raising.
+        cache_dir: for the frames, see `cache_folders`.
         split: the name of the way to split, if there is a choice.
 
     Raises:
@@ -56,7 +59,8 @@ def make_source(
         OSError: the cache cannot be written.
     """
     recordings = [*train.recordings, *test.recordings]
-    cached = cached_frames(recordings, read, frames, folder=root / ".shortback-cache", key=key)
+    folders = cache_folders(root, cache_dir)
+    cached = cached_frames(recordings, read, frames, root=root, folders=folders, key=key)
     _report(recordings, cached, root, skip_bad=skip_bad)
     good = torch.ones(len(recordings), dtype=torch.bool)
     good[[index for index, _ in cached.bad]] = False
