@@ -81,6 +81,16 @@ def test_a_run_from_the_beginning_to_the_evaluation(tmp_path):
     assert "seed: 1, 0" in message
 
 
+def test_a_run_that_was_refused_is_started_by_the_command_that_is_right(tmp_path):
+    words = ["train", "quickstart", *SETTINGS, "-s", "train.epochs=1", "-s", "data.train_images=200", "--out", tmp_path]
+    assert "a batch of 1000 is more than the 180 images" in refused(*words, "-s", "train.batch_size=1000")
+    assert (tmp_path / "recipe.yaml").exists()
+    done = invoke(*words, "-s", "data.num_workers=0")
+    assert done.exit_code == 0, done.output
+    again = invoke(*words, "--resume", "-s", "data.num_workers=1", "-s", "train.log_every=7")
+    assert again.exit_code == 0, again.output
+
+
 def test_a_comparison_prints_one_table(tmp_path):
     settings = [*SETTINGS, "-s", "train.epochs=1", "-s", "compare=[vanilla, evolutionary]"]
     done = run("train", "quickstart", *settings, "--out", tmp_path, COLUMNS="140")
@@ -132,6 +142,11 @@ def test_recipes(tmp_path):
         (["train", "quickstart", "-s", "compare=", "-s", "branches.at=[layr1]"], "the nearest are layer1"),
         (["train", "quickstart", "-s", "branches.at=[layr1]"], "the nearest are layer1"),
         (["train", "quickstart", "--resume", "--overwrite"], "exclude each other"),
+        (["train", "quickstart", "-s", "train={[a]: 1}"], "-s train={[a]: 1}, line 1: not valid YAML"),
+        (["train", "quickstart", "-s", "seed=2001-99-99"], "not valid YAML, a value is no timestamp"),
+        (["train", "quickstart", "-s", "seed=!!int x"], "not valid YAML, a value is no int"),
+        (["ablate", "quickstart", "--plan", "--methods", "vanilla, shortcuts"], "--methods shortcuts: no such method"),
+        (["data", "show", "quickstart", "--out", "samples.xyz"], "--out samples.xyz: the name of a picture ends in"),
         (["train", "cifar10-resnet20", "-s", "data.root=/nowhere"], "/nowhere"),
         (
             ["train", "cifar10-resnet20", "-s", "data.kind=image_folder", "-s", "data.root=/nowhere"],

@@ -1,6 +1,6 @@
 import pytest
 
-from shortback.files import check_folder, replacing, write_text
+from shortback.files import check_folder, is_temporary, replacing, write_text
 
 
 def test_a_file_is_there_whole_or_as_it_was(tmp_path):
@@ -27,3 +27,10 @@ def test_a_folder_that_cannot_be_written_is_named_at_once(tmp_path, inside):
         check_folder(tmp_path / inside, what="--out")
     check_folder(tmp_path / "a" / "b", what="--out")
     assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_what_one_that_was_killed_leaves_is_known_by_its_name(tmp_path):
+    with replacing(tmp_path / "a.txt") as temporary:
+        temporary.touch()
+        assert is_temporary(temporary)
+    assert not any(map(is_temporary, (tmp_path / "a.txt", tmp_path / ".a.tmp", tmp_path / "a.1.tmp")))

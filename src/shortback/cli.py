@@ -93,7 +93,7 @@ def ablate(
         cells = build_grid(
             recipe,
             settings=settings or (),
-            methods=methods.split(","),
+            methods=[method.strip() for method in methods.split(",")],
             seeds=seeds,
             axes=[Axis.parse(text) for text in vary or ()],
             many=yes or plan,
@@ -161,9 +161,9 @@ def diagnose(
 
             write_gradient_page(html, checkup)
         if figures is not None:
-            from shortback.health import plots
+            from shortback.reports.pictures import save_pictures
 
-            plots.save(checkup.report.measurement, figures)
+            save_pictures(checkup.report.plots, figures)
     if as_json:
         print(json.dumps({"title": checkup.title, **checkup.report.to_dict()}, indent=2))
         return

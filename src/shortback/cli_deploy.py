@@ -29,7 +29,7 @@ def evaluate(
         typer.Option("--early-exit", help="Let images leave when the network, or a kept branch, is sure."),
     ] = False,
     picture: Annotated[
-        Path | None, path_option("FILE", "Operations by layer, or the curves of --early-exit, a PNG file.")
+        Path | None, path_option("FILE", "Operations by layer, or the curves of --early-exit, e.g. a PNG file.")
     ] = None,
 ) -> None:
     """Test a trained network: accuracy, accuracy by number of steps, firing rate by layer."""
@@ -38,6 +38,9 @@ def evaluate(
         from shortback.runs.folder import runs_in
 
         if picture is not None:
+            from shortback.reports.pictures import check_picture
+
+            check_picture(picture, what="--picture")
             check_folder(picture.parent, what="--picture")
         if early_exit:
             _evaluate_early_exit(run, settings=settings or (), as_json=as_json, picture=picture)
@@ -47,10 +50,11 @@ def evaluate(
             raise UserError(f"--picture draws one run; {run} holds {', '.join(runs)}: name the folder of one")
         results = {name: evaluate_run(path, settings=settings or ()) for name, path in runs.items()}
         if picture is not None:
+            from shortback.reports.pictures import save_picture
             from shortback.reports.plots import operations_by_layer
 
             (result,) = results.values()
-            operations_by_layer(result["operations"]).savefig(picture, dpi=150, facecolor="white")
+            save_picture(operations_by_layer(result["operations"]), picture)
     if as_json:
         print(json.dumps(results.get("", results), indent=2))
         return
@@ -61,11 +65,14 @@ def evaluate(
 
 
 def _evaluate_early_exit(run: Path, *, settings: Sequence[str], as_json: bool, picture: Path | None) -> None:
-    from shortback.runs.early_exit import draw, evaluate_early_exit
+    from shortback.runs.early_exit import evaluate_early_exit
 
     result = evaluate_early_exit(run, settings=settings)
     if picture is not None:
-        draw(result, picture)
+        from shortback.reports.pictures import save_picture
+        from shortback.reports.plots import early_exit_curves
+
+        save_picture(early_exit_curves(result), picture)
     if as_json:
         print(json.dumps(result, indent=2))
         return

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from shortback.errors import UserError
+
+_TEMPORARY = re.compile(r"^\..+\.\d+\.tmp$")
 
 
 @contextmanager
@@ -31,6 +34,11 @@ def replacing(path: Path, *, keep_as: Path | None = None) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a path is named as those of `replacing` are, which one that is killed leaves behind."""
+    return _TEMPORARY.match(path.name) is not None
 
 
 @contextmanager

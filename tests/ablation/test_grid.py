@@ -47,7 +47,7 @@ def test_cells_that_their_method_makes_the_same_are_one():
 
 def test_values_are_yaml():
     assert Axis.parse("data.train_images=1000,null").values == (1000, None)
-    assert Axis.parse("a=1e-1, off").values == ("1e-1", False)
+    assert Axis.parse("a=1e-1, off").values == (0.1, False)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,9 @@ def test_values_are_yaml():
         ({"vary": ["model.num_steps=0"]}, "model.num_steps"),
         ({"vary": ["model.num_steps"]}, "write key=value,value"),
         ({"vary": ["model.num_steps=1,1"]}, "twice"),
+        ({"vary": ["optimizer.lr=1e-2,0.01"]}, "twice"),
+        ({"vary": ["branches.at=[layer1"]}, "--vary branches.at=.*not valid YAML"),
+        ({"vary": ["seed=2001-99-99"]}, "--vary seed=.*not valid YAML"),
         ({"vary": ["seed=1,2"]}, "options of their own"),
         ({"vary": ["train.epochs=1", "train.epochs=2"]}, "names one twice"),
     ],

@@ -105,6 +105,19 @@ def test_what_cannot_be_compared_with_what_is_in_a_folder_is_refused(tmp_path, s
         check_beside(cells, out)
 
 
+def test_a_cell_that_has_not_begun_hides_none_that_has(tmp_path):
+    out = make_ablation(tmp_path / "a", {("vanilla", 0): (0.3,), ("vanilla", 1): (0.3,)})
+    for file in ("recipe.yaml", "summary.json"):
+        (out / "vanilla-seed1" / file).unlink()
+    axes = [Axis.parse("optimizer.lr=0.1,0.2")]
+    cells = build_grid("quickstart", settings=[], methods=["vanilla"], seeds=2, axes=axes)
+    with pytest.raises(ValueError, match=r"varies nothing, and this one optimizer\.lr"):
+        check_beside(cells, out)
+    (out / "vanilla-seed0" / ".lock").touch()
+    (out / "vanilla-seed0" / "summary.json").unlink()  # of which the recipe was refused before its first step
+    check_beside(cells, out)
+
+
 def test_a_folder_given_twice_counts_once(tmp_path):
     ablation = make_ablation(tmp_path / "a", {("vanilla", 0): (0.3,), ("shortcut", 0): (0.5,)})
     assert len(join([ablation, ablation / "shortcut-seed0"])) == 2

@@ -50,17 +50,6 @@ def test_the_first_layer_has_a_histogram_of_each(report):
     assert list(report.plots) == list(plots.pictures(report.measurement))
 
 
-def test_they_are_saved(report, tmp_path):
-    files = plots.save(report.measurement, tmp_path / "new" / "folder")
-    assert [file.name for file in files] == [
-        "gradient-by-layer.png",
-        "gradient-of-the-first-layer.png",
-        "gradient-by-layer-and-time-step.png",
-        "what-the-neurons-do.png",
-    ]
-    assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
-
-
 def test_layers_without_a_gradient_leave_a_gap():
     figure = plots.gradient_by_layer({"one": {"a": 0.0, "b": 1.0}, "other": {"a": 2.0, "c": 3.0}})
     points = {one.get_label(): list(zip(one.get_xdata(), one.get_ydata(), strict=True)) for one in figure.axes[0].lines}

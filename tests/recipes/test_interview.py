@@ -54,6 +54,15 @@ def test_large_images_are_trained_on_as_those_of_imagenet(roots):
         recipe(roots, data="images", network="vgg16", root=roots / "large")
 
 
+@pytest.mark.parametrize("name", ["0.tif", "0.tiff", "0.gif", "0.ppm", "0.bmp"])
+def test_images_are_those_of_the_source_for_folders(tmp_path, name):
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    (tmp_path / "train" / "a" / "00-notes.txt").write_text("no image")
+    Image.new("RGB", (500, 375)).save(tmp_path / "train" / "a" / name)
+    made = recipe(tmp_path, data="images", network="resnet18", root=tmp_path)
+    assert made.model.stem == "imagenet"
+
+
 @pytest.mark.parametrize(
     ("answers", "message"),
     [

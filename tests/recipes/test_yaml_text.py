@@ -2,7 +2,7 @@
 
 import pytest
 
-from shortback.recipes.yaml_text import RecipeError, read_keys, read_yaml, text_of
+from shortback.recipes.yaml_text import RecipeError, read_keys, read_yaml, text_of, write_yaml
 
 
 @pytest.mark.parametrize(
@@ -18,8 +18,14 @@ from shortback.recipes.yaml_text import RecipeError, read_keys, read_yaml, text_
         ("3: 4", "is not a recipe"),
         ("root:*:1:0:99999:7:::\nx: 1", "is not a recipe"),
         ("\x07: 1", "not valid YAML"),
+        ("a: 1\ntrain: {[a]: 1}", "name, line 2: not valid YAML, found unhashable key"),
+        ("a: 1\nseed: 2001-99-99", "name, line 2: not valid YAML, a value is no timestamp"),
+        ("seed: !!int 99999x", "name, line 1: not valid YAML, a value is no int"),
+        ("seed: !!int ''", "a value is no int"),
+        ("seed: [!!bool x]", "a value is no bool"),
+        ("seed: !!timestamp x", "a value is no timestamp"),
     ],
-    ids=range(10),
+    ids=range(16),
 )
 def test_what_is_refused(text, message):
     with pytest.raises(RecipeError, match=message) as refusal:
@@ -37,3 +43,16 @@ def test_files_that_are_no_text(tmp_path, content, message):
     file.write_bytes(content)
     with pytest.raises(RecipeError, match=message):
         text_of(file)
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-2", 0.01), ("5E3", 5e3), ("-.5e+1", -5.0), ("2.e2", 200.0)])
+def test_a_number_with_an_exponent_is_one(text, value):
+    assert read_yaml(f"[{text}]", name="") == [value]
+    assert read_yaml(f"['{text}', {text}x, e{text[1:]}]", name="") == [text, f"{text}x", f"e{text[1:]}"]
+
+
+@pytest.mark.parametrize(
+    "value", ["1e-2", 1e-2, 1e-7, 1e38, "5E3", "a1e2", "off", None, [1, 2.0], {"b": "1e5", "a": 1}]
+)
+def test_what_is_written_is_read_as_the_same(value):
+    assert read_yaml(write_yaml(value), name="") == value

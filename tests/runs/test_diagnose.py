@@ -24,6 +24,10 @@ def test_a_recipe_is_diagnosed_as_its_training_would_begin():
     assert checkup.run is None
 
 
+def test_fewer_images_than_a_batch_are_diagnosed():
+    assert check_recipe_gradients(tiny("train.batch_size=1000")).report.measurement.coefficient == 1.0
+
+
 def test_a_run_is_diagnosed_as_it_ended(tmp_path):
     train_recipe(tiny("method=shortcut"), tmp_path / "run", say=lambda line: None)
     trained = check_run_gradients(tmp_path / "run")

@@ -2,6 +2,7 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 
 from shortback.runs.early_exit import evaluate_early_exit
@@ -25,7 +26,9 @@ def test_the_command(run, tmp_path):  # noqa: F811
     assert done.exit_code == 0, done.output
     assert "all steps" in done.stdout
     assert "chosen" in done.stdout
-    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    with Image.open(tmp_path / "curve.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255)
 
 
 def test_in_depth_by_the_branches_that_were_kept(tmp_path):
@@ -48,6 +51,12 @@ def test_what_is_wrong_is_said(tmp_path):
     folder = tmp_path / "run"
     train_recipe(tiny("model.num_steps=1"), folder, say=lambda line: None)
     assert "train with branches.keep=true" in refused("eval", folder, "--early-exit")
+
+
+@pytest.mark.parametrize("words", [[], ["--early-exit"]])
+def test_a_picture_of_no_format_is_refused_before_the_test(tmp_path, words):
+    message = refused("eval", tmp_path, *words, "--picture", tmp_path / "curve.xyz")  # where there is no run either
+    assert "the name of a picture ends in .png, .jpg" in message
 
 
 def test_operations_are_drawn(run, tmp_path):  # noqa: F811

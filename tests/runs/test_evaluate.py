@@ -6,11 +6,16 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from shortback.cli import main
-from shortback.recipes.load import load_recipe
+from shortback.errors import UserError
+from shortback.recipes.load import changed, load_recipe
+from shortback.runs.diagnose import check_run_gradients
 from shortback.runs.evaluate import evaluate_run
+from shortback.runs.folder import RunFolder
+from shortback.runs.sharing import load
 from shortback.runs.train import train_recipe
 
 
@@ -45,6 +50,62 @@ def test_moved_data_are_named_by_a_setting(trained):
     assert evaluate_run(base / "run", settings=[f"data.root={base / 'moved'}"]) == before
     with pytest.raises(ValueError, match="only settings of its data can change"):
         evaluate_run(base / "run", settings=["model.num_steps=2"])
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    """A copy of the run to change, and the setting by which its data are found."""
+    shutil.copytree(trained[0] / "run", tmp_path / "run")
+    return tmp_path / "run", f"data.root={trained[0] / 'moved'}"
+
+
+def test_a_run_of_a_gpu_is_tested_and_diagnosed_where_there_is_none(trained, copy, monkeypatch, caplog):
+    path, _ = copy
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    recipe = path / "recipe.yaml"
+    text = recipe.read_text().replace("device: cpu", "device: cuda")
+    recipe.write_text(text.replace(str(trained[0] / "images"), str(trained[0] / "moved")))
+    assert evaluate_run(path) == trained[2]
+    assert [record.message for record in caplog.records] == [
+        "trained with train.device=cuda, and PyTorch sees no GPU here: this runs on the CPU"
+    ]
+    assert "after 10 steps" in check_run_gradients(path).title
+    caplog.clear()
+    assert evaluate_run(path, settings=["train.device=cpu"]) == trained[2]
+    assert not caplog.records
+    with pytest.raises(ValueError, match="PyTorch sees no GPU"):
+        evaluate_run(path, settings=["train.device=cuda"])
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "summary.json", "model.safetensors"])
+@pytest.mark.parametrize("content", [b"{[", b"[1]", b"\xff\xfe"])
+def test_a_damaged_file_of_a_run_is_named(copy, name, content):
+    path, root = copy
+    (path / name).write_bytes(content)
+    for use in (lambda: evaluate_run(path, settings=[root]), lambda: load(path)):
+        with pytest.raises(UserError, match=f"run/{name}") as refusal:
+            use()
+        assert len(str(refusal.value).splitlines()) == 1
+    if name == "recipe.yaml":
+        with pytest.raises(UserError, match=r"run/recipe\.yaml"):
+            check_run_gradients(path)
+
+
+def test_half_a_file_of_weights_is_named_and_written_again(trained, copy):
+    path, root = copy
+    weights = path / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    for use in (lambda: evaluate_run(path, settings=[root]), lambda: load(path)):
+        with pytest.raises(UserError, match=r"is damaged .*: delete it and summary.json"):
+            use()
+    weights.unlink()
+    with pytest.raises(UserError, match=r"holds no model\.safetensors"):
+        load(path)
+    (path / "summary.json").unlink()
+    recipe = changed(RunFolder(path).read_recipe(), [root], name="it")
+    train_recipe(recipe, path, resume=True, say=lambda line: None)
+    assert weights.read_bytes() == whole
 
 
 def test_renamed_classes_are_refused(trained):

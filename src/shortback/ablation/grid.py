@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-
 from shortback.choices import Method, nearest
 from shortback.errors import UserError
 from shortback.recipes.load import load_recipe
 from shortback.recipes.schema import Recipe
+from shortback.recipes.yaml_text import read_yaml, write_yaml
 
 METHODS: tuple[Method, ...] = get_args(Method)
 BASELINE = "vanilla"
@@ -37,13 +36,10 @@ class Axis:
         """`key=value,value,...`, each value YAML: `branches.at=stages,blocks` or `data.train_images=1000,null`.
 
         Raises:
-            ValueError: no key, no value, or a value twice.
+            ValueError: no key, no value, what is no YAML, or a value twice.
         """
         key, separator, values = text.partition("=")
-        try:
-            parsed = yaml.safe_load(f"[{values}]") if separator else []
-        except yaml.YAMLError:
-            parsed = []
+        parsed = read_yaml(f"[{values}]", name=f"--vary {text}") if separator else []
         if not key or not parsed:
             raise UserError(f"--vary {text}: write key=value,value, for example --vary branches.at=stages,blocks")
         if key in ("method", "seed", "compare"):
@@ -149,4 +145,4 @@ def on_one_line(settings: Settings) -> str:
 
 def in_words(value: Any) -> str:
     """A value on one line, as YAML reads it."""
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n...\n").strip()
+    return write_yaml(value, default_flow_style=True, width=10**6, sort_keys=True).removesuffix("\n...\n").strip()

@@ -14,35 +14,13 @@ from shortback.ablation.run import CellRun, read_run
 from shortback.choices import Combine
 from shortback.errors import UserError
 from shortback.recipes.build import resolve
-from shortback.recipes.load import flatten
+from shortback.recipes.load import WITHOUT_EFFECT, flatten
 from shortback.recipes.schema import BranchesConfig
 from shortback.runs.folder import RunFolder, runs_in
 
 CELLS_FILE = "cells.json"
 
-# What a run is, where its data lies, and what its weights do not depend on.
-NO_SETTINGS = {
-    "method",
-    "seed",
-    "compare",
-    "data.root",
-    "data.url",
-    "data.cache_dir",
-    "data.cache_gb",
-    "data.download",
-    "data.num_workers",
-    "data.on_device",
-    "data.skip_bad",
-}
-NO_SETTINGS |= {
-    "train.log_every",
-    "train.checkpoint_every",
-    "train.hang_minutes",
-    "train.keep_best",
-    "train.loggers",
-    "health.every",
-    "health.samples",
-}
+NO_SETTINGS = {"method", "seed", "compare", *WITHOUT_EFFECT}  # what a run is, and what its weights do not depend on
 
 
 @dataclass(frozen=True)
@@ -89,10 +67,8 @@ def check_beside(cells: Sequence[Cell], out: Path) -> None:
     own = {str(cell.folder) for cell in cells}
     kinds = {(cell.settings, cell.method): cell for cell in cells}.values()
     asked = [(cell, flatten(resolve(cell.recipe)[0].model_dump(mode="json"))) for cell in kinds]
-    there = {(str(other["settings"]), other["method"]): path for path, other in known.items()}
-    for path in there.values():
-        if path in own or not RunFolder(out / path).recipe.exists():
-            continue
+    begun = [path for path in known if path not in own and RunFolder(out / path).has_begun]
+    for path in begun:
         theirs = flatten(RunFolder(out / path).read_recipe().model_dump(mode="json"))
         their_axes = set(known[path]["settings"])
         for cell, ours in asked:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
@@ -37,17 +36,6 @@ def pictures(measured: Measurement) -> dict[str, tuple[Figure, str]]:
             "Firing rate, membranes inside the surrogate's window, dead and saturated neurons, by layer.",
         )
     return found
-
-
-def save(measured: Measurement, folder: Path) -> list[Path]:
-    """Write the pictures of a measurement as PNG files into a folder, and return their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = []
-    for title, (figure, _) in pictures(measured).items():
-        file = folder / f"{title.lower().replace(' ', '-')}.png"
-        figure.savefig(file, dpi=150, facecolor="white")
-        files.append(file)
-    return files
 
 
 def gradient_by_layer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -54,6 +55,8 @@ from shortback.training import (
     choose_execution,
     choose_num_workers,
 )
+
+log = logging.getLogger("shortback")
 
 _PLANNED = {field.name for field in dataclasses.fields(Plan)} & set(TrainConfig.model_fields)  # what goes over as it is
 
@@ -227,6 +230,14 @@ def resolve(recipe: Recipe) -> tuple[Recipe, Execution]:
         split = str(Path(split).expanduser().resolve())
     data = recipe.data.model_copy(update={**paths, "split": split})
     return recipe.model_copy(update={"train": settled, "data": data}), execution
+
+
+def with_device_here(recipe: Recipe) -> Recipe:
+    """The recipe of a finished run on the device of this machine, where that which it was trained on is not there."""
+    if recipe.train.device != "cuda" or torch.cuda.is_available():
+        return recipe
+    log.warning("trained with train.device=cuda, and PyTorch sees no GPU here: this runs on the CPU")
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"device": "cpu"})})
 
 
 class Training(NamedTuple):

@@ -31,3 +31,9 @@ class Section(BaseModel):
             if isinstance(tree.get(key), bool) and {int, float} & _types_in(field.annotation):
                 raise ValueError(f"{key}: must be a number; YAML reads yes, no, on and off as true and false")
         return tree
+
+
+def section_in(annotation: Any) -> type[Section] | None:
+    """The section that an annotation is of, alone or in a union or list; None for other settings."""
+    kinds = (kind for kind in _types_in(annotation) if isinstance(kind, type) and issubclass(kind, Section))
+    return next(kinds, None)

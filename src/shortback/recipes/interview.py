@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from PIL import Image
 
 from shortback.choices import Have, RecipeNetwork, check_choice
+from shortback.data.image_files import FORMATS
 from shortback.errors import UserError
 from shortback.recipes.build import check_recipe
 from shortback.recipes.load import merged, parse_recipe, read_tree
+from shortback.recipes.yaml_text import write_yaml
 
 WHAT = {
     "images": "a folder of images: train/<class>/ and test/<class>/, or val/",
@@ -64,7 +66,7 @@ def make_recipe(answers: Answers) -> str:
     return (
         f"# {answers.network} on {answers.data}; `shortback recipes show` prints every setting of it.\n"
         "# method: vanilla (no branches), shortcut (a coefficient that stays), evolutionary (one that falls)\n"
-        + yaml.safe_dump({"extend": base, **tree}, sort_keys=False)
+        + write_yaml({"extend": base, **tree})
     )
 
 
@@ -93,12 +95,12 @@ def _found(answers: Answers) -> tuple[str, dict[str, Any]]:
 
 
 def _size_of_an_image(root: Path) -> tuple[int, int]:
-    """Width and height of the first image in a folder."""
+    """Width and height of the first image in a folder, of whatever kind `image_folder` reads."""
     for folder, _, names in os.walk(root):
-        for name in names:
-            if name.lower().endswith((".png", ".jpg", ".jpeg", ".bmp", ".webp")):
-                with Image.open(Path(folder) / name) as image:
-                    return image.size
+        for name in (name for name in names if not name.startswith(".")):
+            # What a file is stands in it, and not in its name; others are left for the training to find.
+            with contextlib.suppress(OSError), Image.open(Path(folder) / name, formats=FORMATS) as image:
+                return image.size
     raise UserError(f"{root}: no image is in it")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,30 @@ from typing import Any
 from pydantic import ValidationError
 
 from shortback.choices import nearest
-from shortback.recipes.schema import Recipe, Variant
+from shortback.recipes.fields import Section, section_in
+from shortback.recipes.schema import Recipe
 from shortback.recipes.yaml_text import RecipeError, read_keys, read_yaml, text_of
+
+# Where the data lies and how it is read, and what is watched and written meanwhile: no weight depends on it.
+WITHOUT_EFFECT = frozenset(
+    {
+        "data.root",
+        "data.url",
+        "data.cache_dir",
+        "data.cache_gb",
+        "data.download",
+        "data.num_workers",
+        "data.on_device",
+        "data.skip_bad",
+        "train.log_every",
+        "train.checkpoint_every",
+        "train.hang_minutes",
+        "train.keep_best",
+        "train.loggers",
+        "health.every",
+        "health.samples",
+    }
+)
 
 
 def recipe_names() -> list[str]:
@@ -112,7 +134,7 @@ def parse_recipe(tree: dict[str, Any], *, name: str) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        lines = [_describe(problem) for problem in error.errors()]
+        lines = _described(error.errors())
         raise RecipeError(f"{name}: {len(lines)} problem(s)\n" + "\n".join(lines)) from None
 
 
@@ -124,10 +146,11 @@ def changed(recipe: Recipe, settings: Iterable[str], *, name: str) -> Recipe:
     return parse_recipe(tree, name=name)
 
 
-def differences(ours: Recipe, theirs: Recipe) -> list[str]:
-    """What differs between two recipes, a line `key: ours, theirs` each."""
+def differences(ours: Recipe, theirs: Recipe, *, ignoring: Collection[str] = ()) -> list[str]:
+    """What differs between two recipes, but for some keys, a line `key: ours, theirs` each."""
     a, b = flatten(ours.model_dump(mode="json")), flatten(theirs.model_dump(mode="json"))
-    return [f"{key}: {a.get(key)!r}, {b.get(key)!r}" for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
+    different = sorted(key for key in {*a, *b}.difference(ignoring) if a.get(key) != b.get(key))
+    return [f"{key}: {a.get(key)!r}, {b.get(key)!r}" for key in different]
 
 
 def _apply(tree: dict[str, Any], setting: str) -> None:
@@ -137,33 +160,78 @@ def _apply(tree: dict[str, Any], setting: str) -> None:
     *parents, last = key.split(".")
     node = tree
     for parent in parents:
-        node = node.setdefault(parent, {})
+        if node.get(parent) is None:  # null too, for a section that is not there
+            node[parent] = {}
+        node = node[parent]
         if not isinstance(node, dict):
             raise RecipeError(f"-s {setting}: {parent!r} has no keys of its own")
     node[last] = read_yaml(value, name=f"-s {setting}")
 
 
-def _describe(problem: Any) -> str:
-    path = ".".join(str(part) for part in problem["loc"])
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        known = _keys_at(problem["loc"][:-1])
-        near = nearest(str(problem["loc"][-1]), known, or_else="")
-        message = f"unknown key; {f'the nearest are {near}' if near else 'known are ' + ', '.join(known)}"
-    elif problem["type"] == "missing":
-        message = "is missing"
-    elif not isinstance(problem["input"], dict):
-        message = f"{message}, got {problem['input']!r}"
-    return f"  {path}: {message}" if path else f"  {message}"
+def _described(problems: Iterable[Any]) -> list[str]:
+    """A line for each key that something is wrong with, whatever all the types are that it could have."""
+    found: dict[tuple[str, ...], list[Any]] = {}
+    for problem in problems:
+        loc = problem["loc"]
+        unknown = problem["type"] == "extra_forbidden"
+        keys = (*_place(loc[:-1])[0], str(loc[-1])) if unknown else _place(loc)[0]
+        found.setdefault(keys, []).append(problem)
+    # Of a list that could be a word too, what is wrong is within the list.
+    outer = {keys[:length] for keys in found for length in range(len(keys))}
+    return [_describe(keys, those) for keys, those in found.items() if keys not in outer]
 
 
-def _keys_at(path: tuple[Any, ...]) -> list[str]:
-    if path[:1] == ("compare",):
-        return list(Variant.model_fields)
-    section: Any = Recipe
-    for part in path:
-        section = section.model_fields[part].annotation
-    return list(section.model_fields)
+def _describe(keys: tuple[str, ...], problems: Sequence[Any]) -> str:
+    first, *others = dict.fromkeys(map(_message, problems))
+    message = ", or ".join([first, *(other.removeprefix("Input should be ") for other in others)])
+    problem = problems[0]
+    if problem["type"] not in ("extra_forbidden", "missing") and not isinstance(problem["input"], dict):
+        message += f", got {problem['input']!r}"
+    return f"  {'.'.join(keys)}: {message}" if keys else f"  {message}"
+
+
+def _message(problem: Any) -> str:
+    kind, loc = problem["type"], problem["loc"]
+    if kind == "extra_forbidden":
+        section = _place(loc[:-1])[1]
+        assert section is not None
+        wrong, known = str(loc[-1]), list(section.model_fields)
+        elsewhere = [key for key in _all_keys(Recipe) if key.rpartition(".")[2] == wrong]
+        near = ", ".join(filter(None, [*elsewhere, nearest(wrong, known, or_else="")]))
+        return f"unknown key; {f'the nearest are {near}' if near else 'known are ' + ', '.join(known)}"
+    if kind == "missing":
+        return "is missing"
+    section = _place(loc)[1]
+    if kind == "model_type" and section is not None:
+        return f"has keys of its own: {', '.join(section.model_fields)}"
+    if kind == "path_type":
+        return "Input should be a path"
+    return problem["msg"].removeprefix("Value error, ")
+
+
+def _place(loc: tuple[str | int, ...]) -> tuple[tuple[str, ...], type[Section] | None]:
+    """The keys on the way to a mistake, and the section at its end, if it is one.
+
+    Between them pydantic has names for the parts of a union, which are in no recipe.
+    """
+    section: type[Section] | None = Recipe
+    keys: list[str] = []
+    for before, part in zip((None, *loc), loc, strict=False):
+        if isinstance(part, int):
+            keys.append(str(part))
+        elif section is not None and part in section.model_fields and not isinstance(before, int):
+            keys.append(part)
+            section = section_in(section.model_fields[part].annotation)
+    return tuple(keys), section
+
+
+def _all_keys(section: type[Section]) -> Iterator[str]:
+    for key, field in section.model_fields.items():
+        inner = section_in(field.annotation)
+        if inner is None or key == "compare":  # whose sides are a list, without names to be set by
+            yield key
+        else:
+            yield from (f"{key}.{name}" for name in _all_keys(inner))
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

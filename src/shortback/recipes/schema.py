@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import (
     BeforeValidator,
     Discriminator,
@@ -50,6 +49,7 @@ from shortback.choices import (
 )
 from shortback.errors import UserError
 from shortback.recipes.fields import Count, Fraction, NonNegative, Positive, Section
+from shortback.recipes.yaml_text import write_yaml
 
 
 class SurrogateConfig(Section):
@@ -136,6 +136,14 @@ class DataConfig(Section):
     augment: AugmentConfig = AugmentConfig()
 
 
+def _follows(start: Any) -> float:
+    """The coefficient where a sum of losses starts at `start`; 1 for what is no start, which is told of itself."""
+    try:
+        return float(start) if float(start) >= 0 else 1.0
+    except (TypeError, ValueError, OverflowError):
+        return 1.0
+
+
 class BranchesConfig(Section):
     """Where branches go and how much they weigh.
 
@@ -166,8 +174,7 @@ class BranchesConfig(Section):
             return tree
         combine = tree.get("combine", "logits")
         start = tree.get("start", usual_start(combine))
-        follows = combine != "logits" and isinstance(start, int | float) and start >= 0
-        return {"coefficient": start if follows else 1.0, **tree, "start": start}
+        return {"coefficient": _follows(start) if combine != "logits" else 1.0, **tree, "start": start}
 
 
 class LossConfig(Section):
@@ -225,7 +232,7 @@ class HealthConfig(Section):
 class Variant(Section):
     """One side of a comparison that is not a method as the recipe has it: what it changes of the branches."""
 
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    name: Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]  # of a folder, which is neither `..` nor hidden
     method: Method
     combine: Combine
     coefficient: NonNegative = 1.0
@@ -293,4 +300,4 @@ class Recipe(Section):
         return self
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return write_yaml(self.model_dump(mode="json"))

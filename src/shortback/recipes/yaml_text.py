@@ -1,4 +1,4 @@
-"""Read YAML as people mean it: no key twice, no depths that end Python, and no line of a file in an error."""
+"""YAML as people mean it: 1e-2 is a number, no key twice, no depths that end Python, no line of a file in an error."""
 
 from __future__ import annotations
 
@@ -19,16 +19,39 @@ class RecipeError(UserError):
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which YAML would keep the last in silence."""
+    """Refuses a key that is there twice, of which YAML would keep the last in silence, and values that are none."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
-            if key.value in seen and isinstance(key.value, str):
+            if not isinstance(key.value, str):
+                continue
+            if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"{key.value[:80]!r} is there twice", problem_mark=key.start_mark)
-            if isinstance(key.value, str):
-                seen.add(key.value)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError, TypeError) as error:  # of a date in month 99, or `!!int x`
+            kind = node.tag.rpartition(":")[2]
+            raise yaml.MarkedYAMLError(problem=f"a value is no {kind}", problem_mark=node.start_mark) from error
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes a text that `_Loader` would read as a number."""
+
+
+# PyYAML follows YAML 1.1, for which a number with an exponent has a dot and a sign too.
+_EXPONENT = re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
+for _either in (_Loader, _Dumper):
+    _either.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+
+
+def write_yaml(value: Any, **style: Any) -> str:
+    """The text of a value, from which `read_yaml` has the same again; `style` is of `yaml.dump`."""
+    return yaml.dump(value, Dumper=_Dumper, **{"sort_keys": False, **style})
 
 
 def read_yaml(text: str, *, name: str) -> Any:

@@ -11,7 +11,10 @@ from shortback.health.plots import COLOURS, INK, canvas, colours, frame, gradien
 
 
 def through_training(rows: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
-    """Pictures of a run's rows (`metrics.jsonl`) by their titles: loss, coefficient, shares and gradients by step."""
+    """Pictures of a run's rows (`metrics.jsonl`) by their titles: loss, coefficient, shares and gradients by step.
+
+    What was not finite is null in a row, and left out.
+    """
     figures = {}
     steps = [row for row in rows if row["kind"] == "step"]
     seen = [row for row in rows if row["kind"] == "health"]
@@ -22,13 +25,16 @@ def through_training(rows: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
         figures["Balance coefficient"] = _by_step("coefficient", {"coefficient": coefficient})
     if len(seen) > 1:
         first = next(iter(seen[0]["layers"]["branch_share"]))
-        shares = [(row["step"], row["layers"]["branch_share"][first]) for row in seen]
+        all_shares = [(row["step"], row["layers"]["branch_share"].get(first)) for row in seen]
+        shares = [(step, share) for step, share in all_shares if share is not None]
         figures["Branch share of the first layer's gradient"] = _by_step(
             "share", {"branches": shares, "main output": [(step, 1 - share) for step, share in shares]}
         )
         chosen = [seen[0], seen[len(seen) // 2], seen[-1]]
         lines = {f"before step {row['step']}": row["layers"]["relative"] for row in chosen}
-        figures["Gradient by layer through training"] = gradient_by_layer(lines)
+        figures["Gradient by layer through training"] = gradient_by_layer(
+            {name: {layer: v for layer, v in line.items() if v is not None} for name, line in lines.items()}
+        )
     return figures
 
 
@@ -98,10 +104,11 @@ def operations_by_layer(operations: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _by_step(label: str, lines: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
+def _by_step(label: str, lines: Mapping[str, Sequence[tuple[int, float | None]]]) -> Figure:
     figure, axes = canvas("step", label)
     for (name, points), colour in zip(lines.items(), colours(len(lines)), strict=True):
-        axes.plot(*zip(*points, strict=True), label=name, color=colour)
+        there = [(step, value) for step, value in points if value is not None]
+        axes.plot([step for step, _ in there], [value for _, value in there], label=name, color=colour)
     if len(lines) > 1:
         axes.legend(frameon=False, labelcolor=INK)
     return figure

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shortback.choices import Method
+from shortback.processes import is_first
 from shortback.recipes.load import parse_recipe
 from shortback.recipes.schema import Recipe, Variant
 from shortback.runs.folder import RunFolder
@@ -33,7 +34,8 @@ def compare(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, say: Sa
         method: train_recipe(one, out / method, resume=resume, overwrite=overwrite, say=say)
         for method, one in recipes.items()
     }
-    Console(soft_wrap=True, markup=False).print(comparison_table(summaries, out))
+    if is_first():
+        Console(soft_wrap=True, markup=False).print(comparison_table(summaries, out))
     say(f"each run, with its numbers and its stripped network, is in {out}")
     return summaries
 

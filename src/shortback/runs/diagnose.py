@@ -12,6 +12,7 @@ from torch import nn
 from shortback.diagnosis import diagnose
 from shortback.errors import UserError
 from shortback.health import GradientReport, Suggestion, settled_ratio
+from shortback.recipes.build import with_device_here
 from shortback.recipes.schema import Recipe
 from shortback.runs.folder import RunFolder
 from shortback.runs.run import Run
@@ -42,7 +43,7 @@ def check_run_gradients(path: Path) -> Checkup:
         ValueError: no run in `path`, or none that has come to a checkpoint.
     """
     folder = RunFolder(path)
-    recipe = folder.read_recipe()
+    recipe = with_device_here(folder.read_recipe())
     content = CheckpointFolder(folder.checkpoints).load()
     if content is None:
         raise UserError(f"{path} holds a run without a checkpoint yet: diagnose its recipe instead")
@@ -60,7 +61,8 @@ def _diagnose(recipe: Recipe, *, weights: dict | None, state: dict) -> tuple[Gra
     run.execution.prepare(net)
     x, y = run.first_batch(min(MAX_SAMPLES, run.recipe.train.batch_size))
     loss, schedule = run.loss, run.schedule
-    progress = state["step"] / (run.recipe.train.epochs * run.steps_per_epoch)
+    steps = run.recipe.train.epochs * max(1, run.steps_per_epoch)  # none of fewer images than a batch
+    progress = min(1.0, state["step"] / steps)
     with run.fabric.autocast():
         at = functools.partial(schedule, progress)
         ratio = state.get("main_over_branches", 1.0)

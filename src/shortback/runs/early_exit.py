@@ -11,7 +11,6 @@ from shortback.errors import UserError
 from shortback.export.depth_exit import by_depth
 from shortback.export.early_exit import by_step
 from shortback.export.exits import Batches, Exits, calibrated, cheapest, exit_curve
-from shortback.reports.plots import early_exit_curves
 from shortback.runs.branches import load_branches
 from shortback.runs.evaluate import load_run
 from shortback.runs.folder import RunFolder
@@ -65,8 +64,3 @@ def evaluate_early_exit(path: Path, *, settings: Sequence[str] = ()) -> dict[str
     if net is not None:
         result["depth"] = {"places": net.places, **tried(lambda batches: by_depth(net, batches))}
     return result
-
-
-def draw(result: dict[str, Any], file: Path) -> None:
-    """The curves as a picture, PNG."""
-    early_exit_curves(result).savefig(file, dpi=150)

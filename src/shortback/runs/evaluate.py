@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
 from shortback.data.images import ImageData
 from shortback.errors import UserError
 from shortback.export.operations import count_operations
+from shortback.recipes.build import with_device_here
 from shortback.recipes.load import changed
 from shortback.runs.folder import RunFolder
 from shortback.runs.run import Run
+from shortback.shortcuts.weights import load_weights
 from shortback.spiking import SpikingNetwork
 from shortback.training import evaluate
 
@@ -23,22 +23,28 @@ def load_run(path: Path, *, settings: Sequence[str] = ()) -> tuple[Run, SpikingN
 
     Args:
         path: the run folder.
-        settings: of the data alone, such as `data.root=elsewhere` where they were moved.
+        settings: of the data, such as `data.root=elsewhere` where they were moved, and `train.device`.
 
     Raises:
-        ValueError: no finished run in `path`, a setting of something else, data of other classes.
+        ValueError: no finished run in `path`, a setting of something else, data of other classes, a damaged file.
     """
     folder = RunFolder(path)
     recipe = folder.read_recipe()
     if not folder.weights.exists():
         raise UserError(f"{path} holds a run that is not finished: there is no {folder.weights.name} in it yet")
+    weights = folder.read_weights()
     for setting in settings:
-        if not setting.startswith("data."):
-            raise UserError(f"-s {setting}: a run is tested as it was trained; only settings of its data can change")
+        if not setting.startswith(("data.", "train.device=")):
+            raise UserError(
+                f"-s {setting}: a run is tested as it was trained; only settings of its data can change, and its "
+                "train.device"
+            )
+    if not any(setting.startswith("train.device=") for setting in settings):
+        recipe = with_device_here(recipe)
     run = Run.of(changed(recipe, settings, name=str(path)), folder=folder)
     _check_classes(folder, run.splits.source.classes)
     model = run.build_model()
-    model.load_state_dict(load_file(folder.weights))
+    load_weights(model, weights)
     return run, model
 
 

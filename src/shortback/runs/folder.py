@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
-import yaml
+from safetensors.torch import load_file
+from torch import Tensor
 
 from shortback.choices import LoggerKind
 from shortback.errors import UserError
-from shortback.files import write_text
-from shortback.recipes.load import RecipeError, differences, parse_recipe
+from shortback.files import is_temporary, write_text
+from shortback.recipes.load import WITHOUT_EFFECT, differences, parse_recipe
 from shortback.recipes.schema import Recipe
+from shortback.recipes.yaml_text import read_keys, text_of
 from shortback.runs.summary import Summary
 
 
@@ -43,6 +45,16 @@ def _is_there(path: Path) -> bool:
         return False
 
 
+def _holds_something(path: Path) -> bool:
+    if path.is_dir():
+        return any(not is_temporary(inside) for inside in path.iterdir())
+    return path.exists() and path.stat().st_size > 0
+
+
+def _damaged(file: Path, why: object, *, delete: str = "it") -> UserError:
+    return UserError(f"{file} is damaged ({why}): delete {delete}, and `shortback train` with --resume writes it again")
+
+
 class RunFolder:
     """Paths in the folder of one run.
 
@@ -65,10 +77,22 @@ class RunFolder:
         self.weights = path / "model.safetensors"
         self.branches = path / "branches.safetensors"
         self.loggers = [path / kind for kind in get_args(LoggerKind)]
+        self._lock = path / ".lock"
 
     @property
     def is_finished(self) -> bool:
         return self.summary.exists()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a run has left more here than its recipe: one that was refused before its first step has not.
+
+        A recipe without the lock of a run beside it was put there by someone else, and is not to be replaced.
+        """
+        if not self.recipe.exists():
+            return False
+        left = (self.metrics, self.summary, self.weights, self.branches, self.checkpoints, *self.loggers)
+        return not self._lock.exists() or any(_holds_something(path) for path in left)
 
     def check(self, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
         """See that a run of `recipe` can start here, or go on; nothing is written yet.
@@ -78,36 +102,45 @@ class RunFolder:
         """
         if _is_there(self.path) and not self.path.is_dir():
             raise UserError(f"--out {self.path} is a file; name a folder")
-        if not _is_there(self.path) or all(path.name == ".lock" for path in self.path.iterdir()):
+        if not _is_there(self.path) or all(path == self._lock or is_temporary(path) for path in self.path.iterdir()):
             return
         if not self.recipe.exists():
             raise UserError(f"--out {self.path} is not empty and holds no run; name another folder")
-        if overwrite:
+        if overwrite or not self.has_begun:
             return
         if not resume:
             kind, go_on = ("a finished", "") if self.is_finished else ("an unfinished", "--resume to go on with it, ")
             raise UserError(
                 f"--out {self.path} holds {kind} run: add {go_on}--overwrite to start again, or name another folder"
             )
-        different = differences(recipe, self.read_recipe())
+        adapts = recipe.branches.schedule == "adaptive"  # which follows what is measured every so many steps
+        ignoring = WITHOUT_EFFECT - {"health.every"} if adapts else WITHOUT_EFFECT
+        different = differences(recipe, self.read_recipe(), ignoring=ignoring)
         if different:
             raise UserError(
                 f"--resume: {self.path} holds a run of another recipe (asked for, there):\n  " + "\n  ".join(different)
             )
 
     def start(self, recipe: Recipe, *, overwrite: bool) -> None:
-        """Write the recipe, having deleted what an earlier run wrote (and nothing else) where that is asked for."""
+        """Write the recipe, having deleted what an earlier run wrote (and nothing else) where that is asked for.
+
+        The recipe that was there is replaced at the very end: killed before that, the folder still holds a run. Half a
+        file of one that was killed is deleted in any case.
+        """
         if overwrite:
-            for file in (self.recipe, self.metrics, self.summary, self.weights, self.branches):
+            for file in (self.metrics, self.summary, self.weights, self.branches):
                 file.unlink(missing_ok=True)
             for folder in (self.checkpoints, *self.loggers):
                 shutil.rmtree(folder, ignore_errors=True)
         self.path.mkdir(parents=True, exist_ok=True)
+        for path in (*self.path.glob(".*"), *self.checkpoints.glob(".*")):
+            if is_temporary(path):
+                path.unlink(missing_ok=True)
         write_text(self.recipe, recipe.to_yaml())
 
     def placed(self, recipe: Recipe) -> Recipe:
         """The recipe with the places that the run here found, where it asks for `branches.at: auto`."""
-        if recipe.branches.at != "auto" or not self.recipe.exists():
+        if recipe.branches.at != "auto" or not self.has_begun:
             return recipe
         return with_places(recipe, self.read_recipe().branches.at)
 
@@ -115,18 +148,39 @@ class RunFolder:
         """The recipe of the run.
 
         Raises:
-            ValueError: there is no run here.
+            ValueError: there is no run here, or its recipe is none.
         """
         if not self.recipe.exists():
             raise UserError(f"{self.path} holds no run: there is no {self.recipe.name} in it")
-        tree = yaml.safe_load(self.recipe.read_text())
-        if not isinstance(tree, dict):
-            raise RecipeError(f"{self.recipe} is not a recipe")
+        tree = read_keys(text_of(self.recipe), name=str(self.recipe))
         return parse_recipe(tree, name=str(self.recipe))
 
     def read_summary(self) -> Summary:
-        """What `write_summary` wrote."""
-        return json.loads(self.summary.read_text())
+        """What `write_summary` wrote.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        try:
+            summary = json.loads(self.summary.read_text())
+        except ValueError as error:
+            raise _damaged(self.summary, error) from error
+        if not isinstance(summary, dict):
+            raise _damaged(self.summary, "it is no JSON object")
+        return cast(Summary, summary)
+
+    def read_weights(self) -> dict[str, Tensor]:
+        """The weights of a finished run, without branches.
+
+        Raises:
+            ValueError: they are not there, or the file is damaged.
+        """
+        if not self.weights.exists():
+            raise UserError(f"{self.path} holds no {self.weights.name}")
+        try:
+            return load_file(self.weights)
+        except Exception as error:  # safetensors has an exception of its own, which is of no other kind
+            raise _damaged(self.weights, error, delete=f"it and {self.summary.name}") from error
 
     def write_summary(self, summary: Summary) -> None:
         """Say that the run is finished, and how it ended."""

@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
 from shortback import __version__
 from shortback.errors import UserError
 from shortback.export.onnx import need_extra
@@ -50,7 +48,7 @@ def load(place: Path | str) -> SpikingNetwork:
         run = RunFolder(folder)
         if not run.is_finished:
             raise UserError(f"{folder} holds a run that is not finished: there is no {run.summary.name} in it yet")
-        config = _config(run.read_recipe(), run.read_summary(), load_file(run.weights))
+        config = _config(run.read_recipe(), run.read_summary(), run.read_weights())
     else:
         raise UserError(f"{folder} holds no model: there is neither {CONFIG} of `shortback publish` nor a run")
     if not (folder / WEIGHTS).exists():
@@ -95,7 +93,7 @@ def _write(run: Path, folder: Path, *, settings: Sequence[str], licence: str | N
         raise UserError(f"{run} holds a run that is not finished: there is no {trained.summary.name} in it yet")
     tested = evaluate_run(run, settings=settings)
     summary = trained.read_summary()
-    config = _config(recipe, summary, load_file(trained.weights))
+    config = _config(recipe, summary, trained.read_weights())
     config["preprocessing"] = tested["preprocessing"]
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")

@@ -5,29 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 
 from shortback.data import Augmentation, train_transform
-from shortback.files import replacing
 from shortback.recipes.build import build_data
 from shortback.recipes.schema import Recipe
+from shortback.reports.pictures import check_picture, save_picture
 from shortback.reports.samples import draw_samples
 
 
 def write_samples(recipe: Recipe, file: Path, *, count: int) -> str:
-    """Draw training samples of a recipe into a PNG file; returns a sentence about the data.
+    """Draw training samples of a recipe into a picture; returns a sentence about the data.
 
     Args:
         count: of samples, at most as many as there are.
 
     Raises:
-        ValueError: a mistake in the recipe or the data.
+        ValueError: a mistake in the recipe or the data, or a name of no picture.
         OSError: the file cannot be written.
     """
+    check_picture(file, what="--out")
     splits = build_data(recipe.data, num_steps=recipe.model.num_steps, seed=recipe.seed)
     source = splits.source
     transform = train_transform(Augmentation(**recipe.data.augment.model_dump()), image_size=source.image_size)
     figure = draw_samples(source, splits.train, count=count, transform=transform, seed=recipe.seed)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as path:
-        figure.savefig(path, dpi=110, facecolor="white", format="png")
+    save_picture(figure, file, dpi=110)
     held_out = 0 if splits.validation is None else len(splits.validation)
     split = "" if source.split is None else f", split {source.split}"
     shape = " x ".join(map(str, source.batch_shape(1)[-3:]))
