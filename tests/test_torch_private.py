@@ -44,12 +44,13 @@ def test_every_kind_of_hook_is_seen(register):
     assert not torch_private.is_hooked(module)
 
 
-def test_one_hook_is_known_from_others():
-    module = nn.ReLU()
-    mine, other = (lambda *_: None), (lambda *_: None)
-    module.register_forward_hook(mine)
-    assert torch_private.has_hook(module, mine)
-    assert not torch_private.has_hook(module, other)
+def test_hooks_are_there_until_they_are_removed():
+    module, mine, other = nn.ReLU(), (lambda *_: None), (lambda *_: None)
+    handle = module.register_forward_hook(mine)
+    module.register_forward_hook(other)
+    assert torch_private.hooks_of(module) == [mine, other]
+    handle.remove()
+    assert torch_private.hooks_of(module) == [other]
 
 
 def test_a_change_in_place_raises_the_version_of_all_views():
