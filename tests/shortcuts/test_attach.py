@@ -276,3 +276,21 @@ def test_an_output_that_is_silent_is_read_by_what_lies_before_it():
     outputs = net(torch.rand(5, 4, 2, 8, 8))
     assert outputs.logits.shape == (5, 5)
     assert {branch.shape for branch in outputs.branches.values()} == {(5, 5)}
+
+
+@pytest.mark.parametrize("resets", ["not", "before", "in its forward"])
+def test_a_reset_that_was_forgotten_is_told(caplog, resets):
+    neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
+    torch.manual_seed(0)
+    layers = [module for _ in range(3) for module in (nn.Linear(4, 4), neuron.LIFNode(v_threshold=0.3))]
+    model = nn.Sequential(*layers, nn.Linear(4, 3))
+    net = sb.attach(model, at=["1", "3"], sample=torch.rand(2, 4))
+    if resets == "in its forward":
+        model.register_forward_pre_hook(lambda module, inputs: sb.reset_states(module) and None)
+    for _ in range(3):
+        if resets == "before":
+            sb.reset_states(net)
+        net(torch.rand(5, 4))
+    told = [record.message for record in caplog.records if "remembers the batch before" in record.message]
+    assert len(told) == (resets == "not")
+    assert all("sb.reset_states(net)" in message for message in told)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,6 +54,26 @@ def copy_of(model: nn.Module) -> nn.Module:
     """
     remembered = [t for module in model.modules() for table in _tables(module) for t in _tensors_in(table)]
     return copy.deepcopy(model, {id(t): t.detach().clone() for t in remembered if not t.is_leaf})
+
+
+def remembered_graph(model: nn.Module) -> dict[Any, str]:
+    """The nodes of a graph whose results modules remember, and the names of the modules."""
+    named = ((name, t) for name, m in model.named_modules() for table in _tables(m) for t in _tensors_in(dict(table)))
+    return {tensor.grad_fn: name for name, tensor in named if tensor.grad_fn is not None}
+
+
+def first_in_graph(result: Tensor, nodes: Mapping[Any, str]) -> str | None:
+    """The name of a node that the gradient of a result leads to; None if it leads to none of them."""
+    waiting, seen = [result.grad_fn] if nodes else [], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if node in nodes:
+            return nodes[node]
+        seen.add(node)
+        waiting += [following for following, _ in node.next_functions]
+    return None
 
 
 def _tensors_in(value: Any) -> Iterator[Tensor]:

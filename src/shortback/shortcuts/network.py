@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from shortback.choices import Layout, Reduction
 from shortback.inspection.layout import average_over_space, average_over_time, logits_of, tensor_of
 from shortback.inspection.pointwise import make_usual
+from shortback.inspection.untouched import first_in_graph, remembered_graph
 from shortback.losses import Outputs
 from shortback.neurons import SpikingNeuron
 from shortback.shortcuts.weights import with_branches
@@ -142,7 +143,7 @@ class ShortcutNetwork(nn.Module):
         self.batch_axis = batch_axis
         self.taps = taps
         self._handles = handles
-        self._is_checked = False
+        self._num_checked = 0  # forwards in training, of which the first two are looked at
         self._convolutions = convolutions
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Outputs:
@@ -160,6 +161,8 @@ class ShortcutNetwork(nn.Module):
             return Outputs(self._logits(self.model(x, *args, **kwargs)), {})
         if is_replica(self):
             raise RuntimeError("nn.DataParallel runs copies that share their taps: use DistributedDataParallel instead")
+        is_watched = torch.is_grad_enabled() and not torch.compiler.is_compiling() and self._num_checked < 2
+        remembered = remembered_graph(self.model) if is_watched and self._num_checked else {}
         for tap in self.taps:
             tap.is_open = True
         try:
@@ -168,9 +171,16 @@ class ShortcutNetwork(nn.Module):
             for tap in self.taps:
                 tap.is_open = False
         averages = {place: tap.take(logits.shape[-2]) for place, tap in zip(self.places, self.taps, strict=True)}
-        if not torch.compiler.is_compiling() and torch.is_grad_enabled() and not self._is_checked:
-            self._is_checked = True
-            self._warn_of_idle(averages)
+        if is_watched:
+            self._num_checked += 1
+            if self._num_checked == 1:
+                self._warn_of_idle(averages)
+            elif (name := first_in_graph(logits, remembered)) is not None:
+                log.warning(
+                    "%s remembers the batch before, where the gradient leads back to: call sb.reset_states(net) before "
+                    "each batch",
+                    name or "the network",
+                )
         heads = zip(self.places, self.heads, strict=True)
         return Outputs(logits, {place: head(averages[place]) for place, head in heads})
 
