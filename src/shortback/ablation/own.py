@@ -106,7 +106,7 @@ def compare(
     folder, loss = Path(folder), loss or ShortcutLoss()
     execution = settings.setdefault("execution", choose_execution())
     fabric = settings.setdefault("fabric", build_fabric(execution))
-    sample = _first_input(train, fabric)
+    sample = _first_input(train)
     settings |= {"epochs": epochs, "loss": loss}
     said = _in_words({**settings, "places": dict(places or {})})
     runs = []
@@ -116,7 +116,8 @@ def compare(
             if not _is_finished(path, said):
                 torch.manual_seed(seed)
                 forget_peak(fabric.device)
-                net = attach(make(), **{"sample": sample, **(places or {})})
+                model = make()
+                net = attach(model, **{"sample": _beside(model, sample), **(places or {})})
                 result = fit(
                     net,
                     train,
@@ -153,11 +154,16 @@ def _schedule(method: Method, loss: ShortcutLoss) -> Schedule:
     return Constant(value=1.0 if method == "shortcut" else 0.0)
 
 
-def _first_input(train: Loader, fabric: Fabric) -> Tensor:
+def _first_input(train: Loader) -> Tensor:
     with global_generator_kept():
         batches: Iterator[Any] = iter(loader_of(train, seed=0).epoch(0))
         x, _ = next(batches)
-    return fabric.to_device(x)
+    return x
+
+
+def _beside(model: nn.Module, sample: Tensor) -> Tensor:
+    """The sample on the device of a network, which training may have moved."""
+    return sample.to(next(model.parameters(), sample).device)
 
 
 def _is_finished(path: Path, said: Mapping[str, str]) -> bool:
@@ -208,6 +214,7 @@ def _summary(
 
 
 def _output(model: nn.Module, sample: Tensor) -> Tensor:
+    sample = _beside(model, sample)
     with undisturbed(model, sample), torch.no_grad():
         reset_states(model)
         output = first_tensor(model.eval()(sample.clone()))
