@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import torch
 from lightning_fabric import Fabric
@@ -36,7 +36,7 @@ from shortback.training.execution import build_fabric
 from shortback.training.peak_memory import forget_peak, peak_bytes
 from shortback.training.rows import last_row, read_epochs
 
-METHODS: tuple[Method, ...] = ("vanilla", "shortcut", "evolutionary")
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def compare(
     Args:
         make: makes the network; it is called under each seed.
         train: as `fit` takes it.
-        validation: the same; chooses the weights, and methods are chosen by it.
+        validation: as `fit` takes it; chooses the weights, and methods are to be chosen by it.
         epochs: of each training.
         folder: for the runs, `results.json` and `report.html`.
         test: read once a run, at its end; `validation` again if it is not given.
@@ -113,7 +113,8 @@ def compare(
     for seed in range(seeds) if isinstance(seeds, int) else seeds:
         for method in methods:
             path = folder / f"{method}-seed{seed}"
-            if not _is_finished(path, said):
+            _check_settings(path, said)
+            if not (path / "summary.json").exists():
                 torch.manual_seed(seed)
                 forget_peak(fabric.device)
                 model = make()
@@ -132,7 +133,6 @@ def compare(
                 summary = _summary(net, result, validation if test is None else test, sample, fabric, loss, execution)
                 if is_first():
                     write_text(path / "summary.json", json.dumps({**summary, "seed": seed, "method": method}, indent=2))
-                    write_text(path / "settings.json", json.dumps(said, indent=2))
                 fabric.barrier()
             runs.append(_read(path, method, seed))
     comparison = Comparison(group_runs(runs), folder)
@@ -166,22 +166,24 @@ def _beside(model: nn.Module, sample: Tensor) -> Tensor:
     return sample.to(next(model.parameters(), sample).device)
 
 
-def _is_finished(path: Path, said: Mapping[str, str]) -> bool:
-    """Whether the run in a folder is finished, with these settings.
+def _check_settings(path: Path, said: Mapping[str, str]) -> None:
+    """See that the run in a folder, finished or not, has these settings, which are written where there is none.
 
     Raises:
-        ValueError: it is, with others.
+        ValueError: it has others.
     """
-    if not (path / "settings.json").exists():
-        return False
-    before = json.loads((path / "settings.json").read_text())
+    file = path / "settings.json"
+    if not file.exists():
+        path.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(said, indent=2))
+        return
+    before = json.loads(file.read_text())
     other = [key for key in said.keys() | before.keys() if said.get(key) != before.get(key)]
     if other:
         key = sorted(other)[0]
         raise UserError(
             f"{path} was trained with {key}={before.get(key)}, and now it is {said.get(key)}: give another folder"
         )
-    return True
 
 
 def _summary(

@@ -125,7 +125,7 @@ class Observer:
         return hook
 
     def _counts_of(self, name: str, module: nn.Module, spikes: Tensor) -> _Counts:
-        """Those of the layer that calls a module now.
+        """The counts of the layer that calls a module now.
 
         One that is called once a step is one layer; one that takes all steps at once is another at every call. Where it
         is not known which it is, calls of one shape are one layer.

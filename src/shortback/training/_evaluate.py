@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from shortback.errors import UserError
+from shortback.inspection.backends import running_by
 from shortback.inspection.detect import find_layouts
 from shortback.inspection.layout import sample_axis, stacked
 from shortback.inspection.mistakes import explaining
@@ -19,6 +20,7 @@ from shortback.inspection.untouched import modes_kept
 from shortback.losses import CrossEntropy, Loss, Outputs, apply_loss, classes_of, mean_over_time
 from shortback.spiking import SpikingNetwork
 from shortback.training.state import number_or_none
+from shortback.training.sync_norm import local_norms
 
 
 class Evaluation(NamedTuple):
@@ -41,10 +43,12 @@ def check_steps_first(net: nn.Module, x: Tensor, *, num_samples: int) -> None:
         ValueError: it returns `[N, T, K]` or `[N, K, T]`.
     """
     few = x.narrow(axis, 0, min(2, num_samples)) if (axis := sample_axis(net, x, num_samples)) is not None else x
-    try:
-        output = find_layouts(net, few, {}).output
-    except UserError:
-        return
+    # Processes stop looking after different runs: none may wait for another in a norm.
+    with local_norms(net), running_by("reference", net):
+        try:
+            output = find_layouts(net, few, {}).output
+        except UserError:
+            return
     if output in ("batch_first", "time_last"):
         raise UserError(
             f"{type(net).__name__} returns {'[N, T, K]' if output == 'batch_first' else '[N, K, T]'}: what has no "

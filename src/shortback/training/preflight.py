@@ -16,7 +16,6 @@ from shortback.losses import CrossEntropy, ShortcutLoss
 from shortback.spiking import SpikingNetwork
 from shortback.targets import check_target
 from shortback.training._evaluate import check_steps_first, outputs_of
-from shortback.training.sync_norm import local_norms
 
 
 class Preflight:
@@ -44,5 +43,5 @@ class Preflight:
         if isinstance(self.loss.main, CrossEntropy):
             check_target(torch.empty(len(y), logits.shape[-1]), y.cpu())  # a GPU would die of a class that is none
         if logits.ndim == 3 and not isinstance(self.net, Branched | SpikingNetwork):
-            with local_norms(self.net), running_by("reference", self.net), self.fabric.autocast():
+            with self.fabric.autocast():
                 check_steps_first(self.net, few, num_samples=min(2, len(y)))
