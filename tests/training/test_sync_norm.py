@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from shortback.training._evaluate import check_steps_first
 from shortback.training.sync_norm import SyncNorm, local_norms, restore_norms, synchronise_norms
 
 
@@ -113,3 +114,20 @@ def test_a_look_asks_no_other_process(monkeypatch):
     assert [type(norm) for norm in net] == kinds
     with pytest.raises(AssertionError, match="another process"):
         net(x)
+
+
+@pytest.mark.usefixtures("one_process")
+def test_finding_out_how_an_output_is_read_asks_no_other_process(monkeypatch):
+    class BySteps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(3)
+
+        def forward(self, x):
+            return torch.stack([self.norm(x), 2 * self.norm(x)])
+
+    net = BySteps()
+    synchronise_norms(net)
+    monkeypatch.setattr(dist, "all_reduce", lambda *args, **settings: pytest.fail("another process was asked"))
+    check_steps_first(net, torch.randn(6, 3), num_samples=6)
+    assert isinstance(net.norm, SyncNorm)
