@@ -24,6 +24,12 @@ def test_closed_forms(schedule, expected):
             assert schedule(progress) == pytest.approx(value)
 
 
+@pytest.mark.parametrize("rate", [1e-6, 1e-12, 1e-17])
+def test_an_exponential_of_hardly_any_rate_is_a_straight_line(rate):
+    schedule, line = Exponential(start=1.0, rate=rate), Linear(start=1.0)
+    assert [schedule(p) for p in PROGRESS] == pytest.approx([line(p) for p in PROGRESS], rel=1e-6)
+
+
 @pytest.mark.parametrize("kind", [k for k in SCHEDULES.values() if k not in (Constant, Adaptive)])
 def test_falling_schedules_fall_and_end_where_they_should(kind):
     schedule = kind(start=1.5, end=0.5, over=0.8)
@@ -41,6 +47,7 @@ def test_falling_schedules_fall_and_end_where_they_should(kind):
         (Adaptive(start=0.5, largest=2.0), math.inf, [2, 2, 2, 2, 0]),
         (Adaptive(start=0.8, end=0.8, combine="convex"), 0.5, [2 / 3] * 5),
         (Adaptive(start=0.5, combine="convex"), math.inf, [1, 1, 1, 1, 0]),
+        (Adaptive(start=0.5, combine="convex"), math.nan, [1, 1, 1, 1, 0]),
         (Adaptive(start=0.6, end=0.2, over=0.5), 0.0, [0] * 5),
     ],
 )
@@ -72,9 +79,11 @@ def test_wrong_numbers_are_refused():
         (lambda: Cosine(over=0), "over=0"),
         (lambda: Exponential(rate=0), "rate=0"),
         (lambda: Step(num_levels=1), "num_levels=1"),
+        (lambda: Step(num_levels=2.5), r"num_levels=2.5\): must be a whole number"),
         (lambda: Adaptive(start=1.0), "start=1.0"),
         (lambda: Adaptive(over=2), "over=2"),
         (lambda: Adaptive(largest=0), "largest=0"),
+        (lambda: Adaptive(combine="convx"), "combine='convx': must be one of logits, additive, convex"),
     ):
         with pytest.raises(ValueError, match=message):
             make()

@@ -103,14 +103,16 @@ def test_transforms_are_seen():
     seen = []
 
     def function(x):
-        seen.append(torch_private.is_transformed(x))
+        seen.append((torch_private.is_transformed(x), torch_private.is_functional()))
+        with torch_private.without_modes():
+            assert not torch_private.is_functional()
         return x.sum()
 
     x = torch.zeros(2)
     function(x)
     torch.func.grad(function)(x)
     torch.func.vmap(function)(x[None])
-    assert seen == [False, True, True]
+    assert seen == [(False, False), (True, True), (True, True)]
 
 
 def test_norms_by_hand():

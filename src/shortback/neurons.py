@@ -161,6 +161,9 @@ class SpikingNeuron(TimeModule):
 
         Returns:
             The spikes `[N, ...]` and the new state.
+
+        Raises:
+            ValueError: a state of another shape than the input, such as that of another batch.
         """
         spikes, state = ops.multi_step(
             x.unsqueeze(0),

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from shortback.choices import Combine, ScheduleKind
+from shortback.choices import Combine, ScheduleKind, check_choice
 from shortback.errors import UserError
 
 
@@ -138,8 +138,9 @@ class Exponential(_Falling):
             raise UserError(f"Exponential(rate={self.rate!r}): must be a positive number")
 
     def _between(self, q: float) -> float:
-        floor = math.exp(-self.rate)
-        return self.end + (self.start - self.end) * (math.exp(-self.rate * q) - floor) / (1 - floor)
+        # By what is left of 1, which a small rate takes no digits from: it is a straight line in the limit.
+        whole = math.expm1(-self.rate)
+        return self.end + (self.start - self.end) * (whole - math.expm1(-self.rate * q)) / whole
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,8 @@ class Step(_Falling):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_levels < 2:
-            raise UserError(f"Step(num_levels={self.num_levels!r}): must be 2 or more")
+        if not isinstance(self.num_levels, int) or self.num_levels < 2:
+            raise UserError(f"Step(num_levels={self.num_levels!r}): must be a whole number, 2 or more")
 
     def _between(self, q: float) -> float:
         gaps = self.num_levels - 1
@@ -179,7 +180,7 @@ class Adaptive(Schedule):
         combine: as in the loss, `"logits"`, `"additive"` or `"convex"`.
 
     Raises:
-        ValueError: a number outside its range.
+        ValueError: a number outside its range, or an unknown way to combine.
     """
 
     start: float = 0.5
@@ -197,6 +198,7 @@ class Adaptive(Schedule):
             raise UserError(f"Adaptive(over={self.over!r}): must be in (0, 1]")
         if not 0 < self.largest < math.inf:
             raise UserError(f"Adaptive(largest={self.largest!r}): must be a positive number")
+        check_choice("combine", self.combine, Combine)
 
     def share(self, progress: float) -> float:
         """The share aimed at."""
@@ -211,7 +213,7 @@ class Adaptive(Schedule):
         odds = main_over_branches * share / (1 - share)
         if self.combine != "convex":
             return min(self.largest, odds)
-        return min(self.largest, 1.0 if odds == math.inf else odds / (1 + odds))
+        return min(self.largest, odds / (1 + odds) if odds < math.inf else 1.0)
 
     def is_zero_from(self, progress: float) -> bool:
         return _has_fallen_to_0(self, progress)

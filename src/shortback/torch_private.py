@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._functorch import pyfunctorch
 from torch.nn.modules import module as torch_module
 from torch.utils import _python_dispatch
 
@@ -98,9 +99,11 @@ def is_tracing() -> bool:
     return torch._C._get_tracing_state() is not None  # type: ignore[attr-defined]
 
 
-def without_modes() -> AbstractContextManager[Any]:
-    """Within it no mode that sees every operation is at work."""
-    return _python_dispatch._disable_current_modes()
+@contextmanager
+def without_modes() -> Iterator[None]:
+    """Within it no mode that sees every operation is at work, and no transform of `torch.func`."""
+    with pyfunctorch.temporarily_clear_interpreter_stack(), _python_dispatch._disable_current_modes():
+        yield
 
 
 def norms_of(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -118,9 +121,12 @@ def is_transformed(*tensors: Tensor | None) -> bool:
 
     Within these nothing compiled can run: fake tensors have no memory, and what counts operations would miss them.
     """
-    if torch._C._len_torch_dispatch_stack():  # type: ignore[attr-defined]
+    if torch._C._len_torch_dispatch_stack() or is_functional():  # type: ignore[attr-defined]
         return True
-    functorch = torch._C._functorch  # type: ignore[attr-defined]
-    if functorch.peek_interpreter_stack() is not None:
-        return True
-    return any(tensor is not None and functorch.is_legacy_batchedtensor(tensor) for tensor in tensors)
+    is_batched = torch._C._functorch.is_legacy_batchedtensor  # type: ignore[attr-defined]
+    return any(tensor is not None and is_batched(tensor) for tensor in tensors)
+
+
+def is_functional() -> bool:
+    """Whether a transform of `torch.func` is at work, such as `grad` or `vmap`."""
+    return torch._C._functorch.peek_interpreter_stack() is not None  # type: ignore[attr-defined]

@@ -1,6 +1,7 @@
 """A layer as one operation against its modules one by one, in outputs, gradients, statistics and what it keeps."""
 
 import copy
+import functools
 import gc
 import weakref
 
@@ -18,6 +19,7 @@ from shortback.surrogates import Arctan
 pytestmark = pytest.mark.slow
 
 SHAPE = (8, 5, 9, 7)  # T=4, N=2
+REFERENCE = {"backend": "reference"}
 
 
 def random(*shape, seed=0, dtype=torch.float64):
@@ -277,6 +279,41 @@ def test_gradients_by_torch_func_and_batched():
     many = torch.stack([weight, 2 * weight])
     (batched,) = torch.autograd.grad(outputs(parameters), layer.conv.weight, many, is_grads_batched=True)
     torch.testing.assert_close(batched, torch.stack([expected[0], 2 * expected[0]]))
+
+
+def test_networks_are_mapped_over():
+    """As an ensemble: by transforms of `torch.func` the modules run one by one, where a map knows no memory format."""
+    networks = [network(neuron=functools.partial(LIF, threshold=0.3, **REFERENCE)).double().eval() for _ in range(2)]
+    for parameter in networks[1].parameters():
+        parameter.data.mul_(1.5)
+    x = channels_last(random(2, 3, 8, 8))
+    weights, buffers = torch.func.stack_module_state(networks)
+    one_of = copy.deepcopy(networks[0])
+    got = torch.func.vmap(lambda *state: torch.func.functional_call(one_of, state, (x,)))(weights, buffers)
+    expected = torch.stack([each(x) for each in networks])
+    assert (expected[0] - expected[1]).abs().max() > 0.1
+    torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("memory", ["fast", "balanced", "small"])
+def test_a_second_derivative_is_refused(memory):
+    layer = channels_last(OneLayer(LIF(4)).double())
+    layer.neuron.memory = memory
+    spikes = layer(channels_last(random(*SHAPE)))
+    with pytest.raises(ValueError, match="create_graph=True"):
+        torch.autograd.grad(spikes.sum(), layer.conv.weight, create_graph=True)
+
+
+@pytest.mark.parametrize("memory", ["fast", "balanced", "small"])
+def test_autocast_on_in_the_backward_pass_alone(memory):
+    layer, x = channels_last(OneLayer(LIF(4))), channels_last(random(*SHAPE, dtype=torch.float32))
+    layer.neuron.memory = memory
+    gradients = []
+    for enabled in (False, True):
+        spikes = layer(x)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            gradients.append(torch.autograd.grad(spikes.square().sum(), layer.conv.weight)[0])
+    assert torch.equal(*gradients)
 
 
 def test_half_weights_are_normalised_in_float32():

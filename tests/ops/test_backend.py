@@ -54,3 +54,12 @@ def test_what_is_traced_and_what_a_mode_sees_decide_for_no_later_call():
     with FlopCounterMode(display=False):
         sb.LIF(2)(torch.rand(4, 3))
     assert backend.resolve("auto", "cpu") == "compiled"
+
+
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.vmap])
+def test_what_a_transform_sees_decides_for_no_later_call_either(transform):
+    backend._why_not_compiled.cache_clear()
+    seen = []
+    transform(lambda x: seen.append(backend.resolve("compiled", "cpu")) or x.sum())(torch.rand(4, 3))
+    assert seen == ["compiled"]
+    assert torch.func.grad(lambda x: x.square())(torch.tensor(3.0)) == 6

@@ -156,8 +156,49 @@ def test_gradients_by_torch_func_and_batched(backend):
         leaf = x.clone().requires_grad_()
         return torch.autograd.grad(run(leaf), leaf, grad)[0]
 
-    assert torch.equal(torch.func.grad(lambda x: (run(x) * weight).sum())(x), gradient(weight))
+    torch.testing.assert_close(torch.func.grad(lambda x: (run(x) * weight).sum())(x), gradient(weight))
     leaf = x.clone().requires_grad_()
     many = torch.randn(6, 3, 4, 5, dtype=torch.float64)
     (batched,) = torch.autograd.grad(run(leaf), leaf, many, is_grads_batched=True)
     assert torch.equal(batched, torch.stack([gradient(grad) for grad in many]))
+
+
+def test_transforms_of_transforms_are_those_of_the_definition():
+    """A second derivative by the kernels would be zero, and none of them can be mapped."""
+    generator = torch.Generator().manual_seed(0)
+    weight, x = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((3, 3), (5, 4, 3)))
+
+    def loss(weight, x, backend):
+        spikes, _ = ops.multi_step(x @ weight, dynamics=SOFT, decay=0.5, num_steps=4, backend=backend)
+        return (spikes * x).sum().square()
+
+    got, expected = (
+        torch.func.jacrev(torch.func.jacrev(loss))(weight, x[0], backend) for backend in ("compiled", "reference")
+    )
+    assert expected.abs().sum() > 1
+    torch.testing.assert_close(got, expected)
+    by_sample = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, None))(weight, x, "compiled")
+    one_by_one = torch.stack([torch.func.grad(loss)(weight, sample, "reference") for sample in x])
+    torch.testing.assert_close(by_sample, one_by_one)
+
+
+def test_a_second_derivative_is_refused_and_not_zero():
+    x = random(4, 3).requires_grad_()
+
+    def gradient(backend):
+        spikes, _ = ops.multi_step(x, dynamics=SOFT, decay=0.5, num_steps=4, backend=backend)
+        return torch.autograd.grad(spikes.sum(), x, create_graph=True)[0]
+
+    (second,) = torch.autograd.grad(gradient("reference").sum(), x)
+    assert second.abs().sum() > 0
+    with pytest.raises(ValueError, match=r"create_graph=True.*backend='reference'"):
+        gradient("compiled")
+
+
+@pytest.mark.parametrize("backend", ["reference", "compiled"])
+@pytest.mark.parametrize("shape", [(4, 3), (1, 4), (2, 4), (12,), ()])
+def test_a_membrane_of_another_shape_is_refused(shape, backend):
+    with pytest.raises(ValueError, match=r"a membrane of shape .* for an input of shape \[3, 4\] a step"):
+        ops.multi_step(
+            torch.ones(1, 3, 4), dynamics=HARD, decay=0.5, num_steps=1, initial=torch.ones(shape), backend=backend
+        )

@@ -1,7 +1,10 @@
+from dataclasses import dataclass
+
 import pytest
 import torch
 
 from shortback.ops import Dynamics
+from shortback.surrogates import Surrogate
 
 
 @pytest.mark.parametrize(
@@ -23,3 +26,21 @@ def test_wrong_values_are_refused(wrong, message):
 def test_equal_numbers_are_one_kind():
     assert Dynamics(threshold=0.5) == Dynamics(threshold=0.5)
     assert len({Dynamics(), Dynamics(), Dynamics(reset="soft")}) == 2
+
+
+def test_a_surrogate_of_ones_own_is_told_from_others_by_its_numbers():
+    """Or the kernel of the first would serve all of them."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Right(Surrogate):
+        width: float = 1.0
+
+    class Wrong(Surrogate):
+        def __init__(self, width):
+            super().__init__()
+            self.width = width
+
+    assert Dynamics(surrogate=Right(width=1.0)) != Dynamics(surrogate=Right(width=2.0))
+    assert Wrong(1.0) == Wrong(2.0)
+    with pytest.raises(ValueError, match=r"width must be a field.*@dataclass\(frozen=True, kw_only=True\)"):
+        Dynamics(surrogate=Wrong(1.0))

@@ -47,6 +47,21 @@ def test_a_kernel_serves_all_sizes_after_a_reset_too():
     assert graphs(4, 5, 9) == 1
 
 
+def test_any_number_of_threads(monkeypatch):
+    """Dynamo guards on it, and refuses to compile one function more than eight times."""
+    compiled = []
+    monkeypatch.setattr(kernels, "compile_whole", lambda function: compiled.append(function.__code__) or function)
+    monkeypatch.setattr(kernels, "_KERNELS", {})
+    num_threads = torch.get_num_threads()
+    try:
+        for number in (1, 2, 3, 2):
+            torch.set_num_threads(number)
+            kernels.run(double_and_count, (2,), torch.ones(4, 3), None)
+    finally:
+        torch.set_num_threads(num_threads)
+    assert len(set(map(id, compiled))) == len(compiled) == 3
+
+
 @pytest.mark.slow
 def test_autocast_compiles_nothing_again():
     """Dynamo guards on it, and a backward pass runs without: each kernel would be there twice, for one size each."""

@@ -55,3 +55,22 @@ def test_a_constant_input_is_the_same_as_a_repeated_one():
     constant, _ = multi_step(x, **arguments)
     repeated, _ = multi_step(x.repeat(5, 1, 1), **arguments)
     assert torch.equal(constant, repeated)
+
+
+def test_a_learned_decay_in_half_precision_is_taken_in_that_of_the_membrane():
+    """1 minus it has no half precision to lose, nor has the sum of its gradients over time."""
+    x = torch.randn(9, 40, generator=torch.Generator().manual_seed(0)).bfloat16()
+    results = []
+    for dtype in (torch.bfloat16, torch.float32):
+        decay = torch.tensor(0.1).bfloat16().to(dtype).requires_grad_()
+        spikes, state = multi_step(
+            x,
+            dynamics=Dynamics(decay_input=True, threshold=0.3),
+            decay=decay,
+            num_steps=9,
+            return_state=True,
+            backend="reference",
+        )
+        (spikes.sum() + state.sum()).backward()
+        results.append((spikes, state, decay.grad.bfloat16()))
+    assert all(torch.equal(half, full) for half, full in zip(*results, strict=True))

@@ -124,6 +124,15 @@ def test_several_outputs_are_refused():
         SpikingNetwork(Two(), num_steps=3)(images(5, 2, 8, 8))
 
 
+@pytest.mark.parametrize("output", [nn.Unflatten(0, (3, -1)), nn.Flatten(0), nn.Flatten(0, 1)], ids=str)
+def test_an_output_of_other_rows_is_refused(output):
+    """Another split of the rows into steps and images would go through in silence."""
+    model = SpikingNetwork(nn.Sequential(chain(), output), num_steps=3)
+    for x in (images(6, 2, 8, 8), images(3, 6, 2, 8, 8)):
+        with pytest.raises(ValueError, match=r"Sequential returned .* for 3 steps of 6 images: must be \[T\*N, K\]"):
+            model(x)
+
+
 def test_it_copies_and_pickles():
     model = SpikingNetwork(chain(), num_steps=3)
     x = images(5, 2, 8, 8)
@@ -177,6 +186,17 @@ class Branching(nn.Module):
         return self.body(x if x.mean() > 0 else -x)
 
 
+class Counting(nn.Module):
+    """A neuron that is no `TimeModule`."""
+
+    def __init__(self, num_steps: int) -> None:
+        super().__init__()
+        self.T = num_steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.unflatten(0, (self.T, -1)).cumsum(0) > 0.5).to(x.dtype).flatten(0, 1)
+
+
 class Remembering(nn.Module):
     """Keeps a tensor of its forward, and takes an argument that is seldom given."""
 
@@ -201,6 +221,12 @@ class Remembering(nn.Module):
         (lambda: Shared(parallel=False), "input", "neuron neuron is called both before and after"),
         (lambda: nn.Sequential(nn.Conv2d(2, 4, 3), Head()), "input", "its output comes from no neuron"),
         (Branching, "input", "control flow"),
+        (lambda: nn.Sequential(chain()[:4], Counting(3), Head()), "neuron", None),
+        (
+            lambda: nn.Sequential(nn.Conv2d(2, 2, 1), Counting(3), chain()),
+            "input",
+            "1 is no TimeModule, counts the time steps, and comes first",
+        ),
         (Remembering, "neuron", None),
     ],
 )
@@ -215,11 +241,11 @@ def test_a_static_image_is_expanded_as_late_as_the_network_allows(make, expands_
     conv = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
     conv.register_forward_hook(lambda module, args, out: rows.append(len(out)))
     model.eval()
-    x = images(5, 2, 8, 8)
+    x = images(6, 2, 8, 8)
     static, sequence, again = model(x), model(x.expand(3, *x.shape)), model(x)
     torch.testing.assert_close(static, sequence, rtol=0, atol=1e-6)
     assert torch.equal(static, again)
-    assert rows == [5 if expands_at == "neuron" else 15, 15, 5 if expands_at == "neuron" else 15]
+    assert rows == [6 if expands_at == "neuron" else 18, 18, 6 if expands_at == "neuron" else 18]
 
 
 def test_gradients_of_a_static_image_are_those_of_the_sequence():
@@ -478,3 +504,5 @@ def test_networks_with_nothing_to_replace_and_compiled_ones_are_refused():
         spikify(nn.Sequential(nn.ReLU()), num_steps=0)
     with pytest.raises(ValueError, match=r"neuron=.*must be callable with num_steps"):
         spikify(nn.Sequential(nn.ReLU()), num_steps=2, neuron=LIF(2))
+    with pytest.raises(ValueError, match=r"spikify\(\) got function: .* a network"):
+        spikify(torchvision.models.resnet18, num_steps=2)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from shortback import ops
 from shortback.inspection.pointwise import is_patched
 from shortback.neurons import SpikingNeuron
-from shortback.torch_private import is_hooked
+from shortback.torch_private import is_functional, is_hooked
 
 
 def conv_norm_fire(
@@ -18,8 +18,9 @@ def conv_norm_fire(
 
     It can for an `nn.Conv2d` without a bias, an `nn.BatchNorm2d` with weights and statistics and a neuron of this
     package on the compiled backend, in channels-last, none of them hooked (a hook sees its module called) or patched,
-    and no surrounding graph being compiled. The current then never leaves float32, where between modules it is rounded
-    to the precision of the network; statistics are counted alike. Everything else runs module by module.
+    with no surrounding graph being compiled and no transform of `torch.func` at work. The current then never leaves
+    float32, where between modules it is rounded to the precision of the network; statistics are counted alike.
+    Everything else runs module by module.
 
     Args:
         x: `[T*N, C, H, W]`, or `[N, C, H, W]` where the neuron's input is static.
@@ -79,6 +80,7 @@ def _is_one_operation(x: Tensor, conv: nn.Module, norm: nn.Module, neuron: nn.Mo
     return (
         isinstance(x, Tensor)  # and no proxy of a symbolic trace
         and not torch.compiler.is_compiling()
+        and not is_functional()
         and type(conv) is nn.Conv2d
         and conv.bias is None
         and conv.padding_mode == "zeros"

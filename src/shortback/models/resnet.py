@@ -45,8 +45,9 @@ class ResNet(StagedNetwork):
             nothing after them.
         average_downsample: whether shortcuts average where they halve the image.
         zero_init_residual: whether a block starts as its shortcut, the weight of its last norm being zero.
-            Only where the skip is added to a current: after a neuron, a current of zero is outside the window
-            of the surrogate and would never learn, and without a skip nothing would pass.
+            Only where that norm is `"batch"`, the others having starts of their own, and where the skip is added to a
+            current: after a neuron, a current of zero is outside the window of the surrogate and would never learn,
+            and without a skip nothing would pass.
 
     Raises:
         ValueError: a value outside its range, naming it.

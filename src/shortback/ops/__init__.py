@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from shortback.choices import Backend, Memory, Reset
+from shortback.errors import UserError
 from shortback.ops import compiled, reference
 from shortback.ops.backend import resolve
 from shortback.ops.dynamics import Dynamics
@@ -55,7 +56,15 @@ def multi_step(
 
     Returns:
         The spikes, `[T, ...]` of the dtype of `x`, and the membrane `[...]` or None.
+
+    Raises:
+        ValueError: an initial membrane of another shape than a step of `x`.
     """
+    if initial is not None and initial.shape != x.shape[1:]:
+        raise UserError(
+            f"a membrane of shape {list(initial.shape)} for an input of shape {list(x.shape[1:])} a step: they must be "
+            "the same; None starts a sequence"
+        )
     # Within a graph that is being compiled there is nothing left to find out.
     chosen = backend if torch.compiler.is_compiling() else resolve(backend, x.device.type)
     run = reference.multi_step if chosen == "reference" else compiled.multi_step

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from shortback.ops import kernels, reference
 from shortback.ops.dynamics import Dynamics
 from shortback.ops.kernels import Kind
+from shortback.torch_private import is_functional
 
 
 def multi_step(
@@ -26,8 +26,11 @@ def multi_step(
     initial: Tensor | None = None,
     return_state: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Run a neuron over a whole sequence; arguments and results as of `shortback.ops.multi_step`."""
-    if x.numel() == 0:
+    """Run a neuron over a whole sequence; arguments and results as of `shortback.ops.multi_step`.
+
+    Within a transform of `torch.func` it is the definition that runs: it can be transformed again, and differentiated.
+    """
+    if x.numel() == 0 or (not torch.compiler.is_compiling() and is_functional()):
         return reference.multi_step(
             x, dynamics=dynamics, decay=decay, num_steps=num_steps, initial=initial, return_state=return_state
         )
@@ -68,10 +71,10 @@ class _MultiStep(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    @once_differentiable
     def backward(  # type: ignore[override]
         ctx: Any, grad_spikes: Tensor | None, grad_state: Tensor | None
     ) -> tuple[Any, ...]:
+        kernels.refuse_second_derivative()
         x, decay, initial = ctx.saved_tensors
         if grad_spikes is None:
             grad_spikes = x.new_zeros(ctx.kind.num_steps, *x.shape[1:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from torch import Tensor
 
@@ -43,7 +43,8 @@ class Dynamics:
         decay_input: take $(1 - \lambda)\,x[t]$ for $x[t]$, as SpikingJelly does by default.
 
     Raises:
-        ValueError: a number that is not finite, an unknown reset, or a `reset_to` without a hard reset.
+        ValueError: a number that is not finite, an unknown reset, a `reset_to` without a hard reset, or a surrogate of
+            one's own with numbers that do not tell it from others.
     """
 
     threshold: float = 1.0
@@ -67,6 +68,12 @@ class Dynamics:
         if not isinstance(self.surrogate, Surrogate):
             raise UserError(
                 f"surrogate={self.surrogate!r}: must be a shortback.surrogates.Surrogate, e.g. Triangular()"
+            )
+        # A kernel is compiled once for all that are equal, and equal is what has equal fields.
+        if hidden := vars(self.surrogate).keys() - {number.name for number in fields(self.surrogate)}:
+            raise UserError(
+                f"surrogate={self.surrogate!r}: {', '.join(sorted(hidden))} must be a field, half_width: float = 1.0, "
+                "of a class under @dataclass(frozen=True, kw_only=True)"
             )
 
 

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from shortback.errors import UserError
 from shortback.ops.dynamics import Dynamics
 from shortback.torch_private import compile_whole, has_compiled, is_transformed, may_change_in_size, without_autocast
 
@@ -139,12 +140,13 @@ def run(body: Callable, constants: tuple[Any, ...], *tensors: Tensor | None) -> 
     """Call `body(*constants, *tensors)` compiled; as it stands within a graph that is compiled, or a transform.
 
     Once compiled, a kernel serves all sizes: of a tensor with two axes or more the first is a number of steps and a
-    constant, all others are free. Constants must be hashable.
+    constant, all others are free. Constants must be hashable. What is compiled is shared out among a number of threads;
+    for another there is a kernel of its own, as Dynamo gives up on one that it has compiled for eight.
     """
     if torch.compiler.is_compiling() or is_transformed(*tensors):
         return body(*constants, *tensors)
     detached = [None if tensor is None else tensor.detach() for tensor in tensors]
-    key = body, constants, tuple(map(_signature, detached))
+    key = body, constants, torch.get_num_threads(), tuple(map(_signature, detached))
     kernel = _KERNELS.get(key)
     if kernel is None:
         kernel = _KERNELS[key] = _Kernel.of(body, constants)
@@ -188,6 +190,19 @@ def _signature(tensor: Tensor | None) -> Any:
         return None
     steps = tensor.shape[0] if tensor.ndim > 1 else None
     return tensor.dtype, tensor.device, steps, tuple(size == 1 for size in tensor.shape)
+
+
+def refuse_second_derivative() -> None:
+    """What a backward pass by kernels begins with: its gradients are constants, and a graph of them would be wrong.
+
+    Raises:
+        ValueError: gradients that are to be differentiated once more, as `create_graph=True` has it.
+    """
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        raise UserError(
+            "create_graph=True: the kernels of compiled neurons have no second derivative; make the neurons with "
+            "backend='reference', e.g. functools.partial(LIF, backend='reference'), or take the gradient by torch.func"
+        )
 
 
 def num_kernels() -> int:

@@ -17,6 +17,8 @@ from shortback.ops.dynamics import Dynamics
 class _Fire(torch.autograd.Function):
     """The step function, with the surrogate's derivative in place of its own."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(u: Tensor, dynamics: Dynamics) -> Tensor:  # type: ignore[override]
         return has_fired(u, dynamics).to(u.dtype)
@@ -47,6 +49,7 @@ def multi_step(
     return_state: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Run a neuron over a whole sequence; arguments and results as of `shortback.ops.multi_step`."""
+    decay = _precise(decay, x)
     currents = _currents(x, dynamics, decay, num_steps)
     v = torch.full_like(currents[0], dynamics.initial) if initial is None else initial.to(currents.dtype)
     spikes = []
@@ -60,12 +63,18 @@ def multi_step(
 
 def membranes(x: Tensor, *, dynamics: Dynamics, decay: float | Tensor, num_steps: int) -> Iterator[Tensor]:
     """The membrane before firing, `[...]` of one step after another; arguments as of `multi_step`."""
+    decay = _precise(decay, x)
     currents = _currents(x, dynamics, decay, num_steps)
     v = torch.full_like(currents[0], dynamics.initial)
     for current in currents.unbind(0):
         u = decay * v + current
         yield u
         v = _after_reset(u, has_fired(u, dynamics).to(u.dtype), dynamics)
+
+
+def _precise(decay: float | Tensor, x: Tensor) -> float | Tensor:
+    """A learned decay in the precision of the membrane, which 1 minus it and the sum of its gradients need."""
+    return decay.to(torch.promote_types(x.dtype, torch.float32)) if isinstance(decay, Tensor) else decay
 
 
 def _currents(x: Tensor, dynamics: Dynamics, decay: float | Tensor, num_steps: int) -> Tensor:

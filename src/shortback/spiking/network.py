@@ -32,7 +32,8 @@ class SpikingNetwork(nn.Module):
 
     Args:
         network: a module `[T*N, C, H, W] -> [T*N, K]` whose neurons are `TimeModule`s. With neurons of
-            another kind, which must know `T` by themselves, images are repeated at the input.
+            another kind, which must know `T` by themselves and call it `num_steps` or `T`, images are repeated at the
+            input.
         num_steps: number of time steps `T`.
         readout: see the attribute.
 
@@ -112,7 +113,7 @@ class SpikingNetwork(nn.Module):
             `[N, K]`, or `[T, N, K]` where `readout` is `"steps"`.
 
         Raises:
-            ValueError: an input of another shape, or an output that is not one tensor.
+            ValueError: an input of another shape, or an output that is not one tensor of a row a step and image.
         """
         if x.ndim not in (4, 5):
             raise UserError(f"input of shape {list(x.shape)}: must be [N, C, H, W] or [T, N, C, H, W]")
@@ -125,6 +126,7 @@ class SpikingNetwork(nn.Module):
         for name in self._first_neurons:
             # Without a look at what it was: torch.compile would guard on that, and compile once more.
             self.network.get_submodule(name).static_input = static  # type: ignore[assignment]
+        num_samples = x.shape[-4]
         if not static:
             x = x.flatten(0, 1)
         elif not self._first_neurons:
@@ -133,6 +135,12 @@ class SpikingNetwork(nn.Module):
         if not isinstance(output, Tensor):
             kind = f"{type(self.network).__name__} returned {type(output).__name__}"
             raise UserError(f"{kind}: must be one tensor of logits, [T*N, K]; turn other outputs off")
+        if output.ndim < 2 or output.shape[0] != self.num_steps * num_samples:
+            raise UserError(
+                f"{type(self.network).__name__} returned {list(output.shape)} for {self.num_steps} steps of "
+                f"{num_samples} images: must be [T*N, K], a row a step and image; leave the mean over time to "
+                "SpikingNetwork"
+            )
         steps = output.unflatten(0, (self.num_steps, -1)).to(torch.promote_types(output.dtype, torch.float32))
         return steps if self.readout == "steps" else steps.mean(0)
 

@@ -34,8 +34,13 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
 
     Raises:
         ValueError: a network of videos, sequences or words, activations called as functions (the message says where),
-            no activation at all, a compiled network, or something else than a factory for `neuron`.
+            no activation at all, a compiled network or none at all, or something else than a factory for `neuron`.
     """
+    if not isinstance(ann, nn.Module):
+        raise UserError(
+            f"spikify() got {type(ann).__name__}: give it a network, a torch.nn.Module, such as "
+            "torchvision.models.resnet18()"
+        )
     if is_compiled(ann):
         raise UserError("spikify() takes the network before torch.compile: pass it as it was, then compile the result")
     _refuse_other_inputs(ann)

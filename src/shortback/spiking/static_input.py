@@ -15,13 +15,15 @@ def find_first_neurons(network: nn.Module) -> tuple[str, ...]:
     """Names of the neurons at which a static image can be expanded over time.
 
     A value is static where it depends on the input but on no neuron. Every way from a static value to one
-    that is not must lead into a neuron, and no neuron may be called with both.
+    that is not must lead into a neuron, and no neuron may be called with both. A neuron that is no `TimeModule` takes
+    what it is given for a sequence, so none may be given a static value.
 
     Raises:
         ValueError: it cannot be expanded there, and why.
         Exception: whatever a symbolic trace of the network raises.
     """
-    shell, graph = trace(network)
+    foreign = tuple({type(module) for module in network.modules() if _is_foreign(module)})
+    shell, graph = trace(network, leaves=foreign)
     static: set[fx.Node] = set()
     timed: set[fx.Node] = set()
     is_first: dict[str, bool] = {}
@@ -34,6 +36,10 @@ def find_first_neurons(network: nn.Module) -> tuple[str, ...]:
             if is_first.setdefault(node.target, first) != first:
                 raise UserError(f"neuron {node.target} is called both before and after other neurons")
             timed.add(node)
+        elif node.op == "call_module" and isinstance(shell.get_submodule(node.target), foreign):
+            if not inputs <= timed:
+                raise UserError(f"{node.target} is no TimeModule, counts the time steps, and comes first")
+            timed.add(node)
         elif inputs & timed:
             if inputs & static:
                 raise UserError(f"{node} joins a value from before the first neurons with one from after them")
@@ -43,6 +49,13 @@ def find_first_neurons(network: nn.Module) -> tuple[str, ...]:
         if node.op == "output" and node not in timed:
             raise UserError("its output comes from no neuron")
     return tuple(name for name, first in is_first.items() if first)
+
+
+def _is_foreign(module: nn.Module) -> bool:
+    """Whether it is a neuron of someone else's, told by a number of time steps that it keeps."""
+    keeps = any(isinstance(vars(module).get(name), int) for name in ("num_steps", "T", "time_steps", "timesteps"))
+    holds = any(isinstance(child, TimeModule) for child in module.modules())
+    return keeps and not holds and not type(module).__module__.startswith("torch.")
 
 
 def shared_copy(network: nn.Module) -> nn.Module:
