@@ -27,7 +27,7 @@ def measure(settings: Settings) -> dict[str, Any]:
     """
     cases = []
     for work in workloads(settings, *CASES):
-        agreement = _gate(work)
+        agreement = _gate(work, Variant(device=settings.device))
         for job, side in (("training", training_side), ("inference", inference_side)):
             groups = [("neuron", _eager(settings))]
             if settings.compile:
@@ -47,8 +47,10 @@ def measure(settings: Settings) -> dict[str, Any]:
     return {"cases": cases}
 
 
-def _gate(work: Workload) -> dict[str, float]:
-    return {f"{library}: {what}": off for library in PEERS for what, off in gates.peer(work, library).items()}
+def _gate(work: Workload, ours: Variant) -> dict[str, float]:
+    """The peers against our reference neurons, and what is timed of ours against these."""
+    peers = {f"{library}: {what}": off for library in PEERS for what, off in gates.peer(work, library).items()}
+    return peers | gates.reference(work, ours) | gates.inference(work, ours)
 
 
 def _eager(settings: Settings) -> dict[str, Variant]:

@@ -36,6 +36,17 @@ def reference(work: Workload, *variants: Variant) -> dict[str, float]:
     return differences
 
 
+def inference(work: Workload, variant: Variant) -> dict[str, float]:
+    """A variant of ours against the same with the reference neurons, in `eval()`: logits."""
+    logits = []
+    for each in (replace(variant, compile="neuron"), replace(variant, compile="off", channels_last=False, memory=None)):
+        net, (x, _) = build(work, each).double(), batch(work, each, size=2)
+        settle(net, x.double())
+        with torch.inference_mode():
+            logits.append(net.eval()(x.double()))
+    return {"inference": difference("logits in eval()", *logits)}
+
+
 def peer(work: Workload, library: str) -> dict[str, float]:
     """A peer's network against ours: logits in `eval()`, and where it has our surrogate the gradient in training."""
     ours = build(work, Variant(compile="off", channels_last=False))

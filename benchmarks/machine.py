@@ -16,6 +16,7 @@ import torch
 
 LIBRARIES = ("shortback", "torch", "torchvision", "triton", "numpy", "spikingjelly", "snntorch")
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
+LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")  # instructions that are there and are not to be used
 
 
 def environment() -> dict[str, Any]:
@@ -51,6 +52,8 @@ def _cpu() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "flags": {flag: flag in flags for flag in CPU_FLAGS},
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "limits": {name: os.environ[name] for name in LIMITS if name in os.environ},
         "load_average": list(os.getloadavg()) if sys.platform != "win32" else None,
     }
 

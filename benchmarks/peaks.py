@@ -1,15 +1,22 @@
-"""Peak memory of one training step, measured in a process of its own.
+"""Peak memory of training steps, measured in processes of their own.
 
 On Linux the kernel keeps the most memory a process ever had resident, and forgets it on request. The child builds the
-network, takes two steps with tiny batches, which compile and initialise all there is, and asks the kernel to forget:
-the peak is what one step with the whole batch adds. Glibc is told to give freed memory back at once, or what the tiny
-steps freed would serve the large one unseen. On a GPU PyTorch's allocator counts.
+network, takes two steps with tiny batches, which compile and initialise all there is, has the C library give back what
+these freed, and asks the kernel to forget. Then it is measured twice, each time in a new child:
+
+- The *peak* is what some whole steps add to a process that treats freed memory as that side does when it is used: our
+  networks have glibc keep it when they are prepared (`shortback.allocator`), others leave glibc as it is. Both leave
+  gaps that no later request fits into, so this is more than what is in use, and varies by a tenth.
+- What is *in use* is what one step adds where freed memory goes back to the system at once.
+
+On a GPU PyTorch's allocator counts, and both are what is in use.
 
     python peaks.py '{"work": {...}, "variant": {...}}'
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -30,15 +37,17 @@ from workloads import Variant, Workload, autocast, batch, build, diagnosis, trai
 
 TINY = (2, 3)  # two sizes, after which a compiler knows that the size varies
 CALLS = {"step": training_step, "diagnosis": diagnosis}
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+STEPS = 3  # of which the highest counts: gaps come with the second
+AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+MALLOPT = (-3, -1, -4)  # the parameters of these two, and how many blocks may be mapped
 
 
 def peak_of(work: Workload, variant: Variant, *, runs: int = 3, call: str = "step") -> dict[str, Any]:
-    """Peak and saved bytes of a training step, or the peak of another of `CALLS`, each run in a child process.
+    """Bytes of training steps, or of another of `CALLS`, each run in a child process; see above.
 
     Returns:
-        `peak_bytes`: the median; `samples`: of every run; `saved_bytes`: see `saved_bytes`, None where it cannot be
-        seen.
+        `peak_bytes`: the median; `samples`: of every run; `in_use_bytes`; `saved_bytes`: see `saved_bytes`, None where
+        it cannot be seen.
 
     Raises:
         RuntimeError: the child failed; its output is in the message.
@@ -46,25 +55,33 @@ def peak_of(work: Workload, variant: Variant, *, runs: int = 3, call: str = "ste
     """
     if variant.device == "cpu" and not Path("/proc/self/clear_refs").exists():
         raise NotImplementedError("the peak of a process can be measured on Linux only; use --device cuda elsewhere")
-    spec = json.dumps({"work": asdict(work), "variant": asdict(variant), "call": call})
-    measured = [_run_child(spec) for _ in range(runs)]
+    spec = {"work": asdict(work), "variant": asdict(variant), "call": call}
+    measured = [_run_child(spec | {"at_once": False}) for _ in range(runs)]
     samples = [one["peak_bytes"] for one in measured]
-    return {"peak_bytes": statistics.median(samples), "samples": samples, "saved_bytes": measured[0]["saved_bytes"]}
+    return {
+        "peak_bytes": statistics.median(samples),
+        "samples": samples,
+        "in_use_bytes": _run_child(spec | {"at_once": True})["peak_bytes"],
+        "saved_bytes": measured[0]["saved_bytes"],
+    }
 
 
 def peaks_of(
     work: Workload, variants: Mapping[str, Variant], settings: Settings, *, over: Sequence[tuple[str, str]]
 ) -> dict[str, Any]:
-    """`peak_of` every variant by name, and the ratios of the peaks of pairs of them."""
+    """`peak_of` every variant by name, and the ratios of pairs of them: of the peaks, and of what is in use."""
     peaks = {name: peak_of(work, variant, runs=1 if settings.quick else 3) for name, variant in variants.items()}
-    ratios = {f"{a} / {b}": peaks[a]["peak_bytes"] / peaks[b]["peak_bytes"] for a, b in over}
-    width = max(map(len, (*peaks, *ratios)), default=0)
-    print(f"{work}, peak memory of a training step")
+    ratios = {
+        key: {f"{a} / {b}": peaks[a][key] / peaks[b][key] for a, b in over} for key in ("peak_bytes", "in_use_bytes")
+    }
+    width = max(map(len, (*peaks, *ratios["peak_bytes"])), default=0)
+    print(f"{work}, memory of training steps: peak, in use, saved for backward")
     for name, peak in peaks.items():
-        saved = "" if peak["saved_bytes"] is None else f"  ({peak['saved_bytes'] / 2**20:.1f} saved for backward)"
-        print(f"  {name:{width}}  {peak['peak_bytes'] / 2**20:9.1f} MiB{saved}")
-    print("\n".join(f"  {pair:{width}}  {ratio:9.3f}" for pair, ratio in ratios.items()), flush=True)
-    return {"peaks": peaks, "over": ratios}
+        numbers = [peak[key] for key in ("peak_bytes", "in_use_bytes", "saved_bytes")]
+        print(f"  {name:{width}}", *("" if number is None else f"{number / 2**20:9.1f} MiB" for number in numbers))
+    for pair, ratio in ratios["peak_bytes"].items():
+        print(f"  {pair:{width}}  {ratio:9.3f}  {ratios['in_use_bytes'][pair]:9.3f}", flush=True)
+    return {"peaks": peaks, "over": ratios["peak_bytes"], "over_in_use": ratios["in_use_bytes"]}
 
 
 def saved_bytes(net: nn.Module, x: Tensor) -> int:
@@ -83,10 +100,10 @@ def saved_bytes(net: nn.Module, x: Tensor) -> int:
     return sum(size for pointer, size in storages.items() if pointer not in own)
 
 
-def _run_child(spec: str) -> dict[str, Any]:
+def _run_child(spec: dict[str, Any]) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).resolve()), spec],
-        env=os.environ | ALLOCATOR,
+        [sys.executable, str(Path(__file__).resolve()), json.dumps(spec)],
+        env=os.environ | (AT_ONCE if spec["at_once"] else {}),
         capture_output=True,
         text=True,
         check=False,
@@ -96,15 +113,17 @@ def _run_child(spec: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _measure(work: Workload, variant: Variant, call: str) -> dict[str, int | None]:
+def _measure(work: Workload, variant: Variant, call: str, *, at_once: bool) -> dict[str, int | None]:
     """What a child does."""
     step = CALLS[call](work, variant)
     for size in TINY:
         step(*batch(work, variant, size=size))
     x, y = batch(work, variant)
     graphs = _num_graphs()
+    give_back_freed_memory(from_now_on=at_once)
     before = _begin(variant.device)
-    step(x, y)
+    for _ in range(1 if at_once else STEPS):
+        step(x, y)
     peak = _highest(variant.device) - before
     if _num_graphs() > graphs:
         raise RuntimeError("the measured step compiled something, so its peak is the compiler's")
@@ -113,6 +132,17 @@ def _measure(work: Workload, variant: Variant, call: str) -> dict[str, int | Non
         with autocast(variant.execution()):
             saved = saved_bytes(build(work, variant), x)
     return {"peak_bytes": peak, "saved_bytes": saved}
+
+
+def give_back_freed_memory(*, from_now_on: bool) -> None:
+    """Have glibc, if it is the C library, return to the system what is free, and what will be freed."""
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "malloc_trim"):
+        return
+    if from_now_on:
+        for parameter in MALLOPT:
+            libc.mallopt(parameter, 65536)
+    libc.malloc_trim(0)
 
 
 def _num_graphs() -> int:
@@ -144,4 +174,5 @@ def _resident() -> int:
 
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
-    print(json.dumps(_measure(Workload(**asked["work"]), Variant(**asked["variant"]), asked["call"])))
+    work, variant = Workload(**asked["work"]), Variant(**asked["variant"])
+    print(json.dumps(_measure(work, variant, asked["call"], at_once=asked["at_once"])))

@@ -87,7 +87,7 @@ def branches(results: dict[str, Any]) -> list[str]:
             case["case"],
             case["branches"],
             ratio(case["training"]["over"]["shortcut / vanilla"]),
-            f"{case['memory']['over']['shortcut / vanilla']:.2f}",
+            f"{case['memory'].get('over_in_use', case['memory']['over'])['shortcut / vanilla']:.2f}",
             ratio(case["inference"]["over"]["stripped / never attached"]),
         ]
         for case in results["cases"]
@@ -114,8 +114,11 @@ def memory(results: dict[str, Any]) -> list[str]:
         for name, peak in peaks.items():
             saved = "" if peak["saved_bytes"] is None else f"{peak['saved_bytes'] / MIB:.0f}"
             ratios = [f"{over[f'{name} / {other}']:.2f}" if f"{name} / {other}" in over else "" for other in THEIRS]
-            rows.append([case["case"], name, f"{peak['peak_bytes'] / MIB:.0f}", saved, ms(sides[name]), *ratios])
-    return table(["network", "side", "peak MiB", "saved MiB", "step", "/ as run", "/ tuned", "/ level 1"], rows)
+            sizes = [f"{peak[key] / MIB:.0f}" for key in ("peak_bytes", "in_use_bytes")]
+            rows.append([case["case"], name, *sizes, saved, ms(sides[name]), *ratios])
+    return table(
+        ["network", "side", "peak MiB", "in use MiB", "saved MiB", "step", "/ as run", "/ tuned", "/ level 1"], rows
+    )
 
 
 THEIRS = ("spikingjelly as run", "spikingjelly tuned", "spikingjelly tuned, level 1")

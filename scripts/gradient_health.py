@@ -35,6 +35,7 @@ SETTINGS = [
     "train.batch_size=64",
     "train.epochs=1",
     "health.every=50",
+    "branches.at=blocks",
 ]
 
 

@@ -34,9 +34,9 @@ INK, VANILLA, BRANCHES = "#3c4352", "#8a93a6", "#e65100"
 NETWORKS = (
     ("32 plain layers\narctan", "ablation_plain32_arctan", ""),
     ("32 plain layers\ntriangular", "ablation_plain32", ""),
-    ("ResNet-56\nbranch a stage", "ablation_resnet56", ""),
-    ("ResNet-20\nbranch a stage", "ablation_resnet20", "branches.at=stages"),
-    ("ResNet-20\nbranch a block", "ablation_resnet20", ""),
+    ("ResNet-56\nbranch per stage", "ablation_resnet56", ""),
+    ("ResNet-20\nbranch per stage", "ablation_resnet20", "branches.at=stages"),
+    ("ResNet-20\nbranch per block", "ablation_resnet20", ""),
 )
 
 
@@ -78,7 +78,7 @@ def opening() -> Figure:
     right.text(len(NETWORKS) - 0.55, 10.6, "chance", ha="right", color=INK, fontsize=9)
     right.set_xticks(range(len(NETWORKS)), [name for name, _, _ in NETWORKS], fontsize=8.5)
     right.set(ylabel="CIFAR-10, test accuracy (%)", ylim=(0, 60))
-    right.set_title("Where it helps, and where not (short trainings, a dot a seed)", loc="left")
+    right.set_title("Where it helps, and where not (losses added, one dot per seed)", loc="left")
     for axes in (left, right):
         _plain(axes)
     return figure

@@ -3,6 +3,7 @@
 import importlib
 import json
 import mmap
+import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
@@ -230,6 +231,24 @@ class TestGates:
         with pytest.raises(harness.DisagreementError):
             gates.reference(workloads.QUICK, workloads.Variant())
 
+    @pytest.mark.parametrize("decay", [0.25, 0.5])
+    def test_what_infers_is_gated_too(self, harness, monkeypatch, decay):
+        gates, workloads = (importlib.import_module(name) for name in ("gates", "workloads"))
+        build = gates.build
+
+        def tampered(work, variant):
+            net = build(work, replace(variant, compile="off", memory=None))
+            if variant.channels_last:  # stands for what is compiled
+                net.network.stem.neuron1.decay = decay
+            return net
+
+        monkeypatch.setattr(gates, "build", tampered)
+        if decay == 0.25:
+            assert gates.inference(workloads.QUICK, workloads.Variant())["inference"] < 1e-9
+        else:
+            with pytest.raises(harness.DisagreementError):
+                gates.inference(workloads.QUICK, workloads.Variant())
+
     @pytest.mark.filterwarnings("ignore::DeprecationWarning")
     @pytest.mark.parametrize("library", ["spikingjelly", "snntorch"])
     @pytest.mark.parametrize("num_steps", [1, 3])
@@ -264,3 +283,25 @@ class TestPeaks:
         assert size * 0.9 < peaks._highest("cpu") - before
         before = peaks._begin("cpu")
         assert peaks._highest("cpu") - before < size * 0.1
+
+    @pytest.mark.skipif(not ON_LINUX, reason="the resident set is read from /proc")
+    def test_what_was_freed_before_serves_no_step_unseen(self):
+        """Though our side has told glibc to keep it; in a process of its own, as that holds for all of a process."""
+        code = """
+import peaks
+import torch
+from shortback.allocator import keep_freed_memory
+print(keep_freed_memory())
+block = torch.ones(2**24)
+del block
+before = peaks._resident()
+peaks.give_back_freed_memory(from_now_on=True)
+print(before - peaks._resident())
+"""
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+        kept, freed = done.stdout.split()
+        if kept == "False":
+            pytest.skip("the C library is not glibc")
+        assert int(freed) > 0.9 * 4 * 2**24

@@ -9,7 +9,8 @@ current $x = a\,z + b + r$ of `norm.py` is never in memory. Kept for the backwar
 | `balanced` | one bit a spike              | as it is               | one bit      |
 | `small`    | one bit a spike              | convolved once more    | one bit      |
 
-where inputs that are no spikes are kept as they are.
+where inputs that are no spikes are kept as they are. On a CPU `small` also gives freed memory back wherever layers
+grow (`allocator.make_room`).
 
 The mean of the spikes over time and space, which a branch taps, is counted from the bits, and its gradient, a constant
 over both, is added where the gradient of the spikes is read: neither costs a pass over the activation.
@@ -24,14 +25,15 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from shortback import allocator
 from shortback.choices import Memory
 from shortback.ops import kernels, layer_kernels, norm, packing
 from shortback.ops.dynamics import Dynamics
 from shortback.ops.kernels import Kind
 from shortback.ops.norm import Statistics
 from shortback.ops.packing import PackedSpikes
+from shortback.torch_private import without_autocast
 
 
 class Convolution(NamedTuple):
@@ -146,6 +148,8 @@ class _ConvNormNeuron(torch.autograd.Function):
     ) -> tuple[Any, ...]:
         dtype = _compute_dtype(x)
         z = _convolve(x.to(dtype), conv_weight.to(dtype), plan.convolution)
+        if plan.memory == "small":
+            allocator.make_room(z.nbytes, z.device)
         rows = _rows(z, plan.steps)
         if plan.fixed is None:
             statistics, affine = norm.measure(rows, norm_weight, norm_bias, plan.eps)
@@ -182,23 +186,25 @@ class _ConvNormNeuron(torch.autograd.Function):
                 made.inverse_std,
                 None if plan.memory == "small" else made.z,
             )
-            ctx.plan, ctx.dtype, ctx.input_size, ctx.size = plan, made.z.dtype, x.shape[2:], made.z.shape[2:]
+            ctx.plan, ctx.dtype, ctx.num_bytes = plan, made.z.dtype, made.z.nbytes
+            ctx.input_size, ctx.size = x.shape[2:], made.z.shape[2:]
 
     @staticmethod
-    @once_differentiable
     def backward(  # type: ignore[override]
         ctx: Any, grad_spikes: Tensor | None, grad_average: Tensor | None, *kept: None
     ) -> tuple[Tensor | None, ...]:
+        kernels.refuse_second_derivative()
         plan: _Plan = ctx.plan
         num_steps = plan.kind.num_steps
         x, conv_weight, residual, decay, mean, scale, shift, inverse_std, z = ctx.saved_tensors
         input_dtype = x.dtype if plan.packed_input_steps is None else ctx.dtype
-        if plan.packed_input_steps is not None:
-            x = _image(PackedSpikes(x, plan.packed_input_steps).unpack(ctx.dtype), ctx.input_size)
         if residual is not None and not plan.residual_is_packed:
             residual = _rows(residual, num_steps)
-        x, weight = x.to(ctx.dtype), conv_weight.to(ctx.dtype)
-        rows = _rows(_convolve(x, weight, plan.convolution) if z is None else z, plan.steps)
+        weight = conv_weight.to(ctx.dtype)
+        if z is None:
+            allocator.make_room(ctx.num_bytes, x.device)
+            z = _convolve(_unpacked(ctx, x), weight, plan.convolution)
+        rows = _rows(z, plan.steps)
         del z
         _, batch, pixels, channels = rows.shape
         if grad_spikes is None:
@@ -225,7 +231,7 @@ class _ConvNormNeuron(torch.autograd.Function):
         del rows, grad_current  # the memory is wanted for the convolution's gradients
         grad_x, grad_conv_weight, _ = torch.ops.aten.convolution_backward(
             _image(grad_z, ctx.size),
-            x,
+            _unpacked(ctx, x),  # only now, or for the second time: meanwhile its memory was another's
             weight,
             None,
             *plan.convolution[:3],
@@ -247,6 +253,13 @@ class _ConvNormNeuron(torch.autograd.Function):
         )
 
 
+def _unpacked(ctx: Any, x: Tensor) -> Tensor:
+    """The input of the convolution again, of what was kept of it."""
+    if ctx.plan.packed_input_steps is not None:
+        x = _image(PackedSpikes(x, ctx.plan.packed_input_steps).unpack(ctx.dtype), ctx.input_size)
+    return x.to(ctx.dtype)
+
+
 def _compute_dtype(x: Tensor) -> torch.dtype:
     """What autocast would convolve in, which leaves float64 alone."""
     kind = x.device.type
@@ -255,8 +268,8 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
 
 
 def _convolve(x: Tensor, weight: Tensor, convolution: Convolution) -> Tensor:
-    stride, padding, dilation, groups = convolution
-    return F.conv2d(x, weight, None, stride, padding, dilation, groups)
+    """In the precision given: a second time, in the backward pass, autocast may be on where it was off."""
+    return without_autocast(lambda x, weight: F.conv2d(x, weight, None, *convolution), x, weight)
 
 
 def _rows(image: Tensor, steps: int) -> Tensor:
