@@ -1,6 +1,7 @@
-"""Classify frames as they come, with a network that keeps its state: python examples/camera.py RUN [FOLDER]
+"""Classify frames as they arrive, with a network that keeps its state: python examples/camera.py RUN [FOLDER]
 
-Frames are the pictures of a folder in the order of their names; without one, noise. A camera takes their place.
+RUN is the folder of a finished run. Frames are the pictures in FOLDER, in the order of their names, or noise without
+one; replace `frames` by your camera.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
 import shortback as sb
-from shortback.experiment import load_run
+from shortback.runs.evaluate import load_run
 
 
 def frames(folder: Path | None, size: int, channels: int) -> Iterator[torch.Tensor]:
@@ -32,11 +33,10 @@ def main() -> None:
     run, model = load_run(Path(sys.argv[1]))
     source = run.splits.source
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (source.mean, source.std))
+    folder = Path(sys.argv[2]) if sys.argv[2:] else None
     stream, state = sb.stream(model), None
     with torch.no_grad():
-        for number, frame in enumerate(
-            frames(Path(sys.argv[2]) if sys.argv[2:] else None, source.image_size, len(source.mean))
-        ):
+        for number, frame in enumerate(frames(folder, source.image_size, len(source.mean))):
             if number % model.num_steps == 0:
                 state = None  # a new decision every `num_steps` frames
             started = time.perf_counter()

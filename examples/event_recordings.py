@@ -1,7 +1,7 @@
-"""Train on recordings of an event camera, a folder a class: python examples/event_recordings.py [FOLDER]
+"""Train on event-camera recordings, one folder per class: python examples/event_recordings.py [FOLDER]
 
 FOLDER has train/<class>/<file> and test/<class>/<file> in any format of docs/events.md. Without one, recordings are
-made: a bar that moves to the left or to the right before a sensor of 32 x 32 pixels.
+generated: a bar that moves left or right in front of a sensor of 32 x 32 pixels.
 """
 
 import sys
@@ -17,14 +17,14 @@ from shortback.training import evaluate, fit
 
 
 def record(folder: Path, *, count: int, seed: int) -> None:
-    """Recordings as npz: time in microseconds, column, row, and whether it became brighter."""
+    """Recordings as npz: time in microseconds, column, row, and whether the pixel became brighter."""
     rng = np.random.default_rng(seed)
     for name, direction in (("left", -1), ("right", 1)):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for number in range(count):
             t = np.sort(rng.integers(0, 100_000, 2000))
             centre = 16 + direction * (t / 100_000 - 0.5) * 24 + rng.normal(0, 1.5)
-            front = rng.random(2000) < 0.5  # the front edge makes ON events, the one behind OFF
+            front = rng.random(2000) < 0.5  # the leading edge makes ON events, the trailing edge OFF
             x = np.clip(centre + direction * np.where(front, 2, -2) + rng.normal(0, 0.7, 2000), 0, 31)
             events = {"t": t, "x": x.astype(np.int16), "y": rng.integers(0, 32, 2000).astype(np.int16), "p": front}
             np.savez(folder / name / f"{number}.npz", height=32, width=32, **events)

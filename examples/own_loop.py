@@ -1,6 +1,6 @@
-"""A network with a LIF written by hand, and a training loop of its own: python examples/own_loop.py
+"""A hand-written LIF in a training loop of your own: python examples/own_loop.py
 
-What is added for branches is marked; all else is what it was.
+The four numbered lines add the branches; everything else is ordinary PyTorch.
 """
 
 import torch
@@ -12,7 +12,7 @@ from shortback.data import load_data, normalize
 
 
 class Spike(torch.autograd.Function):
-    """Fires at 0 and above; backward a triangle of half-width 1."""
+    """Fires at 0 and above; the surrogate is a triangle of half-width 1."""
 
     @staticmethod
     def forward(ctx, u):
@@ -26,7 +26,7 @@ class Spike(torch.autograd.Function):
 
 
 class LIF(nn.Module):
-    """`[T, N, ...]` to the same: decay 0.5, threshold 1, hard reset."""
+    """`[T, N, ...] -> [T, N, ...]`: decay 0.5, threshold 1, hard reset."""
 
     def forward(self, x):
         v, spikes = torch.zeros_like(x[0]), []
@@ -59,7 +59,7 @@ class Net(nn.Module):
         self.layers = nn.Sequential(*[Layer(*width) for width in widths])
         self.classify = nn.Linear(64, num_classes)
 
-    def forward(self, x):  # [N, C, H, W] to [N, K]
+    def forward(self, x):  # [N, C, H, W] -> [N, K]
         spikes = self.layers(x.expand(self.num_steps, *x.shape))
         return self.classify(spikes.mean(dim=(0, 3, 4)))
 
@@ -71,19 +71,19 @@ loader = DataLoader(TensorDataset(images, data.train.labels[:1200]), batch_size=
 
 torch.manual_seed(0)
 net = Net().to(device)
-net = sb.attach(net, sample=images[:2].to(device))  # 1: branches, which know nothing of `Net` but that it runs
+net = sb.attach(net, sample=images[:2].to(device))  # 1: a branch after every block but the last
 schedule = sb.schedules.Linear(start=0.25, end=0.0)  # 2: equation 10
-optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)  # the heads of the branches are among them
+optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)  # includes the heads of the branches
 epochs = 2
 for epoch in range(epochs):
     net.train()
     for index, (x, y) in enumerate(loader):
         progress = (epoch + index / len(loader)) / epochs
         outputs = net(x.to(device))
-        terms = sb.shortcut_loss(outputs, y.to(device), coefficient=schedule(progress))  # 3: for F.cross_entropy
+        terms = sb.shortcut_loss(outputs, y.to(device), coefficient=schedule(progress))  # 3: instead of F.cross_entropy
         optimizer.zero_grad()
         terms.total.backward()
         optimizer.step()
     print(f"epoch {epoch + 1}  main {terms.main:.3f}  total {terms.total:.3f}")
-net = sb.strip(net)  # 4: the object that was given to `attach`
-torch.save(net.state_dict(), "model.pt")  # with the keys of `Net` alone
+net = sb.strip(net)  # 4: the object that was passed to `attach`
+torch.save(net.state_dict(), "model.pt")  # only the keys of `Net`

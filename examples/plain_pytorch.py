@@ -1,7 +1,7 @@
-"""A spiking ResNet-18 that shortback trained, in PyTorch alone: python examples/plain_pytorch.py FOLDER
+"""A spiking ResNet-18 trained with shortback, in plain PyTorch: python examples/plain_pytorch.py FOLDER
 
-FOLDER has the `config.json` and `model.safetensors` of `shortback publish`. Nothing of shortback is imported: what
-follows is all that the network is.
+FOLDER has the `config.json` and `model.safetensors` that `shortback publish` writes. Nothing of shortback is imported:
+this file contains the whole network.
 """
 
 from __future__ import annotations

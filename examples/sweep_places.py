@@ -1,7 +1,7 @@
 """Let Optuna search where branches go and how much they weigh: python examples/sweep_places.py [RECIPE] [TRIALS]
 
-Shortback has no sweep of its own: a run is a function of a recipe, and that is all an optimizer needs. Every trial is a
-run folder, judged by its validation images; `shortback report sweep` puts them on one page.
+Shortback has no sweep of its own: a run is a function of a recipe, and an optimizer needs no more than that. Every
+trial is a run folder, judged on its validation images; `shortback report sweep` puts them on one page.
 """
 
 import sys
@@ -14,7 +14,7 @@ from shortback.runs.train import train_recipe
 
 recipe = sys.argv[1] if sys.argv[1:] else "cifar10-resnet20"
 trials = int(sys.argv[2]) if sys.argv[2:] else 3
-# A quick try on the images that come with the package; leave these out for the recipe as it is.
+# For a quick try on the images that ship with the package; remove these to search the recipe as it is.
 base = [
     "data={kind: bundled, train_images: 1500}",
     "model.num_steps=2",

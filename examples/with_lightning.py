@@ -1,4 +1,4 @@
-"""Branches in the Lightning Trainer: python examples/with_lightning.py"""
+"""Branches with the Lightning Trainer: python examples/with_lightning.py"""
 
 import lightning
 import torch
@@ -15,7 +15,7 @@ class ShortcutTraining(lightning.LightningModule):
 
     def training_step(self, batch, index):
         x, y = batch
-        sb.reset_states(self.net)
+        sb.reset_states(self.net)  # does nothing for our own networks; SpikingJelly, snnTorch and sinabs need it
         progress = self.trainer.global_step / self.trainer.estimated_stepping_batches
         terms = sb.shortcut_loss(self.net(x), y, coefficient=self.schedule(progress))
         self.log_dict({"main": terms.main, "total": terms.total}, prog_bar=True)

@@ -1,11 +1,12 @@
-"""A network of Norse with branches, trained and stripped: python examples/with_norse.py"""
+"""A Norse network, trained with branches and stripped: python examples/with_norse.py"""
 
 import norse.torch as norse
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import shortback as sb
-from shortback.data import BatchLoader, limit_images, load_data
+from shortback.data import load_data, normalize
 from shortback.training import evaluate, fit
 
 
@@ -29,16 +30,20 @@ class Net(nn.Module):
         return membranes  # [T, N, K]
 
 
-data = load_data("bundled")
-settings = {"transform": None, "batch_size": 50, "mean": data.mean, "std": data.std, "seed": 0, "drop_last": False}
-train = BatchLoader(limit_images(data.train, count=1200, seed=0), shuffle=True, **settings)
-test = BatchLoader(limit_images(data.test, count=300, seed=0), shuffle=False, **settings)
+data = load_data("bundled")  # a part of Fashion-MNIST that ships with the package
+
+
+def loader(split, count, *, shuffle=False):
+    images = normalize(split.images[:count], mean=data.mean, std=data.std)
+    return DataLoader(TensorDataset(images, split.labels[:count]), batch_size=50, shuffle=shuffle)
+
+
+train, test = loader(data.train, 1200, shuffle=True), loader(data.test, 300)
 
 torch.manual_seed(0)
 net = sb.attach(Net(), sample=torch.rand(2, 1, 28, 28), reduce="last")
+print("branches at", ", ".join(net.places))
 fit(net, train, epochs=1, lr=0.1, folder="runs/norse", clip_norm=1.0)
-test_accuracy = evaluate(
-    net, test.epoch(0)
-).accuracy  # while attached: `reduce` is the network's own business afterwards
+# Evaluated while attached, because `reduce` belongs to `net`: the stripped network returns all steps again.
+print(f"test accuracy {evaluate(net, test).accuracy:.1%}")
 model = sb.strip(net)
-print(f"test accuracy {test_accuracy:.1%}")

@@ -1,4 +1,4 @@
-"""A network of sinabs with branches, trained and stripped: python examples/with_sinabs.py"""
+"""A sinabs network, trained with branches and stripped: python examples/with_sinabs.py"""
 
 import sinabs.from_torch
 import torch
@@ -26,7 +26,7 @@ test = BatchLoader(limit_images(data.test, count=300, seed=0), shuffle=False, **
 
 
 class OverTime:
-    """The batches of a loader with every image repeated for each step."""
+    """The batches of a loader, with every image repeated once per step: `[N*T, C, H, W]`."""
 
     def __init__(self, loader):
         self.loader = loader

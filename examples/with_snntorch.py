@@ -1,11 +1,12 @@
-"""A network of snnTorch with branches, trained and stripped: python examples/with_snntorch.py"""
+"""An snnTorch network, trained with branches and stripped: python examples/with_snntorch.py"""
 
 import snntorch
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import shortback as sb
-from shortback.data import BatchLoader, limit_images, load_data
+from shortback.data import load_data, normalize
 from shortback.training import evaluate, fit
 
 
@@ -34,13 +35,19 @@ class Net(nn.Module):
         return torch.stack([self.step(x) for _ in range(self.num_steps)])  # [T, N, K]
 
 
-data = load_data("bundled")
-settings = {"transform": None, "batch_size": 50, "mean": data.mean, "std": data.std, "seed": 0, "drop_last": False}
-train = BatchLoader(limit_images(data.train, count=1200, seed=0), shuffle=True, **settings)
-test = BatchLoader(limit_images(data.test, count=300, seed=0), shuffle=False, **settings)
+data = load_data("bundled")  # a part of Fashion-MNIST that ships with the package
+
+
+def loader(split, count, *, shuffle=False):
+    images = normalize(split.images[:count], mean=data.mean, std=data.std)
+    return DataLoader(TensorDataset(images, split.labels[:count]), batch_size=50, shuffle=shuffle)
+
+
+train, test = loader(data.train, 1200, shuffle=True), loader(data.test, 300)
 
 torch.manual_seed(0)
-net = sb.attach(Net(), sample=torch.rand(2, 1, 28, 28), reduce="mean")  # places: step.2 and step.6
-fit(net, train, validation=test, epochs=1, lr=0.05, folder="runs/snntorch")
+net = sb.attach(Net(), sample=torch.rand(2, 1, 28, 28), reduce="mean")
+print("branches at", ", ".join(net.places))  # after every Leaky but the last
+fit(net, train, epochs=1, lr=0.05, folder="runs/snntorch")
 model = sb.strip(net)
-print(f"test accuracy {evaluate(model, test.epoch(0)).accuracy:.1%}")
+print(f"test accuracy {evaluate(model, test).accuracy:.1%}")

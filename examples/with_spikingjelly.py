@@ -1,11 +1,12 @@
-"""A VGG of SpikingJelly with branches, trained and stripped: python examples/with_spikingjelly.py"""
+"""A SpikingJelly VGG, trained with branches and stripped: python examples/with_spikingjelly.py"""
 
 import torch
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import shortback as sb
-from shortback.data import BatchLoader, limit_images, load_data
+from shortback.data import load_data, normalize
 from shortback.training import evaluate, fit
 
 
@@ -23,19 +24,26 @@ class VGG(nn.Module):
         self.head = nn.Sequential(layer.AdaptiveAvgPool2d(1), layer.Flatten(), layer.Linear(64, 10))
         functional.set_step_mode(self, "m")
 
-    def forward(self, x):  # [N, C, H, W] to [T, N, K]
+    def forward(self, x):  # [N, C, H, W] -> [T, N, K]
         return self.head(self.features(x.expand(self.num_steps, *x.shape)))
 
 
-data = load_data("bundled")
-settings = {"transform": None, "batch_size": 50, "mean": data.mean, "std": data.std, "seed": 0, "drop_last": False}
-train = BatchLoader(limit_images(data.train, count=1200, seed=0), shuffle=True, **settings)
-test = BatchLoader(limit_images(data.test, count=300, seed=0), shuffle=False, **settings)
+data = load_data("bundled")  # a part of Fashion-MNIST that ships with the package
+
+
+def loader(split, count, *, shuffle=False):
+    images = normalize(split.images[:count], mean=data.mean, std=data.std)
+    return DataLoader(TensorDataset(images, split.labels[:count]), batch_size=50, shuffle=shuffle)
+
+
+train, test = loader(data.train, 1200, shuffle=True), loader(data.test, 300)
 
 torch.manual_seed(0)
 model = VGG()
-net = sb.attach(model, sample=torch.rand(2, 1, 28, 28), reduce="mean")  # after every LIFNode but the last
+# A branch after every LIFNode but the last; the output is averaged over time.
+net = sb.attach(model, sample=torch.rand(2, 1, 28, 28), reduce="mean")
+print("branches at", ", ".join(net.places))
 fit(net, train, epochs=2, lr=0.1, folder="runs/spikingjelly")
 model = sb.strip(net)
-functional.reset_net(model)  # its own functions work on it as before
-print(f"test accuracy {evaluate(model, test.epoch(0)).accuracy:.1%}")
+functional.reset_net(model)  # SpikingJelly's own functions work on it as before
+print(f"test accuracy {evaluate(model, test).accuracy:.1%}")
