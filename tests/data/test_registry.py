@@ -65,7 +65,17 @@ def test_settings_reach_the_image_folder(image_root: Path, tmp_path: Path) -> No
         ("cifar10", {"skip_bad": True}, "skip_bad=True: is for image_folder, and not for cifar10"),
         ("image_folder", {"download": True}, "download=True: is for cifar10 and the like, and not for image_folder"),
         ("nmnist", {"download": True}, "download=True: is for cifar10 and the like, and not for nmnist"),
-        ("nmnist", {"split": "seeded"}, "split='seeded': is for cifar10_dvs, which has no official one, and not for"),
+        (
+            "nmnist",
+            {"sensor": (34, 34)},
+            r"sensor=\(34, 34\): is for event_folder, whose files may not say it, and not",
+        ),
+        ("bundled", {"sensor": (34, 34)}, r"sensor=\(34, 34\): is for event_folder"),
+        (
+            "nmnist",
+            {"split": "seeded"},
+            r"split='seeded': is for recordings without an official one \(cifar10_dvs, event_folder\), and not for",
+        ),
     ],
 )
 def test_no_setting_is_passed_over(kind: str, settings: dict[str, Any], message: str) -> None:

@@ -45,7 +45,7 @@ def test_a_fraction_of_zero_leaves_validation_empty() -> None:
 
 @pytest.mark.parametrize(
     ("fraction", "message"),
-    [(0.1, "sets 0 of the 3 images of class 1 aside"), (0.9, "sets 3 of the 3 images of class 1")],
+    [(0.1, "sets 0 of the 3 samples of class 1 aside"), (0.9, "sets 3 of the 3 samples of class 1")],
 )
 def test_a_class_that_would_end_with_nothing_is_an_error(fraction: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):

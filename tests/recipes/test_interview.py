@@ -4,13 +4,16 @@ import itertools
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from shortback.choices import Have, RecipeNetwork
 from shortback.errors import UserError
+from shortback.recipes.build import build_data
 from shortback.recipes.interview import EVENT_NETWORKS, LARGE_NETWORKS, Answers, make_recipe, questions
 from shortback.recipes.load import load_recipe
+from tests.data.events.conftest import event_folder  # noqa: F401
 
 
 @pytest.fixture
@@ -52,6 +55,27 @@ def test_large_images_are_trained_on_as_those_of_imagenet(roots):
         assert (made.model.stem, made.data.image_size, made.data.root) == ("imagenet", 224, roots / "large")
     with pytest.raises(UserError, match="as large as these have recipes for resnet18, resnet34, not for vgg16"):
         recipe(roots, data="images", network="vgg16", root=roots / "large")
+
+
+def test_a_recipe_for_recordings_can_be_loaded_and_fits_their_sensor(event_folder, tmp_path):  # noqa: F811
+    made = recipe(tmp_path, data="events", network="resnet20", root=event_folder)
+    assert made.data.frames is not None
+    assert (made.data.frames.size, made.data.split) == (8, None)
+    data = made.data.model_copy(update={"validation_fraction": 0.2})
+    assert (
+        build_data(data, num_steps=2, seed=0).source.sensor == "height 8, width 8 (as the files or their formats say)"
+    )
+    flat = recipe(tmp_path, data="events", network="resnet20", root=event_folder / "train")
+    assert flat.data.split == "fifth"
+    assert "data.sensor" not in (tmp_path / "new.yaml").read_text()
+
+
+def test_a_recipe_for_recordings_says_that_the_sensor_is_missing(tmp_path):
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    np.savez(tmp_path / "train" / "a" / "0.npz", t=[1, 2], x=[3, 4], y=[5, 6], p=[0, 1])
+    made = recipe(tmp_path, data="events", network="resnet20", root=tmp_path)
+    assert (made.data.sensor, made.data.frames) == (None, None)
+    assert "# data.sensor is to be [height, width] of the camera" in (tmp_path / "new.yaml").read_text()
 
 
 @pytest.mark.parametrize("name", ["0.tif", "0.tiff", "0.gif", "0.ppm", "0.bmp"])

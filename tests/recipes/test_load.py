@@ -198,7 +198,7 @@ def test_a_variant_is_a_method_with_other_branches():
             "data.num_workers: Input should be greater than or equal to 0, or 'auto', got -1",
         ),
         ("train.device=gpu", "train.device: Input should be 'cpu' or 'cuda', or 'auto', got 'gpu'"),
-        ("data.frames=3", "data.frames: has keys of its own: size, by, resize, values, got 3"),
+        ("data.frames=3", "data.frames: has keys of its own: size, by, resize, values, keep_aspect, got 3"),
         ("data.frames.sise=3", "data.frames.sise: unknown key; the nearest are size, resize"),
         ("batch_size=64", "batch_size: unknown key; the nearest are train.batch_size"),
         ("epochs=3", "epochs: unknown key; the nearest are train.epochs"),

@@ -12,6 +12,7 @@ def test_a_sentence_and_a_picture(event_folder, tmp_path):  # noqa: F811
     recipe = load_recipe("events-quickstart", settings=[*changes, "data.validation_fraction=0.2"])
     said = write_samples(recipe, tmp_path / "new" / "s.png", count=2)
     assert "2 classes; 10 samples to train on, 2 to validate, 4 to test, 4 frames of 2 x 8 x 8" in said
+    assert "sensor of height 8, width 8 (as the files or their formats say); drawn in" in said
     with Image.open(tmp_path / "new" / "s.png") as picture:
         assert picture.size[0] > 300
 

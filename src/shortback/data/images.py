@@ -146,6 +146,7 @@ class ImageData:
         num_steps: T of samples that are sequences: an image of the splits is then the frames of one, uint8
             [T * C, H, W]; None for images that stand still.
         split: how training and test are told apart, by name and a hash of the lists, where there is no official way.
+        sensor: how large the sensor of recordings of events is, in pixels, and what says so; None for images.
 
     Raises:
         ValueError: for a label outside the classes, a split or statistics that do not fit.
@@ -161,6 +162,7 @@ class ImageData:
     image_size: int
     num_steps: int | None = None
     split: str | None = None
+    sensor: str | None = None
 
     def __post_init__(self) -> None:
         if not len(self.train):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from shortback.choices import DataKind, EventKind, nearest
 from shortback.data import events
@@ -28,7 +28,8 @@ _MEANT: dict[str, tuple[tuple[str, ...], str]] = {
     "cache_dir": (("image_folder", "shards", *get_args(EventKind)), "image_folder"),
     "download": (("fashion_mnist", "cifar10", "cifar100"), "cifar10 and the like"),
     "skip_bad": (("image_folder", *_RECORDED), "image_folder"),
-    "split": (("cifar10_dvs",), "cifar10_dvs, which has no official one"),
+    "split": (("cifar10_dvs", "event_folder"), "recordings without an official one (cifar10_dvs, event_folder)"),
+    "sensor": (("event_folder",), "event_folder, whose files may not say it"),
     "root": (tuple(kind for kind in DATA_KINDS if kind not in _SHIPPED), "data that do not come with the package"),
 }
 
@@ -47,6 +48,7 @@ def load_data(
     std: Sequence[float] | None = None,
     frames: Frames | None = None,
     split: str | None = None,
+    sensor: tuple[int, int] | None = None,
 ) -> ImageData:
     """Load a data source and check it.
 
@@ -64,7 +66,8 @@ def load_data(
         mean: of each channel, in units of [0, 1], instead of that of the training images.
         std: of each channel, in units of [0, 1], instead of that of the training images.
         frames: what recordings of events become; for the kinds that are events, which need it.
-        split: of `cifar10_dvs`, see `load_cifar10_dvs`.
+        split: of `cifar10_dvs`, see `load_cifar10_dvs`, and of an `event_folder` without `train` and `test`.
+        sensor: height and width, in pixels, of the recordings of an `event_folder` that do not say them.
 
     Raises:
         ValueError: for an unknown kind, settings of another kind, or data that is damaged or inconsistent.
@@ -75,12 +78,13 @@ def load_data(
         near = nearest(kind, DATA_KINDS)
         raise UserError(f"there is no data of kind {kind!r}; the nearest are {near}; known: {', '.join(DATA_KINDS)}")
     given = {"url": url, "cache_gb": cache_gb, "cache_dir": cache_dir, "download": download, "skip_bad": skip_bad}
-    _refuse_unheeded(kind, {**given, "split": split, "root": root})
+    _refuse_unheeded(kind, {**given, "split": split, "root": root, "sensor": sensor})
     if kind in get_args(EventKind):
         _refuse(kind, image_size=image_size, mean=mean, std=std)
         if frames is None:
             raise UserError(f"data of kind {kind!r} needs frames: how many, and of which size")
-        return _load_events(kind, data_root(root), frames, split=split, skip_bad=skip_bad, cache_dir=cache_dir)
+        settings = {"frames": frames, "cache_dir": cache_dir, "skip_bad": skip_bad, "split": split, "sensor": sensor}
+        return _load_events(kind, data_root(root), settings)
     if frames is not None:
         raise UserError(f"frames are made of events, and data of kind {kind!r} are images; leave frames out")
     if kind == "shards":
@@ -109,21 +113,21 @@ def _load_images(
     return load_image_folder(root, skip_bad=skip_bad, cache_dir=cache_dir)
 
 
-def _load_events(
-    kind: str, root: Path, frames: Frames, *, split: str | None, skip_bad: bool, cache_dir: Path | None
-) -> ImageData:
+def _load_events(kind: str, root: Path, settings: Mapping[str, Any]) -> ImageData:
+    known = {name: settings[name] for name in ("frames", "cache_dir")}
     if kind == "simulated_events":
-        return events.load_simulated_events(frames=frames, cache_dir=cache_dir)
+        return events.load_simulated_events(**known)
+    known["skip_bad"] = settings["skip_bad"]
     if kind == "cifar10_dvs":
-        split = split or "last100"
-        return events.load_cifar10_dvs(root, frames=frames, split=split, skip_bad=skip_bad, cache_dir=cache_dir)
+        return events.load_cifar10_dvs(root, split=settings["split"] or "last100", **known)
+    if kind == "event_folder":
+        return events.load_event_folder(root, split=settings["split"], sensor=settings["sensor"], **known)
     loaders: dict[str, Callable[..., ImageData]] = {
         "dvs_gesture": events.load_dvs_gesture,
         "nmnist": events.load_nmnist,
         "ncaltech101": events.load_ncaltech101,
-        "event_folder": events.load_event_folder,
     }
-    return loaders[kind](root, frames=frames, skip_bad=skip_bad, cache_dir=cache_dir)
+    return loaders[kind](root, **known)
 
 
 def _refuse_unheeded(kind: str, given: Mapping[str, object]) -> None:

@@ -31,7 +31,7 @@ def split_validation(train: ImageSet, *, fraction: float, seed: int) -> tuple[Im
     for label, (size, quota) in enumerate(zip(sizes.tolist(), quotas.tolist(), strict=True)):
         if fraction and size and not 0 < quota < size:
             raise UserError(
-                f"a validation fraction of {fraction} sets {quota} of the {size} images of class {label} "
+                f"a validation fraction of {fraction} sets {quota} of the {size} samples of class {label} "
                 f"aside; both parts need at least one: choose another fraction, or 0 for no validation"
             )
     held_out = _rank_within_class(train.labels, seed=seed) < quotas[train.labels]

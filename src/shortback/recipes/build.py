@@ -122,6 +122,7 @@ def build_data(config: DataConfig, *, num_steps: int, seed: int) -> Splits:
         cache_gb=config.cache_gb,
         frames=frames,
         split=config.split,
+        sensor=config.sensor,
     )
     train = source.train
     if config.train_images is not None:

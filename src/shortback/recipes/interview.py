@@ -11,17 +11,22 @@ from typing import Any
 from PIL import Image
 
 from shortback.choices import Have, RecipeNetwork, check_choice
+from shortback.data.events.event_folder import FIFTH
+from shortback.data.events.folders import class_names, files_in
+from shortback.data.events.formats import READERS, read_recording
+from shortback.data.events.sensor import SensorUnknownError
 from shortback.data.image_files import FORMATS
 from shortback.errors import UserError
 from shortback.recipes.build import check_recipe
 from shortback.recipes.load import merged, parse_recipe, read_tree
+from shortback.recipes.schema import FramesConfig
 from shortback.recipes.yaml_text import write_yaml
 
 WHAT = {
     "images": "a folder of images: train/<class>/ and test/<class>/, or val/",
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
-    "events": "recordings of an event camera: train/<class>/ and test/<class>/",
+    "events": "recordings of an event camera: train/<class>/ and test/<class>/, or <class>/ alone",
     "bundled": "nothing yet: a part of Fashion-MNIST that comes with the package",
 }
 LARGE = 96  # pixels from which images are cropped and resized as those of ImageNet are
@@ -63,9 +68,11 @@ def make_recipe(answers: Answers) -> str:
     if warmup := known.get("optimizer", {}).get("warmup_epochs"):
         tree["optimizer"] = {"warmup_epochs": min(warmup, answers.epochs / 4)}
     check_recipe(parse_recipe(merged(known, tree), name="the recipe"))
+    unsaid = "sensor" in data
     return (
         f"# {answers.network} on {answers.data}; `shortback recipes show` prints every setting of it.\n"
         "# method: vanilla (no branches), shortcut (a coefficient that stays), evolutionary (one that falls)\n"
+        + ("# data.sensor is to be [height, width] of the camera: the recordings do not say it.\n" if unsaid else "")
         + write_yaml({"extend": base, **tree})
     )
 
@@ -81,17 +88,38 @@ def _found(answers: Answers) -> tuple[str, dict[str, Any]]:
         return base, {"kind": answers.data, **({"root": root} if root else {"download": True})}
     if root is None:
         raise UserError(f"data={answers.data}: say where it lies")
-    if not Path(root, "train").is_dir():
-        raise UserError(f"{root}: there must be a folder train/ in it, and in that a folder for each class")
     if answers.data == "events":
         if network not in EVENT_NETWORKS:
             raise UserError(f"recordings of events have recipes for {', '.join(EVENT_NETWORKS)}, not for {network}")
-        return EVENT_NETWORKS[network], {"kind": "event_folder", "root": root}
+        return EVENT_NETWORKS[network], _of_recordings(Path(root))
+    if not Path(root, "train").is_dir():
+        raise UserError(f"{root}: there must be a folder train/ in it, and in that a folder for each class")
     if min(_size_of_an_image(Path(root))) < LARGE:
         return f"cifar10-{network}", {"kind": "image_folder", "root": root}
     if network not in LARGE_NETWORKS:
         raise UserError(f"images as large as these have recipes for {', '.join(LARGE_NETWORKS)}, not for {network}")
     return LARGE_NETWORKS[network], {"kind": "image_folder", "root": root, "validation_fraction": 0.1}
+
+
+def _of_recordings(root: Path) -> dict[str, Any]:
+    """The data of a folder of recordings, with frames no larger than the sensor of the first that can be read.
+
+    `sensor` is among it, as null, where that one does not say its size.
+    """
+    found: dict[str, Any] = {"kind": "event_folder", "root": str(root), "split": None}
+    if not (root / "train").is_dir():
+        if not root.is_dir() or len(class_names(root)) < 2:
+            raise UserError(f"{root}: there must be a folder train/ in it, or a folder for each class")
+        found["split"] = FIFTH
+    for path in (path for path in files_in(root) if path.suffix.lower() in READERS):
+        try:
+            events = read_recording(path)
+        except SensorUnknownError:
+            return {**found, "sensor": None}
+        except (UserError, OSError):
+            continue  # left for the training to find
+        return {**found, "frames": {"size": min(FramesConfig().size, events.height, events.width)}}
+    return found
 
 
 def _size_of_an_image(root: Path) -> tuple[int, int]:

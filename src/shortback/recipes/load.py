@@ -206,6 +206,8 @@ def _message(problem: Any) -> str:
         return f"has keys of its own: {', '.join(section.model_fields)}"
     if kind == "path_type":
         return "Input should be a path"
+    if kind == "tuple_type":
+        return "Input should be a list"
     return problem["msg"].removeprefix("Value error, ")
 
 

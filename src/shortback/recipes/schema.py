@@ -114,10 +114,14 @@ class FramesConfig(Section):
     by: FramesBy = "count"
     resize: Resize = "sum"
     values: FrameValues = "count"
+    keep_aspect: bool = False
 
 
 class DataConfig(Section):
-    """What to train on; `url` and `cache_gb` are of shards, `cache_dir` of folders too, `on_device` is of the GPU."""
+    """What to train on; `url` and `cache_gb` are of shards, `cache_dir` of folders too, `on_device` is of the GPU.
+
+    `sensor` is the height and width, in pixels, of recordings whose files do not say them.
+    """
 
     kind: DataKind = "bundled"
     root: Path | None = None
@@ -129,6 +133,7 @@ class DataConfig(Section):
     image_size: Count | None = None
     frames: FramesConfig | None = None
     split: str | None = None
+    sensor: tuple[Count, Count] | None = None
     train_images: Count | None = None
     validation_fraction: Fraction = 0.1
     num_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
@@ -292,8 +297,8 @@ class Recipe(Section):
                 )
             if self.data.image_size is not None:
                 raise ValueError("data.image_size is for images; frames of events have data.frames.size")
-        elif self.data.frames is not None or self.data.split is not None:
-            key = "frames" if self.data.frames is not None else "split"
+        elif given := [key for key in ("frames", "split", "sensor") if getattr(self.data, key) is not None]:
+            key = given[0]
             raise ValueError(f"data.{key} is for recordings of events, and data.kind={self.data.kind} are images")
         if self.optimizer.kind == "adamw" and self.optimizer.nesterov:
             raise UserError("optimizer.nesterov is for optimizer.kind='sgd'")

@@ -32,7 +32,8 @@ def write_samples(recipe: Recipe, file: Path, *, count: int) -> str:
     split = "" if source.split is None else f", split {source.split}"
     shape = " x ".join(map(str, source.batch_shape(1)[-3:]))
     steps = "" if source.num_steps is None else f"{source.num_steps} frames of "
+    sensor = "" if source.sensor is None else f", sensor of {source.sensor}"
     return (
         f"{source.name}{split}: {source.num_classes} classes; {len(splits.train)} samples to train on, {held_out} to "
-        f"validate, {len(source.test)} to test, {steps}{shape}; drawn in {file}"
+        f"validate, {len(source.test)} to test, {steps}{shape}{sensor}; drawn in {file}"
     )

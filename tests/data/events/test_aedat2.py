@@ -47,6 +47,14 @@ def test_signals_from_outside_are_no_events(tmp_path):
     assert (len(found), found.t.tolist()) == (1, [2])
 
 
+def test_another_camera_is_named(tmp_path):
+    davis = [33 << 22 | 100 << 12 | 1 << 11, 1, 34 << 22 | 101 << 12, 2]  # 30 bits: y, x, polarity
+    with pytest.raises(UserError, match=r"a\.aedat: its addresses have more than 16 bits, as those of DAVIS cameras"):
+        read_aedat2(file_of(tmp_path, *davis))
+    with pytest.raises(UserError, match=r"a\.aedat: its sensor has a height of 128 pixels, and the setting is"):
+        read_aedat2(file_of(tmp_path, 0x0000205E, 1), sensor=(180, 240))
+
+
 def test_data_may_begin_with_the_sign_of_a_line_only_after_a_line(tmp_path):
     assert len(read_aedat2(file_of(tmp_path, 0x00000002, 5, header=b"#!AER-DAT2.0\r\n"))) == 1
 

@@ -30,6 +30,11 @@ def test_packets_by_hand(tmp_path):
     assert found.t.tolist() == [10, 12, 2**31 + 1]
 
 
+def test_the_sensor_of_another_camera_is_said_by_the_setting(tmp_path):
+    found = read_aedat3(file_of(tmp_path, LINES + packet([(1, 1, 239, 179, 10)])), sensor=(180, 240))
+    assert (found.x.tolist(), found.y.tolist(), found.height, found.width) == ([239], [179], 180, 240)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

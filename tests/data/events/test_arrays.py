@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from shortback.data.events.arrays import read_hdf5, read_npz
+from shortback.data.events.sensor import SensorUnknownError
 from shortback.errors import UserError
 
 FIELDS = {"t": np.array([1, 5]), "x": np.array([0, 3]), "y": np.array([2, 1]), "p": np.array([0, 1])}
@@ -13,14 +14,41 @@ def check(found, height=3, width=4):
     assert (found.height, found.width) == (height, width)
 
 
+SENSOR = (3, 4)  # height and width
+
+
 def test_npz_and_npy(tmp_path):
     np.savez(tmp_path / "a.npz", **FIELDS)
-    check(read_npz(tmp_path / "a.npz"))
+    check(read_npz(tmp_path / "a.npz", sensor=SENSOR))
     np.savez(tmp_path / "b.npz", **FIELDS, height=10, width=20)
     check(read_npz(tmp_path / "b.npz"), 10, 20)
     rows = np.array([(1, 0, 2, -1), (5, 3, 1, 1)], dtype=[("t", "i8"), ("x", "i2"), ("y", "i2"), ("p", "i1")])
     np.save(tmp_path / "a.npy", rows)
-    check(read_npz(tmp_path / "a.npy"))
+    check(read_npz(tmp_path / "a.npy", sensor=SENSOR))
+
+
+def test_a_size_is_the_file_s_or_the_setting_and_never_both(tmp_path):
+    np.savez(tmp_path / "a.npz", **FIELDS)
+    check(read_npz(tmp_path / "a.npz", sensor=(10, 20)), 10, 20)
+    with pytest.raises(SensorUnknownError, match=r"a\.npz: does not say how large the sensor is"):
+        read_npz(tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", **FIELDS, height=10, width=20)
+    check(read_npz(tmp_path / "b.npz", sensor=(10, 20)), 10, 20)
+    with pytest.raises(UserError, match=r"b\.npz: its sensor has a width of 20 pixels, and the setting is .*\[10, 4\]"):
+        read_npz(tmp_path / "b.npz", sensor=(10, 4))
+
+
+def test_names_that_other_programs_write_are_known(tmp_path):
+    rows = np.array(
+        [(1, 0, 2, 0), (5, 3, 1, 1)], dtype=[("timestamp", "i8"), ("x", "i2"), ("y", "i2"), ("polarity", "i1")]
+    )
+    np.save(tmp_path / "a.npy", rows)
+    check(read_npz(tmp_path / "a.npy", sensor=SENSOR))
+    np.savez(tmp_path / "a.npz", Time=FIELDS["t"], X=FIELDS["x"], Y=FIELDS["y"], pol=FIELDS["p"], height=3, width=4)
+    check(read_npz(tmp_path / "a.npz"))
+    np.save(tmp_path / "b.npy", np.zeros((2, 4)))
+    with pytest.raises(UserError, match=r"b\.npy: has no t, x, y, p; .* has no named arrays"):
+        read_npz(tmp_path / "b.npy")
 
 
 def test_hdf5(tmp_path):
@@ -29,7 +57,10 @@ def test_hdf5(tmp_path):
         with h5py.File(tmp_path / name, "w") as file:
             for key, values in FIELDS.items():
                 file.require_group(group)[key] = values
-        check(read_hdf5(tmp_path / name))
+        check(read_hdf5(tmp_path / name, sensor=SENSOR))
+    with h5py.File(tmp_path / "b.h5", "a") as file:
+        file["events"].attrs.update(height=5, width=6)
+    check(read_hdf5(tmp_path / "b.h5"), 5, 6)
     (tmp_path / "c.h5").write_bytes(b"no HDF5")
     with pytest.raises(UserError, match=r"c\.h5: cannot be read as HDF5"):
         read_hdf5(tmp_path / "c.h5")
@@ -40,7 +71,7 @@ def test_hdf5_of_one_dataset_with_fields(tmp_path):
     rows = np.array([(1, 0, 2, 0), (5, 3, 1, 1)], dtype=[("t", "i8"), ("x", "u2"), ("y", "u2"), ("p", "u1")])
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["events"] = rows
-    check(read_hdf5(tmp_path / "a.h5"))
+    check(read_hdf5(tmp_path / "a.h5", sensor=SENSOR))
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["events"] = np.zeros((2, 4))
     with pytest.raises(UserError, match=r"b\.h5: has no t, x, y, p"):

@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import pytest
 
 from shortback.data.events import workers
 from shortback.data.events.cache import Recording, cached_frames
+from shortback.data.events.cache import _fingerprint as fingerprint
 from shortback.data.events.formats import read_events
 from shortback.data.events.frames import Frames, to_frames
 from shortback.data.events.recording import MissingLibraryError
@@ -176,6 +178,24 @@ def test_recordings_outside_the_root_are_told_apart(tmp_path, monkeypatch):
     assert len(list(folders[0].glob("*.frames"))) == 2
 
 
+def test_sizes_of_sensors_are_remembered_and_a_cache_without_them_is_used(recordings, tmp_path):
+    write_npz(recordings[2].path, seed=2, side=6)
+    assert made(recordings, tmp_path).sizes == {(6, 6): 1, (8, 8): 4}
+    assert made(recordings, tmp_path).sizes == {(6, 6): 1, (8, 8): 4}
+    (known,) = (tmp_path / "cache").glob("*.json")
+    known.write_text(json.dumps({"bad": [], "saturated": 0}))
+    assert made(recordings, tmp_path, read=None).sizes == {}
+
+
+def test_caches_of_before_there_was_keep_aspect_are_found():
+    one = Frames(num_steps=3, size=4)
+    before = {"num_steps": 3, "size": 4, "by": "count", "resize": "sum", "values": "count"}
+    content = json.dumps([2, "nmnist", before, []])
+    assert fingerprint([], one, "nmnist", Path()) == hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+    other = Frames(num_steps=3, size=4, keep_aspect=True)
+    assert fingerprint([], other, "nmnist", Path()) != fingerprint([], one, "nmnist", Path())
+
+
 def test_half_a_cache_is_none(recordings, tmp_path):
     made(recordings, tmp_path)
     (frames,) = (tmp_path / "cache").glob("*.frames")
@@ -184,7 +204,7 @@ def test_half_a_cache_is_none(recordings, tmp_path):
     (known,) = (tmp_path / "cache").glob("*.json")
     known.write_text("{")
     np.testing.assert_array_equal(made(recordings, tmp_path).frames.numpy(), expected(recordings))
-    assert json.loads(known.read_text()) == {"bad": [], "saturated": 0}
+    assert json.loads(known.read_text()) == {"bad": [], "saturated": 0, "sizes": [[8, 8, 5]]}
 
 
 @pytest.mark.parametrize("lines", [3, 4, 5])

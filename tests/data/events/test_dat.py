@@ -24,6 +24,14 @@ def test_events_by_hand(tmp_path):
     assert read(tmp_path, content_of([(7, 303, 239, 1)], lines=b"% no size\n")).width == 304
 
 
+def test_a_size_that_the_lines_do_not_say_is_that_of_the_setting(tmp_path):
+    (tmp_path / "a.dat").write_bytes(content_of([(7, 639, 479, 1)], lines=b"% no size\n"))
+    assert read_dat(tmp_path / "a.dat", sensor=(480, 640)).width == 640
+    (tmp_path / "a.dat").write_bytes(content_of([(7, 1, 1, 1)]))
+    with pytest.raises(UserError, match=r"a\.dat: its sensor has a height of 180 pixels"):
+        read_dat(tmp_path / "a.dat", sensor=(480, 640))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -2,29 +2,11 @@ import zipfile
 
 import pytest
 
-from shortback.data.events import Frames, load_event_folder, load_ncaltech101, load_nmnist
-from shortback.errors import UserError
+from shortback.data.events import Frames, load_ncaltech101, load_nmnist
 from tests.data.events.conftest import SHARED
 from tests.data.events.test_nmnist import file_of
 
 FRAMES = Frames(num_steps=2, size=8)
-
-
-def test_formats_may_be_mixed(event_folder, tmp_path):
-    file_of(tmp_path, (1, 2, 1, 5)).rename(event_folder / "train" / "left" / "z.bin")
-    assert len(load_event_folder(event_folder, frames=FRAMES).train) == 13
-
-
-def test_what_is_wrong_with_a_folder_is_named(event_folder, tmp_path):
-    with pytest.raises(FileNotFoundError, match="has no folder train"):
-        load_event_folder(tmp_path, frames=FRAMES)
-    (event_folder / "train" / "left" / "a.png").write_bytes(b"")
-    with pytest.raises(UserError, match=r"1 files in .*train are no recordings by their ending, left/a\.png"):
-        load_event_folder(event_folder, frames=FRAMES)
-    (event_folder / "train" / "left" / "a.png").unlink()
-    (event_folder / "test" / "up").mkdir()
-    with pytest.raises(UserError, match=r"has classes that .*train has not: up"):
-        load_event_folder(event_folder, frames=FRAMES)
 
 
 @pytest.mark.skipif(not (SHARED / "nmnist-small.zip").is_file(), reason="no recordings at hand")
@@ -35,6 +17,7 @@ def test_real_digits(tmp_path):
     assert (len(data.train), len(data.test)) == (1000, 100)
     assert data.train.labels.bincount().min() > 50
     assert data.train.image(0).sum() > 1000
+    assert data.sensor == "height 34, width 34 (of the data set)"
 
 
 def test_ncaltech101_holds_a_fifth_of_each_class_out(tmp_path):

@@ -83,6 +83,39 @@ def test_nearest_takes_one_pixel_of_those_it_covers():
     assert to_frames(corner, Frames(num_steps=1, size=2, resize="nearest"))[0][0, 0].tolist() == [[1, 0], [0, 1]]
 
 
+def test_a_sensor_that_is_not_square_is_stretched_or_fitted():
+    everywhere = events(range(8), np.tile(range(4), 2), np.repeat(range(2), 4), height=2, width=4)
+    stretched, _ = to_frames(everywhere, Frames(num_steps=1, size=2))
+    assert stretched[0, 0].tolist() == [[2, 2], [2, 2]]
+    kept = Frames(num_steps=1, size=4, keep_aspect=True)
+    assert to_frames(everywhere, kept)[0][0, 0].tolist() == [[0] * 4, [1] * 4, [1] * 4, [0] * 4]
+    assert to_frames(everywhere, Frames(num_steps=1, size=2, keep_aspect=True))[0][0, 0].tolist() == [[4, 4], [0, 0]]
+    upright = events(range(8), np.repeat(range(2), 4), np.tile(range(4), 2), height=4, width=2)
+    for resize in ("sum", "nearest"):
+        kept = Frames(num_steps=1, size=4, keep_aspect=True, resize=resize)
+        assert to_frames(upright, kept)[0][0, 0].tolist() == [[0, 1, 1, 0]] * 4
+
+
+@pytest.mark.parametrize("resize", ["sum", "nearest"])
+@pytest.mark.parametrize("size", [1, 3, 5, 48, 64, 70])
+def test_a_square_sensor_is_the_same_with_and_without_its_aspect(resize, size):
+    rng = np.random.default_rng(0)
+    square = events(range(500), rng.integers(0, 64, 500), rng.integers(0, 64, 500), height=64, width=64)
+    settings = {"num_steps": 2, "size": size, "resize": resize}
+    kept, _ = to_frames(square, Frames(**settings, keep_aspect=True))
+    np.testing.assert_array_equal(kept, to_frames(square, Frames(**settings))[0])
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (64, 48), (1, 64), (63, 64), (720, 1280)])
+@pytest.mark.parametrize("size", [1, 7, 48, 64])
+def test_no_event_is_lost_with_the_aspect_kept(height, width, size):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, width, 200), rng.integers(0, height, 200)
+    recording = events(range(200), x, y, height=height, width=width)
+    frames, _ = to_frames(recording, Frames(num_steps=1, size=size, keep_aspect=True))
+    assert frames.sum() == 200
+
+
 def test_one_polarity_does_not_depend_on_the_other():
     both = events(range(6), [1] * 6, [2] * 6, [0, 1, 1, 0, 1, 1])
     frames, _ = to_frames(both, Frames(num_steps=1, size=4))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from shortback.data.events.recording import Events
+from shortback.data.events.sensor import SensorUnknownError
 from shortback.errors import UserError
 
 
@@ -78,11 +79,20 @@ def test_numbers_that_are_not_whole_are_named(changes, message):
         events(**{"t": [1, 2], **changes})
 
 
-@pytest.mark.parametrize("t", [[0.25, 0.75], [0.0, 1e-6], [0.0, 1.0, 3.0], [1.5e9, 1.5e9 + 0.5]])
+@pytest.mark.parametrize("t", [[0.25, 0.75], [0.0, 1e-6], [0.0, 1.0, 3.0], [1.5e9, 1.5e9 + 0.5], [0.0, 60.123456]])
 def test_times_in_seconds_are_refused_with_what_to_write(t):
-    with pytest.raises(UserError, match=r"a\.bin: its times, .* look like seconds.*write \(t \* 1e6\)\.astype"):
+    match = r"a\.bin: its times, .* look like seconds \(a recording of .* s\).*write \(t \* 1e6\)\.round\(\)\.astype"
+    with pytest.raises(UserError, match=match):
         events(np.array(t))
     assert events((np.array(t) * 1e6).astype(np.int64)).t.tolist() == [round(1e6 * each) for each in t]
+
+
+@pytest.mark.parametrize("t", [[0.0, 0.25, 300.125], [5.001, 5.002, 9000.5], [1.5e12, 1.5e12 + 300.125]])
+def test_times_in_milliseconds_are_known_from_seconds(t):
+    match = r"look like milliseconds \(a recording of (0\.300125|8\.9955) s\).*write \(t \* 1e3\)\.round\(\)\.astype"
+    with pytest.raises(UserError, match=match):
+        events(np.array(t))
+    assert events((np.array(t) * 1e3).round().astype(np.int64)).t.tolist() == [round(1e3 * each) for each in t]
 
 
 def test_one_time_or_whole_microseconds_as_floats_are_no_seconds():
@@ -96,9 +106,26 @@ def test_polarity_may_be_of_both_signs():
     assert events([1, 2], on=np.array([-1.0, 1.0])).on.tolist() == [False, True]
 
 
-def test_without_a_size_the_sensor_ends_at_the_last_pixel_that_fired():
+def test_a_size_that_nothing_says_is_not_guessed():
     x, y, one = np.array([3, 6], np.uint8), np.array([2, 1]), np.ones(2, bool)
-    found = Events.checked(t=np.array([1, 2]), x=x, y=y, on=one, height=None, width=None, name="a.npz")
-    assert (found.height, found.width) == (3, 7)
+    with pytest.raises(SensorUnknownError, match=r"a\.npz: does not say how large the sensor is.* height 3, width 7"):
+        Events.checked(t=np.array([1, 2]), x=x, y=y, on=one, height=None, width=None, name="a.npz")
+    with pytest.raises(SensorUnknownError, match="height 3, width 9"):
+        Events.checked(t=np.array([1, 2]), x=x, y=y, on=one, height=None, width=9, name="a.npz")
     with pytest.raises(UserError, match="1 of its 2 events lie outside"):
         Events.checked(t=np.array([1, 2]), x=np.array([-1, 1]), y=y, on=one, height=None, width=5, name="a.npz")
+
+
+def test_an_event_outside_is_named_and_so_are_sizes_in_the_wrong_order():
+    x, y, one = np.array([3, 60000]), np.array([2, 1]), np.ones(2, bool)
+    with pytest.raises(UserError, match=r"outside the sensor of 64 x 48 pixels .*, x=60000 y=1 for one: is it of"):
+        Events.checked(t=np.array([1, 2]), x=x, y=y, on=one, height=48, width=64, name="a.npz")
+    with pytest.raises(UserError, match=r"x=60 y=1 for one: they would fit the other way round"):
+        Events.checked(t=np.array([1, 2]), x=np.array([3, 60]), y=y, on=one, height=64, width=48, name="a.npz")
+
+
+def test_a_size_that_no_sensor_has_is_refused():
+    with pytest.raises(UserError, match=r"a\.bin: its sensor would be of height 4, width 60001"):
+        Events.checked(
+            t=np.array([1]), x=np.zeros(1, int), y=np.zeros(1, int), on=np.ones(1), height=4, width=60001, name="a.bin"
+        )

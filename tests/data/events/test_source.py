@@ -40,7 +40,7 @@ def test_one_damaged_recording_of_a_kind_nobody_thought_of_is_left_out(event_fol
 
     bad = [event_folder / "train" / name / "3.npz" for name in ("left", "right")]
     usual = READERS[".npz"]
-    monkeypatch.setitem(READERS, ".npz", lambda path: raises(path) if path in bad else usual(path))
+    monkeypatch.setitem(READERS, ".npz", lambda path, sensor: raises(path) if path in bad else usual(path))
     with pytest.raises(UserError, match=r"2 of the 16 .*\n    train/left/3\.npz: cannot be read: IndexError: tuple"):
         load_event_folder(event_folder, frames=FRAMES)
     assert len(load_event_folder(event_folder, frames=FRAMES, skip_bad=True).train) == 10

@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from shortback.data.events.recording import Events, whole_records
+from shortback.data.events.sensor import Size, agreed
 from shortback.errors import UserError
 
 SIDE = 128
+NUM_LOOKED_AT = 1000  # events, by whose addresses other cameras are told
 SPECIAL = 0x8000  # bit 15 of the address: the event is no change of brightness, but a signal from outside
 
 
-def read_aedat2(path: Path, *, lies_on_its_side: bool = False) -> Events:
+def read_aedat2(path: Path, *, sensor: Size | None = None, lies_on_its_side: bool = False) -> Events:
     """Read a recording of a DVS128 camera.
 
     Lines that begin with `#`, then 32 bits of address and 32 bits of microseconds an event, both big-endian. Of the
@@ -23,16 +25,24 @@ def read_aedat2(path: Path, *, lies_on_its_side: bool = False) -> Events:
 
     Args:
         path: the file.
+        sensor: height and width, in pixels, if they are to be checked: of this camera they are 128 and 128.
         lies_on_its_side: whether it is of CIFAR10-DVS: row 127 - (bits 1 to 7), column 127 - (bits 8 to 14).
 
     Raises:
-        UserError: another format, an event cut off, or no event.
+        UserError: another format, another camera, an event cut off, or no event.
     """
     content = path.read_bytes()
     if not content.startswith(b"#!AER-DAT2.0"):
         raise UserError(f"{path}: is no AEDAT 2.0 file: it does not begin with #!AER-DAT2.0")
+    agreed(SIDE, SIDE, sensor, name=str(path))
     begin = _end_of_header(content)
     count = whole_records(memoryview(content)[begin:], 8, name=str(path))
+    upper = np.frombuffer(content, dtype=">u2", count=4 * min(count, NUM_LOOKED_AT), offset=begin)[0::4]
+    if not lies_on_its_side and np.count_nonzero(upper) > len(upper) // 2:
+        raise UserError(
+            f"{path}: its addresses have more than 16 bits, as those of DAVIS cameras, and AEDAT 2.0 is read of a "
+            "DVS128 alone: convert it to AEDAT 4, or to npz (docs/events.md)"
+        )
     # Of the address the lower half alone: what is 16 bits wide passes through memory in half of the time.
     address = np.frombuffer(content, dtype=">u2", count=4 * count, offset=begin)[1::4].astype(np.uint16)
     t = np.frombuffer(content, dtype=">u4", count=2 * count, offset=begin)[1::2].astype(np.int64)

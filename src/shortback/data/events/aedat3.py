@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from shortback.data.events.recording import Events
+from shortback.data.events.sensor import Size
 from shortback.errors import UserError
 
-SIDE = 128
+DVS128 = (128, 128)
 # Of a packet: type, source, size of an event, where its time is, overflow; capacity, number, how many of it are valid.
 HEADER = struct.Struct("<HHIIIIII")
 POLARITY = 1
@@ -18,12 +19,16 @@ EVENT = 8  # bytes of one of polarity
 END_OF_HEADER = b"#!END-HEADER\r\n"
 
 
-def read_aedat3(path: Path) -> Events:
-    """Read a recording of a DVS128 camera.
+def read_aedat3(path: Path, *, sensor: Size | None = None) -> Events:
+    """Read a recording of a DVS128 camera, or of another whose size is given.
 
     Lines, the last of them `#!END-HEADER`, then packets: a header of 28 bytes and so many events, all little-endian. An
     event of polarity has 32 bits of data (bit 0: valid, bit 1: ON, bits 2 to 16: y, bits 17 to 31: x) and 32 bits of
     microseconds, to which the packet's overflow adds $2^{31}$ each.
+
+    Args:
+        path: the file.
+        sensor: height and width, in pixels, which the format does not say; 128 and 128 if it is not given.
 
     Raises:
         UserError: another format, a packet cut off, or no event.
@@ -60,8 +65,9 @@ def read_aedat3(path: Path) -> Events:
     valid = (data & 1).astype(bool)
     if not valid.all():
         data, t = data[valid], t[valid]
+    height, width = sensor or DVS128
     x, y, on = (data >> 17).astype(np.uint16), ((data >> 2) & 0x7FFF).astype(np.uint16), (data & 2) != 0
-    return Events.checked(t=t, x=x, y=y, on=on, height=SIDE, width=SIDE, name=str(path))
+    return Events.checked(t=t, x=x, y=y, on=on, height=height, width=width, name=str(path))
 
 
 def _cut_off(path: Path, whole: int) -> UserError:

@@ -8,11 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from shortback.data.events.recording import Events, MissingLibraryError
+from shortback.data.events.sensor import Size, agreed
 from shortback.errors import UserError
 
 
-def read_aedat4(path: Path) -> Events:
+def read_aedat4(path: Path, *, sensor: Size | None = None) -> Events:
     """Read the first stream of polarity events; frames and what else the camera recorded are passed over.
+
+    Args:
+        path: the file.
+        sensor: height and width, in pixels, if what the file says is to be checked.
 
     Raises:
         UserError: the extra `events` is not installed, another format, no stream of events, or no event.
@@ -32,13 +37,14 @@ def read_aedat4(path: Path) -> Events:
         raise UserError(f"{path}: cannot be read as AEDAT 4: {error}") from None
     if not packets:
         raise UserError(f"{path}: there is no event in it")
+    height, width = agreed(about["height"], about["width"], sensor, name=str(path))
     events = np.concatenate(packets)
     return Events.checked(
         t=events["t"],
         x=events["x"],
         y=events["y"],
         on=events["on"],
-        height=about["height"],
-        width=about["width"],
+        height=height,
+        width=width,
         name=str(path),
     )

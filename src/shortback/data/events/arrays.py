@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from shortback.data.events.recording import Events, MissingLibraryError
+from shortback.data.events.sensor import Size, agreed
 from shortback.errors import UserError
 
 FIELDS = ("t", "x", "y", "p")
+NAMES = {  # by which other programs know the four
+    "t": ("t", "ts", "time", "timestamp", "timestamps"),
+    "x": ("x",),
+    "y": ("y",),
+    "p": ("p", "pol", "polarity", "polarities", "on"),
+}
 
 
-def read_npz(path: Path) -> Events:
+def read_npz(path: Path, *, sensor: Size | None = None) -> Events:
     """Read `t` (microseconds), `x`, `y` and `p` (1 is ON) from an npz file, or from the fields of an npy file.
 
-    The file may have `height` and `width` beside them; without, the sensor ends at the last pixel that fired.
+    An npz file may have `height` and `width` of the sensor beside them, in pixels. `timestamp`, `polarity` and other
+    usual names of the four are known too.
+
+    Args:
+        path: the file.
+        sensor: height and width, in pixels, of files that do not say them.
 
     Raises:
-        UserError: one of the four is missing, they are of different lengths, or there is no event.
+        UserError: one of the four is missing, they are of different lengths, there is no event, or the file says
+            another size.
+        SensorUnknownError: neither the file nor `sensor` says the size.
     """
     try:
         loaded = np.load(path, allow_pickle=False)
@@ -33,13 +48,14 @@ def read_npz(path: Path) -> Events:
                 arrays = {name: loaded[name] for name in loaded.files}
     except Exception as error:  # zipfile, zlib and NumPy raise nearly anything on damaged bytes
         raise UserError(f"{path}: cannot be read as NumPy's file: {error}") from None
-    return _from_fields(arrays, path)
+    return from_fields(arrays, path, sensor=sensor)
 
 
-def read_hdf5(path: Path) -> Events:
+def read_hdf5(path: Path, *, sensor: Size | None = None) -> Events:
     """Read datasets `t`, `x`, `y` and `p`, at the top of an HDF5 file or within a group `events`.
 
-    `events` may as well be one dataset with these fields.
+    `events` may as well be one dataset with these fields. `height` and `width` are datasets or attributes, of the file
+    or of `events`.
 
     Raises:
         UserError: the extra `events` is not installed, or see `read_npz`.
@@ -52,17 +68,41 @@ def read_hdf5(path: Path) -> Events:
         with h5py.File(path, "r") as file:
             found: Any = file.get("events", file)
             names = found.dtype.names or () if isinstance(found, h5py.Dataset) else found
-            arrays = {name: found[name][()] for name in (*FIELDS, "height", "width") if name in names}
+            wanted = {*itertools.chain(*NAMES.values()), "height", "width"}
+            arrays = {name: found[name][()] for name in names if name.lower() in wanted}
+            for name in ("height", "width"):
+                said = [each.attrs[name] for each in (found, file) if name in each.attrs]
+                arrays |= {name: said[0]} if said and name not in arrays else {}
     except Exception as error:  # the library raises nearly anything on damaged bytes, or where a group is for an array
         raise UserError(f"{path}: cannot be read as HDF5: {error}") from None
-    return _from_fields(arrays, path)
+    return from_fields(arrays, path, sensor=sensor)
 
 
-def _from_fields(arrays: Mapping[str, Any], path: Path) -> Events:
-    missing = [name for name in FIELDS if name not in arrays]
+def known_names(names: Iterable[str]) -> dict[str, str]:
+    """Which of some names is `t`, `x`, `y` and `p`, as far as they are there."""
+    by_small = {name.lower(): name for name in names}
+    return {field: by_small[each] for field, known in NAMES.items() for each in reversed(known) if each in by_small}
+
+
+def from_fields(arrays: Mapping[str, Any], path: Path, *, sensor: Size | None) -> Events:
+    """Events from arrays `[n]` by name.
+
+    Args:
+        arrays: what a file has; `height` and `width` may be among it.
+        path: the file, for messages.
+        sensor: height and width, in pixels, where they are not.
+
+    Raises:
+        UserError: see `read_npz`.
+    """
+    found = known_names(arrays)
+    missing = [name for name in FIELDS if name not in found]
     if missing:
-        raise UserError(f"{path}: has no {', '.join(missing)}; it needs t (microseconds), x, y and p (1 is ON)")
-    t, x, y, p = (np.asarray(arrays[name]) for name in FIELDS)
+        raise UserError(
+            f"{path}: has no {', '.join(missing)}; it needs t (microseconds), x, y and p (1 is ON), and has "
+            f"{', '.join(arrays) or 'no named arrays'}"
+        )
+    t, x, y, p = (np.asarray(arrays[found[name]]) for name in FIELDS)
     if len({array.shape for array in (t, x, y, p)}) > 1 or t.ndim != 1:
         shapes = ", ".join(f"{name} {list(a.shape)}" for name, a in zip(FIELDS, (t, x, y, p), strict=True))
         raise UserError(f"{path}: t, x, y and p must be as long as each other, not {shapes}")
@@ -71,4 +111,5 @@ def _from_fields(arrays: Mapping[str, Any], path: Path) -> Events:
         if value.size != 1 or value.dtype.kind not in "iuf" or not np.isfinite(value).all() or value.item() < 1:
             raise UserError(f"{path}: {name} must be one number of pixels, not {reprlib.repr(value.tolist())}")
     height, width = (int(sizes[name].item()) if name in sizes else None for name in ("height", "width"))
+    height, width = agreed(height, width, sensor, name=str(path))
     return Events.checked(t=t, x=x, y=y, on=p, height=height, width=width, name=str(path))

@@ -7,9 +7,11 @@ import json
 import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from torch import Tensor
 from shortback.data.cache_folder import first_writable
 from shortback.data.events.frames import Frames, to_frames
 from shortback.data.events.recording import Events, MissingLibraryError
+from shortback.data.events.sensor import SensorUnknownError, Size
 from shortback.data.events.workers import results_of
 from shortback.data.progress import shown
 from shortback.errors import UserError
@@ -57,11 +60,14 @@ class Cached:
         frames: uint8 `[n, T * 2, size, size]`, mapped from the file; those of bad recordings are 0.
         bad: index and reason of each recording that cannot be read.
         saturated: values that were more than 255 and were cut.
+        sizes: of the sensors, height and width in pixels, and how many recordings are of each; empty where the cache is
+            of a time when they were not noted.
     """
 
     frames: Tensor
     bad: list[tuple[int, str]]
     saturated: int
+    sizes: dict[Size, int] = field(default_factory=dict)
 
 
 def cached_frames(
@@ -70,7 +76,9 @@ def cached_frames(
     """The frames of recordings, from the cache or made anew.
 
     Of processes that ask at once, one makes them and the others wait. A cache is known by its settings and by the
-    names, sizes and times of the files; it is whole or not there, and one that was stopped half made goes on.
+    names, sizes and times of modification of the files, as `make` and `rsync` know files: a file that is replaced
+    under the same name with the same size and time is not noticed, while a folder that is copied with its times brings
+    its cache along. It is whole or not there, and one that was stopped half made goes on.
 
     Args:
         recordings: in the order of the samples.
@@ -81,6 +89,7 @@ def cached_frames(
 
     Raises:
         UserError: a library is missing that reads the recordings.
+        SensorUnknownError: neither a recording nor a setting says how large the sensor is.
         OSError: the cache cannot be written, a full disk among the reasons, or a process was killed.
     """
     name = _fingerprint(recordings, settings, key, root)
@@ -93,9 +102,8 @@ def cached_frames(
         if found := _open(folder, name, shape):
             return found
         with full_disk_explained("frames", folder, instead="free some space, or ask for smaller frames"):
-            bad, saturated = _make(recordings, _Job(read, settings, root, folder / f"{name}.partial", shape))
-            made = json.dumps({"bad": bad, "saturated": saturated})
-            write_text(folder / f"{name}.json", made)  # last: it makes the cache valid
+            made = _make(recordings, _Job(read, settings, root, folder / f"{name}.partial", shape))
+            write_text(folder / f"{name}.json", json.dumps(made))  # last: it makes the cache valid
         found = _open(folder, name, shape)
     if found is None:
         raise OSError(f"the cache in {folder} is not what was just written to it: is the disk damaged?")
@@ -106,7 +114,10 @@ def _fingerprint(recordings: Sequence[Recording], settings: Frames, key: str, ro
     stats = {path: path.stat() for path in {recording.path for recording in recordings}}
     names = {path: str(path.relative_to(root) if path.is_relative_to(root) else path.absolute()) for path in stats}
     files = [(names[r.path], r.part, stats[r.path].st_size, stats[r.path].st_mtime_ns) for r in recordings]
-    content = json.dumps([VERSION, key, asdict(settings), files])
+    said = asdict(settings)
+    if not settings.keep_aspect:
+        del said["keep_aspect"]  # as it was before there was this one, so that caches stay
+    content = json.dumps([VERSION, key, said, files])
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
@@ -117,7 +128,9 @@ def _open(folder: Path, name: str, shape: tuple[int, ...]) -> Cached | None:
         if path.stat().st_size != size:
             return None
         frames = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).view(shape)
-        return Cached(frames, [(index, reason) for index, reason in known["bad"]], known["saturated"])
+        bad = [(index, reason) for index, reason in known["bad"]]
+        sizes = {(height, width): count for height, width, count in known.get("sizes", [])}
+        return Cached(frames, bad, known["saturated"], sizes)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -125,7 +138,7 @@ def _open(folder: Path, name: str, shape: tuple[int, ...]) -> Cached | None:
         return None
 
 
-Result = tuple[int, str | None, int]  # the index of a recording, why it is bad, and how many values were cut
+Result = tuple[int, str | None, int, Size | None]  # which recording, why it is bad, how many values were cut, sensor
 
 
 @dataclass(frozen=True)
@@ -141,15 +154,16 @@ class _Job:
     def __call__(self, numbered: tuple[int, Recording]) -> Result:
         index, recording = numbered
         try:
-            frames, saturated = to_frames(self.read(recording), self.settings)
-        except MissingLibraryError:
+            events = self.read(recording)
+            frames, saturated = to_frames(events, self.settings)
+        except (MissingLibraryError, SensorUnknownError):
             raise  # nothing to be remembered of the file
         except Exception as error:  # what reads damaged bytes raises nearly anything
-            return index, self._reason(recording, error), 0
+            return index, self._reason(recording, error), 0, None
         with self.path.open("r+b") as file:
             file.seek(index * math.prod(self.shape[1:]))
             file.write(np.ascontiguousarray(frames).data)
-        return index, None, saturated
+        return index, None, saturated, (events.height, events.width)
 
     def _reason(self, recording: Recording, error: Exception) -> str:
         """Why a recording is bad; the file by its name in the root, which may be spelled otherwise the next time."""
@@ -160,13 +174,13 @@ class _Job:
         return reason.removeprefix(f"{self.root}{os.sep}")
 
 
-def _make(recordings: Sequence[Recording], job: _Job) -> tuple[list[tuple[int, str]], int]:
-    """Write the frames of all recordings; returns the bad ones and how many values were cut."""
+def _make(recordings: Sequence[Recording], job: _Job) -> dict[str, Any]:
+    """Write the frames of all recordings; returns what else `Cached` has of them, as JSON holds it."""
     partial, done = job.path, job.path.with_suffix(".done")
     for left in {*partial.parent.glob("*.partial"), *partial.parent.glob("*.done")} - {partial, done}:
         left.unlink()  # of other settings: the lock says that nobody is at it
     results = _begun(partial, done, math.prod(job.shape))
-    known = {index for index, _, _ in results}
+    known = {index for index, *_ in results}
     left_over = [(index, recording) for index, recording in enumerate(recordings) if index not in known]
     try:
         with done.open("a") as log_file, results_of(job, left_over) as new:
@@ -187,8 +201,13 @@ def _make(recordings: Sequence[Recording], job: _Job) -> tuple[list[tuple[int, s
         raise
     partial.replace(partial.with_suffix(".frames"))
     done.unlink()
-    bad = sorted((index, reason) for index, reason, _ in results if reason is not None)
-    return bad, sum(cut for _, _, cut in results)
+    bad = sorted((index, reason) for index, reason, *_ in results if reason is not None)
+    sizes = Counter(tuple(size) for *_, size in results if size is not None)
+    return {
+        "bad": bad,
+        "saturated": sum(cut for _, _, cut, _ in results),
+        "sizes": [[*size, count] for size, count in sorted(sizes.items())],
+    }
 
 
 def _begun(partial: Path, done: Path, size: int) -> list[Result]:
@@ -196,7 +215,7 @@ def _begun(partial: Path, done: Path, size: int) -> list[Result]:
     try:
         if partial.stat().st_size == size:
             lines = done.read_text().split("\n")[:-1]  # the last one may be cut off
-            return [(index, reason, cut) for index, reason, cut in map(json.loads, lines)]
+            return [(index, reason, cut, size) for index, reason, cut, size in map(json.loads, lines)]
     except (OSError, ValueError):
         pass
     done.unlink(missing_ok=True)

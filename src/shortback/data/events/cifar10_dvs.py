@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from shortback.choices import DVSSplit, check_choice
-from shortback.data.events.aedat2 import read_aedat2
+from shortback.data.events.aedat2 import SIDE, read_aedat2
 from shortback.data.events.archives import unpacked
 from shortback.data.events.cache import Recording
 from shortback.data.events.frames import Frames
@@ -77,6 +77,7 @@ def load_cifar10_dvs(
         skip_bad=skip_bad,
         cache_dir=cache_dir,
         split=Path(split).name,
+        sensor=(SIDE, SIDE),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from shortback.data.events.recording import Events, whole_records
+from shortback.data.events.sensor import Size, agreed
 from shortback.errors import UserError
 
 CHANGES = (0x00, 0x0C)  # types of events that are changes of brightness
@@ -15,14 +16,18 @@ ON = 1 << 28  # the bit of the data
 SENSOR = (240, 304)  # of the cameras whose files do not say it: height and width
 
 
-def read_dat(path: Path) -> Events:
+def read_dat(path: Path, *, sensor: Size | None = None) -> Events:
     """Read a recording in Prophesee's DAT.
 
     Lines that begin with `%`, a byte of type and one of size, then 32 bits of microseconds and 32 bits of data an
     event, little-endian (bits 0 to 13: x, bits 14 to 27: y, bit 28: ON). The lines may say `Height` and `Width`.
 
+    Args:
+        path: the file.
+        sensor: height and width, in pixels, where the lines do not say them; 240 and 304 if it is not given.
+
     Raises:
-        UserError: another format, an event cut off, or no event.
+        UserError: another format, an event cut off, no event, or the lines say another size.
     """
     content = path.read_bytes()
     begin, lines = 0, b""
@@ -37,7 +42,8 @@ def read_dat(path: Path) -> Events:
     count = whole_records(memoryview(content)[begin:], 8, name=str(path))
     words = np.frombuffer(content, dtype="<u4", count=2 * count, offset=begin).reshape(-1, 2)
     t, data = words[:, 0], words[:, 1]
-    height, width = (_said(lines, key) or usual for key, usual in zip(("Height", "Width"), SENSOR, strict=True))
+    said = agreed(_said(lines, "Height"), _said(lines, "Width"), sensor, name=str(path))
+    height, width = (own or usual for own, usual in zip(said, SENSOR, strict=True))
     return Events.checked(
         t=t, x=data & 0x3FFF, y=(data >> 14) & 0x3FFF, on=(data & ON) != 0, height=height, width=width, name=str(path)
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shortback.data.events.aedat3 import read_aedat3
+from shortback.data.events.aedat3 import DVS128, read_aedat3
 from shortback.data.events.archives import unpacked
 from shortback.data.events.cache import Recording
 from shortback.data.events.frames import Frames
@@ -56,6 +56,7 @@ def load_dvs_gesture(root: Path, *, frames: Frames, skip_bad: bool = False, cach
         key="dvs_gesture",
         skip_bad=skip_bad,
         cache_dir=cache_dir,
+        sensor=DVS128,
     )
 
 
@@ -91,8 +92,9 @@ def _read(recording: Recording) -> Events:
     begin, stop = np.searchsorted(whole.t, [start, end])
     part = slice(int(begin), int(stop))
     name = f"{recording.path}, gesture {recording.part + 1}"
+    height, width = DVS128
     return Events.checked(
-        t=whole.t[part], x=whole.x[part], y=whole.y[part], on=whole.on[part], height=128, width=128, name=name
+        t=whole.t[part], x=whole.x[part], y=whole.y[part], on=whole.on[part], height=height, width=width, name=name
     )
 
 

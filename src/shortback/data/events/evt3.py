@@ -5,12 +5,18 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from shortback.data.events.evt2 import header_of, size_in
 from shortback.data.events.recording import Events, MissingLibraryError
+from shortback.data.events.sensor import Size, agreed
 from shortback.errors import UserError
 
 
-def read_evt3(path: Path) -> Events:
+def read_evt3(path: Path, *, sensor: Size | None = None) -> Events:
     """Read the changes of brightness of a `.raw` file; triggers are passed over.
+
+    Args:
+        path: the file.
+        sensor: height and width, in pixels, where the header does not say them; 720 and 1280 if it is not given.
 
     Raises:
         UserError: the extra `events` is not installed, another format, or no event.
@@ -22,17 +28,18 @@ def read_evt3(path: Path) -> Events:
     with path.open("rb") as file:
         header = file.read(4096)
     if b"evt 3.0" not in header.lower() and b"evt3" not in header.lower():
-        raise UserError(f"{path}: is no EVT 3.0 file: its header does not say so")
+        raise UserError(f"{path}: is no EVT 3.0 or EVT 2.0 file: its header does not say so")
     try:
         events = evt3.decode_file(str(path))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as EVT 3.0: {error}") from None
+    height, width = agreed(*size_in(header_of(header)[0]), sensor, name=str(path))
     return Events.checked(
         t=events.t,
         x=events.x,
         y=events.y,
         on=events.p,
-        height=events.sensor_height,
-        width=events.sensor_width,
+        height=height or events.sensor_height,
+        width=width or events.sensor_width,
         name=str(path),
     )

@@ -1,4 +1,4 @@
-"""Recordings in a folder for each class: N-MNIST, N-Caltech101, and one's own."""
+"""Recordings in a folder for each class: N-MNIST and N-Caltech101."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from shortback.data.events.archives import unpacked
 from shortback.data.events.cache import Recording
-from shortback.data.events.formats import READERS, read_events
+from shortback.data.events.formats import READERS, TO_NPZ
 from shortback.data.events.frames import Frames
 from shortback.data.events.nmnist import read_nmnist
 from shortback.data.events.recording import Events
@@ -18,47 +18,10 @@ from shortback.data.images import ImageData
 from shortback.errors import UserError
 
 NMNIST_MD5 = {"Train": "20959b8e626244a1b502305a9e6e2031", "Test": "69ca8762b2fe404d9b9bad1103e97832"}
+NMNIST_SENSOR = (34, 34)  # height and width
 CALTECH101 = "Caltech101"
+CALTECH101_SENSOR = (180, 240)
 CALTECH101_MD5 = "66201824eabb0239c7ab992480b50ba3"
-
-
-def load_event_folder(
-    root: Path, *, frames: Frames, skip_bad: bool = False, cache_dir: Path | None = None
-) -> ImageData:
-    """Recordings in `root/train/<class>/` and `root/test/<class>/`, of any formats that are known, mixed as they are.
-
-    Args:
-        root: the folder.
-        frames: what a recording becomes.
-        skip_bad: leave recordings that cannot be read out.
-        cache_dir: where frames are kept, if not in `root`.
-
-    Raises:
-        FileNotFoundError: a folder is missing.
-        UserError: files that are no recordings, classes that differ, or recordings that cannot be read.
-    """
-    for split in ("train", "test"):
-        if not (root / split).is_dir():
-            raise FileNotFoundError(
-                f"{root.absolute()} has no folder {split}: expected are train/ and test/ with a folder for each class"
-            )
-    classes = _classes(root / "train")
-    strangers = sorted(set(_classes(root / "test")) - set(classes))
-    if strangers:
-        raise UserError(f"{root / 'test'} has classes that {root / 'train'} has not: {', '.join(strangers[:10])}")
-    train, test = (_labelled(root / split, classes) for split in ("train", "test"))
-    return make_source(
-        root.resolve().name,
-        classes=classes,
-        train=train,
-        test=test,
-        read=_read,
-        frames=frames,
-        root=root,
-        key="event_folder",
-        skip_bad=skip_bad,
-        cache_dir=cache_dir,
-    )
 
 
 def load_nmnist(root: Path, *, frames: Frames, skip_bad: bool = False, cache_dir: Path | None = None) -> ImageData:
@@ -82,7 +45,7 @@ def load_nmnist(root: Path, *, frames: Frames, skip_bad: bool = False, cache_dir
             raise FileNotFoundError(
                 f"N-MNIST was not found: {root.absolute()} has neither a folder {split} nor {archive.name}"
             )
-        parts.append(_labelled(unpacked(archive, folder, md5=md5), classes))
+        parts.append(labelled(unpacked(archive, folder, md5=md5), classes))
     return make_source(
         "nmnist",
         classes=classes,
@@ -94,6 +57,7 @@ def load_nmnist(root: Path, *, frames: Frames, skip_bad: bool = False, cache_dir
         key="nmnist",
         skip_bad=skip_bad,
         cache_dir=cache_dir,
+        sensor=NMNIST_SENSOR,
     )
 
 
@@ -117,16 +81,9 @@ def load_ncaltech101(root: Path, *, frames: Frames, skip_bad: bool = False, cach
         raise FileNotFoundError(
             f"N-Caltech101 was not found: {root.absolute()} has neither {folder.name} nor {archive.name}"
         )
-    classes = _classes(unpacked(archive, folder, md5=CALTECH101_MD5))
-    train, test = Labelled([], []), Labelled([], [])
-    for label, name in enumerate(classes):
-        files = _files(folder / name)
-        order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
-        held_out = set(order[: max(1, len(files) // 5)])
-        for index, path in enumerate(files):
-            part = test if index in held_out else train
-            part.recordings.append(Recording(path))
-            part.labels.append(label)
+    classes = class_names(unpacked(archive, folder, md5=CALTECH101_MD5))
+    found = [(Recording(path), label) for label, name in enumerate(classes) for path in files_in(folder / name)]
+    train, test = split_by_fifths(Labelled([recording for recording, _ in found], [label for _, label in found]))
     return make_source(
         "ncaltech101",
         classes=classes,
@@ -139,11 +96,8 @@ def load_ncaltech101(root: Path, *, frames: Frames, skip_bad: bool = False, cach
         skip_bad=skip_bad,
         cache_dir=cache_dir,
         split="fifth",
+        sensor=CALTECH101_SENSOR,
     )
-
-
-def _read(recording: Recording) -> Events:
-    return read_events(recording.path)
 
 
 def _read_nmnist(recording: Recording) -> Events:
@@ -151,23 +105,47 @@ def _read_nmnist(recording: Recording) -> Events:
 
 
 def _read_ncaltech101(recording: Recording) -> Events:
-    return read_nmnist(recording.path, height=180, width=240)
+    height, width = CALTECH101_SENSOR
+    return read_nmnist(recording.path, height=height, width=width)
 
 
-def _classes(folder: Path) -> list[str]:
+def class_names(folder: Path) -> list[str]:
+    """The folders in a folder that are not hidden, in the order of their names."""
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _files(folder: Path) -> list[Path]:
+def files_in(folder: Path) -> list[Path]:
+    """The files in a folder, at any depth, that are not hidden, in the order of their names."""
     files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     return sorted(files)
 
 
-def _labelled(folder: Path, classes: Sequence[str]) -> Labelled:
+def split_by_fifths(recordings: Labelled) -> tuple[Labelled, Labelled]:
+    """Training and test: of each class a fifth, drawn once and for all and at least one, is to test on."""
+    train, test = Labelled([], []), Labelled([], [])
+    by_class: dict[int, list[Recording]] = {}
+    for recording, label in zip(recordings.recordings, recordings.labels, strict=True):
+        by_class.setdefault(label, []).append(recording)
+    for label, those in by_class.items():
+        order = torch.randperm(len(those), generator=torch.Generator().manual_seed(0)).tolist()
+        held_out = set(order[: max(1, len(those) // 5)])
+        for index, recording in enumerate(those):
+            part = test if index in held_out else train
+            part.recordings.append(recording)
+            part.labels.append(label)
+    return train, test
+
+
+def labelled(folder: Path, classes: Sequence[str]) -> Labelled:
+    """The recordings in the folders of classes, as far as these are there.
+
+    Raises:
+        UserError: a file is no recording by its ending.
+    """
     part = Labelled([], [])
     strange = []
     for label, name in enumerate(classes):
-        for path in _files(folder / name) if (folder / name).is_dir() else ():
+        for path in files_in(folder / name) if (folder / name).is_dir() else ():
             if path.suffix.lower() in READERS:
                 part.recordings.append(Recording(path))
                 part.labels.append(label)
@@ -176,6 +154,6 @@ def _labelled(folder: Path, classes: Sequence[str]) -> Labelled:
     if strange:
         raise UserError(
             f"{len(strange)} files in {folder} are no recordings by their ending, {strange[0].relative_to(folder)} "
-            f"among them: known are {', '.join(READERS)}. For images use data.kind=image_folder"
+            f"among them: known are {', '.join(READERS)}. For images use data.kind=image_folder. {TO_NPZ}"
         )
     return part

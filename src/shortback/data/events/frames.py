@@ -29,11 +29,14 @@ class Frames:
 
     Attributes:
         num_steps: $T$, the number of frames.
-        size: side of the square frames, in pixels.
+        size: side of the square frames, in pixels; where it is more than a side of the sensor, some rows or columns of
+            frames have no events, since these are counted and not interpolated.
         by: `"count"`, frames of equally many events, or `"duration"`, of equally much time.
         resize: `"sum"` counts the events of all pixels of the sensor that a pixel of the frame covers, `"nearest"` the
             events of one of these.
         values: `"count"`, how many events, or `"binary"`, whether there was one.
+        keep_aspect: fit the longer side of the sensor to the frame and leave the rest of it empty, the same above and
+            below (or left and right), instead of stretching both sides to the frame.
 
     Raises:
         UserError: a number below 1, or an unknown word.
@@ -44,6 +47,7 @@ class Frames:
     by: FramesBy = "count"
     resize: Resize = "sum"
     values: FrameValues = "count"
+    keep_aspect: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "size"):
@@ -67,7 +71,8 @@ def to_frames(events: Events, settings: Frames) -> tuple[np.ndarray, int]:
     address += events.on * address.dtype.type(events.height)
     address *= address.dtype.type(events.width)
     address += events.x.astype(address.dtype, copy=False)
-    cells = np.take(_table(events.height, events.width, settings.size, settings.resize), address, mode="clip")
+    table = _table(events.height, events.width, settings.size, settings.resize, settings.keep_aspect)
+    cells = np.take(table, address, mode="clip")
     parts = (cells[begin:end] for begin, end in itertools.pairwise(begins))
     counts = np.stack([np.bincount(part, minlength=num_cells + 1)[:num_cells] for part in parts])
     if settings.values == "binary":
@@ -98,22 +103,32 @@ def _by_duration(t: np.ndarray, num_steps: int) -> list[int]:
 
 
 @functools.lru_cache(maxsize=8)
-def _table(height: int, width: int, size: int, resize: Resize) -> np.ndarray:
+def _table(height: int, width: int, size: int, resize: Resize, keep_aspect: bool) -> np.ndarray:
     """Which cell of a frame, `[2, size, size]`, a pixel of the sensor counts for; one after the last for none.
 
     Returns:
         intp `[2 * height * width]`, OFF first.
     """
-    rows, columns = (_line(length, size, resize) for length in (height, width))
+    longest = max(height, width)
+    lines = ((length, longest if keep_aspect else length) for length in (height, width))
+    rows, columns = (_line(length, whole, size, resize) for length, whole in lines)
     off = np.where((rows[:, None] < 0) | (columns < 0), -1, rows[:, None] * size + columns)
     both = np.stack([off, np.where(off < 0, -1, off + size**2)])
     return np.where(both < 0, 2 * size**2, both).astype(np.intp).ravel()
 
 
-def _line(length: int, size: int, resize: Resize) -> np.ndarray:
-    """The row (or column) of the frame by that of the sensor, -1 for none."""
+def _line(length: int, whole: int, size: int, resize: Resize) -> np.ndarray:
+    """The row (or column) of the frame by that of the sensor, -1 for none.
+
+    Args:
+        length: of the sensor, whose middle comes to that of the frame.
+        whole: so much of the sensor would fill the frame, `length` or more.
+    """
+    margin = (size - (length - 1) * size // whole - 1) // 2 if whole > length else 0
     if resize == "sum":
-        return np.arange(length) * size // length
+        return np.arange(length) * size // whole + margin
     found = np.full(length, -1)
-    found[np.arange(size) * length // size] = np.arange(size)
+    taken = np.arange(size) * whole // size
+    inside = taken < length
+    found[taken[inside]] = np.arange(size)[inside] + margin
     return found

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shortback.data.events.sensor import SensorUnknownError, check_size
 from shortback.errors import UserError
 
 log = logging.getLogger("shortback")
@@ -14,6 +15,8 @@ log = logging.getLogger("shortback")
 HALF_RANGE = 2**31  # microseconds; a 32-bit clock that falls by more has begun anew
 LARGEST = 2.0**62  # of the floats that are taken for whole numbers
 NO_RECORDING = 4  # microseconds; what took less was counted in seconds
+SHORT, LONG = 10.0, 3600.0  # seconds of a recording; what took fewer or more of a float's unit is told by it alone
+ROUNDING = 1e-2  # microseconds
 
 
 class MissingLibraryError(UserError):
@@ -63,27 +66,27 @@ class Events:
             x: column, a whole number of any type.
             y: row, the same.
             on: 1 where the pixel became brighter, else 0 or -1; or bool.
-            height: of the sensor; None where the file does not say it: it ends at the last pixel that fired.
+            height: of the sensor, in pixels; None where nothing says it.
             width: the same.
             name: of the file, for messages.
 
         Raises:
-            UserError: there is no event, one lies outside the sensor, or numbers that are none of the above, such as
-                times in seconds.
+            UserError: there is no event, one lies outside the sensor, a size that no sensor has, or numbers that are
+                none of the above, such as times in seconds.
+            SensorUnknownError: nothing says height or width; it has how far the events reach.
         """
         if not len(t):
             raise UserError(f"{name}: there is no event in it")
         t = _microseconds(t, name)
         x, y, on = _whole(x, "x", name), _whole(y, "y", name), _is_on(on, name)
         right, bottom = int(x.max()), int(y.max())
-        height, width = height or max(bottom, 0) + 1, width or max(right, 0) + 1
+        reach = (height or max(bottom, 0) + 1, width or max(right, 0) + 1)
         negative = any(axis.dtype.kind == "i" and int(axis.min()) < 0 for axis in (x, y))
-        if negative or right >= width or bottom >= height:
-            outside = int(((x >= width) | (y >= height) | (x < 0) | (y < 0)).sum())
-            raise UserError(
-                f"{name}: {outside} of its {len(t)} events lie outside the sensor of {width} x {height} pixels: is it "
-                "of another camera, or another format?"
-            )
+        if negative or right >= reach[1] or bottom >= reach[0]:
+            raise _outside(x, y, reach, name)
+        if height is None or width is None:
+            raise SensorUnknownError(name, reach)
+        check_size(reach, name=name)
         if (t[1:] < t[:-1]).any():
             t = _going_on(t)
             disorder = int((t[1:] < t[:-1]).sum())
@@ -94,16 +97,42 @@ class Events:
         return cls(t, x, y, on, height, width)
 
 
+def _outside(x: np.ndarray, y: np.ndarray, size: tuple[int, int], name: str) -> UserError:
+    height, width = size
+    outside = (x >= width) | (y >= height) | (x < 0) | (y < 0)
+    first = int(np.argmax(outside))
+    turned = bool(((x >= 0) & (x < height) & (y >= 0) & (y < width)).all())
+    return UserError(
+        f"{name}: {int(outside.sum())} of its {len(x)} events lie outside the sensor of {width} x {height} pixels "
+        f"(width x height), x={x[first]} y={y[first]} for one: "
+        + (
+            "they would fit the other way round. Is height first, and is x the column?"
+            if turned
+            else "is it of another camera (data.sensor says its size), or of another format?"
+        )
+    )
+
+
 def _microseconds(t: np.ndarray, name: str) -> np.ndarray:
-    """Times as int64; those in seconds, which are a float's fractions or next to nothing, are refused."""
+    """Times as int64; those in seconds or milliseconds, with fractions or next to nothing apart, are refused."""
     if t.dtype.kind == "f" and np.isfinite(t).all():
         span = float(t.max()) - float(t.min())
         if 0 < span < NO_RECORDING or (t != np.trunc(t)).any():
+            units = [("milliseconds", 3), ("seconds", 6)]
+            (unit, power), (other, other_power) = units if _look_like_milliseconds(t, span) else units[::-1]
             raise UserError(
-                f"{name}: its times, {float(t.min()):g} to {float(t.max()):g}, look like seconds, and microseconds "
-                "are needed: write (t * 1e6).astype(np.int64), or t.astype(np.int64) if they are microseconds"
+                f"{name}: its times, {float(t.min()):g} to {float(t.max()):g}, look like {unit} (a recording of "
+                f"{span / 10.0 ** (6 - power):g} s), and microseconds are needed: write (t * 1e{power}).round()"
+                f".astype(np.int64), (t * 1e{other_power}).round().astype(np.int64) if they are {other}, or "
+                "t.astype(np.int64) if they are microseconds"
             )
     return _whole(t, "t", name).astype(np.int64, copy=False)
+
+
+def _look_like_milliseconds(t: np.ndarray, span: float) -> bool:
+    """Cameras count microseconds: of those, milliseconds have three places and seconds six; and few record an hour."""
+    thousands = t.astype(np.float64) * 1e3
+    return span >= LONG or (span >= SHORT and bool((np.abs(thousands - thousands.round()) < ROUNDING).all()))
 
 
 def _whole(values: np.ndarray, what: str, name: str) -> np.ndarray:

@@ -48,6 +48,8 @@ def load_simulated_events(*, frames: Frames, cache_dir: Path | None = None) -> I
             key=f"simulated {THRESHOLD} {SUBSTEPS} {CORNERS}",
             skip_bad=False,
             cache_dir=cache_dir,
+            sensor=(SIDE, SIDE),
+            said_by="simulated",
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 from shortback.data.cache_folder import cache_folders
 from shortback.data.events.cache import Cached, Read, Recording, cached_frames
 from shortback.data.events.frames import Frames
+from shortback.data.events.sensor import Size, described, warn_of_sizes
 from shortback.data.images import ArrayImages, ImageData, ImageSet, Subset
 from shortback.errors import UserError
 
@@ -42,6 +43,8 @@ def make_source(
     skip_bad: bool,
     cache_dir: Path | None,
     split: str | None = None,
+    sensor: Size | None = None,
+    said_by: str = "of the data set",
 ) -> ImageData:
     """The frames of both splits, as the images of a source; its values are counts, or 0 and 1, and not normalised.
 
@@ -53,15 +56,20 @@ def make_source(
         skip_bad: leave recordings that cannot be read out, with a warning, instead of raising.
         cache_dir: for the frames, see `cache_folders`.
         split: the name of the way to split, if there is a choice.
+        sensor: height and width of all recordings, in pixels, if it is known before they are read.
+        said_by: what says how large the sensor is, in words.
 
     Raises:
         UserError: recordings that cannot be read, or a class that is missing from one of the splits.
+        SensorUnknownError: neither a recording nor a setting says how large the sensor is.
         OSError: the cache cannot be written.
     """
     recordings = [*train.recordings, *test.recordings]
     folders = cache_folders(root, cache_dir)
     cached = cached_frames(recordings, read, frames, root=root, folders=folders, key=key)
     _report(recordings, cached, root, skip_bad=skip_bad)
+    sizes = cached.sizes or ({} if sensor is None else {sensor: len(recordings)})
+    warn_of_sizes(sizes, frame=frames.size, keep_aspect=frames.keep_aspect, root=root)
     good = torch.ones(len(recordings), dtype=torch.bool)
     good[[index for index, _ in cached.bad]] = False
     splits: list[ImageSet] = []
@@ -83,7 +91,14 @@ def make_source(
         image_size=frames.size,
         num_steps=frames.num_steps,
         split=None if split is None else f"{split} ({split_hash(test.recordings)})",
+        sensor=described(sizes, said_by) + _fit(sizes, frames) if sizes else None,
     )
+
+
+def _fit(sizes: Iterable[Size], frames: Frames) -> str:
+    if all(height == width for height, width in sizes):
+        return ""
+    return ", its aspect kept in a square" if frames.keep_aspect else ", stretched to a square"
 
 
 def split_hash(test: Sequence[Recording]) -> str:

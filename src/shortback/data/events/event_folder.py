@@ -1,0 +1,133 @@
+"""Anyone's recordings: a folder each for training and testing, in it a folder for each class."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+from shortback.data.events.cache import Recording
+from shortback.data.events.folders import class_names, labelled, split_by_fifths
+from shortback.data.events.formats import read_recording
+from shortback.data.events.frames import Frames
+from shortback.data.events.recording import Events
+from shortback.data.events.sensor import SensorUnknownError, Size, check_size, shown
+from shortback.data.events.source import Labelled, make_source
+from shortback.data.images import ImageData
+from shortback.errors import UserError
+
+TEST_NAMES = ("test", "val")
+FIFTH = "fifth"
+NUM_LOOKED_AT = 50  # recordings, for a message about the sensor
+
+
+def load_event_folder(
+    root: Path,
+    *,
+    frames: Frames,
+    sensor: Size | None = None,
+    split: str | None = None,
+    skip_bad: bool = False,
+    cache_dir: Path | None = None,
+) -> ImageData:
+    """Recordings in `root/train/<class>/` and `root/test/<class>/` (or `val`), of any known formats, also mixed.
+
+    Args:
+        root: the folder.
+        frames: what a recording becomes.
+        sensor: height and width, in pixels, of the recordings whose files do not say them.
+        split: `"fifth"` where the folders of the classes lie in `root` itself: of each class a fifth of the files,
+            drawn once and for all, is to test on.
+        skip_bad: leave recordings that cannot be read out.
+        cache_dir: where frames are kept, if not in `root`.
+
+    Raises:
+        FileNotFoundError: a folder is missing.
+        UserError: files that are no recordings, classes that differ, recordings that cannot be read or whose size is
+            not that of `sensor`, or a file that does not say its size while `sensor` is not given.
+    """
+    if sensor is not None:
+        check_size(sensor, name=f"sensor=[{sensor[0]}, {sensor[1]}]", what="is")
+    classes, train, test = _listed(root, split)
+    try:
+        return make_source(
+            root.resolve().name,
+            classes=classes,
+            train=train,
+            test=test,
+            read=functools.partial(_read, sensor=sensor),
+            frames=frames,
+            root=root,
+            key="event_folder, one sensor" if sensor is None else f"event_folder, sensor {sensor[0]} {sensor[1]}",
+            skip_bad=skip_bad,
+            cache_dir=cache_dir,
+            split=split,
+            said_by="as the files or their formats say" if sensor is None else "as data.sensor says",
+        )
+    except SensorUnknownError as error:
+        raise UserError(_without_size(error, root, [*train.recordings, *test.recordings])) from None
+
+
+def _read(recording: Recording, *, sensor: Size | None) -> Events:
+    return read_recording(recording.path, sensor=sensor)
+
+
+def _listed(root: Path, split: str | None) -> tuple[list[str], Labelled, Labelled]:
+    """The classes, and the recordings to train and to test on."""
+    test_name = next((name for name in TEST_NAMES if (root / name).is_dir()), None)
+    if split is not None:
+        if split != FIFTH:
+            raise UserError(f"split={split!r}: of a folder of recordings it is {FIFTH}, or null for train/ and test/")
+        if (root / "train").is_dir() and test_name is not None:
+            raise UserError(f"split={split!r}: {root} has train/ and {test_name}/, which are the split; leave it out")
+        classes = _classes(root)
+        return classes, *split_by_fifths(labelled(root, classes))
+    if test_name is None or not (root / "train").is_dir():
+        raise FileNotFoundError(_wrong_layout(root))
+    classes = _classes(root / "train")
+    strangers = sorted(set(class_names(root / test_name)) - set(classes))
+    if strangers:
+        raise UserError(f"{root / test_name} has classes that {root / 'train'} has not: {', '.join(strangers[:10])}")
+    return classes, labelled(root / "train", classes), labelled(root / test_name, classes)
+
+
+def _classes(folder: Path) -> list[str]:
+    classes = class_names(folder) if folder.is_dir() else []
+    if not classes:
+        raise FileNotFoundError(f"{folder.absolute()} has no folders of classes in it")
+    return classes
+
+
+def _wrong_layout(root: Path) -> str:
+    found = class_names(root) if root.is_dir() else []
+    there = f"it has {', '.join(found[:10])}" if found else "it has no folders" if root.is_dir() else "it is not there"
+    message = (
+        f"{root.absolute()} has no folder {'test (or val)' if 'train' in found else 'train'}; {there}. Expected are "
+        "train/ and test/ (or val/) with a folder for each class"
+    )
+    if len(found) < 2 or "train" in found:
+        return message
+    return f"{message}. If these are the classes, data.split={FIFTH} sets a fifth of each aside to test on"
+
+
+def _without_size(error: SensorUnknownError, root: Path, recordings: Sequence[Recording]) -> str:
+    """What to write, and how far the events of some recordings reach, which tells a broken address as well."""
+    reaches: dict[Path, Size] = {}
+    for recording in recordings[:: -(-len(recordings) // NUM_LOOKED_AT)]:
+        try:
+            read_recording(recording.path)
+        except SensorUnknownError as unknown:
+            reaches[recording.path] = unknown.reach
+        except (UserError, OSError):
+            pass
+    if not reaches:
+        return str(error)
+    farthest = [max(reaches, key=lambda path, side=side: reaches[path][side]) for side in (0, 1)]
+    height, width = (sorted(reach[side] for reach in reaches.values())[(len(reaches) - 1) // 2] for side in (0, 1))
+    size = (reaches[farthest[0]][0], reaches[farthest[1]][1])
+    files = " and ".join(str(path.relative_to(root)) for path in dict.fromkeys(farthest))
+    return (
+        f"{error.name}: does not say how large the sensor is, and no setting does: write -s data.sensor=[HEIGHT,WIDTH] "
+        f"on the command line, or sensor=(HEIGHT, WIDTH) in Python. In {len(reaches)} such recordings that were looked "
+        f"at events reach {shown(size)} (in {files}), and in half of them at most {shown((height, width))}"
+    )
