@@ -153,9 +153,10 @@ def _announcement(run: Run, net: nn.Module) -> list[str]:
     held_out = 0 if splits.validation is None else len(splits.validation)
     branches = f"{len(net.places)} branches" if isinstance(net, ShortcutNetwork) else "no branches"
     parameters = sum(p.numel() for p in net.parameters())
+    samples = "images" if splits.source.num_steps is None else "recordings"
     return [
         f"{recipe.method}: {model.name}, {model.num_steps} steps, {branches}, {parameters:,} parameters in training",
-        f"data: {data.kind}, {len(splits.train)} images to train on, {held_out} to validate, "
+        f"data: {data.kind}, {len(splits.train)} {samples} to train on, {held_out} to validate, "
         f"{len(splits.source.test)} to test, {len(splits.source.classes)} classes",
         f"plan: {train.epochs} epochs, batches of {train.batch_size}, {recipe.optimizer.kind}, "
         f"learning rate {recipe.optimizer.lr}",
