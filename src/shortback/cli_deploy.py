@@ -16,7 +16,8 @@ from shortback.files import check_folder
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DataSettingsOption = Annotated[
-    list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Of its data, e.g. data.root=FOLDER.")
+    list[str] | None,
+    typer.Option("-s", "--set", metavar="KEY=VALUE", help="Of its data (data.root=FOLDER), or train.precision=fp32."),
 ]
 
 
@@ -80,7 +81,8 @@ def _evaluate_early_exit(run: Path, *, settings: Sequence[str], as_json: bool, p
         if kind not in result:
             continue
         tried = result[kind]
-        print(f"in {kind}\nthreshold  accuracy  {'mean ' + unit:>11}  MACs an image  ACs an image")
+        print(f"in {kind}, computed in {tried['precision']}")
+        print(f"threshold  accuracy  {'mean ' + unit:>11}  MACs an image  ACs an image")
         for point in tried["points"]:
             threshold = f"all {unit}" if point["threshold"] > 1 else f"{point['threshold']:g}"
             star = "  chosen" if point["threshold"] == tried["chosen_threshold"] else ""
@@ -92,7 +94,10 @@ def _evaluate_early_exit(run: Path, *, settings: Sequence[str], as_json: bool, p
 
 
 def _print_evaluation(result: dict[str, Any]) -> None:
-    print(f"test accuracy {result['test_accuracy']:.2%} on {result['test_images']} images")
+    precision = result["precision"]
+    print(f"test accuracy {result['test_accuracy']:.2%} on {result['test_images']} images in {precision}")
+    if precision != "fp32":
+        print("  as it was trained; -s train.precision=fp32 tests the network that is loaded and exported")
     print("accuracy by number of steps")
     for num_steps, accuracy in result["accuracy_by_num_steps"].items():
         print(f"  {num_steps:3d}  {accuracy:.2%}")
@@ -125,7 +130,9 @@ def export(
         )
     print(exported.check)
     if exported.test_accuracy is not None:
-        print(f"test accuracy of the file {exported.test_accuracy:.2%}")
+        print(f"test accuracy of the file {exported.test_accuracy:.2%} in fp32")
+        if exported.run_precision != "fp32" and exported.run_accuracy is not None:
+            print(f"  of the run {exported.run_accuracy:.2%} in {exported.run_precision}, in which it was trained")
     print(f"{out}, and {out}.json beside it")
 
 

@@ -228,6 +228,6 @@ class Noisy(nn.Module):
 def test_samples_that_are_not_to_be_found_are_asked_for():
     torch.manual_seed(0)
     x, y = torch.randn(6, 4), torch.zeros(6)
-    with pytest.raises(ValueError, match=r"how samples lie in the input \[6, 4\] of Noisy .*: give num_steps="):
+    with pytest.raises(ValueError, match=r" Noisy .*: give num_steps="):
         sb.count_operations(Noisy(), [x])
     assert sb.count_operations(Noisy(), [(x, y)], num_steps=2).layers[0].dense == 2 * 4 * 3

@@ -5,7 +5,7 @@ import torch
 
 import shortback as sb
 from shortback.export.depth_exit import DepthExit, by_depth
-from shortback.export.exits import exit_curve
+from shortback.export.exits import NEVER, exit_curve
 from shortback.export.operations import count_operations
 from tests.export.networks import images, network
 
@@ -51,7 +51,7 @@ def test_images_leave_as_by_hand(net, num_steps):
 @torch.no_grad()
 def test_without_a_threshold_it_is_the_network(net):
     x = images(5)
-    logits, exits = DepthExit(net, threshold=1.1)(x)
+    logits, exits = DepthExit(net, threshold=NEVER)(x)
     assert torch.equal(logits, net.model(x))
     assert exits.tolist() == [2] * 5
     _, exits = DepthExit(net, threshold=1e-6)(x)

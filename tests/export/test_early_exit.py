@@ -5,7 +5,7 @@ import torch
 
 import shortback as sb
 from shortback.export.early_exit import EarlyExit, by_step
-from shortback.export.exits import exit_curve
+from shortback.export.exits import NEVER, exit_curve
 from shortback.export.operations import count_operations
 from tests.export.networks import images, network
 
@@ -40,7 +40,7 @@ def test_images_leave_as_by_hand(model, num_steps):
 @torch.no_grad()
 def test_without_a_threshold_it_is_the_network(model):
     x = images(5)
-    logits, steps = EarlyExit(model, threshold=1.1)(x)
+    logits, steps = EarlyExit(model, threshold=NEVER)(x)
     assert torch.equal(logits, model(x))
     assert steps.tolist() == [3] * 5
     logits, steps = EarlyExit(model, threshold=1e-6)(x)
@@ -73,8 +73,12 @@ def test_operations_are_those_of_each_image(model):
 
 
 def test_what_is_wrong_is_said(model):
-    with pytest.raises(ValueError, match="is a confidence, above 0"):
-        EarlyExit(model, threshold=0)
+    for threshold in (0, -0.5, 1.1, 1000, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"is a confidence, above 0 and at most 1$"):
+            EarlyExit(model, threshold=threshold)
+    with pytest.raises(ValueError, match=r"threshold=90: .* and at most 1; 90 % is 0\.9"):
+        EarlyExit(model, threshold=90)
+    EarlyExit(model, threshold=1)
     with pytest.raises(ValueError, match="2 temperatures for 3 steps"):
         EarlyExit(model, threshold=0.5, temperatures=(1.0, 1.0))
     with pytest.raises(ValueError, match="no image"):

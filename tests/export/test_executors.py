@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from shortback.export import executors
-from shortback.export.nir import DT, to_nir
+from shortback.export.nir import to_nir
+from shortback.export.nir_readers import DT
 from shortback.export.onnx import to_onnx
 from shortback.export.program import to_program
 from shortback.runs import export

@@ -11,7 +11,8 @@ from torch import nn
 import shortback as sb
 from shortback.export.check import compare, record
 from shortback.export.executors import nir_runner
-from shortback.export.nir import DT, to_nir
+from shortback.export.nir import to_nir
+from shortback.export.nir_readers import DT
 from tests.export.networks import LIF, fires, images, network
 
 nir = pytest.importorskip("nir")

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+import shortback as sb
 from shortback.export import writing
 from shortback.export.writing import load_program, write
 from tests.export.networks import images, network
@@ -34,6 +35,28 @@ def test_programs(tmp_path, streaming):
     if not streaming:
         with torch.no_grad():
             torch.testing.assert_close(program(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_streaming_program_is_checked_with_sequences(tmp_path, monkeypatch):
+    model, x, file = network("foreign"), images(num_steps=3), tmp_path / "net.pt2"
+    seen = []
+    whole = writing._stream
+    monkeypatch.setattr(writing, "_stream", lambda *given: seen.append(whole(*given)) or seen[-1])
+    check = write(model, x, file, to="torch", streaming=True)
+    assert (check.images, check.agreement) == (4, 1)
+    content = json.loads((tmp_path / "net.pt2.json").read_text())
+    assert content["input"] == ["batch", 3, 32, 32]
+    assert content["streaming"]
+    assert not content["static_input"]
+    assert len(seen) == 1
+    program, stream = load_program(file).module(), sb.stream(model)
+    state = stream.initial_state(x[0])
+    with torch.no_grad():
+        for frame, checked in zip(x, seen[0], strict=True):
+            y, state = program(frame, state)
+            torch.testing.assert_close(y, checked, rtol=0, atol=1e-6)
+        torch.testing.assert_close(y, model(x), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -74,3 +97,19 @@ def test_what_is_wrong_is_said(tmp_path):
         with pytest.raises(ValueError, match=message):
             write(model, x, file, **settings)
     assert there.read_text() == "mine"
+
+
+def test_an_image_that_is_no_number_is_named(tmp_path):
+    """Its membranes are NaN and never fire, which every executor agrees on."""
+    model = network("resnet20")
+    for x in (images(5), images(5, num_steps=3)):
+        x.view(-1, 5, 3, 32, 32)[-1, 3, 0, 7, 7] = torch.nan
+        x.view(-1, 5, 3, 32, 32)[0, 1, 2, 0, 0] = -torch.inf
+        for name, settings in {
+            "net.nir": {"to": "nir"},
+            "net.onnx": {"to": "onnx"},
+            "net.pt2": {"to": "torch"},
+        }.items():
+            with pytest.raises(ValueError, match="NaN or infinity in 2 of its 5 images, at index 1, 3"):
+                write(model, x, tmp_path / name, **settings)
+    assert not list(tmp_path.iterdir())

@@ -20,10 +20,12 @@ def test_the_command(run, tmp_path):  # noqa: F811
     last = printed["time"]["points"][-1]
     assert last["accuracy"] == printed["time"]["accuracy_of_exits"][-1] == pytest.approx(summary["test_accuracy"])
     assert last["mean"] == 2
+    assert printed["time"]["precision"] == "fp32"
     assert len(printed["time"]["temperatures"]) == 2
     assert printed == json.loads(json.dumps(evaluate_early_exit(folder)))
     done = invoke("eval", folder, "--early-exit", "--picture", tmp_path / "curve.png")
     assert done.exit_code == 0, done.output
+    assert "in time, computed in fp32" in done.stdout
     assert "all steps" in done.stdout
     assert "chosen" in done.stdout
     with Image.open(tmp_path / "curve.png") as picture:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,10 +11,13 @@ import torch
 from PIL import Image
 
 from shortback.cli import main
+from shortback.data.events.frames import Frames, to_frames
+from shortback.data.events.recording import Events
 from shortback.errors import UserError
 from shortback.recipes.load import changed, load_recipe
+from shortback.recipes.schema import FramesConfig
 from shortback.runs.diagnose import check_run_gradients
-from shortback.runs.evaluate import evaluate_run
+from shortback.runs.evaluate import evaluate_run, preprocessing
 from shortback.runs.folder import RunFolder
 from shortback.runs.sharing import load
 from shortback.runs.train import train_recipe
@@ -34,7 +38,7 @@ def trained(tmp_path_factory):
     settings = [
         f"data={{kind: image_folder, root: {base / 'images'}, image_size: 8, num_workers: 0}}",
         "model={name: resnet20, width: 0.25, num_steps: 1}",
-        "train={epochs: 2, batch_size: 4, compile: off}",
+        "train={epochs: 2, batch_size: 4, compile: off, precision: fp32}",
         "method=vanilla",
         "compare=null",
     ]
@@ -75,6 +79,68 @@ def test_a_run_of_a_gpu_is_tested_and_diagnosed_where_there_is_none(trained, cop
     assert not caplog.records
     with pytest.raises(ValueError, match="PyTorch sees no GPU"):
         evaluate_run(path, settings=["train.device=cuda"])
+
+
+def test_what_was_trained_in_bf16_is_tested_in_it_and_in_float32(trained, copy, capsys, monkeypatch):
+    path, root = copy
+    recipe = path / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("precision: fp32", "precision: bf16"))
+    as_trained = evaluate_run(path, settings=[root])
+    assert as_trained["precision"] == "bf16"
+    assert as_trained["test_loss"] != trained[2]["test_loss"]
+    assert evaluate_run(path, settings=[root, "train.precision=fp32"]) == trained[2]
+    assert trained[2]["precision"] == "fp32"
+    command("eval", str(path), "-s", root, monkeypatch=monkeypatch)
+    said = capsys.readouterr().out
+    assert f"test accuracy {as_trained['test_accuracy']:.2%} on 12 images in bf16\n" in said
+    assert "-s train.precision=fp32 tests the network that is loaded and exported" in said
+    command("eval", str(path), "-s", root, "-s", "train.precision=fp32", monkeypatch=monkeypatch)
+    said = capsys.readouterr().out
+    assert "on 12 images in fp32\naccuracy by number of steps" in said
+
+
+@pytest.mark.parametrize("by", ["count", "duration"])
+@pytest.mark.parametrize("resize", ["sum", "nearest"])
+@pytest.mark.parametrize(("values", "keep_aspect"), [("count", False), ("binary", True)])
+def test_frames_of_events_are_made_as_the_words_say(by, resize, values, keep_aspect):
+    size, num_steps, h, w, n = 5, 3, 17, 11, 200
+    settings = FramesConfig(size=size, by=by, resize=resize, values=values, keep_aspect=keep_aspect)
+    run = SimpleNamespace(
+        splits=SimpleNamespace(
+            source=SimpleNamespace(image_size=size, num_steps=num_steps, sensor="height 17, width 11")
+        ),
+        recipe=SimpleNamespace(data=SimpleNamespace(frames=settings)),
+    )
+    about = json.loads(json.dumps(preprocessing(run)))
+    rng = np.random.default_rng(0)
+    t, on = np.sort(rng.integers(0, 1000, n)), rng.random(n) < 0.5
+    x, y = rng.integers(0, w, n), rng.integers(0, h, n)
+    frames, _ = to_frames(Events(t, x, y, on, h, w), Frames(**about["frames"]))
+    which = about["events_of_a_frame"].partition("is in frame ")[2].partition(", of")[0]
+    words = about["pixels_of_a_frame"]
+    assert (
+        "y * size // whole + margin" if resize == "sum" else "row k + margin of the frame is row k * whole"
+    ) in words
+    assert ("margin 0 along it and (size - (h - 1) * size // whole - 1) // 2" if keep_aspect else "whole is h") in words
+
+    def line(position, length):
+        """Of the frame, None if it has none; by the words."""
+        whole = max(h, w) if keep_aspect else length
+        margin = 0 if length == whole else (size - (length - 1) * size // whole - 1) // 2
+        if resize == "sum":
+            return position * size // whole + margin
+        return next((k + margin for k in range(size) if k * whole // size == position), None)
+
+    expected = np.zeros((num_steps, 2, size, size), int)
+    for i in range(n):
+        frame = eval(which, {"i": i, "n": n, "t": t.tolist(), "num_steps": num_steps})
+        row, column = line(y[i], h), line(x[i], w)
+        assert about["channels"][int(on[i])].startswith("ON" if on[i] else "OFF")
+        if row is not None and column is not None:
+            expected[frame, int(on[i]), row, column] += 1
+    assert expected.any()
+    assert (frames == (expected if values == "count" else expected > 0)).all()
+    assert about["pixels"].startswith("numbers of events" if values == "count" else "1 where there was an event")
 
 
 @pytest.mark.parametrize("name", ["recipe.yaml", "summary.json", "model.safetensors"])

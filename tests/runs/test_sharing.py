@@ -57,6 +57,22 @@ def test_what_is_in_it(run, published):  # noqa: F811
     assert "method: evolutionary" in card
 
 
+def test_the_card_is_of_float32(run, published, tmp_path):  # noqa: F811
+    """The accuracy in bf16, of which nothing is left in the weights, stands beside it."""
+    trained, accuracy = tmp_path / "run", run[1]["test_accuracy"]
+    shutil.copytree(run[0], trained)
+    recipe = trained / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("precision: fp32", "precision: bf16"))
+    summary = json.loads((trained / "summary.json").read_text())
+    (trained / "summary.json").write_text(json.dumps({**summary, "test_accuracy": 0.0625}))
+    publish(trained, str(tmp_path / "net"))
+    card = (tmp_path / "net" / "README.md").read_text()
+    assert f"- test accuracy {accuracy:.2%} (" in card
+    assert " on 1000 images in fp32; T=1 " in card
+    assert f"T=2 {accuracy:.2%}; 6.25% in bf16, in which it was trained\n" in card
+    assert "in which it was trained" not in (published / "README.md").read_text()
+
+
 def test_the_interval_is_wilsons():
     """Of 10 of 20 and of none of 10, as tables have it."""
     assert accuracy_interval(0.5, 20) == pytest.approx((0.2993, 0.7007), abs=1e-4)

@@ -31,12 +31,12 @@ class DepthExit:
 
     Args:
         net: with branches, at places through which all of the network runs; its weights are used, not copied.
-        threshold: of confidence, in (0, 1]; above 1 every image takes all layers.
+        threshold: of confidence, in (0, 1]; with `shortback.export.exits.NEVER` every image takes all layers.
         temperatures: of each branch and the output; 1 if not given.
 
     Raises:
-        ValueError: no `SpikingNetwork` with branches, a threshold that is not above 0, temperatures of another number
-            of exits.
+        ValueError: no `SpikingNetwork` with branches, a threshold that is not in (0, 1], temperatures of another
+            number of exits.
     """
 
     def __init__(self, net: ShortcutNetwork, *, threshold: float, temperatures: Sequence[float] | None = None) -> None:
@@ -127,10 +127,12 @@ class _Exits:
         self.model = model.eval()
         self.model.readout = "mean"
         self._decide: Decide = lambda *_: None
-        self._active = 0
+        self._count = 0
+        self._active = torch.arange(0)
         self._left_at = ""
         for index, place in enumerate(net.places):
             self.model.network.get_submodule(place).register_forward_hook(partial(self._exit, index))
+        self.model.network.register_forward_hook(self._fill_up)
 
     def run(self, x: Tensor, decide: Decide) -> Tensor | None:
         """The logits of the images that took no branch, None if there are none.
@@ -139,34 +141,43 @@ class _Exits:
             decide: of the number of a branch, its logits `[N, K]` and what its head was given, which images go on,
                 `[N]`, or None for all.
         """
-        self._decide, self._active, self._left_at = decide, x.shape[x.ndim - 4], ""
+        self._decide, self._count, self._left_at = decide, x.shape[x.ndim - 4], ""
+        self._active = torch.arange(self._count, device=x.device)
         try:
-            logits = self.model(x)
+            return self.model(x)[self._active]
         except _NoImageLeftError:
             return None
         except RuntimeError as error:
             if not self._left_at:
                 raise
             raise UserError(f"{self._past()} ({error})") from error
-        if len(logits) != self._active:
-            raise UserError(self._past())
-        return logits
 
     def _exit(self, index: int, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
         tap, steps = self.net.taps[index], self.model.num_steps
-        if len(output) != steps * self._active:
+        if len(output) != steps * len(self._active):
             place = self.net.places[index]
             before = f"no image can leave at {place}, which is not run by step: tap what is after neurons"
             raise UserError(self._past() if self._left_at else before)
         average = average_over_space(output, tap.layout, features=tap.features_at)
-        features = average_over_time(average, self._active, tap.layout)
+        features = average_over_time(average, len(self._active), tap.layout)
         go_on = self._decide(index, self.net.heads[index](features), features)
         if go_on is None:
             return None
-        self._active, self._left_at = int(go_on.sum()), self.net.places[index]
-        if not self._active:
+        self._active, self._left_at = self._active[go_on], self.net.places[index]
+        if not len(self._active):
             raise _NoImageLeftError
         return output[go_on.repeat(steps)]
+
+    def _fill_up(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        """A row a step and image again, as `SpikingNetwork` has it: images that have left get zeros."""
+        if not self._left_at:
+            return None
+        steps = self.model.num_steps
+        if len(output) != steps * len(self._active):
+            raise UserError(self._past())
+        whole = output.new_zeros(steps, self._count, *output.shape[1:])
+        whole[:, self._active] = output.unflatten(0, (steps, -1))
+        return whole.flatten(0, 1)
 
     def _past(self) -> str:
         return (

@@ -21,11 +21,11 @@ class EarlyExit:
 
     Args:
         model: its weights are used, not copied.
-        threshold: of confidence, in (0, 1]; above 1 every image takes all steps.
+        threshold: of confidence, in (0, 1]; with `shortback.export.exits.NEVER` every image takes all steps.
         temperatures: of each step; 1 if not given.
 
     Raises:
-        ValueError: a threshold that is not above 0, temperatures of another number of steps, or as of `stream`.
+        ValueError: a threshold that is not in (0, 1], temperatures of another number of steps, or as of `stream`.
     """
 
     def __init__(self, model: SpikingNetwork, *, threshold: float, temperatures: Sequence[float] | None = None) -> None:

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from shortback.choices import NIRImporter
 from shortback.export.check import Recording
+from shortback.export.nir_readers import NeuronStep, neuron_step
 
 if TYPE_CHECKING:
     from nir import NIRGraph
@@ -41,14 +43,27 @@ def program_runner(program: ExportedProgram) -> Callable[..., tuple[Tensor, ...]
     return run
 
 
-def nir_runner(graph: NIRGraph, *, num_steps: int, dt: float) -> Callable[[Tensor], Recording]:
-    """What steps through a NIR graph, by nirtorch, with images `[N, C, H, W]` at every step, or `[T, N, C, H, W]`."""
+def nir_runner(
+    graph: NIRGraph, *, num_steps: int, dt: float, reader: NIRImporter = "any"
+) -> Callable[[Tensor], Recording]:
+    """What steps through a NIR graph, by nirtorch, with images `[N, C, H, W]` at every step, or `[T, N, C, H, W]`.
+
+    Args:
+        dt: seconds a step.
+        reader: whose neurons to use, see `neuron_step`.
+
+    Raises:
+        ValueError: a neuron that the reader does not read.
+    """
     import nir
     import nirtorch
 
+    def neuron(node: Any) -> nn.Module:
+        return _Leaky(neuron_step(node, reader=reader, dt=dt))
+
     mappings: Mapping[Any, Callable[[Any], nn.Module]] = {
-        nir.LIF: lambda node: _Leaky(1 - dt / _one(node.tau), _one(node.r) * dt / _one(node.tau), node),
-        nir.IF: lambda node: _Leaky(1.0, _one(node.r) * dt, node),
+        nir.LIF: neuron,
+        nir.IF: neuron,
         nir.Affine: _affine,  # nirtorch's own leaves the bias out
         nir.Conv2d: _convolution,
         nir.Flatten: lambda node: nn.Flatten(),  # nirtorch's own flattens the batch too
@@ -78,21 +93,17 @@ def _keep(steps: list[Tensor], module: nn.Module, inputs: tuple[Any, ...], outpu
 
 
 class _Leaky(nn.Module):
-    """NIR's neuron, leaky or not, by a step of Euler: `v <- a v + b x`; it fires above the threshold and resets."""
+    """A neuron of NIR by a step of Euler, leaky or not, which resets to 0."""
 
-    def __init__(self, a: float, b: float, node: Any) -> None:
+    def __init__(self, step: NeuronStep) -> None:
         super().__init__()
-        self.a, self.b = float(np.float32(a)), float(np.float32(b))
-        self.threshold, self.reset = torch.from_numpy(node.v_threshold), torch.from_numpy(node.v_reset)
+        self.leak, self.gain = float(np.float32(step.leak)), float(np.float32(step.gain))
+        self.threshold, self.at_threshold = float(np.float32(step.threshold)), step.at_threshold
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        v = self.b * x if state is None else self.a * state + self.b * x
-        fired = v > self.threshold
-        return fired.to(x.dtype), torch.where(fired, self.reset, v)
-
-
-def _one(values: np.ndarray) -> float:
-    return float(values.flat[0])
+        v = self.gain * x if state is None else self.leak * state + self.gain * x
+        fired = v >= self.threshold if self.at_threshold else v > self.threshold
+        return fired.to(x.dtype), torch.where(fired, 0.0, v)
 
 
 def _affine(node: Any) -> nn.Linear:

@@ -20,6 +20,8 @@ from shortback.export.arguments import input_of
 from shortback.export.counting import is_counted, row_operations
 
 Batches = Iterable[tuple[Tensor, Tensor]]
+NEVER = 2.0
+"""The threshold without early exit: no confidence is as high."""
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
 
 
@@ -58,7 +60,7 @@ class ExitPoint:
     """What a threshold gives.
 
     Attributes:
-        threshold: of confidence; above 1, no image leaves early.
+        threshold: of confidence; `NEVER` where no image leaves early.
         accuracy: in [0, 1].
         mean: steps or layers an image.
         macs, acs: an image.
@@ -85,7 +87,7 @@ def exit_curve(
     exits: Exits, temperatures: Sequence[float], thresholds: Sequence[float] = THRESHOLDS
 ) -> list[ExitPoint]:
     """What thresholds give on images that were at every exit; the last point is without early exit."""
-    return [_point(exits, temperatures, threshold) for threshold in (*thresholds, 2.0)]
+    return [_point(exits, temperatures, threshold) for threshold in (*thresholds, NEVER)]
 
 
 def cheapest(points: Sequence[ExitPoint], *, loss: float) -> ExitPoint:
@@ -106,10 +108,11 @@ def check_threshold(threshold: float, temperatures: Sequence[float] | None, *, e
         what: the exits are, in the plural.
 
     Raises:
-        ValueError: a threshold that is not above 0, temperatures of another number.
+        ValueError: a threshold that is not in (0, 1] and not `NEVER`, temperatures of another number.
     """
-    if not threshold > 0:
-        raise UserError(f"threshold={threshold}: is a confidence, above 0")
+    if not 0 < threshold <= 1 and threshold != NEVER:
+        meant = f"; {threshold:g} % is {threshold / 100:g}" if NEVER < threshold <= 100 else ""
+        raise UserError(f"threshold={threshold}: is a confidence, above 0 and at most 1{meant}")
     if temperatures is not None and len(temperatures) != exits:
         raise UserError(f"{len(temperatures)} temperatures for {exits} {what}")
     return [1.0] * exits if temperatures is None else list(temperatures)

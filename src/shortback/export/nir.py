@@ -19,6 +19,7 @@ from shortback.export.arguments import input_of
 from shortback.export.folding import affine, fold_norms
 from shortback.export.nir_calls import called
 from shortback.export.nir_nodes import Builder, Value
+from shortback.export.nir_readers import READERS, check_order, usual_dt
 from shortback.export.onnx import need_extra
 from shortback.export.program import check_sample, first_line
 from shortback.inspection.pointwise import Subsample
@@ -30,11 +31,10 @@ from shortback.spiking.static_input import trace
 if TYPE_CHECKING:
     from nir import NIRGraph
 
-DT = 1e-4
-"""Seconds a step: what the importers of snnTorch and SpikingJelly take for granted."""
 
-
-def to_nir(model: SpikingNetwork, sample: Tensor, *, importer: NIRImporter = "any", dt: float = DT) -> NIRGraph:
+def to_nir(
+    model: SpikingNetwork, sample: Tensor, *, importer: NIRImporter = "any", dt: float | None = None
+) -> NIRGraph:
     """The network as a NIR graph, from frames `[C, H, W]` a step to the output of that step, `[K]`.
 
     Batch norms are folded in float64. How long a sequence is, what a step lasts and that logits are the mean of the
@@ -43,31 +43,45 @@ def to_nir(model: SpikingNetwork, sample: Tensor, *, importer: NIRImporter = "an
 
     Args:
         sample: `[N, C, H, W]` or `[T, N, C, H, W]`: NIR knows the sizes of all values.
-        importer: who will read it, as they want different things: `"snntorch"` reads an `IF` as a leaky neuron, so it
-            gets an `LIF` that does not leak in float32; `"spikingjelly"` fires at the threshold too, and reads no
-            neuron that forgets at once; `"norse"` wants `r=1` of an `IF`.
-        dt: seconds a step.
+        importer: who will read it, as they want different things, and it may then be wrong for others. `"snntorch"`
+            reads an `IF` as a leaky neuron, so it gets an `LIF` that does not leak in float32. `"spikingjelly"` fires
+            at the threshold too, and reads no neuron that forgets at once. `"norse"` takes every `r` for 1, so the
+            thresholds are scaled instead, and has no average pooling, which is written as a convolution.
+        dt: seconds a step; 1e-4 if not given, and for `"norse"` 1e-3, which its `from_nir` takes if it is not told.
 
     Raises:
-        ValueError: the extra `nir` is not installed; something that NIR lacks, with the module and what to use.
+        ValueError: the extra `nir` is not installed; something that NIR or the importer lacks, with the module and what
+            to use; a `dt` that the importer does not heed.
     """
     need_extra("nir", "nir", "nirtorch")
     check_choice("importer", importer, NIRImporter)
     check_sample(model, sample)
+    dt = _step_for(importer, dt)
     folded, _ = fold_norms(model)
     folded.to("cpu")
     builder = Builder(importer=importer, dt=dt)
     with torch.no_grad():
         output = _Walk(folded, builder).run(sample.to("cpu"))
     graph = builder.finish(output)
+    if importer == "norse":
+        check_order(graph.edges, start="input")
     graph.metadata = {
         "num_steps": model.num_steps,
         "dt": dt,
         "input": "the same frame at every step" if sample.ndim == 4 else "a sequence of frames",
         "readout": "logits are the mean of the outputs over the steps" if model.readout == "mean" else "by step",
         "written_by": "shortback",
+        "written_for": importer,
     }
     return graph
+
+
+def _step_for(importer: NIRImporter, dt: float | None) -> float:
+    """Seconds a step."""
+    reader, usual = READERS.get(importer), usual_dt(importer)
+    if dt is not None and dt != usual and reader is not None and reader.dt_is_fixed:
+        raise UserError(f"to_nir(): dt={dt:g}: {reader.name} reads every file with dt={usual:g}; leave dt out")
+    return usual if dt is None else dt
 
 
 class _Walk(fx.Interpreter):

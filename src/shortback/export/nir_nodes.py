@@ -84,10 +84,13 @@ class Builder:
             if is_so:
                 raise UserError(f"to_nir(): {name}: NIR has no {what.removeprefix('a ')}; its neurons reset to 0")
         x = self._whole(name, x)
-        threshold = np.float32(dynamics.threshold)
-        if not dynamics.fires_above and self.importer != "spikingjelly":  # which fires at the threshold too
-            threshold = np.nextafter(threshold, np.float32(-np.inf))
         rate = 1 - decay
+        # Norse takes r for 1, so that its membrane is 1 - decay of ours; so is its threshold then.
+        scale = rate if self.importer == "norse" and decay < 1 and not dynamics.decay_input else 1.0
+        threshold = np.float32(scale * dynamics.threshold)
+        fires_above = self.importer != "spikingjelly"
+        if fires_above != dynamics.fires_above:
+            threshold = np.nextafter(threshold, np.float32(-np.inf if fires_above else np.inf))
         if decay == 1 and self.importer != "snntorch":
             r = 1.0 if self.importer == "norse" else 1 / self.dt
             full = _filler(x.shape)
@@ -97,7 +100,7 @@ class Builder:
             rate = 1e-12  # a leak that float32 does not see
         if decay == 0 and self.importer == "spikingjelly":
             raise UserError(f"to_nir(): {name}: SpikingJelly reads no decay of 0")
-        r = 1.0 if dynamics.decay_input else 1 / rate
+        r = 1.0 if dynamics.decay_input or scale != 1 else 1 / rate
         return self._leaky(name, x, tau=self.dt / rate, r=r, threshold=threshold)
 
     def convolution(self, name: str, x: Value, conv: nn.Conv2d, shape: tuple[int, ...]) -> Value:
@@ -190,6 +193,9 @@ class Builder:
     def _average(self, name, x, shape, kernel, stride, padding) -> Value:  # type: ignore[no-untyped-def]
         import nir
 
+        if self.importer == "norse":  # which has none
+            windows = torch.full(kernel, 1 / (kernel[0] * kernel[1]))
+            return self._by_channel(name, self._whole(name, x), windows, shape, stride=stride, padding=padding)
         node = nir.AvgPool2d(kernel_size=np.array(kernel), stride=np.array(stride), padding=np.array(padding))
         return self._add(name, node, self._whole(name, x), shape=shape)
 

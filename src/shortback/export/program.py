@@ -74,13 +74,31 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def check_finite(sample: Tensor) -> None:
+    """See that all of a sample, `[N, C, H, W]` or `[T, N, C, H, W]`, is finite: neurons would hide what is not.
+
+    Raises:
+        ValueError: naming the images that hold NaN or infinity.
+    """
+    if sample.ndim < 4:
+        return
+    wrong = (~sample.isfinite()).flatten(-3).any(-1).view(-1, sample.shape[-4]).any(0).nonzero().flatten().tolist()
+    if wrong:
+        which = ", ".join(map(str, wrong[:5])) + (" ..." if len(wrong) > 5 else "")
+        raise UserError(
+            f"sample: NaN or infinity in {len(wrong)} of its {sample.shape[-4]} images, at index {which}: a check "
+            "with them says nothing; leave them out"
+        )
+
+
 def check_sample(model: SpikingNetwork, sample: Tensor, *, streaming: bool = False) -> None:
     """See that a network can be exported with a sample.
 
     Raises:
-        ValueError: neither a `SpikingNetwork` nor a sample that it takes.
+        ValueError: no `SpikingNetwork`, or a sample that it does not take, or that holds NaN or infinity.
     """
     check_network(model, "an export")
+    check_finite(sample)
     if streaming and sample.ndim != 4:
         raise UserError(f"sample of shape {list(sample.shape)}: a streaming program takes a frame, [N, C, H, W]")
     modes = {module: module.training for module in model.modules()}

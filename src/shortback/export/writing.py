@@ -16,7 +16,8 @@ from shortback.choices import ExportFormat, NIRImporter, check_choice
 from shortback.errors import UserError
 from shortback.export.check import Check, Recording, compare, recorded
 from shortback.export.executors import nir_runner, onnx_runner, program_runner
-from shortback.export.nir import DT, to_nir
+from shortback.export.nir import to_nir
+from shortback.export.nir_readers import READERS, usual_dt
 from shortback.export.onnx import need_extra, onnx_of
 from shortback.export.program import check_sample, deployable, to_program, traced
 from shortback.export.stream import stream
@@ -40,11 +41,12 @@ def write(
     """Export a network, check the export with a sample, and write it, with the check beside it in `FILE.json`.
 
     Args:
-        sample: real images, some tens of them: `[N, C, H, W]` or `[T, N, C, H, W]`, as the export is to take them.
+        sample: real images, some tens of them: `[N, C, H, W]` or `[T, N, C, H, W]`, as the export is to take them. With
+            `streaming` too: one frame after the other is then given to the program, or the same one `T` times.
         file: where to write it; it must not be there.
         to: `"nir"`, run by nirtorch; `"onnx"`, by onnxruntime; `"torch"`, a `torch.export` program, saved and loaded.
         importer: of `"nir"`, see `to_nir`.
-        streaming: of `"torch"`, see `to_program`.
+        streaming: of `"torch"`: the program takes a frame, see `to_program`.
         about: more that is to be known of it, for `FILE.json`.
         then: called with the file that passed, before it is at its place; what it returns is for `FILE.json` too.
 
@@ -54,7 +56,7 @@ def write(
     """
     file = Path(file)
     check_writable(file, to=to, importer=importer, streaming=streaming)
-    check_sample(model, sample, streaming=streaming)
+    check_sample(model, sample)
     with replacing(file) as temporary:
         if to == "nir":
             check = _write_nir(model, sample, temporary, importer=importer)
@@ -63,10 +65,20 @@ def write(
         else:
             check = _write_program(model, sample, temporary, streaming=streaming)
         more = then(temporary) if then is not None else {}
-    content = {"format": to, **_shapes(model, sample), **(about or {}), **more, "check": check.to_dict()}
+    if to == "nir":
+        more = {"written_for": importer, "dt": usual_dt(importer), **more}
+    content = {
+        "format": to,
+        **_shapes(model, sample, streaming=streaming),
+        **(about or {}),
+        **more,
+        "check": check.to_dict(),
+    }
     write_text(file.with_name(f"{file.name}.json"), json.dumps(content, indent=2) + "\n")
     if to == "nir":
-        write_text(file.with_name(f"{file.name}.md"), _readme(file, model, check, static=sample.ndim == 4))
+        write_text(
+            file.with_name(f"{file.name}.md"), _readme(file, model, check, importer=importer, static=sample.ndim == 4)
+        )
     return check
 
 
@@ -118,8 +130,10 @@ def _write_nir(model: SpikingNetwork, sample: Tensor, file: Path, *, importer: N
     import nir
 
     nir.write(str(file), to_nir(model, sample, importer=importer))
-    theirs = nir_runner(nir.read(file), num_steps=model.num_steps, dt=DT)(sample)
-    return _checked(model, sample, theirs, executor="nirtorch")
+    graph = nir.read(file)
+    theirs = nir_runner(graph, num_steps=model.num_steps, dt=float(graph.metadata["dt"]), reader=importer)(sample)
+    neurons = f" with the neurons of {READERS[importer].name}" if importer in READERS else ""
+    return _checked(model, sample, theirs, executor=f"nirtorch{neurons}")
 
 
 def _write_onnx(model: SpikingNetwork, sample: Tensor, file: Path) -> Check:
@@ -139,7 +153,8 @@ def _write_program(model: SpikingNetwork, sample: Tensor, file: Path, *, streami
     outputs = program_runner(traced(network, sample))(sample)
     theirs = network.recording(outputs)
     content = io.BytesIO()  # a file must end in .pt2 for it, and this one is not at its place yet
-    torch.export.save(to_program(model, sample, streaming=streaming), content)
+    given = sample[0] if streaming and sample.ndim == 5 else sample
+    torch.export.save(to_program(model, given, streaming=streaming), content)
     file.write_bytes(content.getbuffer())
     loaded = load_program(file)
     if streaming:
@@ -159,11 +174,12 @@ def load_program(file: Path) -> torch.export.ExportedProgram:
     return torch.export.load(io.BytesIO(file.read_bytes()))
 
 
-def _stream(program: torch.export.ExportedProgram, model: SpikingNetwork, frame: Tensor) -> Tensor:
-    """What a streaming program returns at each step, `[T, N, K]`."""
-    module, state, outputs = program.module(), stream(model).initial_state(frame), []
+def _stream(program: torch.export.ExportedProgram, model: SpikingNetwork, sample: Tensor) -> Tensor:
+    """What a streaming program returns at each step, `[T, N, K]`, of one frame, or of a sequence of them."""
+    frames = sample if sample.ndim == 5 else [sample] * model.num_steps
+    module, state, outputs = program.module(), stream(model).initial_state(frames[0]), []
     with torch.no_grad():
-        for _ in range(model.num_steps):
+        for frame in frames:
             output, state = module(frame, state)
             outputs.append(output)
     return torch.stack(outputs)
@@ -182,25 +198,35 @@ def _require_same(written: Tensor, checked: Tensor) -> None:
         raise UserError(f"the export is not written: without the outputs for its check it is {difference:.1e} off")
 
 
-def _shapes(model: SpikingNetwork, sample: Tensor) -> dict[str, Any]:
+def _shapes(model: SpikingNetwork, sample: Tensor, *, streaming: bool) -> dict[str, Any]:
+    is_sequence = sample.ndim == 5
+    frame = ["batch", *sample.shape[-3:]]
     return {
         "num_steps": model.num_steps,
-        "input": ["batch", *sample.shape[1:]] if sample.ndim == 4 else [len(sample), "batch", *sample.shape[2:]],
-        "static_input": sample.ndim == 4,
+        "input": [len(sample), *frame] if is_sequence and not streaming else frame,
+        "static_input": not is_sequence,
+        "streaming": streaming,
         "readout": model.readout,
     }
 
 
-def _readme(file: Path, model: SpikingNetwork, check: Check, *, static: bool) -> str:
+def _readme(file: Path, model: SpikingNetwork, check: Check, *, importer: NIRImporter, static: bool) -> str:
     what = "the same image at every step" if static else "one frame a step"
+    reader, whom = READERS.get(importer), ""
+    if reader is not None:
+        batch = "" if reader.has_batches else ", which takes one image at a time, without an axis for the batch"
+        whom = f"\nIt is written for {reader.name}, and may be wrong in others: `{reader.call}`{batch}.\n"
+    fires = """Its neurons fire above their threshold, which is the next float32 below that of the network it was made
+of, where they fire at it."""
+    if importer == "spikingjelly":
+        fires = "Its neurons fire at their threshold too, as those of SpikingJelly do."
     return f"""# {file.name}
 
-A spiking network in NIR. Give it {what}, {model.num_steps} steps of {DT:g} s, all membranes at 0 before
+A spiking network in NIR. Give it {what}, {model.num_steps} steps of {usual_dt(importer):g} s, all membranes at 0 before
 the first. Its logits are the mean of its outputs over the steps. How images are prepared, and the names
 of the classes, are in {file.name}.json where they are known.
-
-Its neurons fire above their threshold, which is the next float32 below that of the network it was made
-of, where they fire at it. Several edges into a node are to be added up.
+{whom}
+{fires} Several edges into a node are to be added up.
 
 {check}
 """

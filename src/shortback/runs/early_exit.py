@@ -50,6 +50,7 @@ def evaluate_early_exit(path: Path, *, settings: Sequence[str] = ()) -> dict[str
         temperatures = calibrated(validation)
         chosen = cheapest(exit_curve(validation, temperatures), loss=LOSS)
         return {
+            "precision": run.execution.precision,
             "exits": test.at,
             "temperatures": temperatures,
             "accuracy_of_exits": [float((one.argmax(1) == test.labels).float().mean()) for one in test.logits],

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from shortback.data.images import ImageData
 from shortback.errors import UserError
 from shortback.export.operations import count_operations
 from shortback.recipes.build import with_device_here
 from shortback.recipes.load import changed
+from shortback.recipes.schema import FramesConfig
 from shortback.runs.folder import RunFolder
 from shortback.runs.run import Run
 from shortback.shortcuts.weights import load_weights
@@ -23,7 +23,8 @@ def load_run(path: Path, *, settings: Sequence[str] = ()) -> tuple[Run, SpikingN
 
     Args:
         path: the run folder.
-        settings: of the data, such as `data.root=elsewhere` where they were moved, and `train.device`.
+        settings: of the data, such as `data.root=elsewhere` where they were moved, `train.device`, and
+            `train.precision`, of what is computed; the network itself is in float32.
 
     Raises:
         ValueError: no finished run in `path`, a setting of something else, data of other classes, a damaged file.
@@ -34,10 +35,10 @@ def load_run(path: Path, *, settings: Sequence[str] = ()) -> tuple[Run, SpikingN
         raise UserError(f"{path} holds a run that is not finished: there is no {folder.weights.name} in it yet")
     weights = folder.read_weights()
     for setting in settings:
-        if not setting.startswith(("data.", "train.device=")):
+        if not setting.startswith(("data.", "train.device=", "train.precision=")):
             raise UserError(
                 f"-s {setting}: a run is tested as it was trained; only settings of its data can change, and its "
-                "train.device"
+                "train.device and train.precision"
             )
     if not any(setting.startswith("train.device=") for setting in settings):
         recipe = with_device_here(recipe)
@@ -61,21 +62,63 @@ def _check_classes(folder: RunFolder, classes: Sequence[str]) -> None:
     raise UserError(f"{folder.path} was trained on other classes: {', '.join(which[:5])}")
 
 
-def preprocessing(source: ImageData) -> dict[str, Any]:
-    """What is done to images before a network sees them."""
+def preprocessing(run: Run) -> dict[str, Any]:
+    """What is done to images, or to recordings of events, before a network sees them.
+
+    Returns:
+        Of images their size, the mean and the standard deviation by channel; of recordings the size of the sensor, the
+        settings of frames, how events are divided among them, and the order of channels. `pixels` says in words what
+        the values are.
+    """
+    source = run.splits.source
+    if source.num_steps is None:
+        return {
+            "image_size": source.image_size,
+            "pixels": "in [0, 1], then (x - mean) / std by channel",
+            "mean": list(source.mean),
+            "std": list(source.std),
+        }
+    frames = run.recipe.data.frames or FramesConfig()
     return {
         "image_size": source.image_size,
-        "pixels": "in [0, 1], then (x - mean) / std by channel",
-        "mean": list(source.mean),
-        "std": list(source.std),
+        "pixels": _PIXELS[frames.values],
+        "channels": ["OFF (darker)", "ON (brighter)"],
+        "sensor": source.sensor,
+        "frames": {"num_steps": source.num_steps, **frames.model_dump(mode="json")},
+        "events_of_a_frame": _EVENTS[frames.by],
+        "pixels_of_a_frame": f"{_RESIZED[frames.resize]}; {_WHOLE[frames.keep_aspect]}",
     }
+
+
+_PIXELS = {
+    "count": "numbers of events, at most 255, neither divided nor normalised",
+    "binary": "1 where there was an event, else 0, not normalised",
+}
+_EVENTS = {
+    "count": "event i of n, both by time, from 0, is in frame min(i // max(1, n // num_steps), num_steps - 1)",
+    "duration": "event i at t[i] microseconds is in frame min(num_steps * (t[i] - t[0]) // (t[-1] - t[0]), "
+    "num_steps - 1), of whole numbers",
+}
+_RESIZED = {
+    "sum": "row y of a sensor of height h, from the top of an upright picture, is row y * size // whole + margin of "
+    "the frame, and columns likewise; all its events count",
+    "nearest": "row k + margin of the frame is row k * whole // size of a sensor of height h, from the top of an "
+    "upright picture, where it has that row, and columns likewise; the events of others are left out",
+}
+_WHOLE = {
+    False: "whole is h, margin 0",
+    True: "whole is the longer side of the sensor, margin 0 along it and (size - (h - 1) * size // whole - 1) // 2 "
+    "along the shorter",
+}
+"""In words what `shortback.data.events.frames` computes."""
 
 
 def evaluate_run(path: Path, *, settings: Sequence[str] = ()) -> dict[str, Any]:
     """Test accuracy of a run, by number of time steps too, the firing rate of every layer of neurons, and operations.
 
     Args:
-        path, settings: as for `load_run`.
+        path, settings: as for `load_run`. It is tested in the precision that it was trained in, unless
+            `train.precision=fp32` says to test what `load` returns and exports hold.
 
     Raises:
         ValueError: see `load_run`.
@@ -98,8 +141,9 @@ def evaluate_run(path: Path, *, settings: Sequence[str] = ()) -> dict[str, Any]:
         "test_accuracy": tested.accuracy,
         "test_loss": tested.loss,
         "test_images": tested.num_images,
+        "precision": run.execution.precision,
         "accuracy_by_num_steps": {steps: result.accuracy for steps, result in by_steps.items()},
         "firing_rate_by_layer": {f"network.{name}": rate for name, rate in operations.firing_rate.items()},
         "operations": operations.to_dict(),
-        "preprocessing": preprocessing(run.splits.source),
+        "preprocessing": preprocessing(run),
     }

@@ -14,9 +14,9 @@ from shortback.choices import ExportFormat, NIRImporter
 from shortback.errors import UserError
 from shortback.export.check import Check
 from shortback.export.executors import nir_runner, onnx_runner, program_runner
-from shortback.export.nir import DT
 from shortback.export.writing import check_writable, load_program, write
 from shortback.runs.evaluate import load_run, preprocessing
+from shortback.runs.folder import RunFolder
 from shortback.runs.run import Run
 
 NUM_IMAGES = 64
@@ -28,11 +28,14 @@ class Exported:
 
     Attributes:
         check: how it differs from the run's network.
-        test_accuracy: of the file on the test split, in [0, 1], if that was asked for.
+        test_accuracy: of the file on the test split, in [0, 1] and in float32, if that was asked for.
+        run_accuracy: of the run, as it was tested in `run_precision` when it was trained; None if that is not known.
     """
 
     check: Check
     test_accuracy: float | None
+    run_accuracy: float | None
+    run_precision: str
 
 
 def export_run(
@@ -46,9 +49,9 @@ def export_run(
     test: bool = False,
     num_images: int = NUM_IMAGES,
 ) -> Exported:
-    """Export the network of a finished run, checked on test images; see `shortback.export.write`.
+    """Export the network of a finished run, checked on test images in float32; see `shortback.export.write`.
 
-    `OUT.json` has how images are to be prepared and the names of the classes as well.
+    `OUT.json` has how images, or recordings of events, are to be prepared and the names of the classes as well.
 
     Args:
         path, settings: as for `load_run`.
@@ -65,13 +68,13 @@ def export_run(
     source = run.splits.source
     about: dict[str, Any] = {
         "classes": list(source.classes),
-        "preprocessing": preprocessing(source),
+        "preprocessing": preprocessing(run),
     }
-    tested: dict[str, float] = {}
+    tested: dict[str, Any] = {}
 
-    def run_all(file: Path) -> dict[str, float]:
+    def run_all(file: Path) -> dict[str, Any]:
         if test:
-            tested["test_accuracy"] = _accuracy(run, file, to=to)
+            tested.update(test_accuracy=_accuracy(run, file, to=to), test_precision="fp32")
         return tested
 
     check = write(
@@ -84,7 +87,13 @@ def export_run(
         about=about,
         then=run_all,
     )
-    return Exported(check, tested.get("test_accuracy"))
+    folder = RunFolder(path)
+    return Exported(
+        check,
+        tested.get("test_accuracy"),
+        run_accuracy=folder.read_summary()["test_accuracy"] if folder.is_finished else None,
+        run_precision=str(folder.read_recipe().train.precision),
+    )
 
 
 def _images(run: Run, count: int) -> Tensor:
@@ -114,7 +123,9 @@ def _logits_of(file: Path, *, to: ExportFormat, num_steps: int) -> Callable[[Ten
     if to == "nir":
         import nir
 
-        step_by_step = nir_runner(nir.read(file), num_steps=num_steps, dt=DT)
+        graph = nir.read(file)
+        metadata = graph.metadata
+        step_by_step = nir_runner(graph, num_steps=num_steps, dt=float(metadata["dt"]), reader=metadata["written_for"])
         return lambda x: step_by_step(x).outputs.mean(0)
     run = onnx_runner(file) if to == "onnx" else program_runner(load_program(file))
     return lambda x: run(x)[0]

@@ -62,6 +62,8 @@ def load(place: Path | str) -> SpikingNetwork:
 def publish(run: Path, to: str, *, settings: Sequence[str] = (), licence: str | None = None) -> str:
     """Write the network of a finished run for others: configuration, weights, and a card with its measured accuracy.
 
+    That is of float32, as `load` returns it; where the run was trained and tested in another precision, both are there.
+
     Args:
         run, settings: as for `load_run`; it is tested once more.
         to: a folder that is not there or empty, or `hf:USER/NAME` of the hub, where you must be logged in.
@@ -91,7 +93,7 @@ def _write(run: Path, folder: Path, *, settings: Sequence[str], licence: str | N
     recipe = trained.read_recipe()
     if not trained.is_finished:
         raise UserError(f"{run} holds a run that is not finished: there is no {trained.summary.name} in it yet")
-    tested = evaluate_run(run, settings=settings)
+    tested = evaluate_run(run, settings=["train.precision=fp32", *settings])  # what others load
     summary = trained.read_summary()
     config = _config(recipe, summary, trained.read_weights())
     config["preprocessing"] = tested["preprocessing"]
@@ -182,6 +184,10 @@ def _card(
     head += [f"license: {licence}"] if licence else []
     neuron = recipe.model.neuron
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+    trained = ""
+    if recipe.train.precision != tested["precision"]:
+        trained = f"; {summary['test_accuracy']:.2%} in {recipe.train.precision}, in which it was trained"
+    events = "events_of_a_frame" in config["preprocessing"]
     by_steps = ", ".join(f"T={steps} {value:.2%}" for steps, value in tested["accuracy_by_num_steps"].items())
     return "\n".join(
         [
@@ -197,7 +203,7 @@ def _card(
             "```",
             "",
             f"- test accuracy {accuracy:.2%} ({low:.2%} to {high:.2%}, 95 %, by the number of images) on {count} "
-            f"images; {by_steps}",
+            f"images in {tested['precision']}; {by_steps}{trained}",
             f"- neurons: {neuron.kind}, surrogate {neuron.surrogate.kind}",
             f"- trained by the method {recipe.method}, {summary['epochs']} epochs, seed {summary['seed']}, on "
             f"{recipe.data.train_images or 'all'} images: the recipe is below",
@@ -206,7 +212,8 @@ def _card(
             f"- {summary['num_parameters']:,} parameters; made with {versions}",
             f"- licence of the weights: {licence or 'not stated'}",
             "",
-            f"Images are to be {config['preprocessing']['pixels']}, as {CONFIG} has it, with the names of the classes.",
+            f"{'Frames of events' if events else 'Images'} are to be {config['preprocessing']['pixels']}; {CONFIG} has "
+            f"how {'recordings become frames' if events else 'that is done'}, and the names of the classes.",
             "",
             "```yaml",
             recipe.to_yaml().rstrip(),
