@@ -66,6 +66,6 @@ def test_what_is_for_images_and_what_for_events_is_told_apart(tmp_path, setting,
         recipe(tmp_path, setting)
 
 
-def test_a_split_is_for_cifar10_dvs_alone(event_folder, tmp_path):  # noqa: F811
-    with pytest.raises(UserError, match="is for cifar10_dvs"):
+def test_a_split_that_a_folder_has_not_is_refused(event_folder, tmp_path):  # noqa: F811
+    with pytest.raises(UserError, match="it is fifth, or null"):
         train_recipe(recipe(event_folder, "data.split=seeded"), tmp_path / "run", say=lambda line: None)
