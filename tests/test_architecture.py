@@ -21,7 +21,7 @@ MODULES = {
 LAYERS = (
     ("errors",),
     ("files", "processes", "torch_private", "allocator"),
-    ("choices", "targets"),
+    ("choices", "targets", "outputs"),
     ("surrogates", "losses", "schedules"),
     ("ops",),
     ("neurons",),

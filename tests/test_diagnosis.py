@@ -49,6 +49,8 @@ def test_a_wider_surrogate_is_found_for_one_that_explodes(batch):
     assert report.judgement.verdict == "exploding"
     wide = next(s for s in report.suggestions if s.settings == ("model.neuron.surrogate.half_width=0.8",))
     assert wide.helps
+    surrogate = wide.python.removeprefix("sb.LIF(..., surrogate=").removesuffix(")")
+    assert eval(surrogate, {"Triangular": Triangular}) == Triangular(half_width=0.8)
     assert wide.after.slope < wide.before.slope
 
 
@@ -57,7 +59,7 @@ def test_only_what_changes_something_is_tried(batch):
     assert not any("scale" in s.options for s in unit.suggestions)
     text = str(unit)
     assert "tried on the first" in text
-    assert "-s model.neuron.threshold=1" in text
+    assert "(sb.LIF(..., threshold=1); with a recipe -s model.neuron.threshold=1)" in text
 
 
 def test_branches_are_tried_where_vanilla_training_has_none(batch):
@@ -69,6 +71,8 @@ def test_branches_are_tried_where_vanilla_training_has_none(batch):
     assert branches.settings == ("method=evolutionary", "branches.combine=logits", "branches.at=blocks")
     assert branches.after.slope > branches.before.slope
     assert f"-s {branches.settings[0]} -s {branches.settings[1]}" in str(report)
+    by_hand = "net = sb.attach(net, at='blocks', sample=x), combine='logits', coefficient from 0.25 to 0"
+    assert f"({by_hand}; with a recipe " in str(report)
 
 
 def test_a_coefficient_of_0_is_not_scaled(batch):
@@ -82,3 +86,32 @@ def test_a_coefficient_of_0_is_not_scaled(batch):
         s.settings for s in sb.diagnose(net, x, y, coefficient=0.5, loss=sb.ShortcutLoss(combine="convex")).suggestions
     }
     assert {s for s in tried if s[0].startswith("branches")} == {("branches.start=0.125",)}
+
+
+def test_a_loss_of_one_output_is_the_main_one(batch):
+    x, y = batch
+    net = sb.attach(network(), at="stages", sample=x)
+    by_class = sb.diagnose(net, x, y, loss=torch.nn.CrossEntropyLoss(), suggest=False)
+    assert by_class.measurement.loss == pytest.approx(sb.diagnose(net, x, y, suggest=False).measurement.loss)
+
+
+class Fires(torch.nn.Module):
+    """A neuron of a class that nobody knows, for which the network is run before it is measured."""
+
+    def forward(self, x):
+        return (x > 0).to(x.dtype) + (x - x.detach())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: (255 * x).byte(), r"the batch is uint8, .* pass x\.float\(\) / 255"),
+        (lambda x: x[:, :1], "has 1 channels, and the first convolution takes 3"),
+        (lambda x: x.permute(0, 2, 3, 1), "has its channels last"),
+    ],
+)
+def test_what_is_wrong_with_a_batch_of_a_foreign_network(change, message):
+    layers = [torch.nn.Conv2d(3, 4, 3), Fires(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
+    net = torch.nn.Sequential(*layers, torch.nn.Linear(4, 4))
+    with pytest.raises(ValueError, match=message):
+        sb.diagnose(net, change(torch.rand(8, 3, 9, 9)), torch.arange(8) % 4)

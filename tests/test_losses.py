@@ -1,8 +1,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from shortback.losses import TET, CrossEntropy, Outputs, ShortcutLoss, shortcut_loss
+from shortback.losses import TET, CrossEntropy, ShortcutLoss, as_shortcut_loss, shortcut_loss
+from shortback.outputs import Outputs
 
 LOG2 = 0.6931471805599453
 
@@ -148,6 +150,9 @@ def test_wrong_settings_are_refused():
         (lambda: TET(weight=2.0), "weight"),
         (lambda: ShortcutLoss(combine="max"), "logits, additive, convex"),
         (lambda: ShortcutLoss(branch_weights="max"), "sum, mean"),
+        (lambda: ShortcutLoss(main=nn.MSELoss), r"main=<class .*MSELoss\(\)"),
+        (lambda: ShortcutLoss(branch="mse"), "branch='mse': must be a function"),
+        (lambda: shortcut_loss((torch.zeros(4, 2), {}), TARGET, coefficient=1.0), "got tuple for outputs: pass logits"),
     ):
         with pytest.raises(ValueError, match=message):
             make()
@@ -162,3 +167,86 @@ def test_branches_are_smoothed_as_the_main_output_is(combine):
     assert torch.equal(by_class.branches["a"], by_function.branches["a"])
     expected = F.cross_entropy(outputs.branches["a"], y, label_smoothing=0.2)
     assert torch.equal(by_class.branches["a"], expected)
+
+
+@pytest.mark.parametrize("loss", [nn.MSELoss(), nn.L1Loss(), nn.SmoothL1Loss(), nn.HuberLoss(), nn.PoissonNLLLoss()])
+def test_whole_numbers_are_not_stretched_to_the_outputs_either(loss):
+    numbers = torch.tensor([0, 1, 2, 0])
+    with pytest.raises(ValueError, match=r"outputs of shape \[4, 1\] and targets of shape \[4\], .* stretched"):
+        ShortcutLoss(main=loss)(torch.randn(4, 1), numbers, coefficient=1.0)
+    assert ShortcutLoss(main=loss)(torch.randn(4, 1), numbers[:, None], coefficient=1.0).total.isfinite()
+    classes = ShortcutLoss(main=nn.MultiMarginLoss())(torch.randn(4, 3), numbers, coefficient=1.0)
+    assert classes.total.isfinite()
+
+
+@pytest.mark.parametrize("combine", ["logits", "additive"])
+def test_a_loss_of_steps_sees_branches_at_every_step(combine):
+    """With as many samples as steps, and one read as the other, it would be another number and no error."""
+    T, N, K = 4, 4, 3
+    main = torch.arange(T * N * K).reshape(T, N, K).remainder(2).float().requires_grad_()
+    branch = torch.tensor([[0.5, 0.0, 1.0]] * 2 + [[2.0, 1.0, 0.0]] * 2, requires_grad=True)
+    y = torch.tensor([0, 1, 2, 0])
+    hot = F.one_hot(y, K).float()
+
+    def of_rates(spikes, y):
+        assert spikes.shape == (T, N, K)
+        return F.mse_loss(spikes.mean(0), F.one_hot(y, K).float())
+
+    def of_counts(spikes, y):
+        return F.mse_loss(spikes.sum(0), T * F.one_hot(y, K).float())
+
+    for loss, expected in ((of_rates, (branch - hot).square().mean()), (of_counts, (T * (branch - hot)).pow(2).mean())):
+        terms = ShortcutLoss(main=loss, combine=combine)(Outputs(main, {"a": branch}), y, coefficient=0.5)
+        assert terms.branches["a"].item() == pytest.approx(expected.item())
+        if combine == "additive":
+            assert terms.total.item() == pytest.approx(loss(main, y).item() + 0.5 * expected.item())
+            (gradient,) = torch.autograd.grad(terms.total, branch)
+            (by_hand,) = torch.autograd.grad(0.5 * expected, branch)
+            torch.testing.assert_close(gradient, by_hand)
+
+
+def test_a_loss_for_branches_sees_them_as_they_are():
+    shapes = []
+
+    def seen(logits, y):
+        shapes.append(tuple(logits.shape))
+        return logits.mean()
+
+    outputs = Outputs(torch.zeros(5, 4, 3), {"a": torch.zeros(4, 3)})
+    ShortcutLoss(main=nn.MSELoss(), branch=seen)(outputs, torch.zeros(4, 3), coefficient=1.0)
+    assert shapes == [(4, 3)]
+
+
+def test_tet_for_branches_too_sees_their_steps():
+    entropy, tet = CrossEntropy(), TET(weight=0.0)
+    outputs = Outputs(torch.zeros(5, 4, 2), {"a": torch.tensor([[1.0, 0.0]]).expand(4, 2)})
+    all_three = (entropy, tet, TET(weight=0.0, target_potential=2.0))  # the last is of the same class
+    terms = [ShortcutLoss(main=tet, branch=loss)(outputs, TARGET, coefficient=1.0) for loss in all_three]
+    assert [each.branches["a"].item() for each in terms] == pytest.approx([A, A, A])
+
+
+def test_a_loss_of_one_output_is_taken_for_the_main_one():
+    tet = TET()
+    assert as_shortcut_loss(tet) == ShortcutLoss(main=tet)
+    assert as_shortcut_loss(None) == ShortcutLoss()
+    own = ShortcutLoss(combine="additive")
+    assert as_shortcut_loss(own) is own
+    with pytest.raises(ValueError, match="must be a function of outputs and targets"):
+        as_shortcut_loss("cross entropy")
+
+
+@pytest.mark.parametrize("combine", ["logits", "additive"])
+@pytest.mark.parametrize("name", ["ce_rate_loss", "ce_count_loss", "mse_count_loss", "mse_membrane_loss"])
+def test_losses_of_snntorch(name, combine):
+    loss = getattr(pytest.importorskip("snntorch.functional"), name)()
+    T, N, K = 5, 5, 10
+    generator = torch.Generator().manual_seed(0)
+    main = torch.randint(0, 2, (T, N, K), generator=generator).float().requires_grad_()
+    branch = torch.randn(N, K, generator=generator, requires_grad=True)
+    y = torch.arange(N)
+    for given in (None, getattr(pytest.importorskip("snntorch.functional"), name)()):
+        both = ShortcutLoss(main=loss, branch=given, combine=combine)
+        terms = both(Outputs(main, {"a": branch}), y, coefficient=0.5)
+        assert terms.branches["a"].item() == pytest.approx(loss(torch.stack([branch] * T), y).item())
+        terms.total.backward()
+    assert branch.grad is not None

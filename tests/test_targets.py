@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import shortback as sb
-from shortback.losses import CrossEntropy, Outputs
+from shortback.losses import CrossEntropy
+from shortback.outputs import Outputs
 from shortback.targets import check_target
 
 LOGITS = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
@@ -38,8 +39,10 @@ def test_classes_fit_outputs_by_step():
         (LOGITS[:, :1], Y, "single output"),
         (Outputs(LOGITS, {}), Y, r"pass its \.logits"),
         (LOGITS.numpy(), Y, "got ndarray for outputs"),
+        (LOGITS[0], Y[0], r"outputs of shape \[3\]: must be \[N, K\], or \[T, N, K\] by step$"),
+        (LOGITS[..., None, None], Y[:, None, None], r"outputs of shape \[4, 3, 1, 1\].*for classes of pixels"),
     ],
-    ids=range(12),
+    ids=range(14),
 )
 def test_what_is_refused(logits, target, message):
     with pytest.raises(ValueError, match=message):

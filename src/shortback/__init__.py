@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from shortback.inspection.reset import reset_states as reset_states
     from shortback.losses import TET as TET
     from shortback.losses import CrossEntropy as CrossEntropy
-    from shortback.losses import LossTerms as LossTerms
-    from shortback.losses import Outputs as Outputs
     from shortback.losses import ShortcutLoss as ShortcutLoss
     from shortback.losses import shortcut_loss as shortcut_loss
     from shortback.models import create_model as create_model
@@ -37,6 +35,8 @@ if TYPE_CHECKING:
     from shortback.neurons import IF as IF
     from shortback.neurons import LIF as LIF
     from shortback.neurons import PLIF as PLIF
+    from shortback.outputs import LossTerms as LossTerms
+    from shortback.outputs import Outputs as Outputs
     from shortback.runs.sharing import load as load
     from shortback.shortcuts import ShortcutNetwork as ShortcutNetwork
     from shortback.shortcuts import attach as attach
@@ -53,7 +53,8 @@ _HOMES = {
     "shortback.export.operations": ("count_operations",),
     "shortback.export.stream": ("stream",),
     "shortback.health": ("GradientReport",),
-    "shortback.losses": ("CrossEntropy", "LossTerms", "Outputs", "ShortcutLoss", "TET", "shortcut_loss"),
+    "shortback.losses": ("CrossEntropy", "ShortcutLoss", "TET", "shortcut_loss"),
+    "shortback.outputs": ("LossTerms", "Outputs"),
     "shortback.models": ("create_model", "list_models"),
     "shortback.neurons": ("IF", "LIF", "PLIF"),
     "shortback.runs.sharing": ("load",),

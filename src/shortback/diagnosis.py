@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from shortback.choices import Combine, usual_start
 from shortback.health import GradientReport, Suggestion, first_samples, judge, measure
 from shortback.inspection.untouched import copy_of
-from shortback.losses import ShortcutLoss
+from shortback.losses import Loss, ShortcutLoss, as_shortcut_loss
 from shortback.neurons import SpikingNeuron
 from shortback.shortcuts import ShortcutNetwork, attach
 from shortback.surrogates import Surrogate
@@ -25,7 +25,7 @@ def diagnose(
     x: Tensor,
     y: Tensor,
     *,
-    loss: ShortcutLoss | None = None,
+    loss: ShortcutLoss | Loss | None = None,
     coefficient: float = 1.0,
     suggest: bool = True,
 ) -> GradientReport:
@@ -39,7 +39,7 @@ def diagnose(
         net: any network that `attach` takes, or what it returned; before `torch.compile`.
         x: a batch, two samples or more under batch norm; some 64 make shares of dead neurons mean something.
         y: its classes `[N]`, or probabilities `[N, K]`.
-        loss: `ShortcutLoss()` if not given, which adds logits.
+        loss: `ShortcutLoss()` if not given, which adds logits; one of a single output, such as `TET()`, is its `main`.
         coefficient: of the branches: 1 for shortcut back-propagation, 0.25 as evolutionary training begins.
         suggest: whether to try changes where the network is not healthy: each on a copy, on the first 16 samples and
             on the reference backend, before and after.
@@ -48,7 +48,7 @@ def diagnose(
         ValueError: a network without weights to train, one that is compiled, a batch of one under batch norm, labels
             that are no classes of the network.
     """
-    loss = loss or ShortcutLoss()
+    loss = as_shortcut_loss(loss)
     report = GradientReport.of(measure(net, x, y, loss=loss, coefficient=coefficient))
     if not suggest or report.judgement.verdict == "healthy":
         return report
@@ -64,7 +64,7 @@ def diagnose(
         changed = trial.change(copy_of(net), x)
         if changed is not None:
             after = judged(changed, trial.coefficient)
-            tried.append(Suggestion(trial.what, trial.settings, before, after))
+            tried.append(Suggestion(trial.what, trial.settings, before, after, trial.python))
     tried.sort(key=lambda s: (s.helps, s.after.verdict == "healthy", s.after.effective_depth), reverse=True)
     return dataclasses.replace(report, suggestions=tried, num_tried_on=len(y))
 
@@ -74,6 +74,7 @@ class _Trial:
     """A change of a copy of the network, which returns what to measure, or None if it cannot be made."""
 
     what: str
+    python: str
     settings: tuple[str, ...]
     change: Callable[[nn.Module, Tensor], nn.Module | None]
     coefficient: float
@@ -83,29 +84,35 @@ def _trials(net: nn.Module, verdict: str, coefficient: float, combine: Combine) 
     neuron = next((m for m in net.modules() if isinstance(m, SpikingNeuron)), None)
     if neuron is not None:
         key, threshold, surrogate = "model.neuron", neuron.dynamics.threshold, neuron.dynamics.surrogate
+        python = f"sb.{type(neuron).__name__}(..., {{}})"
         if verdict in ("dead", "saturated", "vanishing"):
             value = _other_threshold(threshold, raise_it=verdict == "saturated")
             what = f"threshold {value:g} in place of {threshold:g}"
-            yield _Trial(what, (f"{key}.threshold={value:g}",), _with(threshold=value), coefficient)
+            settings = (f"{key}.threshold={value:g}",)
+            yield _Trial(what, python.format(f"threshold={value:g}"), settings, _with(threshold=value), coefficient)
         name, width, wider = _widened(surrogate)
         what = f"{name} {getattr(wider, name):g} in place of {width:g}, a surrogate twice as wide"
-        setting = f"{key}.surrogate.{name}={getattr(wider, name):g}"
-        yield _Trial(what, (setting,), _with(surrogate=wider), coefficient)
+        settings = (f"{key}.surrogate.{name}={getattr(wider, name):g}",)
+        yield _Trial(what, python.format(f"surrogate={wider}"), settings, _with(surrogate=wider), coefficient)
         for scale in ("area", "peak"):
             scaled = dataclasses.replace(surrogate, scale=scale)
             if scaled.peak != surrogate.peak:
                 what = f"a surrogate of unit {scale}, {scaled.peak:g} at the threshold in place of {surrogate.peak:g}"
-                yield _Trial(what, (f"{key}.surrogate.scale={scale}",), _with(surrogate=scaled), coefficient)
+                settings = (f"{key}.surrogate.scale={scale}",)
+                yield _Trial(what, python.format(f"surrogate={scaled}"), settings, _with(surrogate=scaled), coefficient)
     if isinstance(net, ShortcutNetwork):
         for value in (4 * coefficient, coefficient / 4) if coefficient else (usual_start(combine),):
             if combine == "convex" and value > 1:
                 continue
             what = f"coefficient {value:g} in place of {coefficient:g}"
-            yield _Trial(what, (f"branches.start={value:g}",), lambda copied, x: copied, value)
+            python, settings = f"coefficient={value:g}", (f"branches.start={value:g}",)
+            yield _Trial(what, python, settings, lambda copied, x: copied, value)
         return
     for at in ("blocks", "stages"):
         settings = ("method=evolutionary", f"branches.combine={combine}", f"branches.at={at}")
-        yield _Trial(f"branches at {at}", settings, _with_branches(at), usual_start(combine))
+        start = usual_start(combine)
+        python = f"net = sb.attach(net, at={at!r}, sample=x), combine={combine!r}, coefficient from {start:g} to 0"
+        yield _Trial(f"branches at {at}", python, settings, _with_branches(at), start)
 
 
 def _other_threshold(threshold: float, *, raise_it: bool) -> float:

@@ -13,11 +13,10 @@ each output, and `"mean"`, are Shortback's.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from html import escape
-from typing import NamedTuple, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -25,52 +24,10 @@ from torch import Tensor, nn
 
 from shortback.choices import BranchWeights, Combine, check_choice
 from shortback.errors import UserError
+from shortback.outputs import LossTerms, Outputs, warn_of_eval
 from shortback.targets import check_classes, check_target
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-class Outputs(NamedTuple):
-    """What a network with shortcut branches returns.
-
-    Attributes:
-        logits: of the main output, `[N, K]` (or `[T, N, K]` where the readout keeps the steps).
-        branches: logits of each branch by its place, `[N, K]`; empty in `eval()`.
-    """
-
-    logits: Tensor
-    branches: dict[str, Tensor]
-
-    def _repr_html_(self) -> str:
-        """As a notebook shows it."""
-        rows = [("main output", self.logits), *self.branches.items()]
-        cells = "".join(f"<tr><td>{escape(name)}</td><td>{list(logits.shape)}</td></tr>" for name, logits in rows)
-        return f"<table><tr><th>logits</th><th>shape</th></tr>{cells}</table>"
-
-    def __getattr__(self, name: str) -> NoReturn:
-        hint = ": take its .logits" if hasattr(Tensor, name) and not name.startswith("_") else ""
-        raise AttributeError(f"Outputs, which a network with branches returns in training, has no {name!r}{hint}")
-
-
-class LossTerms(NamedTuple):
-    """The combined loss and what it is made of, each a scalar.
-
-    Attributes:
-        total: what to go backward from.
-        main: the loss of the main output alone, which is what inference will have.
-        branches: the loss of each branch alone, before weight and coefficient. Where logits are combined, the total is
-            not made of these and `main`, and they carry no gradient.
-    """
-
-    total: Tensor
-    main: Tensor
-    branches: dict[str, Tensor]
-
-    def _repr_html_(self) -> str:
-        """As a notebook shows it."""
-        rows = [("total", self.total), ("main output", self.main), *self.branches.items()]
-        cells = "".join(f"<tr><td>{escape(name)}</td><td>{value.item():.4g}</td></tr>" for name, value in rows)
-        return f"<table><tr><th>loss</th><th></th></tr>{cells}</table>"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,13 +100,14 @@ class ShortcutLoss:
     Args:
         main: loss of the main output, and of the sum of logits: of outputs and targets, their mean over the batch. Any
             that takes both, such as `torch.nn.MSELoss()`.
-        branch: loss of every branch; if it is not given a cross entropy with the smoothing of `main`, or `main` where
-            that is none.
+        branch: loss of every branch, `[N, K]`; if it is not given a cross entropy with the smoothing of `main`, or
+            `main` where that is none. A function of your own is then shown what it is shown of the main output:
+            `[T, N, K]`, where that has steps, with the branch at each of them.
         combine: `"logits"` (the paper's), `"additive"` or `"convex"`, see the formulas of this module.
         branch_weights: `"sum"` or `"mean"`.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or a loss that cannot be called, such as its class.
     """
 
     main: Loss = field(default_factory=CrossEntropy)
@@ -160,6 +118,12 @@ class ShortcutLoss:
     def __post_init__(self) -> None:
         check_choice("combine", self.combine, Combine)
         check_choice("branch_weights", self.branch_weights, BranchWeights)
+        for name, loss in (("main", self.main), ("branch", self.branch or self.main)):
+            if isinstance(loss, type) or not callable(loss):
+                raise UserError(
+                    f"{name}={loss!r}: must be a function of outputs and targets, "
+                    "such as CrossEntropy() or torch.nn.MSELoss()"
+                )
 
     def __call__(
         self, outputs: Outputs | Tensor, target: Tensor, *, coefficient: float | Tensor, by_branch: bool = True
@@ -176,9 +140,10 @@ class ShortcutLoss:
             ValueError: a number outside its range for `coefficient`; one in a tensor is not looked at.
         """
         self._check(coefficient)
-        if isinstance(outputs, Tensor):
+        if not isinstance(outputs, Outputs):
             outputs = Outputs(outputs, {})
         if not outputs.branches:
+            warn_of_eval(outputs.branches, outputs.logits, coefficient)
             main = apply_loss(self.main, outputs.logits, target)
             return LossTerms(main, main, {})
         if self.combine == "logits":
@@ -209,7 +174,11 @@ class ShortcutLoss:
         loss = self.branch or self.main
         if self.branch is None and isinstance(self.main, CrossEntropy):  # of branches, which have no steps
             loss = CrossEntropy(label_smoothing=self.main.label_smoothing)
-        return {name: apply_loss(loss, logits, target) for name, logits in outputs.branches.items()}
+        # A function of someone else may take the first axis for time. Those that average over it need not be shown any.
+        averages = type(loss) is CrossEntropy or isinstance(loss, nn.modules.loss._Loss)
+        is_alike = loss is self.main or (type(loss) is type(self.main) and not inspect.isroutine(loss))
+        steps = outputs.logits.shape[:-2] if is_alike and not averages else ()
+        return {name: apply_loss(loss, o.expand(*steps, *o.shape), target) for name, o in outputs.branches.items()}
 
     def _check(self, coefficient: float | Tensor) -> None:
         if callable(coefficient) and not isinstance(coefficient, Tensor):
@@ -220,6 +189,15 @@ class ShortcutLoss:
         if not isinstance(coefficient, Tensor) and not (0 <= coefficient <= largest and coefficient < math.inf):
             allowed = "between 0 and 1" if self.combine == "convex" else "0 or a positive number"
             raise UserError(f"coefficient={coefficient!r}: must be {allowed} for combine={self.combine!r}")
+
+
+def as_shortcut_loss(loss: ShortcutLoss | Loss | None) -> ShortcutLoss:
+    """The loss of all outputs by what a user gives: itself, the loss of one output such as `TET()`, or nothing.
+
+    Raises:
+        ValueError: what cannot be called.
+    """
+    return loss if isinstance(loss, ShortcutLoss) else ShortcutLoss() if loss is None else ShortcutLoss(main=loss)
 
 
 def shortcut_loss(
@@ -286,12 +264,15 @@ def apply_loss(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:
     if isinstance(loss, nn.CrossEntropyLoss):
         logits, target = check_target(logits, target, in_range=False)  # it may have an ignore_index
     logits = mean_over_time(logits)
-    if target.is_floating_point() and logits.shape != target.shape:
+    if (target.is_floating_point() or isinstance(loss, _OF_NUMBERS)) and logits.shape != target.shape:
         raise UserError(
             f"{type(loss).__name__}: outputs of shape {list(logits.shape)} and targets of shape {list(target.shape)}, "
             "which would be stretched to each other: give targets the shape of the outputs"
         )
     return loss(logits, target)
+
+
+_OF_NUMBERS = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.PoissonNLLLoss)  # whole ones too: no classes
 
 
 def mean_over_time(logits: Tensor) -> Tensor:

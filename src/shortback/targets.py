@@ -24,6 +24,9 @@ def check_target(logits: object, target: object, *, in_range: bool = True) -> tu
         raise UserError(f"the loss got {type(logits).__name__} for outputs: {hint}")
     if not isinstance(target, Tensor):
         raise UserError(f"the loss got {type(target).__name__} for a target: make it a tensor, torch.as_tensor(target)")
+    if logits.ndim not in (2, 3):
+        hint = "; for classes of pixels, write your own loop with sb.attach and your loss" if logits.ndim > 3 else ""
+        raise UserError(f"outputs of shape {list(logits.shape)}: must be [N, K], or [T, N, K] by step{hint}")
     num_samples, num_classes = logits.shape[-2:]
     if num_classes == 1:
         raise UserError(

@@ -40,6 +40,7 @@ def data(seed):
 def compared(folder, **settings):
     execution = choose_execution(device="cpu", precision="fp32", compile="off")
     settings = {"execution": execution, "places": {"at": "blocks", "reduce": "mean"}, "lr": 0.1, "seeds": 2, **settings}
+    settings = {key: value for key, value in settings.items() if value is not None}
     return sb.compare(Net, data(0), validation=data(1), test=data(2), epochs=3, folder=folder, **settings)
 
 
@@ -112,3 +113,17 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path):
         compared(tmp_path, methods=["vanilla"], seeds=1, lr=0.2)
     with pytest.raises(ValueError, match="methods="):
         compared(tmp_path, methods=["vanila"])
+
+
+def test_lines_say_of_which_run_they_are(tmp_path, capsys):
+    compared(tmp_path, methods=["vanilla", "shortcut"], seeds=[3, 7])
+    lines = capsys.readouterr().out.splitlines()
+    titles = [f"{method}, seed {seed}" for seed in (3, 7) for method in ("vanilla", "shortcut")]
+    assert list(dict.fromkeys(line.partition("  ")[0] for line in lines)) == titles
+    # What is chosen by itself is said once, before all; `fit` is told what it was.
+    chosen = choose_execution(device="cpu", precision="fp32", compile="off")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shortback.ablation.own.choose_execution", lambda: chosen)
+        compared(tmp_path / "b", methods=["vanilla"], seeds=2, execution=None)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.startswith("on ") for line in lines] == [True] + [False] * (len(lines) - 1)

@@ -232,7 +232,7 @@ class ByName(nn.Linear):
         super().__init__(12, 10)
 
     def forward(self, x):
-        return {"logits": super().forward(x).mean((1, 2))}
+        return {"scores": super().forward(x).mean((1, 2))}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from shortback.health import branch_share, first_layer_balance, main_over_branches, settled_ratio
-from shortback.losses import Outputs, ShortcutLoss
+from shortback.losses import ShortcutLoss
+from shortback.outputs import Outputs
 from shortback.schedules import Adaptive
 
 

@@ -160,3 +160,50 @@ def test_what_has_no_axis_to_average_is_a_copy_in_float32():
     x.zero_()
     assert average.dtype == torch.float32
     assert average.sum() == 6
+
+
+def test_a_dict_has_its_logits_by_name():
+    x = torch.randn(N, C)
+    for output in ({"features": x + 1, "logits": x}, ({"logits": (x, x + 1)}, 0)):
+        assert torch.equal(logits_of(output, "folded", None), x)
+    steps = {"logits": [x, x + 1, x + 2]}
+    assert torch.equal(logits_of(steps, "batch_first", "last"), x + 2)  # a list is of steps, whatever the layout
+    with pytest.raises(ValueError, match=r"dict with 'out', 'aux': it must .* return self.network\(x\)\['out'\], or"):
+        logits_of({"out": x, "aux": x}, "folded", None)
+
+
+class Named(nn.Module):
+    def __init__(self, returns):
+        super().__init__()
+        self.body = nn.Sequential(*(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3)))
+        self.returns = returns
+
+    def forward(self, x):
+        return self.returns(self.body(x))
+
+
+def test_a_network_of_named_outputs_is_trained_and_tested(tmp_path):
+    x, y = torch.randn(12, 5), torch.arange(12) % 3
+    net = Named(lambda logits: {"features": logits * 0, "logits": logits})
+    attached = sb.attach(net, sample=x)
+    torch.testing.assert_close(attached(x).logits, net(x)["logits"])
+    sb.training.fit(attached, [(x, y)], validation=[(x, y)], epochs=1, folder=tmp_path, loggers=[])
+    assert sb.training.evaluate(sb.strip(attached), [(x, y)]).num_images == 12
+
+
+@pytest.mark.parametrize(
+    ("returns", "is_told"),
+    [
+        (lambda x: (x, x + 1, x + 2), True),
+        (lambda x: ((x > 0).float(), (x > 0.1).float()), True),  # spikes of every step
+        (lambda x: ((x > 0).float(), x), False),  # spikes and membranes
+        (lambda x: (x, x @ torch.ones(3, 4)), False),
+        (lambda x: (x, [x]), False),
+        (lambda x: [x, x + 1], False),
+        (lambda x: x, False),
+    ],
+)
+def test_steps_in_a_tuple_are_told(returns, is_told, caplog):
+    sb.attach(Named(returns), at=["body.0"], sample=torch.randn(4, 5))
+    told = [m for m in caplog.messages if "tensors [4, 3], of which the first alone is taken for its output" in m]
+    assert len(told) == is_told

@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from shortback.inspection.libraries import is_library_neuron, reset_of, whole_modules
+from shortback.inspection.libraries import is_integrator, is_library_neuron, reset_of, whole_modules
 
 
 def test_neurons_of_the_libraries():
@@ -19,6 +19,17 @@ def test_neurons_of_the_libraries():
     layer = pytest.importorskip("spikingjelly.activation_based.layer")
     for other in (layer.Conv2d(1, 1, 1), layer.Dropout(), norse.Lift(nn.ReLU()), nn.ReLU()):
         assert not is_library_neuron(other)
+
+
+def test_what_only_integrates():
+    jelly = pytest.importorskip("spikingjelly.activation_based.neuron")
+    norse = pytest.importorskip("norse.torch")
+
+    class NonSpikingLIFNode(jelly.LIFNode):  # as SpikingJelly's examples have it
+        pass
+
+    assert all(map(is_integrator, (norse.LICell(), norse.LI(), NonSpikingLIFNode())))
+    assert not any(map(is_integrator, (norse.LIFCell(), jelly.LIFNode(), nn.Linear(2, 2))))
 
 
 def test_a_class_of_the_same_name_elsewhere_is_none():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import shortback as sb
-from shortback.losses import Outputs
+from shortback.outputs import Outputs
 
 
 def test_outputs_in_training_and_evaluation(make_network, batch):

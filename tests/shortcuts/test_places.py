@@ -198,3 +198,46 @@ def test_modules_that_are_called_blocks_and_stages_are_no_methods(batch):
             return self.head(x)
 
     assert sb.attach(Named(), at="blocks", sample=torch.rand(2, 4)).places == ("blocks.0", "blocks.1")
+
+
+class Recurrent(nn.Module):
+    """A layer that fires by itself, with weights of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.recurrent = nn.Linear(6, 6)
+
+    def forward(self, x):
+        return (self.recurrent(x) + x > 0).to(x.dtype)
+
+
+class Mixed(nn.Module):
+    """Neurons with weights and without in one row, named one by one or in a list; a shared one at the end."""
+
+    def __init__(self, which, *, listed):
+        super().__init__()
+        torch.manual_seed(0)
+        layers = [nn.Linear(8 if not i else 6, 6) for i in range(len(which))]
+        neurons = [Recurrent() if each == "r" else Mine() for each in which]
+        if listed:
+            self.layers, self.neurons = nn.ModuleList(layers), nn.ModuleList(neurons)
+        else:
+            for i, (layer, neuron) in enumerate(zip(layers, neurons, strict=True)):
+                self.add_module(f"fc{i}", layer)
+                self.add_module(f"neuron{i}", neuron)
+        self.steps = [(layer, neuron) for layer, neuron in zip(layers, neurons, strict=True)]
+        self.shared, self.fc = Mine(), nn.Linear(6, 3)
+
+    def forward(self, x):
+        for layer, neuron in self.steps:
+            x = neuron(layer(x.flatten(1)))
+        return self.fc(self.shared(self.shared(x - 0.5)))
+
+
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("which", ["rrm", "mrr", "rmrm", "rrr"])
+def test_recurrent_neurons_beside_plain_ones(which, listed):
+    net = Mixed(which, listed=listed)
+    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    names = [f"neurons.{i}" if listed else f"neuron{i}" for i in range(len(which))]
+    assert list(sb.attach(net, sample=x).places) == names[:-1]

@@ -66,3 +66,12 @@ def test_a_loss_of_ones_own_gets_what_it_gets_in_training():
     assert shapes == [[2, 5, 3]]
     assert result.loss == pytest.approx(F.cross_entropy(2 * x, y).item())
     assert result.accuracy == pytest.approx((x.argmax(1) == y).double().mean().item())
+
+
+@pytest.mark.parametrize(
+    ("rows", "is_constant"),
+    [([[0, 0], [0]], True), ([[0, 0], [1]], False), ([[0, 1], [1]], False), ([[0]], False)],
+)
+def test_one_output_for_all_is_noted(rows, is_constant):
+    batches = [(torch.tensor(each).float(), torch.zeros(len(each), dtype=torch.long)) for each in rows]
+    assert evaluate(Table(), batches).is_constant == is_constant

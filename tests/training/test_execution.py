@@ -3,6 +3,7 @@ import torch
 import shortback as sb
 from shortback.neurons import LIF
 from shortback.training import choose_execution
+from shortback.training.execution import choice_in_words
 
 
 def memories(net):
@@ -27,3 +28,10 @@ def test_bf16_is_chosen_where_the_processor_multiplies_in_it(monkeypatch):
     for capability, precision in (("AVX512", "bf16"), ("AVX2", "fp32"), ("DEFAULT", "fp32")):
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda c=capability: c)
         assert choose_execution(device="cpu").precision == precision
+
+
+def test_what_is_chosen_is_said_with_how_to_choose():
+    words, chosen = choice_in_words(), choose_execution()
+    assert words.startswith(f"on {chosen.describe()}; to choose: execution=choose_execution(precision=")
+    other = eval(words.rpartition("execution=")[2], {"choose_execution": choose_execution})
+    assert other.precision != chosen.precision

@@ -201,3 +201,53 @@ def test_samples_before_steps_are_refused_without_branches(data):
 
     with pytest.raises(ValueError, match=r"returns \[N, T, K\]: .* transpose it"):
         evaluate(ByStep(), DataLoader(data, batch_size=4))
+
+
+def test_it_begins_with_what_was_chosen(data, tmp_path, capsys):
+    fit(attached(data), loader(data), epochs=1, folder=tmp_path / "a", title="mine")
+    assert capsys.readouterr().out.startswith("mine  on ")
+    fit(attached(data), loader(data), epochs=1, folder=tmp_path / "b", execution=plainly()["execution"])
+    assert capsys.readouterr().out.startswith("OverSteps  epoch 1 ")  # what the caller chose is known to them
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"early_stopping": 3}, "takes no early_stopping; here it is patience="),
+        ({"lr": "0.1"}, "lr='0.1': must be a number"),
+        ({"learning_rate": 0.1}, "learning_rate=0.1: must be a function of the optimizer step"),
+        ({"loss": nn.CrossEntropyLoss}, "main=.*must be a function of outputs and targets"),
+    ],
+)
+def test_what_others_call_otherwise(data, tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        fit(attached(data), loader(data), epochs=1, folder=tmp_path, **plainly(), **settings)
+
+
+def test_a_loss_of_one_output_is_the_main_one(data, tmp_path):
+    rows = []
+    for name, loss in (("a", None), ("b", nn.CrossEntropyLoss())):
+        net = attached(data)
+        fit(net, loader(data), epochs=1, folder=tmp_path / name, loss=loss, **plainly())
+        rows.append([p.detach().clone() for p in net.parameters()])
+    for first, second in zip(*rows, strict=True):
+        torch.testing.assert_close(first, second)
+
+
+def test_one_output_for_all_in_eval_is_told_once_with_the_reason(data, tmp_path, caplog):
+    """Running statistics far behind those of the batch let nothing through in `eval()`."""
+    torch.manual_seed(0)
+    norms = nn.BatchNorm2d(4, momentum=1e-4), nn.BatchNorm2d(4, momentum=1e-4)
+    neurons = sb.LIF(2, backend="reference"), sb.LIF(2, backend="reference")
+    for norm in norms:
+        norm.running_mean += 100
+    layers = nn.Conv2d(1, 4, 3), norms[0], neurons[0], nn.Conv2d(4, 4, 3), norms[1], neurons[1]
+    net = sb.SpikingNetwork(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4)), num_steps=2)
+    branched = sb.attach(net, at=["2"], sample=data.tensors[0][:2])
+    validation = loader(data, shuffle=False)
+    fit(branched, loader(data), validation=validation, epochs=2, folder=tmp_path, lr=0.01, **plainly())
+    told = [message for message in caplog.messages if "all samples get the same output" in message]
+    assert told == [
+        "in eval(), as at inference, all samples get the same output: 2 fires in training and never there, since the "
+        "running statistics of the norms lag behind; train longer, or raise their momentum"
+    ]

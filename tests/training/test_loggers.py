@@ -69,3 +69,11 @@ def test_a_progress_bar_on_a_terminal():
     terminal.close()
     assert "2/8" in out.getvalue()
     assert "loss 1.25, acc 50.0%, c 0.75, 100 img/s" in out.getvalue()
+
+
+def test_a_note_comes_first(capsys):
+    for note in ("on some machine", None):
+        terminal = Terminal("mine", note=note)
+        terminal.start(step=0, total_steps=1)
+        terminal.close()
+    assert capsys.readouterr().out == "mine  on some machine\n"

@@ -7,7 +7,7 @@ from torch import nn
 import shortback as sb
 from shortback.errors import UserError
 from shortback.training import WarmupCosine, build_optimizer
-from shortback.training.optim import check_optimizer, shares_of_groups
+from shortback.training.optim import check_optimizer, check_rates, shares_of_groups
 
 
 def test_warmup_and_cosine_by_hand():
@@ -90,3 +90,18 @@ def test_an_optimizer_that_does_not_move_what_is_trained_is_refused():
         check_optimizer(torch.optim.SGD(copy.deepcopy(net).parameters(), lr=0.1), net)
     of_the_loss = nn.Parameter(torch.zeros(2))
     check_optimizer(torch.optim.SGD([*net.parameters(), of_the_loss], lr=0.1), net)
+
+
+def test_rates_that_are_none_are_refused():
+    check_rates(0.1, None)
+    check_rates(1, lambda step: 0.1)
+    for lr in ("0.1", -1.0, float("nan"), None, True):
+        with pytest.raises(ValueError, match=r"lr=.*: must be a number, 0 or more"):
+            check_rates(lr, None)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    with pytest.raises(
+        ValueError, match=r"learning_rate=a StepLR: must be a function of the optimizer step.*lambda step"
+    ):
+        check_rates(0.1, torch.optim.lr_scheduler.StepLR(optimizer, 1))
+    with pytest.raises(ValueError, match=r"learning_rate=0\.1: must be a function .* lambda step: 0\.1"):
+        check_rates(0.1, 0.1)

@@ -21,10 +21,10 @@ from shortback.choices import Method, check_choice, usual_start
 from shortback.data.seeding import global_generator_kept
 from shortback.errors import UserError
 from shortback.files import write_text
-from shortback.inspection.layout import first_tensor
+from shortback.inspection.layout import stacked
 from shortback.inspection.reset import reset_states
 from shortback.inspection.untouched import undisturbed
-from shortback.losses import ShortcutLoss
+from shortback.losses import Loss, ShortcutLoss, as_shortcut_loss
 from shortback.processes import is_first
 from shortback.runs.environment import environment
 from shortback.runs.summary import Summary
@@ -32,7 +32,7 @@ from shortback.schedules import Constant, Linear, Schedule
 from shortback.shortcuts import ShortcutNetwork, attach, strip
 from shortback.training import FitResult, choose_execution, evaluate, fit
 from shortback.training._fit import Loader, loader_of
-from shortback.training.execution import build_fabric
+from shortback.training.execution import build_fabric, choice_in_words
 from shortback.training.peak_memory import forget_peak, peak_bytes
 from shortback.training.rows import last_row, read_epochs
 
@@ -74,7 +74,7 @@ def compare(
     seeds: int | Sequence[int] = 3,
     places: Mapping[str, Any] | None = None,
     optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
-    loss: ShortcutLoss | None = None,
+    loss: ShortcutLoss | Loss | None = None,
     **settings: Any,
 ) -> Comparison:
     """Train a network of one's own by several methods, with the same seeds, one after another.
@@ -94,7 +94,7 @@ def compare(
         seeds: how many, from 0, or which.
         places: settings of `attach`, such as `{"at": "stages", "reduce": "mean"}`; the sample is the first batch.
         optimizer: makes one over the parameters of what it is given; SGD as of `fit` if not given.
-        loss: `ShortcutLoss()` if not given, which adds logits.
+        loss: as `fit` takes it.
         settings: more of `fit`: `lr`, `execution`, `accumulate`, `clip_norm`, `watch_every` ...
 
     Raises:
@@ -103,7 +103,9 @@ def compare(
     """
     for method in methods:
         check_choice("methods", method, Method)
-    folder, loss = Path(folder), loss or ShortcutLoss()
+    folder, loss = Path(folder), as_shortcut_loss(loss)
+    if "execution" not in settings and "loggers" not in settings and is_first():
+        Console(highlight=False, markup=False, soft_wrap=True).print(choice_in_words())
     execution = settings.setdefault("execution", choose_execution())
     fabric = settings.setdefault("fabric", build_fabric(execution))
     sample = _first_input(train)
@@ -126,6 +128,7 @@ def compare(
                     folder=path,
                     schedule=_schedule(method, loss),
                     optimizer=None if optimizer is None else optimizer(net),
+                    title=f"{method}, seed {seed}",
                     seed=seed,
                     resume=True,
                     **settings,
@@ -219,9 +222,7 @@ def _output(model: nn.Module, sample: Tensor) -> Tensor:
     sample = _beside(model, sample)
     with undisturbed(model, sample), torch.no_grad():
         reset_states(model)
-        output = first_tensor(model.eval()(sample.clone()))
-    assert output is not None
-    return output
+        return stacked(model.eval()(sample.clone()))
 
 
 def _read(path: Path, method: Method, seed: int) -> CellRun:

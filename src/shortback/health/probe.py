@@ -33,7 +33,8 @@ from shortback.inspection.pointwise import safely
 from shortback.inspection.reset import reset_states
 from shortback.inspection.trunk import trunk_of
 from shortback.inspection.untouched import in_training, modes_kept, undisturbed
-from shortback.losses import CrossEntropy, LossTerms, Outputs, mean_over_time
+from shortback.losses import CrossEntropy, mean_over_time
+from shortback.outputs import LossTerms, Outputs
 from shortback.spiking import SpikingNetwork
 from shortback.targets import check_target
 from shortback.torch_private import is_compiled
@@ -72,7 +73,7 @@ def measure(
     trunk = _trunk(net)
     _refuse_unsuitable(net, trunk, x, target)
     layers = _layers(trunk)
-    with running_by(backend, trunk):
+    with running_by(backend, trunk), explaining(trunk, x, what="batch"):
         neurons = neurons_of(trunk, trunk_of(net), x)
         layouts, output_layout = layouts_of(net, trunk, neurons, x)
     observer = Observer(len(target), neurons, layouts)

@@ -24,17 +24,24 @@ class Suggestion:
         settings: the change in a recipe, `key=value` each.
         before: judgement on the samples it was tried on.
         after: judgement on the same samples, with the change.
+        python: the change in Python.
     """
 
     what: str
     settings: tuple[str, ...]
     before: Judgement
     after: Judgement
+    python: str = ""
 
     @property
     def options(self) -> str:
         """What makes the change on the command line."""
         return " ".join(f"-s {setting}" for setting in self.settings)
+
+    @property
+    def how(self) -> str:
+        """What makes the change, in Python and on the command line."""
+        return f"{self.python}; with a recipe {self.options}" if self.python else self.options
 
     @property
     def helps(self) -> bool:
@@ -114,10 +121,7 @@ class GradientReport:
                 f"{alone.slope:+.3f} decades a layer"
             )
         if (silent := self.measurement.silent_in_eval) is not None:
-            lines.append(
-                f"in eval(), as at inference, all samples get the same output: {silent} fires in training and never "
-                "there, since the running statistics of the norms lag behind; train longer, or raise their momentum"
-            )
+            lines.append(why_constant_in_eval(silent))
         wrong = [neuron for neuron in self.neurons if neuron.not_binary]
         lines += [f"{neuron.name}: {neuron.not_binary} outputs are neither 0 nor 1" for neuron in wrong]
         if self.measurement.unused:
@@ -156,9 +160,17 @@ class GradientReport:
                 f"  {'+' if suggestion.helps else '-'} {suggestion.what}: {after.verdict}, effective depth "
                 f"{before.effective_depth} > {after.effective_depth}, "
                 f"slope {before.slope:+.3f} > {after.slope:+.3f}"
-                f"   ({suggestion.options})"
+                f"   ({suggestion.how})"
             )
         return lines
+
+
+def why_constant_in_eval(silent: str) -> str:
+    """What it means that all samples get one output in `eval()`, where a layer of neurons is silent there alone."""
+    return (
+        f"in eval(), as at inference, all samples get the same output: {silent} fires in training and never there, "
+        "since the running statistics of the norms lag behind; train longer, or raise their momentum"
+    )
 
 
 def plain(value: Any) -> Any:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from shortback.inspection.reset import reset_states
 from shortback.inspection.untouched import in_training, undisturbed
-from shortback.losses import Outputs, ShortcutLoss
+from shortback.losses import ShortcutLoss
+from shortback.outputs import Outputs
 
 
 class Balance(NamedTuple):

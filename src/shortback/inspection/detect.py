@@ -3,14 +3,15 @@ r"""Find how time runs through a network by running it on a batch, on that batch
 Samples do not touch each other, so of the batch $[x, x']$ a module returns what it returns of $x$ and of $x'$, joined:
 along which axis and in which order is its layout, and along which axis of the input they had to be joined is that of
 the samples. Sizes settle most of it. If two layouts would have the same sizes, the values do; if the values say
-nothing, as if neurons never fire, a stronger input is tried, and batch norm on the statistics of the batch.
+nothing, as if neurons never fire, a stronger input is tried, and batch norm on the statistics of the batch. Of a
+network that draws random numbers, as for rate coding, the sizes alone can tell.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,10 +19,12 @@ from torch import Tensor, nn
 
 from shortback.choices import Layout
 from shortback.errors import UserError
+from shortback.inspection.classes import axis_of_classes
 from shortback.inspection.hooks import hooked
 from shortback.inspection.layer_calls import LayerCalls
-from shortback.inspection.layout import LAYOUTS, feature_axis, stacked, tensor_of
+from shortback.inspection.layout import LAYOUTS, stacked, tensor_of
 from shortback.inspection.probes import probes, set_norms
+from shortback.inspection.repeatable import why_not_repeatable
 from shortback.inspection.reset import REMEMBERS, reset_states
 from shortback.inspection.untouched import undisturbed
 
@@ -72,6 +75,7 @@ def find_layouts(
 
     Raises:
         ValueError: the axis of the samples, or the layout of the output, is not to be found.
+        StepsOrClassesError: that of the samples is the first of the output, and whether the steps follow is not known.
     """
     ways = _ways_to_join(sample, num_steps)
     errors: dict[str, _Errors] = {}
@@ -92,21 +96,32 @@ def find_layouts(
                 errors[name] = _keep_worst(errors.get(name, {}), compared)
             if _is_settled(errors):
                 break
-    found = _plausible_ways(errors)
-    if len(found) > 1:  # as where the output is the same for all samples: what lies before it tells
-        undecided = {way: sum(not _plausible(joins) for joins in errors[way].values()) for way in found}
-        found = [way for way in found if undecided[way] == min(undecided.values())]
-    if len(found) != 1 or len(_plausible(errors[found[0]][_OUTPUT])) != 1:
-        if _remembers(model, sample):
+    found, reason = _the_way(errors), None
+    if found is None or not all(map(_plausible, errors[found].values())):
+        reason = why_not_repeatable(model, sample)
+        if reason == "draws":  # values say nothing then, and sizes may still
+            errors = {way: {k: dict.fromkeys(joins, 0.0) for k, joins in e.items()} for way, e in errors.items()}
+            found = _the_way(errors)
+    if found is None:
+        if reason == "remembers":
             raise UserError(f"layout='auto': the same input gave two outputs of {type(model).__name__}: {REMEMBERS}")
+        if reason == "draws":
+            raise UserError(
+                f"layout='auto': {type(model).__name__} draws random numbers in eval(), as rate coding does, so how "
+                f"time and samples lie in its output {list(alone.logits_shape)} is not to be told by running it: say "
+                f"layout={' or '.join(map(repr, LAYOUTS))}, or give a sample of another size than it has steps"
+            )
         alike = " (its values are the same for all samples: nothing fires on the way)" if alone.is_constant() else ""
         raise UserError(
             f"layout='auto': how time and samples lie in the input {list(sample.shape)} of {type(model).__name__}, and "
             f"in its output {list(alone.logits_shape)}{alike}, is not to be told by running it: say layout="
             f"{' or '.join(map(repr, LAYOUTS))}"
         )
-    way = ways[found[0]]
-    return _conclude(errors[found[0]], alone, way)
+    result = _conclude(errors[found], ways[found], reason)
+    if len(alone.logits_shape) == 3 and result.output == "folded":
+        axis = axis_of_classes(model, sample, shape=alone.logits_shape, layer=alone.last_layer)
+        result = replace(result, output="time_last" if axis == 1 else "batch_first")
+    return result
 
 
 @dataclass(frozen=True)
@@ -150,19 +165,6 @@ def _ways_to_join(sample: Tensor, num_steps: int | None) -> dict[str, _Way]:
         order: _Way(0, folded(flip, sizes, axis), folded(double, sizes, axis), lambda x: num_samples)
         for order, sizes, axis in (("folded", (num_steps, -1), 1), ("folded_batch", (-1, num_steps), 0))
     }
-
-
-@torch.no_grad()
-def _remembers(model: nn.Module, sample: Tensor) -> bool:
-    """Whether, after a reset, the same input gives something else the second time."""
-    with undisturbed(model, sample):
-        model.eval()
-        for x, norms_train in probes(sample):
-            set_norms(model, training=norms_train)
-            once, again = (_trace(model, {}, x).outputs[_OUTPUT][0] for _ in range(2))
-            if once.shape != again.shape or not torch.allclose(once, again, equal_nan=True):
-                return True
-    return False
 
 
 @dataclass
@@ -277,7 +279,17 @@ def _is_settled(errors: dict[str, _Errors]) -> bool:
     return len(ways) == 1 and all(len(_plausible(joins)) == 1 for joins in errors[ways[0]].values())
 
 
-def _conclude(errors: _Errors, trace: _Trace, way: _Way) -> Found:
+def _the_way(errors: dict[str, _Errors]) -> str | None:
+    """The one way to join the samples in which the output has one layout; None if there is none, or more than one."""
+    found = _plausible_ways(errors)
+    if len(found) > 1:  # as where the output is the same for all samples: what lies before it tells
+        undecided = {way: sum(not _plausible(joins) for joins in errors[way].values()) for way in found}
+        found = [way for way in found if undecided[way] == min(undecided.values())]
+    return found[0] if len(found) == 1 and len(_plausible(errors[found[0]][_OUTPUT])) == 1 else None
+
+
+def _conclude(errors: _Errors, way: _Way, reason: str | None) -> Found:
+    values = "are drawn at random" if reason == "draws" else "are alike in all samples and steps"
     layouts: dict[_Key, Layout] = {}
     undecided: dict[_Key, str] = {}
     for name, joins in errors.items():
@@ -287,10 +299,7 @@ def _conclude(errors: _Errors, trace: _Trace, way: _Way) -> Found:
             case []:
                 undecided[name] = "returns nothing that belongs to one sample alone"
             case several:
-                undecided[name] = f"may be {' or '.join(several)}: its values are alike in all samples and steps"
+                undecided[name] = f"may be {' or '.join(several)}: its values {values}"
     output = layouts.pop(_OUTPUT)
     undecided.pop(_OUTPUT, None)
-    shape = trace.logits_shape
-    if len(shape) == 3 and output == "folded":
-        output = "time_last" if feature_axis(shape, "folded", trace.last_layer) == 1 else "batch_first"
     return Found(way.axis, layouts, undecided, output)

@@ -15,8 +15,9 @@ out.
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import torch
@@ -25,6 +26,8 @@ from torch import Tensor, nn
 from shortback.choices import Layout, Reduction
 from shortback.errors import UserError
 from shortback.inspection.trunk import Branched
+
+log = logging.getLogger("shortback")
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
@@ -188,22 +191,55 @@ def why_not(output: Any, layout: Layout, num_samples: int) -> str | None:
 def stacked(output: Any) -> Tensor:
     """What a network returned as one tensor: itself, the first of a tuple, or a list over steps as `[T, N, K]`.
 
+    Of a dict that is what it has under `"logits"`.
+
     Raises:
-        ValueError: anything else.
+        ValueError: anything else, and what to write instead.
     """
-    logits = output
-    while isinstance(logits, tuple) and logits:
-        logits = logits[0]
+    logits = _main_of(output)
     if isinstance(logits, list) and logits and all(isinstance(step, Tensor) for step in logits):
         logits = torch.stack(logits)
     if not isinstance(logits, Tensor) or logits.ndim not in (2, 3):
         got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UserError(f"the network returns {got}: it must return logits, [N, K] or one for each step")
+        hint = ""
+        if isinstance(logits, Mapping):
+            names = ", ".join(map(repr, logits))
+            first = next(iter(logits), "...")
+            got = f"{got} with {names}" if logits else got
+            hint = (
+                "; wrap it in a module with def forward(self, x): return self.network(x)"
+                f"[{first!r}], or call that entry 'logits'"
+            )
+        raise UserError(f"the network returns {got}: it must return logits, [N, K] or one for each step{hint}")
     return logits
 
 
-def _is_list(output: Any) -> bool:
-    return isinstance(output, list) or (isinstance(output, tuple) and bool(output) and _is_list(output[0]))
+def warn_of_steps_in_a_tuple(output: Any) -> None:
+    """Say so where a network returns a tuple that looks like its outputs `[N, K]` at each step: the first is taken.
+
+    Of spikes and membranes, say, the first is taken rightly: it has zeros and ones alone, and another has not.
+    """
+    if type(output) is not tuple or len(output) < 2 or not all(isinstance(each, Tensor) for each in output):
+        return
+    binary = [bool(((each == 0) | (each == 1)).all()) for each in output]
+    are_alike = len({each.shape for each in output}) == 1 and output[0].ndim == 2
+    if are_alike and (all(binary) or not binary[0]):
+        log.warning(
+            "the network returns a tuple of %d tensors %s, of which the first alone is taken for its output: if they "
+            "are its outputs at each step, return a list of them, or torch.stack(...)",
+            *(len(output), list(output[0].shape)),
+        )
+
+
+def _main_of(output: Any) -> Any:
+    """The first of a tuple, and what is called logits in a dict."""
+    while True:
+        if isinstance(output, tuple) and output:
+            output = output[0]
+        elif isinstance(output, Mapping) and "logits" in output:
+            output = output["logits"]
+        else:
+            return output
 
 
 def logits_of(output: Any, layout: Layout, reduce: Reduction | None, *, num_steps: int | None = None) -> Tensor:
@@ -211,7 +247,7 @@ def logits_of(output: Any, layout: Layout, reduce: Reduction | None, *, num_step
 
     Args:
         output: a tensor `[N, K]`, `[T, N, K]`, with `batch_first` `[N, T, K]` or with `time_last` `[N, K, T]`; a list
-            of one for each step; or a tuple that begins with one of these.
+            of one for each step; a tuple that begins with one of these, or a dict with one as `"logits"`.
         layout: of the network.
         reduce: over steps; None to leave them.
         num_steps: `T` of a network whose output is folded as its modules' are, `[T*N, K]` or `[N*T, K]`.
@@ -224,7 +260,7 @@ def logits_of(output: Any, layout: Layout, reduce: Reduction | None, *, num_step
         batch_major = layout == "folded_batch"
         logits = logits.unflatten(0, (-1, num_steps) if batch_major else (num_steps, -1))
         logits = logits.transpose(0, 1) if batch_major else logits
-    elif logits.ndim == 3 and not _is_list(output):
+    elif logits.ndim == 3 and not isinstance(_main_of(output), list):
         logits = logits.permute({"batch_first": (1, 0, 2), "time_last": (2, 0, 1)}.get(layout, (0, 1, 2)))
     if logits.ndim == 2 or reduce is None:
         return logits

@@ -28,7 +28,10 @@ def check_batch(x: object, *, what: str = "sample") -> Tensor:
     if not isinstance(x, Tensor):
         hint = ""
         if isinstance(x, tuple | list | dict):
-            hint = f" of {len(x)}: give the images alone"
+            hint = (
+                f" of {len(x)}: give the images alone; wrap a network of several inputs in a module that takes one "
+                "tensor and parts it, def forward(self, x): return self.network(x[:, :3], x[:, 3:])"
+            )
         elif type(x).__module__ == "numpy":
             hint = ": make it a tensor, torch.from_numpy(...)"
         raise UserError(f"the {what} is a {type(x).__name__}{hint}; a tensor is needed, samples first")

@@ -10,10 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shortback.inspection.plain_state import PlainState, parts_of
+
 
 @contextmanager
 def undisturbed(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
-    """Put back the modes, the buffers, what neurons remember and the random state when the block ends, however it ends.
+    """Put back the modes, the buffers, what modules remember and the random state when the block ends, however it ends.
+
+    What modules remember are attributes that are tensors, numbers or text, and built-in containers of these. Where the
+    network made layers of its own in the block, these stay, and so does what is no tensor, which may say so.
 
     Within it inference mode is off, whose tensors cannot be watched.
 
@@ -21,8 +26,9 @@ def undisturbed(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
         model: what may be changed in the block.
         inputs: tensors whose devices' generators are kept too.
     """
-    # A table is put back by reference, so that a state which is part of a graph stays part of it.
-    tables = [(table, dict(table)) for module in model.modules() for table in _tables(module)]
+    # A tensor is put back by reference, so that a state which is part of a graph stays part of it.
+    tables = [(module._buffers, dict(module._buffers)) for module in model.modules()]
+    plain, parts = [PlainState(module) for module in model.modules()], parts_of(model)
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers() if not buffer.requires_grad]
     devices = {t.device for t in (*inputs, *model.parameters()) if t.device.type == "cuda"}
     with torch.inference_mode(False), torch.random.fork_rng(devices=list(devices)), modes_kept(model):
@@ -31,6 +37,9 @@ def undisturbed(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
         finally:
             for table, before in tables:
                 _put_back(table, before)
+            has_new_parts = parts != parts_of(model)
+            for state in plain:
+                state.put_back(tensors_alone=has_new_parts)
             with torch.no_grad():
                 for buffer, before in buffers:
                     buffer.data.copy_(before)  # its version stays, by which a graph that holds it would be refused
@@ -95,12 +104,12 @@ def _tables(module: nn.Module) -> list[dict[str, Any]]:
     return [module._buffers, module.__dict__, *([memories] if isinstance(memories, dict) else [])]
 
 
-def _put_back(table: dict[str, Any], before: dict[str, Any]) -> None:
+def _put_back(buffers: dict[str, Any], before: dict[str, Any]) -> None:
     """Undo every change from a tensor, or to one."""
-    for key, value in list(table.items()):
+    for key, value in list(buffers.items()):
         was = before.get(key)
         if value is not was and (isinstance(value, Tensor) or isinstance(was, Tensor)):
             if key in before:
-                table[key] = was
+                buffers[key] = was
             else:
-                del table[key]
+                del buffers[key]

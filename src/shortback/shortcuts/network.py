@@ -15,8 +15,8 @@ from shortback.choices import Layout, Reduction
 from shortback.inspection.layout import average_over_space, average_over_time, logits_of, tensor_of
 from shortback.inspection.pointwise import make_usual
 from shortback.inspection.untouched import first_in_graph, remembered_graph
-from shortback.losses import Outputs
 from shortback.neurons import SpikingNeuron
+from shortback.outputs import NoBranches, Outputs
 from shortback.shortcuts.weights import with_branches
 from shortback.spiking import SpikingNetwork
 from shortback.torch_private import hooks_of, is_replica
@@ -145,6 +145,7 @@ class ShortcutNetwork(nn.Module):
         self._handles = handles
         self._num_checked = 0  # forwards in training, of which the first two are looked at
         self._convolutions = convolutions
+        self._no_branches = NoBranches()
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Outputs:
         """Logits of the main output and of the branches.
@@ -158,7 +159,9 @@ class ShortcutNetwork(nn.Module):
         if self.is_stripped:
             raise RuntimeError("this network was stripped: call what strip() returned")
         if not (self.training and self.branches_enabled):
-            return Outputs(self._logits(self.model(x, *args, **kwargs)), {})
+            may_be_mistaken = not self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+            none = self._no_branches if may_be_mistaken and self.branches_enabled else {}
+            return Outputs(self._logits(self.model(x, *args, **kwargs)), none)
         if is_replica(self):
             raise RuntimeError("nn.DataParallel runs copies that share their taps: use DistributedDataParallel instead")
         is_watched = torch.is_grad_enabled() and not torch.compiler.is_compiling() and self._num_checked < 2

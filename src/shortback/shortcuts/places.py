@@ -89,8 +89,9 @@ def _blocks(network: nn.Module, calls: Calls | None) -> list[str]:
     """The blocks a network names, or else what looks most like some.
 
     That is the modules of its own that a container repeats, such as `layer1.0`; else the smallest modules that hold
-    both weights and a neuron (or activation), and where these stand in one long sequence, each neuron; where one neuron
-    serves all layers, these layers. Where nothing is seen to fire, blocks hold weights alone.
+    both weights and a neuron (or activation), and where these stand in one long sequence, each neuron; where some are
+    neurons with weights, as recurrent ones, the others beside them too; where one neuron serves all layers, these
+    layers. Where nothing is seen to fire, blocks hold weights alone.
     """
     if own := _has_places(network):
         return own.blocks()
@@ -107,8 +108,26 @@ def _blocks(network: nn.Module, calls: Calls | None) -> list[str]:
         if len(found) >= 2:
             break
     if calls is not None and len(found) >= 2:  # with fewer it is an error
+        found = _with_other_neurons(network, found, calls)
         _warn_of_few(network, found, calls)
     return found
+
+
+def _with_other_neurons(network: nn.Module, found: list[str], calls: Calls) -> list[str]:
+    """Blocks that are neurons with weights, as recurrent ones, and the neurons without that stand beside them.
+
+    Those are called as often: one that serves several layers is none of a row.
+    """
+    blocks = {network.get_submodule(name) for name in found}
+    if not all(is_known_neuron(block) or block in calls.firing for block in blocks):
+        return found
+    times, names, inside = {calls.counts[block] for block in blocks}, list[str](), set[nn.Module]()
+    for name, module in network.named_modules():
+        is_neuron = is_known_neuron(module) or module in calls.firing
+        if module in blocks or (name and module not in inside and is_neuron and calls.counts[module] in times):
+            names.append(name)
+            inside.update(module.modules())
+    return names
 
 
 def _warn_of_few(network: nn.Module, found: list[str], calls: Calls) -> None:

@@ -25,6 +25,7 @@ from shortback.inspection.layout import (
     leading_axes,
     logits_of,
     tensor_of,
+    warn_of_steps_in_a_tuple,
     why_not,
 )
 from shortback.inspection.pointwise import make_safe
@@ -195,7 +196,9 @@ def _dry_run(
     hooks += [(module, recorder(place)) for place, module in places.items()]
     # For shapes the reference does, and compiles nothing: a training with `compile: off` would wait for that in vain.
     with LayerCalls.of(model) as calls, hooked(hooks), running_by("reference", model), _running(model):
-        logits = logits_of(model(sample.clone()), time.output, reduce, num_steps=num_steps)
+        returned = model(sample.clone())
+        warn_of_steps_in_a_tuple(returned)
+        logits = logits_of(returned, time.output, reduce, num_steps=num_steps)
     num_samples, num_classes = logits.shape[-2:]
     seen = {}
     for place, found in outputs.items():

@@ -11,24 +11,30 @@ from torch import Tensor, nn
 
 from shortback.errors import UserError
 from shortback.inspection.backends import running_by
+from shortback.inspection.classes import StepsOrClassesError
 from shortback.inspection.detect import find_layouts
 from shortback.inspection.layout import sample_axis, stacked
 from shortback.inspection.mistakes import explaining
 from shortback.inspection.reset import reset_states
 from shortback.inspection.trunk import Branched
 from shortback.inspection.untouched import modes_kept
-from shortback.losses import CrossEntropy, Loss, Outputs, apply_loss, classes_of, mean_over_time
+from shortback.losses import CrossEntropy, Loss, apply_loss, classes_of, mean_over_time
+from shortback.outputs import Outputs
 from shortback.spiking import SpikingNetwork
 from shortback.training.state import number_or_none
 from shortback.training.sync_norm import local_norms
 
 
 class Evaluation(NamedTuple):
-    """`accuracy` in [0, 1] and the mean `loss`, over `num_images`; a regression has no accuracy."""
+    """`accuracy` in [0, 1] and the mean `loss`, over `num_images`; a regression has no accuracy.
+
+    `is_constant`: whether all of several images got the same output, as where neurons fire no more in `eval()`.
+    """
 
     accuracy: float | None
     loss: float
     num_images: int
+    is_constant: bool = False
 
 
 def outputs_of(output: Any) -> Outputs | Tensor:
@@ -47,11 +53,14 @@ def check_steps_first(net: nn.Module, x: Tensor, *, num_samples: int) -> None:
     with local_norms(net), running_by("reference", net):
         try:
             output = find_layouts(net, few, {}).output
+        except StepsOrClassesError:
+            output = None
         except UserError:
             return
-    if output in ("batch_first", "time_last"):
+    returned = {"batch_first": "[N, T, K]", "time_last": "[N, K, T]", None: "[N, T, K] or [N, K, T]"}
+    if output in returned:
         raise UserError(
-            f"{type(net).__name__} returns {'[N, T, K]' if output == 'batch_first' else '[N, K, T]'}: what has no "
+            f"{type(net).__name__} returns {returned[output]}: what has no "
             "branches must return [T, N, K] here, or [N, K]: transpose it, or average it over time"
         )
 
@@ -82,7 +91,7 @@ def evaluate(
     fabric = fabric or _alone_on(next(model.parameters()).device)
     if loss is None or isinstance(loss, CrossEntropy):
         loss = CrossEntropy()
-    sums, is_checked = torch.zeros(3, dtype=torch.float64), False
+    sums, first = torch.zeros(4, dtype=torch.float64), None
     with modes_kept(model):
         model.eval()
         for x, y in batches:
@@ -91,16 +100,17 @@ def evaluate(
                 reset_states(model)
                 outputs = outputs_of(model(x))
                 by_step = outputs if isinstance(outputs, Tensor) else outputs.logits
-                if not is_checked and by_step.ndim == 3 and not isinstance(model, Branched | SpikingNetwork):
+                if first is None and by_step.ndim == 3 and not isinstance(model, Branched | SpikingNetwork):
                     check_steps_first(model, x, num_samples=len(y))
-                is_checked = True
             logits = mean_over_time(by_step).float()
+            first = logits[:1] if first is None else first
             judged = logits if isinstance(loss, CrossEntropy) else by_step.float()  # as in training
             classes = classes_of(y, loss=loss)
             correct = logits.new_tensor(torch.nan) if classes is None else (logits.argmax(1) == classes).sum()
-            values = correct, apply_loss(loss, judged, y) * len(y), torch.tensor(len(y))
+            values = correct, apply_loss(loss, judged, y) * len(y), torch.tensor(len(y)), (logits != first).any()
             sums += torch.stack([value.double().cpu() for value in values])
     sums = fabric.all_reduce(sums, reduce_op="sum")
     assert isinstance(sums, Tensor)
-    correct, total, count = sums.tolist()
-    return Evaluation(number_or_none(correct / max(count, 1)), total / max(count, 1), int(count))
+    correct, total, count, differ = sums.tolist()
+    is_constant = count > 1 and not differ
+    return Evaluation(number_or_none(correct / max(count, 1)), total / max(count, 1), int(count), is_constant)

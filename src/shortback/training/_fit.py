@@ -15,18 +15,40 @@ from torch.utils.data import DataLoader
 from shortback.choices import nearest, usual_start
 from shortback.data.seeding import derive_seed
 from shortback.errors import UserError
-from shortback.losses import ShortcutLoss
+from shortback.losses import Loss, ShortcutLoss, as_shortcut_loss
 from shortback.schedules import Linear, Schedule
 from shortback.training.alone import alone_in
 from shortback.training.batches import Batches, SeededBatches
 from shortback.training.checkpoint import CheckpointFolder
 from shortback.training.engine import Trainer
-from shortback.training.execution import Execution, build_fabric, choose_execution
+from shortback.training.execution import Execution, build_fabric, choice_in_words, choose_execution
 from shortback.training.loggers import JsonLines, Logger, Terminal
-from shortback.training.optim import WarmupCosine, build_optimizer
+from shortback.training.optim import WarmupCosine, build_optimizer, check_rates
 from shortback.training.outcome import FitResult
 from shortback.training.plan import Plan
 from shortback.training.shares import share_of
+
+# By what others call them.
+_ELSEWHERE = {
+    "early_stopping": "patience=, in epochs without a better validation",
+    "early_stopping_patience": "patience=",
+    "grad_clip": "clip_norm=",
+    "gradient_clip_val": "clip_norm=",
+    "max_grad_norm": "clip_norm=",
+    "max_epochs": "epochs=",
+    "num_epochs": "epochs=",
+    "scheduler": "learning_rate=, a function of the optimizer step",
+    "lr_scheduler": "learning_rate=, a function of the optimizer step",
+    "accumulate_grad_batches": "accumulate=",
+    "gradient_accumulation_steps": "accumulate=",
+    "batch_size": "of the loader, DataLoader(dataset, batch_size=...)",
+    "precision": "of the execution=, such as choose_execution(precision='fp32')",
+    "device": "of the execution=, such as choose_execution(device='cpu')",
+    "coefficient": "schedule=, a number or what it is by progress",
+    "criterion": "loss=",
+    "val": "validation=",
+    "val_loader": "validation=",
+}
 
 Loader = Batches | Iterable[tuple[Tensor, Tensor]]
 
@@ -39,13 +61,14 @@ def fit(
     folder: str | Path,
     validation: Loader | None = None,
     schedule: Schedule | Callable[[float], float] | float | None = None,
-    loss: ShortcutLoss | None = None,
+    loss: ShortcutLoss | Loss | None = None,
     lr: float = 0.1,
     optimizer: torch.optim.Optimizer | None = None,
     learning_rate: Callable[[int], float] | None = None,
     execution: Execution | None = None,
     fabric: Fabric | None = None,
     loggers: Sequence[Logger] | None = None,
+    title: str | None = None,
     seed: int = 0,
     resume: bool = False,
     **plan: Any,
@@ -63,22 +86,25 @@ def fit(
         validation: chooses the best weights; without it the last are kept.
         schedule: the balance coefficient by progress, or a number that it stays at. If it is not given, it falls in a
             straight line to 0: from 0.25 where the loss adds logits (eq. 10 of the paper), from 1 where it adds losses.
-        loss: `ShortcutLoss()` if not given, which adds logits.
+        loss: `ShortcutLoss()` if not given, which adds logits; one of a single output, such as `TET()`, is its `main`.
         lr: the largest learning rate, for the optimizer and the schedule of it that are made if none are given: SGD
             with momentum 0.9 and weight decay 1e-4, and a cosine to 0.
         optimizer: over the parameters of `net`.
         learning_rate: by optimizer step, from 0; with an `optimizer` of your own, a cosine from its own `lr` to 0.
             Groups with an `lr` of their own keep the proportion between them.
-        execution: device, precision, memory format and compilation, from `choose_execution`.
+        execution: device, precision, memory format and compilation, from `choose_execution`; what that chooses by
+            itself is printed if it is not given.
         fabric: launched; one is made for this process, or for all that `torchrun` started.
         loggers: `metrics.jsonl` and the terminal if not given.
+        title: of the lines in the terminal; the class of the network if not given.
         seed: of the order in which a `DataLoader` gives its samples.
         resume: whether to go on, bit for bit, from the newest checkpoint in `folder`, if there is one.
         plan: more of `Plan`: `accumulate`, `clip_norm`, `ema`, `log_every`, `checkpoint_every`, `watch_every` ...
 
     Raises:
-        ValueError: a folder with another run or one that trains now, a loader without a length, an optimizer that does
-            not move the heads of the branches, or moves the parameters of another network.
+        ValueError: a learning rate that is none, a folder with another run or one that trains now, a loader without a
+            length, an optimizer that does not move the heads of the branches, or moves the parameters of another
+            network.
         NonFiniteError, Interrupted, CheckpointError: see `Trainer.fit`.
     """
     folder = Path(folder)
@@ -88,8 +114,13 @@ def fit(
         raise UserError(f"{folder} holds a run: give another folder, or resume=True to go on with it")
     known = {field.name for field in dataclasses.fields(Plan)}
     if unknown := sorted(set(plan) - known):
-        raise UserError(f"fit() takes no {unknown[0]}; the nearest are {nearest(unknown[0], known)}")
-    loss = loss or ShortcutLoss()
+        here = _ELSEWHERE.get(unknown[0])
+        hint = f"here it is {here}" if here else f"the nearest are {nearest(unknown[0], known)}"
+        raise UserError(f"fit() takes no {unknown[0]}; {hint}")
+    loss = as_shortcut_loss(loss)
+    check_rates(lr, learning_rate)
+    title = title or type(getattr(net, "model", net)).__name__
+    note = choice_in_words() if execution is None and fabric is None else None
     execution = execution or choose_execution()
     fabric = fabric or build_fabric(execution)
     plan_of = Plan(epochs=epochs, **plan)
@@ -98,7 +129,7 @@ def fit(
     peak = lr if optimizer is None else max(group["lr"] for group in optimizer.param_groups)
     if loggers is None:
         folder.mkdir(parents=True, exist_ok=True)
-        loggers = [JsonLines(metrics), Terminal(type(getattr(net, "model", net)).__name__)]
+        loggers = [JsonLines(metrics), Terminal(title, note=note)]
     trainer = Trainer(
         net,
         train=batches,

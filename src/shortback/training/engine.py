@@ -256,6 +256,7 @@ class Trainer:
         if self.validation is not None:
             batches = self.hangs.over(self.validation.epoch(0), "validation")
             result = evaluate(evaluated, batches, loss=self.loss.main, fabric=self.fabric)
+            self.watch.tell_if_constant(evaluated, result, batches=self.validation, fabric=self.fabric)
         self.best.is_improved(state, result)
         if self.fabric.is_global_zero:
             self.best.save(evaluated, state)

@@ -90,6 +90,13 @@ def choose_execution(
     return Execution(device=device, precision=precision, channels_last=channels_last, compile=compile, memory=memory)
 
 
+def choice_in_words() -> str:
+    """What `choose_execution` chooses by itself, and how to choose: a line for who trains without having chosen."""
+    execution = choose_execution()
+    other = "fp32" if execution.precision != "fp32" else "bf16"
+    return f"on {execution.describe()}; to choose: execution=choose_execution(precision={other!r})"
+
+
 def _multiplies_in_bf16(device: str) -> bool:
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -68,16 +68,24 @@ class JsonLines:
 
 
 class Terminal:
-    """A progress bar in a terminal and in a notebook, plain lines elsewhere; a line an epoch in all."""
+    """A progress bar in a terminal and in a notebook, plain lines elsewhere; a line an epoch in all.
 
-    def __init__(self, title: str, *, console: Console | None = None) -> None:
-        self.title = title
+    Args:
+        title: in front of every line.
+        note: a line to begin with.
+        console: to print to; standard output if it is not given.
+    """
+
+    def __init__(self, title: str, *, note: str | None = None, console: Console | None = None) -> None:
+        self.title, self.note = title, note
         self.console = console or Console(highlight=False, markup=False, soft_wrap=True, force_jupyter=False)
         self._progress: Progress | None = None
         self._bar: NotebookBar | None = None
         self._verdict: str | None = None
 
     def start(self, *, step: int, total_steps: int) -> None:
+        if self.note is not None:
+            self.console.print(f"{self.title}  {self.note}")
         if in_notebook():  # whose output says that it is a terminal
             self._bar = NotebookBar(self.title, total=total_steps, completed=step)
             return

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import nn
@@ -82,6 +83,23 @@ def check_optimizer(optimizer: torch.optim.Optimizer, net: nn.Module) -> None:
             f"optimizer: does not have the heads of the branches ({', '.join(still[:3])} ...), which would never move: "
             "make it over the parameters of what attach() returned"
         )
+
+
+def check_rates(lr: object, learning_rate: object) -> None:
+    """See that `lr` is a number and `learning_rate` a function of the step, as `fit` takes them.
+
+    Raises:
+        UserError: they are something else, such as a scheduler of `torch.optim`.
+    """
+    if isinstance(lr, bool) or not isinstance(lr, Real) or not 0 <= float(lr) < math.inf:
+        raise UserError(f"lr={lr!r}: must be a number, 0 or more")
+    if learning_rate is None or callable(learning_rate):
+        return
+    what, hint = repr(learning_rate), "for one that stays take lambda step: 0.1; lr= is the largest of a cosine"
+    if hasattr(learning_rate, "get_last_lr"):
+        what = f"a {type(learning_rate).__name__}"
+        hint = "a tenth every 1000 steps is lambda step: 0.1 * 0.1 ** (step // 1000)"
+    raise UserError(f"learning_rate={what}: must be a function of the optimizer step, from 0; {hint}")
 
 
 def shares_of_groups(optimizer: torch.optim.Optimizer) -> list[float]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from shortback.health import first_samples
 from shortback.inspection.backends import running_by
+from shortback.inspection.layout import warn_of_steps_in_a_tuple
 from shortback.inspection.mistakes import check_batch, explaining
 from shortback.inspection.reset import reset_states
 from shortback.inspection.trunk import Branched
@@ -38,7 +39,9 @@ class Preflight:
         with undisturbed(self.net, few), running_by("reference", self.net), torch.no_grad(), self.fabric.autocast():
             reset_states(self.net)
             with explaining(self.net, x, what="batch"):
-                outputs = outputs_of(self.net.eval()(few.clone()))
+                returned = self.net.eval()(few.clone())
+                outputs = outputs_of(returned)
+        warn_of_steps_in_a_tuple(returned)
         logits = outputs if isinstance(outputs, Tensor) else outputs.logits
         if isinstance(self.loss.main, CrossEntropy):
             check_target(torch.empty(len(y), logits.shape[-1]), y.cpu())  # a GPU would die of a class that is none

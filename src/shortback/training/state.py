@@ -11,7 +11,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from shortback.losses import LossTerms, Outputs, ShortcutLoss, classes_of, mean_over_time
+from shortback.losses import ShortcutLoss, classes_of, mean_over_time
+from shortback.outputs import LossTerms, Outputs
 
 
 @dataclass

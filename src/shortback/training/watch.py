@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from shortback.data.seeding import global_generator_kept
+from shortback.errors import UserError
 from shortback.health import first_samples, judge, measure
-from shortback.health.report import plain
+from shortback.health.report import plain, why_constant_in_eval
 from shortback.losses import ShortcutLoss
+from shortback.training._evaluate import Evaluation
+from shortback.training.batches import Batches
+from shortback.training.sync_norm import local_norms
+
+log = logging.getLogger("shortback")
 
 
 class GradientWatch:
@@ -26,6 +35,7 @@ class GradientWatch:
 
     def __init__(self, net: nn.Module, *, loss: ShortcutLoss, every: int | None, num_samples: int) -> None:
         self.net, self.loss, self.every, self.num_samples = net, loss, every, num_samples
+        self._told = False
 
     def is_due(self, step: int) -> bool:
         """Whether to look before the step that follows `step` others."""
@@ -64,3 +74,28 @@ class GradientWatch:
                 },
             }
         )
+
+    def tell_if_constant(self, net: nn.Module, result: Evaluation, *, batches: Batches, fabric: Fabric) -> None:
+        """Say once that all samples of a validation got the same output, and why, on the first process alone.
+
+        Args:
+            net: what was validated.
+            result: of the validation.
+            batches: of it, of which the first is looked at again.
+            fabric: of the training.
+        """
+        if not result.is_constant or self._told or not fabric.is_global_zero:
+            return
+        self._told = True
+        with global_generator_kept():
+            x, y = fabric.to_device(next(iter(batches.epoch(0))))
+        silent = None
+        if len(y) > 1:
+            try:
+                with local_norms(net), fabric.autocast():
+                    few = first_samples(net, x, y, self.num_samples)
+                    silent = measure(net, *few, loss=self.loss, coefficient=1.0, backend="reference").silent_in_eval
+            except UserError:  # of a network or a batch that cannot be measured
+                pass
+        why = "in eval() all samples of the validation get the same output; sb.diagnose(net, x, y) may say why"
+        log.warning("%s", why if silent is None else why_constant_in_eval(silent))

@@ -1,0 +1,117 @@
+"""What modules keep in plain attributes, put back: numbers, text, and tensors in lists, tuples, dicts and sets.
+
+Only built-in containers are looked into. Any other object is left alone: what it holds may be shared with others.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from shortback.torch_private import version_of
+
+_ATOMS = (Tensor, bool, int, float, complex, str, bytes, type(None))
+_FIXED = (tuple, frozenset)
+_GROWING = (list, dict, OrderedDict, set, deque)
+_OF_MODULES = frozenset(nn.Module().__dict__)  # parameters, buffers, hooks; `training` is kept with the modes
+
+
+class PlainState:
+    """The plain attributes of a module at one moment, and the contents of the containers among them.
+
+    Args:
+        module: whose they are.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.attributes = {name: value for name, value in module.__dict__.items() if name not in _OF_MODULES}
+        self.undo: list[Callable[[], None]] = []
+        seen: set[int] = set()
+        for value in self.attributes.values():
+            self._keep(value, seen)
+
+    def put_back(self, *, tensors_alone: bool = False) -> None:
+        """Undo what changed since.
+
+        Args:
+            tensors_alone: leave all but attributes that are tensors.
+        """
+        now, plain = self.module.__dict__, _is_tensor if tensors_alone else _is_plain
+        for name in [name for name in now if name not in _OF_MODULES and name not in self.attributes]:
+            if plain(now[name]):
+                del now[name]
+        for name, was in self.attributes.items():
+            if name not in now and tensors_alone:
+                continue
+            value = now.get(name)
+            if (name not in now or value is not was) and (plain(was) or plain(value)):
+                now[name] = was
+        for undo in () if tensors_alone else self.undo:
+            undo()
+
+    def _keep(self, value: Any, seen: set[int]) -> None:
+        """Remember what a container holds, and what the containers in it hold, and the numbers of a tensor."""
+        if id(value) in seen:
+            return
+        if isinstance(value, Tensor):
+            if not value.is_inference() and not value.requires_grad:
+                seen.add(id(value))
+                self.undo.append(_undo_in_place(value))
+        elif type(value) in _FIXED + _GROWING:
+            seen.add(id(value))
+            if type(value) in _GROWING:
+                self.undo.append(_undo_contents(value))
+            for each in value.values() if isinstance(value, dict) else value:
+                self._keep(each, seen)
+
+
+def _undo_contents(container: Any) -> Callable[[], None]:
+    held = container.copy()
+
+    def undo() -> None:
+        if not _holds_the_same(container, held):
+            container.clear()
+            container.update(held) if isinstance(container, dict | set) else container.extend(held)
+
+    return undo
+
+
+def _holds_the_same(container: Any, held: Any) -> bool:
+    """The very objects: tensors are not to be compared by their values."""
+    if len(container) != len(held):
+        return False
+    if isinstance(container, dict):
+        pairs = zip(container.items(), held.items(), strict=True)
+        return all(key is k and value is v for (key, value), (k, v) in pairs)
+    return container == held if isinstance(container, set) else all(map(lambda a, b: a is b, container, held))
+
+
+def _undo_in_place(tensor: Tensor) -> Callable[[], None]:
+    version, before = version_of(tensor), tensor.detach().clone()
+
+    def undo() -> None:
+        if version_of(tensor) != version and tensor.shape == before.shape:
+            tensor.data.copy_(before)  # its version stays, by which a graph that holds it would be refused
+
+    return undo
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, _ATOMS) or type(value) in _FIXED + _GROWING
+
+
+def parts_of(model: nn.Module) -> list[object]:
+    """What a network is made of: its modules, their classes and their parameters.
+
+    A network that makes its layers in its first forward has others afterwards, and plain values that say so.
+    """
+    modules = [(id(module), type(module)) for module in model.modules()]
+    return [*modules, *map(id, model.parameters())]
