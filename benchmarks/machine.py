@@ -8,6 +8,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 LIBRARIES = ("shortback", "torch", "torchvision", "triton", "numpy", "spikingjelly", "snntorch")
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
 LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")  # instructions that are there and are not to be used
+ALLOCATOR = ("LD_PRELOAD", "MALLOC_CONF", "GLIBC_TUNABLES")  # what gives memory, where it is not glibc as it is
 
 
 def environment() -> dict[str, Any]:
@@ -39,6 +41,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": _cpu(),
         "gpu": gpu,
+        "allocator": _set_in_environment(ALLOCATOR),
     }
 
 
@@ -53,9 +56,13 @@ def _cpu() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "flags": {flag: flag in flags for flag in CPU_FLAGS},
         "capability": torch.backends.cpu.get_cpu_capability(),
-        "limits": {name: os.environ[name] for name in LIMITS if name in os.environ},
+        "limits": _set_in_environment(LIMITS),
         "load_average": list(os.getloadavg()) if sys.platform != "win32" else None,
     }
+
+
+def _set_in_environment(names: Sequence[str]) -> dict[str, str]:
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -25,7 +25,7 @@ def render(text: str) -> str:
     def fill(match: re.Match[str]) -> str:
         name = match[1]
         found = read(name.partition("-")[0])
-        kind = re.sub("_(avx2|amx)", "", name)  # the same benchmark on another processor
+        kind = re.sub("_(avx2|amx|jemalloc)", "", name)  # the same benchmark on another processor or allocator
         lines = ablation(found["groups"]) if "groups" in found else TABLES[kind](found["results"])
         return f"<!-- {name} -->\n" + "\n".join(lines) + "\n<!-- end -->"
 
