@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from shortback.losses import TET, CrossEntropy, ShortcutLoss, as_shortcut_loss, shortcut_loss
+from shortback.losses import TET, CrossEntropy, ShortcutLoss, shortcut_loss
 from shortback.outputs import Outputs
 
 LOG2 = 0.6931471805599453
@@ -227,12 +227,12 @@ def test_tet_for_branches_too_sees_their_steps():
 
 def test_a_loss_of_one_output_is_taken_for_the_main_one():
     tet = TET()
-    assert as_shortcut_loss(tet) == ShortcutLoss(main=tet)
-    assert as_shortcut_loss(None) == ShortcutLoss()
+    assert ShortcutLoss.of(tet) == ShortcutLoss(main=tet)
+    assert ShortcutLoss.of(None) == ShortcutLoss()
     own = ShortcutLoss(combine="additive")
-    assert as_shortcut_loss(own) is own
+    assert ShortcutLoss.of(own) is own
     with pytest.raises(ValueError, match="must be a function of outputs and targets"):
-        as_shortcut_loss("cross entropy")
+        ShortcutLoss.of("cross entropy")
 
 
 @pytest.mark.parametrize("combine", ["logits", "additive"])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from shortback.choices import Combine, usual_start
 from shortback.health import GradientReport, Suggestion, first_samples, judge, measure
 from shortback.inspection.untouched import copy_of
-from shortback.losses import Loss, ShortcutLoss, as_shortcut_loss
+from shortback.losses import Loss, ShortcutLoss
 from shortback.neurons import SpikingNeuron
 from shortback.shortcuts import ShortcutNetwork, attach
 from shortback.surrogates import Surrogate
@@ -48,7 +48,7 @@ def diagnose(
         ValueError: a network without weights to train, one that is compiled, a batch of one under batch norm, labels
             that are no classes of the network.
     """
-    loss = as_shortcut_loss(loss)
+    loss = ShortcutLoss.of(loss)
     report = GradientReport.of(measure(net, x, y, loss=loss, coefficient=coefficient))
     if not suggest or report.judgement.verdict == "healthy":
         return report

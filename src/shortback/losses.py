@@ -125,6 +125,15 @@ class ShortcutLoss:
                     "such as CrossEntropy() or torch.nn.MSELoss()"
                 )
 
+    @classmethod
+    def of(cls, loss: ShortcutLoss | Loss | None) -> ShortcutLoss:
+        """The loss of all outputs by what a user gives: itself, the loss of one output such as `TET()`, or nothing.
+
+        Raises:
+            ValueError: what cannot be called.
+        """
+        return loss if isinstance(loss, ShortcutLoss) else cls() if loss is None else cls(main=loss)
+
     def __call__(
         self, outputs: Outputs | Tensor, target: Tensor, *, coefficient: float | Tensor, by_branch: bool = True
     ) -> LossTerms:
@@ -189,15 +198,6 @@ class ShortcutLoss:
         if not isinstance(coefficient, Tensor) and not (0 <= coefficient <= largest and coefficient < math.inf):
             allowed = "between 0 and 1" if self.combine == "convex" else "0 or a positive number"
             raise UserError(f"coefficient={coefficient!r}: must be {allowed} for combine={self.combine!r}")
-
-
-def as_shortcut_loss(loss: ShortcutLoss | Loss | None) -> ShortcutLoss:
-    """The loss of all outputs by what a user gives: itself, the loss of one output such as `TET()`, or nothing.
-
-    Raises:
-        ValueError: what cannot be called.
-    """
-    return loss if isinstance(loss, ShortcutLoss) else ShortcutLoss() if loss is None else ShortcutLoss(main=loss)
 
 
 def shortcut_loss(

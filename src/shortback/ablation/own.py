@@ -24,7 +24,7 @@ from shortback.files import write_text
 from shortback.inspection.layout import stacked
 from shortback.inspection.reset import reset_states
 from shortback.inspection.untouched import undisturbed
-from shortback.losses import Loss, ShortcutLoss, as_shortcut_loss
+from shortback.losses import Loss, ShortcutLoss
 from shortback.processes import is_first
 from shortback.runs.environment import environment
 from shortback.runs.summary import Summary
@@ -103,7 +103,7 @@ def compare(
     """
     for method in methods:
         check_choice("methods", method, Method)
-    folder, loss = Path(folder), as_shortcut_loss(loss)
+    folder, loss = Path(folder), ShortcutLoss.of(loss)
     if "execution" not in settings and "loggers" not in settings and is_first():
         Console(highlight=False, markup=False, soft_wrap=True).print(choice_in_words())
     execution = settings.setdefault("execution", choose_execution())

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from shortback.choices import nearest, usual_start
 from shortback.data.seeding import derive_seed
 from shortback.errors import UserError
-from shortback.losses import Loss, ShortcutLoss, as_shortcut_loss
+from shortback.losses import Loss, ShortcutLoss
 from shortback.schedules import Linear, Schedule
 from shortback.training.alone import alone_in
 from shortback.training.batches import Batches, SeededBatches
@@ -117,7 +117,7 @@ def fit(
         here = _ELSEWHERE.get(unknown[0])
         hint = f"here it is {here}" if here else f"the nearest are {nearest(unknown[0], known)}"
         raise UserError(f"fit() takes no {unknown[0]}; {hint}")
-    loss = as_shortcut_loss(loss)
+    loss = ShortcutLoss.of(loss)
     check_rates(lr, learning_rate)
     title = title or type(getattr(net, "model", net)).__name__
     note = choice_in_words() if execution is None and fabric is None else None
