@@ -5,9 +5,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import logging
-from collections.abc import Callable
-
-import torch
 
 M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4
@@ -32,31 +29,3 @@ def keep_freed_memory() -> bool:
     kept = bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
     log.debug("the allocator %s freed memory", "keeps" if kept else "does not keep")
     return kept
-
-
-def make_room(num_bytes: int, device: torch.device) -> None:
-    """Give all freed memory of a CPU back if more is asked for now than the last time, `num_bytes` at once.
-
-    What glibc keeps lies in pieces of the sizes that were freed. Where the layers of a network become larger, as in
-    every backward pass and from one step to the next, none of the pieces is large enough, and the process grows by new
-    ones beside them: to 2.5 times what is in use, on ResNet-18. Giving them back costs the time of clearing their
-    pages again. Where nothing grows nothing happens.
-    """
-    global _last_asked
-    if device.type != "cpu":
-        return
-    grows, _last_asked = num_bytes > _last_asked, num_bytes
-    if grows and (trim := _malloc_trim()) is not None:
-        trim(0)
-
-
-_last_asked = 0
-
-
-@functools.cache
-def _malloc_trim() -> Callable[[int], int] | None:
-    """Glibc's, None where the C library is another one."""
-    try:
-        return ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):
-        return None

@@ -9,8 +9,7 @@ current $x = a\,z + b + r$ of `norm.py` is never in memory. Kept for the backwar
 | `balanced` | one bit a spike              | as it is               | one bit      |
 | `small`    | one bit a spike              | convolved once more    | one bit      |
 
-where inputs that are no spikes are kept as they are. On a CPU `small` also gives freed memory back wherever layers
-grow (`allocator.make_room`).
+where inputs that are no spikes are kept as they are.
 
 The mean of the spikes over time and space, which a branch taps, is counted from the bits, and its gradient, a constant
 over both, is added where the gradient of the spikes is read: neither costs a pass over the activation.
@@ -26,7 +25,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shortback import allocator
 from shortback.choices import Memory
 from shortback.ops import kernels, layer_kernels, norm, packing
 from shortback.ops.dynamics import Dynamics
@@ -148,8 +146,6 @@ class _ConvNormNeuron(torch.autograd.Function):
     ) -> tuple[Any, ...]:
         dtype = _compute_dtype(x)
         z = _convolve(x.to(dtype), conv_weight.to(dtype), plan.convolution)
-        if plan.memory == "small":
-            allocator.make_room(z.nbytes, z.device)
         rows = _rows(z, plan.steps)
         if plan.fixed is None:
             statistics, affine = norm.measure(rows, norm_weight, norm_bias, plan.eps)
@@ -186,8 +182,7 @@ class _ConvNormNeuron(torch.autograd.Function):
                 made.inverse_std,
                 None if plan.memory == "small" else made.z,
             )
-            ctx.plan, ctx.dtype, ctx.num_bytes = plan, made.z.dtype, made.z.nbytes
-            ctx.input_size, ctx.size = x.shape[2:], made.z.shape[2:]
+            ctx.plan, ctx.dtype, ctx.input_size, ctx.size = plan, made.z.dtype, x.shape[2:], made.z.shape[2:]
 
     @staticmethod
     def backward(  # type: ignore[override]
@@ -202,7 +197,6 @@ class _ConvNormNeuron(torch.autograd.Function):
             residual = _rows(residual, num_steps)
         weight = conv_weight.to(ctx.dtype)
         if z is None:
-            allocator.make_room(ctx.num_bytes, x.device)
             z = _convolve(_unpacked(ctx, x), weight, plan.convolution)
         rows = _rows(z, plan.steps)
         del z
