@@ -482,15 +482,7 @@ def test_the_factory_makes_every_neuron():
 
 
 def test_a_foreign_neuron_expands_at_the_input():
-    class Foreign(nn.Module):
-        def __init__(self, num_steps: int) -> None:
-            super().__init__()
-            self.num_steps = num_steps
-
-        def forward(self, x: Tensor) -> Tensor:
-            return (x.unflatten(0, (self.num_steps, -1)).cumsum(0) > 0).to(x.dtype).flatten(0, 1)
-
-    model = spikify(nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), Head()), num_steps=3, neuron=Foreign)
+    model = spikify(nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), Head()), num_steps=3, neuron=Counting)
     assert model.expands_at == "input"
     assert model(images(5, 2, 8, 8)).shape == (5, 3)
 
