@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from shortback.training.hangs import HangWatch, _hanging, _report, _Sign
+from shortback.training.hangs import HangWatch, _hanging, _is_sure, _report, _Sign, _silent
 
 WORKER = """
 import sys, time
@@ -84,6 +84,21 @@ def test_who_is_behind_is_waited_for():
     both = [sign(0, 7, waits=True), sign(1, 7, waits=True)]
     assert _hanging(both) == []
     assert "wait for each other" in _report(both, [])
+
+
+def test_who_is_silent_is_waited_for_longer_and_then_named():
+    early = [_silent(0), sign(1, 5, waits=False)._replace(seconds=1.1)]
+    assert not _is_sure(early, limit=1.0)
+    moved = [sign(0, 4, waits=True)._replace(seconds=0.1), early[1]]  # what it said last may be old
+    assert not _is_sure(moved, limit=1.0)
+    assert _is_sure([sign(0, 5, waits=True)._replace(seconds=0.9), early[1]], limit=1.0)
+    late = [_silent(0), sign(1, 5, waits=False)._replace(seconds=2.1)]
+    assert _is_sure(late, limit=1.0)
+    assert _hanging(late) == [late[0]]
+    assert _report(late, [late[0]]).splitlines()[:2] == [
+        "the training hangs; the processes wait for rank 0:",
+        "  rank 0: not heard of",
+    ]
 
 
 def test_batches_are_the_same_and_one_process_is_not_watched(monkeypatch):

@@ -41,6 +41,8 @@ class _Sign(NamedTuple):
     process: str
 
     def __str__(self) -> str:
+        if self.moves < 0:
+            return f"rank {self.rank}: not heard of"
         return f"rank {self.rank} ({self.process}): {self.doing} for {self.seconds:.0f} s, at {self.where}"
 
 
@@ -52,7 +54,8 @@ class HangWatch:
     where it stands, and all end with 1. `torchrun --max-restarts` starts them again.
 
     Args:
-        minutes: without a new batch; None to wait for as long as the process group does.
+        minutes: without a new batch, twice that for a process that never said anything; None to wait for as long as the
+            process group does.
     """
 
     def __init__(self, minutes: float | None) -> None:
@@ -102,8 +105,9 @@ class HangWatch:
             while not self._over.wait(self._pause):
                 sign = self._sign()
                 store.set(str(sign.rank), json.dumps(sign))
-                if sign.seconds > self.limit:
-                    self._end(sign, _signs(store))
+                signs = _signs(store) if sign.seconds > self.limit else []
+                if signs and _is_sure(signs, self.limit):
+                    self._end(sign, signs)
         except (RuntimeError, ValueError) as error:  # the process that held the store is gone: the launcher knows
             log.debug("processes are no longer watched: %s", error)
 
@@ -134,13 +138,23 @@ def _report(signs: list[_Sign], hanging: list[_Sign]) -> str:
 
 
 def _signs(store: Any) -> list[_Sign]:
-    """What each process said last; one that said nothing yet is not among them."""
+    """What each process said last."""
     names = [str(number) for number in range(world_size())]
-    return [_Sign(*json.loads(store.get(name))) for name in names if store.check([name])]
+    return [_Sign(*json.loads(store.get(name))) if store.check([name]) else _silent(int(name)) for name in names]
+
+
+def _silent(number: int) -> _Sign:
+    return _Sign(number, -1, 0.0, "", "", waits=False, process="")
+
+
+def _is_sure(signs: list[_Sign], limit: float) -> bool:
+    """Whether all say that they stand still; of one that does not say so in twice the time, no more is expected."""
+    longest = max(sign.seconds for sign in signs)
+    return longest > 2 * limit or all(sign.seconds > limit / 2 for sign in signs)
 
 
 def _hanging(signs: list[_Sign]) -> list[_Sign]:
-    """Those that are behind; of equals, those that do not wait for others."""
+    """Those that are behind, or silent; of equals, those that do not wait for others."""
     least = min(sign.moves for sign in signs)
     if least < max(sign.moves for sign in signs):
         return [sign for sign in signs if sign.moves == least]
