@@ -1,5 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# Without bytecode of what is never imported, which is most of it.
+PIP := -m pip install --quiet --disable-pip-version-check --no-compile
 RUN := $(BIN)/.ready
 DEV := $(BIN)/.ready-dev
 
@@ -23,11 +25,12 @@ lint: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-# What trains, on the instructions of a processor with AVX2 alone, where oneDNN computes by other kernels. Tests that call
-# `torch.compile` by themselves would take what it made for AVX-512 out of its cache: another folder.
+# What trains, and what compiles, on the instructions of a processor with AVX2 alone, where oneDNN computes by other
+# kernels. Tests that call `torch.compile` by themselves would take what it made for AVX-512 out of its cache: another folder.
 test-avx2: $(DEV)
 	TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/.venv/inductor-avx2 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) -m 'not processes' \
-	    tests/training tests/models tests/ops tests/runs/test_train.py
+	    tests/models tests/ops/test_compiled.py tests/ops/test_packing.py tests/runs/test_train.py \
+	    tests/training/test_engine.py tests/training/test_fit.py tests/training/test_gradient.py
 
 # sinabs needs an older nir than Norse does, and with Lightning every import of Fabric takes seconds: an environment of
 # their own, on top of .venv.
@@ -35,7 +38,7 @@ test-more: $(DEV)
 	$(BIN)/python -m venv .venv-more
 	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
 	    > $$(echo .venv-more/lib/python*/site-packages)/under.pth
-	.venv-more/bin/python -m pip install --quiet --disable-pip-version-check sinabs==3.1.3 'lightning>=2.5'
+	.venv-more/bin/python $(PIP) sinabs==3.1.3 'lightning>=2.5'
 	OMP_NUM_THREADS=1 .venv-more/bin/python -m pytest --numprocesses 2 tests/networks tests/test_examples.py -k 'sinabs or lightning'
 
 # The site, into site/: a dead link, a missing reference or a cell that fails ends it. `serve-docs` shows it while you write.
@@ -50,7 +53,7 @@ package: $(DEV)
 	rm -rf dist .venv-package
 	$(BIN)/python -m hatchling build
 	$(PYTHON) -m venv .venv-package
-	.venv-package/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	.venv-package/bin/python $(PIP) -c constraints.txt dist/*.whl
 	cd "$$(mktemp -d)" && $(CURDIR)/.venv-package/bin/python $(CURDIR)/scripts/check_package.py
 
 format: $(DEV)
@@ -64,9 +67,9 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 $(RUN): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python $(PIP) -c constraints.txt -e .
 	touch $@
 
-$(DEV): $(RUN)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	touch $@
+$(DEV): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python $(PIP) -c constraints.txt -e '.[dev]'
+	touch $(RUN) $@
