@@ -4,6 +4,7 @@ import multiprocessing
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -144,4 +145,23 @@ def test_a_full_disk_is_said(image_root: Path, monkeypatch: pytest.MonkeyPatch) 
             load_image_folder(image_root)
         assert caught.value.errno == errno.ENOSPC
     assert [path.name for path in (image_root / CACHE).iterdir()] == ["lock"]
+    assert len(load_image_folder(image_root).train) == 10
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.EACCES])
+def test_what_passes_is_raised_and_not_remembered_of_the_file(
+    image_root: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    usual = image_cache.read_image
+
+    def fails(path: str, *, channels: int) -> np.ndarray:
+        if path.endswith("train/cat/003.png"):
+            raise OSError(number, os.strerror(number))
+        return usual(path, channels=channels)
+
+    monkeypatch.setattr(image_cache, "read_image", fails)
+    for skip_bad in (False, True):
+        with pytest.raises(OSError, match=rf"train/cat/003\.png: cannot be read now \({os.strerror(number)}\)"):
+            load_image_folder(image_root, skip_bad=skip_bad)
+    monkeypatch.setattr(image_cache, "read_image", usual)
     assert len(load_image_folder(image_root).train) == 10

@@ -26,6 +26,12 @@ def test_an_image_folder_needs_its_root() -> None:
         load_data("image_folder")
 
 
+def test_an_event_folder_needs_its_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SHORTBACK_DATA", str(tmp_path))  # which is for sets that are downloaded
+    with pytest.raises(UserError, match="'event_folder' needs root"):
+        load_data("event_folder", frames=Frames(num_steps=2, size=8))
+
+
 def test_what_the_network_sees_can_be_chosen() -> None:
     data = load_data("bundled", image_size=32, mean=[0.5], std=[0.25])
     assert (data.image_size, data.mean, data.std) == (32, (0.5,), (0.25,))

@@ -68,6 +68,19 @@ def test_parts_ranks_evaluation_mixing_and_the_middle_of_an_epoch():
     assert_equal(images(), transform=crop, mixing=mixing, drop_last=True)
 
 
+def test_of_a_part_that_part_alone_lies_on_the_device(monkeypatch):
+    part = Subset(Subset(images(50), torch.arange(49, 0, -2)), torch.tensor([3, 0, 7]))
+    loader = ResidentLoader(part, device=CPU, **settings(transform=None, shuffle=False))
+    assert loader.pixels.numel() == 3 * 3 * 12 * 12
+    ((x, y),) = loader.epoch(0)
+    ((a, b),) = BatchLoader(part, **settings(transform=None, shuffle=False)).epoch(0)
+    assert torch.equal(x, a)
+    assert torch.equal(y, b)
+    monkeypatch.setattr("shortback.data.resident.MOST_BYTES", 3 * 3 * 12 * 12)
+    assert why_not_resident(part, None, num_steps=None) is None  # whatever the tensor takes
+    assert "are not kept there" in why_not_resident(Subset(images(), torch.arange(4)), None, num_steps=None)
+
+
 @pytest.mark.parametrize(
     ("split", "transform", "reason"),
     [

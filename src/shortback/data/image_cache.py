@@ -26,6 +26,7 @@ from torch import Tensor
 from shortback.data.cache_folder import cache_folders, first_writable
 from shortback.data.image_files import FileInfo, check_image, read_image, read_info
 from shortback.data.packed import PackedStrings
+from shortback.data.passing import explained, is_passing
 from shortback.data.progress import shown
 from shortback.files import full_disk_explained, replacing
 
@@ -103,7 +104,8 @@ def survey_folder(root: Path, listing: Listing, *, cache_dir: Path | None) -> tu
         size; the images of bad files are black.
 
     Raises:
-        OSError: if the cache cannot be written, a full disk among the reasons.
+        OSError: if the cache cannot be written, a full disk among the reasons; if a file cannot be read for a reason
+            that is none of its bytes, such as a permission.
     """
     name = listing.fingerprint()
     folders = cache_folders(root, cache_dir)
@@ -230,6 +232,8 @@ def _attempt_all(function: Callable[[str], _Result], paths: Sequence[str]) -> It
         try:
             return function(path)
         except Exception as error:  # decoders raise nearly anything on damaged bytes
+            if is_passing(error):
+                raise explained(error, path) from error
             return f"{type(error).__name__}: {error}".replace(f"{path!r}", "").strip(" :")
 
     def attempt_chunk(chunk: Sequence[str]) -> list[_Result | str]:

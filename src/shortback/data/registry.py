@@ -83,6 +83,8 @@ def load_data(
         _refuse(kind, image_size=image_size, mean=mean, std=std)
         if frames is None:
             raise UserError(f"data of kind {kind!r} needs frames: how many, and of which size")
+        if kind == "event_folder" and root is None:
+            raise UserError("data of kind 'event_folder' needs root, the folder that holds train/ and test/")
         settings = {"frames": frames, "cache_dir": cache_dir, "skip_bad": skip_bad, "split": split, "sensor": sensor}
         return _load_events(kind, data_root(root), settings)
     if frames is not None:

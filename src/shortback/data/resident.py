@@ -25,10 +25,9 @@ def why_not_resident(images: ImageSet, transform: object, *, num_steps: int | No
         return "sequences of frames are made on the CPU"
     if array is None:
         return "images are decoded when they are read"
-    if array.numel() > MOST_BYTES:
-        return (
-            f"the images take {array.numel() / 1e9:.1f} GB, and more than {MOST_BYTES / 1e9:.0f} GB are not kept there"
-        )
+    taken = len(images) * array[:1].numel()
+    if taken > MOST_BYTES:
+        return f"the images take {taken / 1e9:.1f} GB, and more than {MOST_BYTES / 1e9:.0f} GB are not kept there"
     if isinstance(transform, TrainTransform):
         if other := transform.augmentation.beside_crop_flip_and_cutout():
             return f"{other} runs on the CPU"
@@ -63,8 +62,8 @@ class ResidentLoader(BatchLoader):
         assert array is not None
         self.device = device
         self.shape = (array.shape[1], array.shape[2], array.shape[3])
-        self.pixels = array.reshape(-1).to(device)
-        self.places = _places_of(images)
+        places = _places_of(images)  # of a part of a tensor that part alone: several loaders may share the tensor
+        self.pixels = (array if places is None else array.index_select(0, places)).reshape(-1).to(device)
         # What every byte of every channel becomes: looked up, it is the same on any device.
         channels = array.shape[1]
         every_byte = torch.arange(256, dtype=torch.uint8).view(256, 1, 1, 1).expand(256, channels, 1, 1)
@@ -88,9 +87,8 @@ class ResidentLoader(BatchLoader):
             padding, side = self.transform.augmentation.crop_padding, self.transform.augmentation.cutout
         top, left = _columns(draws.offsets)
         row, column = _columns(draws.centres)
-        places = indices if self.places is None else self.places[indices]
         tensors = [None if each is None else each.to(self.device) for each in (top, left, draws.flipped, row, column)]
-        arguments = (self.pixels, self.table, places.to(self.device), *tensors)
+        arguments = (self.pixels, self.table, indices.to(self.device), *tensors)
         constants = (self.shape, padding, side)
         if not self.is_compiled:
             return _cut_out(*constants, *arguments).permute(0, 3, 1, 2)

@@ -38,7 +38,11 @@ def test_the_sensor_of_another_camera_is_said_by_the_setting(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"#!AER-DAT2.0\r\n", "is no AEDAT 3 file"),
+        (b"#!AER-DAT2.0\r\n", "is no AEDAT 3.1 file"),
+        (
+            LINES.replace(b"3.1", b"3.0") + packet([(1, 1, 0, 0, 1)]),
+            "is AEDAT 3.0, whose rows are counted from the bottom",
+        ),
         (b"#!AER-DAT3.1\r\n", "has no end of its header"),
         (LINES, "there is no event"),
         (LINES + packet([(1, 1, 0, 0, 1)])[:-3], "cut off after 0 whole events"),

@@ -52,6 +52,33 @@ def test_what_cannot_be_read(tmp_path, content, message):
         read_aedat4(path)
 
 
+GOOD = aedat4([(10, 1, 2, True)], width=346, height=260)
+
+
+@pytest.mark.parametrize("text", [b"<dv version", b"NONE", b"outInfo", b"</dv>"])
+def test_a_header_that_is_no_text_is_named_and_does_not_end_the_process(tmp_path, text):
+    path = tmp_path / "a.aedat4"
+    place = GOOD.index(text) + 1
+    path.write_bytes(GOOD[:place] + b"\xc4" + GOOD[place + 1 :])
+    with pytest.raises(UserError, match=r"a\.aedat4: cannot be read as AEDAT 4: its header is damaged"):
+        read_aedat4(path)
+
+
+def test_a_panic_of_the_library_is_named_and_an_interrupt_is_not_kept(tmp_path, monkeypatch):
+    path = tmp_path / "a.aedat4"
+    place = GOOD.index(b"<dv") - 2  # the upper bytes of the length of the XML
+    path.write_bytes(GOOD[:place] + b"\x9f" + GOOD[place + 1 :])
+    with pytest.raises(UserError, match=r"a\.aedat4: cannot be read as AEDAT 4: range end index"):
+        read_aedat4(path)
+
+    def interrupted(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("aedat.Decoder", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read_aedat4(path)
+
+
 def test_without_the_library(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'shortback\[events\]'"):

@@ -1,3 +1,5 @@
+import errno
+
 import numpy as np
 import pytest
 
@@ -129,3 +131,27 @@ def test_another_file_of_that_name(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"PK no zip")
     with pytest.raises(UserError, match="cannot be read as NumPy's file"):
         read_npz(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(("name", "read"), [("a.npz", read_npz), ("a.h5", read_hdf5)])
+def test_what_is_no_fault_of_the_file_is_not_said_to_be_one(tmp_path, monkeypatch, name, read):
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    if read is read_hdf5:
+        monkeypatch.setattr(pytest.importorskip("h5py"), "File", refused)
+    else:
+        monkeypatch.setattr(np, "load", refused)
+    with pytest.raises(PermissionError):
+        read(tmp_path / name)
+
+
+def test_a_damaged_header_that_asks_for_any_memory_is_named(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.zeros(3, dtype=[(name, "<i8") for name in "txyp"]))
+    content = path.read_bytes()
+    damaged = content.replace(b"(3,), }" + b" " * 14, b"(999999999999999,), }")
+    assert len(damaged) == len(content)
+    path.write_bytes(damaged)
+    with pytest.raises(UserError, match=r"a\.npy: cannot be read as NumPy's file"):
+        read_npz(path)

@@ -1,4 +1,5 @@
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from shortback.data.events.cache import _fingerprint as fingerprint
 from shortback.data.events.formats import read_events
 from shortback.data.events.frames import Frames, to_frames
 from shortback.data.events.recording import MissingLibraryError
+from shortback.errors import UserError
 from tests.data.events.conftest import write_npz
 
 SETTINGS = Frames(num_steps=3, size=4)
@@ -126,6 +128,50 @@ def test_a_library_that_is_missing_is_not_remembered_of_the_files(recordings, tm
     assert not made(recordings, tmp_path).bad
 
 
+def fails_at_3(recording, *, error):
+    if recording.path.name == "3.npz":
+        raise error
+    return read(recording)
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+@pytest.mark.parametrize(
+    ("error", "message", "kind"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), r"3\.npz: cannot be read now \(Too many open files\)", OSError),
+        (PermissionError(errno.EACCES, "Permission denied"), r"3\.npz: .*\(Permission denied\)", OSError),
+        (MemoryError(), r"3\.npz: .*\(too little memory\)", OSError),
+        (ImportError("libhdf5.so"), r"3\.npz: a library that reads it cannot be loaded \(libhdf5\.so\)", UserError),
+    ],
+)
+def test_what_passes_is_raised_and_not_remembered_of_the_file(
+    recordings, tmp_path, monkeypatch, error, message, kind, num_processes
+):
+    if num_processes == 2:
+        by_processes(monkeypatch)
+
+    with pytest.raises(kind, match=message):
+        made(recordings, tmp_path, read=functools.partial(fails_at_3, error=error))
+    (done,) = (tmp_path / "cache").glob("*.done")
+    kept = [json.loads(line)[0] for line in done.read_text().splitlines()]
+    assert 3 not in kept
+    found = made(recordings, tmp_path)
+    assert not found.bad
+    np.testing.assert_array_equal(found.frames.numpy(), expected(recordings))
+
+
+def test_a_link_that_leads_nowhere_is_named_and_found_when_it_is_mended(recordings, tmp_path):
+    link = tmp_path / "link.npz"
+    link.symlink_to(tmp_path / "later.npz")
+    ((index, reason),) = made([recordings[0], Recording(link)], tmp_path).bad
+    assert (index, reason) == (
+        1,
+        f"link.npz: cannot be read as NumPy's file: [Errno 2] No such file or directory: '{link}'",
+    )
+    write_npz(tmp_path / "later.npz", seed=8)
+    assert not made([recordings[0], Recording(link)], tmp_path).bad
+
+
 KILLED = "3.npz"
 
 
@@ -138,7 +184,9 @@ def is_killed(recording):
 @pytest.mark.timeout(60)
 def test_a_process_that_is_killed_is_said_and_what_was_made_is_kept(recordings, tmp_path, monkeypatch):
     by_processes(monkeypatch)
-    with pytest.raises(OSError, match=r"^frames: a process was killed, .* memory ran out; what was made is kept"):
+    with pytest.raises(
+        OSError, match=r"^frames: a process was killed while it read .*/3\.npz: .* What was made is kept"
+    ):
         made(recordings, tmp_path, read=is_killed)
     (done,) = (tmp_path / "cache").glob("*.done")
     kept = {json.loads(line)[0] for line in done.read_text().splitlines()}

@@ -27,6 +27,15 @@ def test_a_file_is_cut_into_its_gestures(root):
         assert columns.tolist() == [10 * (label + 1) + i for i in range(10)]
 
 
+def test_times_that_are_changed_are_heeded(root):
+    frames = Frames(num_steps=1, size=128)
+    load_dvs_gesture(root, frames=frames)
+    labels = root / "DvsGesture" / "user01_led_labels.csv"
+    labels.write_text(labels.read_text().replace("\n1,10,20\n", "\n1,50,60\n"))
+    (columns,) = load_dvs_gesture(root, frames=frames).train.image(0)[1, 0].nonzero(as_tuple=True)
+    assert columns.tolist() == list(range(50, 60))
+
+
 def test_what_is_wrong_is_named(root, tmp_path):
     folder = root / "DvsGesture"
     with pytest.raises(FileNotFoundError, match="has neither a folder DvsGesture"):

@@ -60,6 +60,35 @@ def test_val_is_a_name_of_test(event_folder):
     assert len(load_event_folder(event_folder, frames=FRAMES).test) == 4
 
 
+def test_a_val_beside_test_is_said_not_to_be_used(event_folder, caplog):
+    shutil.copytree(event_folder / "test", event_folder / "val")
+    assert len(load_event_folder(event_folder, frames=FRAMES).test) == 4
+    assert "val is not used: a part of train is set aside for validation" in caplog.text
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("train", "Test"), ("Train", "val")])
+def test_parts_of_a_split_are_no_classes(event_folder, names):
+    for old, new in zip(("train", "test"), names, strict=True):
+        (event_folder / old).rename(event_folder / new)
+    there = ", ".join(sorted(names))
+    with pytest.raises(UserError, match=rf"has {there}, which are parts of a split.*data\.kind=nmnist"):
+        load_event_folder(event_folder, frames=FRAMES, split="fifth")
+    with pytest.raises(FileNotFoundError, match=r"rename them, or write data\.kind=nmnist if it is N-MNIST"):
+        load_event_folder(event_folder, frames=FRAMES)
+
+
+def test_a_fifth_is_of_folders_with_recordings_right_in_them(event_folder):
+    shutil.rmtree(event_folder / "test")
+    with pytest.raises(UserError, match=r"has train, which is a part of a split.*else give the folder that holds"):
+        load_event_folder(event_folder, frames=FRAMES, split="fifth")
+    (event_folder / "train").rename(event_folder / "Training")
+    with pytest.raises(UserError, match=r"has folders with folders of recordings in them, Training/left for one"):
+        load_event_folder(event_folder, frames=FRAMES, split="fifth")
+    flat = event_folder / "Training"
+    (flat / "left").rename(flat / "train")  # a class may be called so
+    assert load_event_folder(flat, frames=FRAMES, split="fifth").classes == ("right", "train")
+
+
 def test_the_sensor_is_one_for_all_recordings_and_never_guessed_for_each(unsaid):
     data = load_event_folder(unsaid, frames=FRAMES, sensor=(64, 64))
     assert data.sensor == "height 64, width 64 (as data.sensor says)"

@@ -43,6 +43,15 @@ def test_events_of_a_file_made_by_hand(tmp_path):
     assert (found.height, found.width) == (480, 640)
 
 
+def test_the_clock_of_34_bits_goes_on(tmp_path):
+    last = 2**28 - 1
+    content = [8 << 28 | last, change(1, 60, 1, 0), 8 << 28, change(1, 2, 2, 0), 8 << 28 | last, change(1, 63, 3, 0)]
+    content += [8 << 28 | 1, change(1, 3, 4, 0), 8 << 28 | 2**27, 8 << 28 | last, change(1, 0, 5, 0), 8 << 28]
+    found = read(tmp_path, HEADER + words(*content, change(1, 7, 6, 0)))
+    assert found.x.tolist() == [1, 3, 2, 4, 5, 6]  # the third was late, and is sorted to where it belongs
+    assert found.t.tolist() == [2**34 - 4, 2**34 - 1, 2**34 + 2, 2**34 + 67, 2**35 - 64, 2**35 + 7]
+
+
 @pytest.mark.parametrize("line", [b"% geometry 640x480\n", b"% Height 480\n% Width 640\n", b""])
 def test_the_size_is_the_header_s_or_the_setting(tmp_path, line):
     found = read(tmp_path, b"% evt 2.0\n" + line + EVENTS, sensor=(480, 640))

@@ -1,8 +1,10 @@
+import os
 import zipfile
 
 import pytest
 
 from shortback.data.events import Frames, load_ncaltech101, load_nmnist
+from shortback.data.events.folders import files_in
 from tests.data.events.conftest import SHARED
 from tests.data.events.test_nmnist import file_of
 
@@ -33,3 +35,12 @@ def test_ncaltech101_holds_a_fifth_of_each_class_out(tmp_path):
         load_ncaltech101(tmp_path / "none", frames=FRAMES)
     with pytest.raises(FileNotFoundError, match="N-MNIST was not found"):
         load_nmnist(tmp_path / "none", frames=FRAMES)
+
+
+def test_what_is_hidden_is_passed_over_and_a_link_that_leads_nowhere_is_not(tmp_path):
+    for name in ("b.npz", ".hidden.npz", ".ipynb_checkpoints/b-checkpoint.npz", "a/x.npz", "a/.git/y.npz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "c.npz").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe.npz")
+    assert [path.relative_to(tmp_path).as_posix() for path in files_in(tmp_path)] == ["a/x.npz", "b.npz", "c.npz"]

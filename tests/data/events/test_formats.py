@@ -11,6 +11,9 @@ def test_an_aedat_file_says_its_version(tmp_path):
     assert len(read_events(path)) == 1
     path.write_bytes(test_aedat3.LINES + test_aedat3.packet([(1, 1, 3, 5, 10), (1, 1, 3, 5, 10)]))
     assert len(read_events(path)) == 2
+    path.write_bytes(test_aedat3.LINES.replace(b"3.1", b"3.0"))
+    with pytest.raises(UserError, match=r"is AEDAT 3\.0, whose rows are counted from the bottom"):
+        read_events(path)
     path.write_bytes(b"#!AER-DAT1.0\r\n")
     with pytest.raises(UserError, match=r"is no AEDAT 2\.0, 3\.1 or 4 file"):
         read_events(path)

@@ -20,6 +20,20 @@ def test_a_clock_that_begins_anew_goes_on(caplog):
     assert not caplog.records
 
 
+def test_events_out_of_order_where_a_clock_begins_anew_are_one_beginning(caplog):
+    t = np.array([2**32 - 2, 0, 2**32 - 1, 1, 2], dtype=np.int64)
+    found = events(t, x=np.arange(5, dtype=np.uint8))
+    assert found.t.tolist() == [2**32 - 2, 2**32 - 1, 2**32, 2**32 + 1, 2**32 + 2]
+    assert found.x.tolist() == [0, 2, 1, 3, 4]
+    assert "1 events are not in the order" in caplog.text
+
+
+def test_a_signed_clock_goes_on_and_one_of_64_bits_is_taken_as_it_is():
+    signed = events(np.array([2**31 - 2, -(2**31), -(2**31) + 5], dtype=np.int32))
+    assert signed.t.tolist() == [2**31 - 2, 2**31, 2**31 + 5]
+    assert events(np.array([0, 1, 2, 2**33, 3, 4])).t.tolist() == [0, 1, 2, 3, 4, 2**33]
+
+
 def test_times_out_of_order_are_sorted_and_said(caplog):
     with caplog.at_level(logging.WARNING, logger="shortback"):
         found = events([5, 3, 3, 9], x=np.array([0, 1, 2, 3], np.uint8))

@@ -76,10 +76,27 @@ def test_a_class_that_is_missing_is_named(event_folder):
         path.unlink()
     with pytest.raises(UserError, match="there is no test recording of right"):
         load_event_folder(event_folder, frames=FRAMES)
+    assert not (event_folder / CACHE).exists()  # nothing was read for nothing
+
+
+def test_folders_without_recordings_are_named(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split / "left").mkdir(parents=True)
+    with pytest.raises(UserError, match="there is no training recording of left"):
+        load_event_folder(tmp_path, frames=FRAMES)
 
 
 def test_a_split_is_known_by_its_test_files(tmp_path):
     a, b = Recording(tmp_path / "a"), Recording(tmp_path / "b")
-    assert split_hash([a, b]) == split_hash([b, a])
-    assert split_hash([a]) != split_hash([b])
-    assert len(split_hash([a])) == 8
+    assert split_hash([a, b], tmp_path) == split_hash([b, a], tmp_path)
+    assert split_hash([a], tmp_path) != split_hash([b], tmp_path)
+    assert len(split_hash([a], tmp_path)) == 8
+
+
+def test_a_split_is_known_where_files_of_all_classes_have_the_same_names(tmp_path):
+    def of(*names):
+        return split_hash([Recording(tmp_path / name) for name in names], tmp_path)
+
+    assert of("cat/1.npz", "dog/2.npz") != of("cat/2.npz", "dog/1.npz")
+    other = split_hash([Recording(tmp_path / "x" / "cat" / "1.npz")], tmp_path / "x")
+    assert of("cat/1.npz") == other  # wherever the folder lies

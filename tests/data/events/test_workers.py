@@ -7,7 +7,7 @@ import time
 import pytest
 
 from shortback.data.events import workers
-from shortback.data.events.workers import results_of
+from shortback.data.events.workers import KilledError, results_of
 
 pytestmark = [
     pytest.mark.timeout(60),  # a process that is waited for would be for ever
@@ -45,8 +45,9 @@ def killed(number):
 
 def test_a_process_that_is_killed_is_not_waited_for():
     found = []
-    with pytest.raises(ChildProcessError, match="a process was killed"), results_of(killed, range(200)) as results:
+    with pytest.raises(KilledError, match="a process was killed") as raised, results_of(killed, range(200)) as results:
         found.extend(results)
+    assert raised.value.at == [100]
     assert len(found) >= 3 * 32  # of the 33 chunks before that of 100, the other process had one at most
     assert 100 not in found
 
@@ -67,6 +68,19 @@ def test_the_others_end_too_whatever_the_parent_does_at_a_signal():
     finally:
         signal.signal(signal.SIGTERM, before)
     assert time.monotonic() - start < 10
+
+
+def ended(number):
+    if number == 150:
+        os._exit(3)
+    return number
+
+
+def test_what_a_process_that_ended_itself_was_at_is_known_and_what_others_were_at_is_not_named(monkeypatch):
+    monkeypatch.setattr(workers, "num_cores", lambda: 3)
+    with pytest.raises(KilledError) as raised, results_of(ended, range(200)) as results:
+        list(results)
+    assert raised.value.at == [150]
 
 
 def interrupted(number):

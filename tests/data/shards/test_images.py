@@ -1,3 +1,4 @@
+import os
 import pickle
 
 import pytest
@@ -18,6 +19,22 @@ def test_more_shards_than_may_be_open(packed, monkeypatch):
     again = pickle.loads(pickle.dumps(split))
     assert not again._opened
     assert torch.equal(again.image(7), expected[7])
+
+
+def test_copies_that_were_removed_take_no_space(site, packed, tmp_path, monkeypatch):
+    """What is open counts too: a removed file keeps its space until it is closed."""
+    for module in ("images", "source", "store"):
+        monkeypatch.setattr(f"shortback.data.shards.{module}.SIDE_BY_SIDE", 2)
+    expected = load_shards(packed).train
+    limit = 3 * max(shard.size for shard in expected.split.shards)
+    split = load_shards(url=site.url, cache_dir=tmp_path / "cache", cache_gb=limit / 1e9).train
+    assert len(split.split.shards) > 6
+    for index in [*range(len(split)), *torch.randperm(len(split)).tolist()]:
+        assert torch.equal(split.image(index), expected.image(index))
+        named = sum(path.stat().st_size for path in split.store.folder.glob("*.tar"))
+        held = [os.fstat(descriptor) for descriptor in split._opened.values()]
+        assert named + sum(stat.st_size for stat in held if not stat.st_nlink) <= limit
+        assert len(held) <= 2
 
 
 def test_damage_within_a_shard_is_named(packed):

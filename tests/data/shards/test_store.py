@@ -1,6 +1,11 @@
 """A web server that lacks a shard, cuts it short, changes it, is slow, or fails at first."""
 
+import contextlib
+import errno
+import http.client
 import os
+import ssl
+from pathlib import Path
 
 import pytest
 import torch
@@ -35,6 +40,59 @@ def test_what_happens_once_is_mended(site, packed, tmp_path, fault, caplog):
     assert site.asked.count("train-00001.tar") == 2
     assert "train-00001.tar" in caplog.text
     assert "asking again" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ssl.SSLEOFError(8, "EOF occurred in violation of protocol"),
+        ssl.SSLError(1, "bad record mac"),
+        OSError(errno.EHOSTUNREACH, "No route to host"),
+        OSError(errno.ENETUNREACH, "Network is unreachable"),
+        ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+    ],
+    ids=repr,
+)
+def test_the_network_may_fail_in_mid_shard(site, packed, tmp_path, monkeypatch, caplog, error):
+    data, usual = load_shards(url=site.url, cache_dir=tmp_path / "cache"), http.client.HTTPResponse.read
+    times = [1]
+
+    def fails(answer, *amount):
+        if times[0]:
+            times[0] -= 1
+            raise error
+        return usual(answer, *amount)
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read", fails)
+    assert all_bytes(data) == all_bytes(load_shards(packed))
+    assert f"{error}; asking again" in caplog.text
+    times[0] = 4
+    (data.train.store.folder / "train-00000.tar").unlink()
+    with pytest.raises(OSError, match=r"train-00000\.tar cannot be had: .*, in each of 4 attempts"):
+        data.train.store.open(data.train.split.shards[0])
+
+
+def test_a_full_disk_is_not_taken_for_the_network(site, tmp_path, monkeypatch):
+    data = load_shards(url=site.url, cache_dir=tmp_path / "cache")
+    monkeypatch.setattr(store, "replacing", lambda path: contextlib.nullcontext(Path("/dev/full")))
+    with pytest.raises(OSError, match=r"the disk is full: the copy of train-00000\.tar cannot be written"):
+        data.train.image(0)
+    assert site.asked.count("train-00000.tar") == 1
+
+
+def test_places_that_are_wrong_are_asked_for_again_and_not_kept(site, packed, tmp_path, caplog):
+    site.faults["train.npz"] = ["changed"]
+    data = load_shards(url=site.url, cache_dir=tmp_path / "cache")
+    assert all_bytes(data) == all_bytes(load_shards(packed))
+    assert "train.npz: its bytes are not those that index.json was written with; asking again" in caplog.text
+    kept = data.train.store.folder / "train.npz"
+    kept.write_bytes(b"what an earlier version kept")
+    assert all_bytes(load_shards(url=site.url, cache_dir=tmp_path / "cache")) == all_bytes(load_shards(packed))
+    kept.unlink()
+    site.faults["train.npz"] = ["changed"] * 4
+    with pytest.raises(OSError, match=r"train\.npz cannot be had: its bytes are not those"):
+        load_shards(url=site.url, cache_dir=tmp_path / "cache")
+    assert not kept.exists()
 
 
 @pytest.mark.parametrize(

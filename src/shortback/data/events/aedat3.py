@@ -16,6 +16,7 @@ DVS128 = (128, 128)
 HEADER = struct.Struct("<HHIIIIII")
 POLARITY = 1
 EVENT = 8  # bytes of one of polarity
+LINE = b"#!AER-DAT3.1"
 END_OF_HEADER = b"#!END-HEADER\r\n"
 
 
@@ -34,8 +35,13 @@ def read_aedat3(path: Path, *, sensor: Size | None = None) -> Events:
         UserError: another format, a packet cut off, or no event.
     """
     content = path.read_bytes()
-    if not content.startswith(b"#!AER-DAT3"):
-        raise UserError(f"{path}: is no AEDAT 3 file: it does not begin with #!AER-DAT3")
+    if content.startswith(b"#!AER-DAT3.0"):
+        raise UserError(
+            f"{path}: is AEDAT 3.0, whose rows are counted from the bottom and whose header has no end that is marked; "
+            "known is 3.1: write it anew with cAER or DV"
+        )
+    if not content.startswith(LINE):
+        raise UserError(f"{path}: is no AEDAT 3.1 file: it does not begin with {LINE.decode()}")
     position = content.find(END_OF_HEADER)
     if position < 0:
         raise UserError(f"{path}: has no end of its header (#!END-HEADER)")

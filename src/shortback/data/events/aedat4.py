@@ -9,7 +9,11 @@ import numpy as np
 
 from shortback.data.events.recording import Events, MissingLibraryError
 from shortback.data.events.sensor import Size, agreed
+from shortback.data.passing import is_passing
 from shortback.errors import UserError
+
+LINE = b"#!AER-DAT4.0\r\n"
+LONGEST_HEADER = 2**24  # bytes
 
 
 def read_aedat4(path: Path, *, sensor: Size | None = None) -> Events:
@@ -20,12 +24,13 @@ def read_aedat4(path: Path, *, sensor: Size | None = None) -> Events:
         sensor: height and width, in pixels, if what the file says is to be checked.
 
     Raises:
-        UserError: the extra `events` is not installed, another format, no stream of events, or no event.
+        UserError: the extra `events` is not installed, another format, damage, no stream of events, or no event.
     """
     if importlib.util.find_spec("aedat") is None:
         raise MissingLibraryError(f"{path}: AEDAT 4 needs the library aedat: pip install 'shortback[events]'")
     import aedat
 
+    _check_header(path)
     try:
         decoder = aedat.Decoder(path)
         streams = {number: about for number, about in decoder.id_to_stream().items() if about["type"] == "events"}
@@ -33,7 +38,9 @@ def read_aedat4(path: Path, *, sensor: Size | None = None) -> Events:
             raise UserError(f"{path}: has no stream of events")
         number, about = next(iter(streams.items()))
         packets = [packet["events"] for packet in decoder if packet["stream_id"] == number]
-    except RuntimeError as error:
+    except BaseException as error:  # a panic of the library's is no Exception
+        if isinstance(error, UserError | KeyboardInterrupt | SystemExit) or is_passing(error):
+            raise
         raise UserError(f"{path}: cannot be read as AEDAT 4: {error}") from None
     if not packets:
         raise UserError(f"{path}: there is no event in it")
@@ -48,3 +55,20 @@ def read_aedat4(path: Path, *, sensor: Size | None = None) -> Events:
         width=width,
         name=str(path),
     )
+
+
+def _check_header(path: Path) -> None:
+    """See that the header's XML is text, on which alone the library does not end the whole process.
+
+    A line, 32 bits of the header's size, and the header, of which the XML is a part.
+    """
+    with path.open("rb") as file:
+        line, size = file.read(len(LINE)), int.from_bytes(file.read(4), "little")
+        header = file.read(min(size, LONGEST_HEADER))
+    begin, end = header.find(b"<dv"), header.rfind(b"</dv>")
+    if line != LINE or len(header) < size or begin < 0:
+        raise UserError(f"{path}: cannot be read as AEDAT 4: its header is damaged or cut off")
+    try:
+        header[begin : end if end > begin else None].decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read as AEDAT 4: its header is damaged: {error}") from None

@@ -13,6 +13,7 @@ import numpy as np
 
 from shortback.data.events.recording import Events, MissingLibraryError
 from shortback.data.events.sensor import Size, agreed
+from shortback.data.passing import is_passing
 from shortback.errors import UserError
 
 FIELDS = ("t", "x", "y", "p")
@@ -47,6 +48,8 @@ def read_npz(path: Path, *, sensor: Size | None = None) -> Events:
             with loaded:
                 arrays = {name: loaded[name] for name in loaded.files}
     except Exception as error:  # zipfile, zlib and NumPy raise nearly anything on damaged bytes
+        if is_passing(error) and not isinstance(error, MemoryError):  # a damaged header asks for any amount
+            raise
         raise UserError(f"{path}: cannot be read as NumPy's file: {error}") from None
     return from_fields(arrays, path, sensor=sensor)
 
@@ -74,6 +77,8 @@ def read_hdf5(path: Path, *, sensor: Size | None = None) -> Events:
                 said = [each.attrs[name] for each in (found, file) if name in each.attrs]
                 arrays |= {name: said[0]} if said and name not in arrays else {}
     except Exception as error:  # the library raises nearly anything on damaged bytes, or where a group is for an array
+        if is_passing(error) and not isinstance(error, MemoryError):
+            raise
         raise UserError(f"{path}: cannot be read as HDF5: {error}") from None
     return from_fields(arrays, path, sensor=sensor)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -9,7 +10,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from shortback.data.cache_folder import first_writable
 from shortback.data.events.frames import Frames, to_frames
 from shortback.data.events.recording import Events, MissingLibraryError
 from shortback.data.events.sensor import SensorUnknownError, Size
-from shortback.data.events.workers import results_of
+from shortback.data.events.workers import KilledError, results_of
+from shortback.data.passing import explained, is_passing
 from shortback.data.progress import shown
 from shortback.errors import UserError
 from shortback.files import full_disk_explained, write_text
@@ -60,6 +62,7 @@ class Cached:
         frames: uint8 `[n, T * 2, size, size]`, mapped from the file; those of bad recordings are 0.
         bad: index and reason of each recording that cannot be read.
         saturated: values that were more than 255 and were cut.
+        folder: of the cache, in which the above is remembered.
         sizes: of the sensors, height and width in pixels, and how many recordings are of each; empty where the cache is
             of a time when they were not noted.
     """
@@ -67,7 +70,8 @@ class Cached:
     frames: Tensor
     bad: list[tuple[int, str]]
     saturated: int
-    sizes: dict[Size, int] = field(default_factory=dict)
+    folder: Path
+    sizes: dict[Size, int]
 
 
 def cached_frames(
@@ -90,7 +94,8 @@ def cached_frames(
     Raises:
         UserError: a library is missing that reads the recordings.
         SensorUnknownError: neither a recording nor a setting says how large the sensor is.
-        OSError: the cache cannot be written, a full disk among the reasons, or a process was killed.
+        OSError: the cache cannot be written, a full disk among the reasons; a process was killed; or a recording cannot
+            be read for a reason that is none of its bytes, such as a permission, of which nothing is remembered.
     """
     name = _fingerprint(recordings, settings, key, root)
     shape = (len(recordings), settings.num_steps * 2, settings.size, settings.size)
@@ -111,14 +116,22 @@ def cached_frames(
 
 
 def _fingerprint(recordings: Sequence[Recording], settings: Frames, key: str, root: Path) -> str:
-    stats = {path: path.stat() for path in {recording.path for recording in recordings}}
+    stats = {path: _size_and_time(path) for path in {recording.path for recording in recordings}}
     names = {path: str(path.relative_to(root) if path.is_relative_to(root) else path.absolute()) for path in stats}
-    files = [(names[r.path], r.part, stats[r.path].st_size, stats[r.path].st_mtime_ns) for r in recordings]
+    files = [(names[r.path], r.part, *stats[r.path]) for r in recordings]
     said = asdict(settings)
     if not settings.keep_aspect:
         del said["keep_aspect"]  # as it was before there was this one, so that caches stay
     content = json.dumps([VERSION, key, said, files])
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:  # a dangling link: to be named with the others that cannot be read
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _open(folder: Path, name: str, shape: tuple[int, ...]) -> Cached | None:
@@ -130,7 +143,7 @@ def _open(folder: Path, name: str, shape: tuple[int, ...]) -> Cached | None:
         frames = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).view(shape)
         bad = [(index, reason) for index, reason in known["bad"]]
         sizes = {(height, width): count for height, width, count in known.get("sizes", [])}
-        return Cached(frames, bad, known["saturated"], sizes)
+        return Cached(frames, bad, known["saturated"], folder, sizes)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -159,6 +172,8 @@ class _Job:
         except (MissingLibraryError, SensorUnknownError):
             raise  # nothing to be remembered of the file
         except Exception as error:  # what reads damaged bytes raises nearly anything
+            if is_passing(error):
+                raise explained(error, recording.path) from error
             return index, self._reason(recording, error), 0, None
         with self.path.open("r+b") as file:
             file.seek(index * math.prod(self.shape[1:]))
@@ -191,13 +206,16 @@ def _make(recordings: Sequence[Recording], job: _Job) -> dict[str, Any]:
                 results.append(result)
                 log_file.write(json.dumps(result) + "\n")
                 log_file.flush()
-    except ChildProcessError as error:  # what was made is good
+    except KilledError as error:  # what was made is good
+        at = ", ".join(str(left_over[index][1]) for index in error.at)
+        why = f"while it read {at}: is that damaged (remove it), or did memory run out" if at else "did memory run out"
         raise ChildProcessError(
-            f"frames: {error}; what was made is kept, and the same command goes on from there"
+            f"frames: a process was killed {why}? What was made is kept, and the same command goes on from there"
         ) from None
-    except OSError:
-        partial.unlink(missing_ok=True)
-        done.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            partial.unlink(missing_ok=True)
+            done.unlink(missing_ok=True)
         raise
     partial.replace(partial.with_suffix(".frames"))
     done.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,10 @@ def load_dvs_gesture(root: Path, *, frames: Frames, skip_bad: bool = False, cach
             f"DVS128 Gesture was not found: {root.absolute()} has neither a folder {folder.name} nor {ARCHIVE}"
         )
     unpacked(archive, folder, md5=MD5)
-    train, test = (_listed(folder, f"trials_to_{split}.txt") for split in ("train", "test"))
+    (train, train_times), (test, test_times) = (
+        _listed(folder, f"trials_to_{split}.txt") for split in ("train", "test")
+    )
+    times = hashlib.blake2b(repr([train_times, test_times]).encode(), digest_size=8).hexdigest()
     return make_source(
         "dvs_gesture",
         classes=CLASSES,
@@ -53,23 +57,25 @@ def load_dvs_gesture(root: Path, *, frames: Frames, skip_bad: bool = False, cach
         read=_read,
         frames=frames,
         root=root,
-        key="dvs_gesture",
+        key=f"dvs_gesture {times}",
         skip_bad=skip_bad,
         cache_dir=cache_dir,
         sensor=DVS128,
     )
 
 
-def _listed(folder: Path, name: str) -> Labelled:
+def _listed(folder: Path, name: str) -> tuple[Labelled, list[tuple[int, int]]]:
+    """The gestures of the files that a list names, and when each begins and ends."""
     trials = folder / name
     if not trials.is_file():
         raise FileNotFoundError(f"{folder} has no {name}, which says what to train and test on")
-    part = Labelled([], [])
+    part, times = Labelled([], []), []
     for line in trials.read_text().split():
-        for row, (label, _, _) in enumerate(_gestures(folder / line)):
+        for row, (label, start, end) in enumerate(_gestures(folder / line)):
             part.recordings.append(Recording(folder / line, row))
             part.labels.append(label - 1)
-    return part
+            times.append((start, end))
+    return part, times
 
 
 def _gestures(path: Path) -> list[tuple[int, int, int]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from shortback.data.events.cache import Recording
@@ -17,8 +18,10 @@ from shortback.data.images import ImageData
 from shortback.errors import UserError
 
 TEST_NAMES = ("test", "val")
+SPLIT_NAMES = ("train", *TEST_NAMES)
 FIFTH = "fifth"
 NUM_LOOKED_AT = 50  # recordings, for a message about the sensor
+log = logging.getLogger("shortback")
 
 
 def load_event_folder(
@@ -81,14 +84,41 @@ def _listed(root: Path, split: str | None) -> tuple[list[str], Labelled, Labelle
         if (root / "train").is_dir() and test_name is not None:
             raise UserError(f"split={split!r}: {root} has train/ and {test_name}/, which are the split; leave it out")
         classes = _classes(root)
-        return classes, *split_by_fifths(labelled(root, classes))
+        both = labelled(root, classes)
+        check_flat(root, classes, (recording.path for recording in both.recordings))
+        return classes, *split_by_fifths(both)
     if test_name is None or not (root / "train").is_dir():
         raise FileNotFoundError(_wrong_layout(root))
+    if test_name != "val" and (root / "val").is_dir():
+        log.warning("%s is not used: a part of train is set aside for validation", root / "val")
     classes = _classes(root / "train")
     strangers = sorted(set(class_names(root / test_name)) - set(classes))
     if strangers:
         raise UserError(f"{root / test_name} has classes that {root / 'train'} has not: {', '.join(strangers[:10])}")
     return classes, labelled(root / "train", classes), labelled(root / test_name, classes)
+
+
+def check_flat(root: Path, classes: Sequence[str], recordings: Iterable[Path]) -> None:
+    """See that the folders in `root` are of classes, as `split="fifth"` takes them to be.
+
+    Args:
+        classes: the names of the folders.
+        recordings: in them.
+
+    Raises:
+        UserError: they are parts of a split, as N-MNIST's `Train` and `Test`, or have folders of recordings in them.
+    """
+    if all(name.casefold() in SPLIT_NAMES for name in classes):
+        found = f"{', '.join(classes)}, which {'is a part' if len(classes) == 1 else 'are parts'} of a split"
+    elif nested := next((path for path in recordings if len(path.relative_to(root).parts) > 2), None):
+        found = f"folders with folders of recordings in them, {nested.parent.relative_to(root)} for one"
+    else:
+        return
+    raise UserError(
+        f"{root.absolute()} has {found}, and data.split={FIFTH} is for a folder for each class with its recordings "
+        "right in it. Where there are Train and Test, rename them train and test and leave data.split out, or write "
+        "data.kind=nmnist if it is N-MNIST; else give the folder that holds those of the classes as data.root"
+    )
 
 
 def _classes(folder: Path) -> list[str]:
@@ -105,7 +135,9 @@ def _wrong_layout(root: Path) -> str:
         f"{root.absolute()} has no folder {'test (or val)' if 'train' in found else 'train'}; {there}. Expected are "
         "train/ and test/ (or val/) with a folder for each class"
     )
-    if len(found) < 2 or "train" in found:
+    if {name.casefold() for name in found} & {*SPLIT_NAMES} - {*found}:
+        return f"{message}: rename them, or write data.kind=nmnist if it is N-MNIST"
+    if len(found) < 2 or {*found} & {*SPLIT_NAMES}:
         return message
     return f"{message}. If these are the classes, data.split={FIFTH} sets a fifth of each aside to test on"
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from shortback.data.events.recording import Events, whole_records
+from shortback.data.events.recording import Events, going_on, whole_records
 from shortback.data.events.sensor import Size, agreed
 from shortback.errors import UserError
 
 OFF, ON, TIME_HIGH = 0x0, 0x1, 0x8  # types of words
 LOW_BITS = 6  # of the time, in the word of an event
+HIGH_RANGE = 2**28  # of the others, in a word of their own
 
 
 def read_evt2(path: Path, *, sensor: Size | None = None) -> Events:
@@ -20,7 +21,8 @@ def read_evt2(path: Path, *, sensor: Size | None = None) -> Events:
 
     Lines that begin with `%`, then little-endian words of 32 bits, whose upper four are their type. Of a change (0:
     OFF, 1: ON) bits 22 to 27 are the lower six of the microseconds, bits 11 to 21 x and bits 0 to 10 y; a word of type
-    8 has the upper 28 bits of the time of all that follow. Events before the first of these are passed over.
+    8 has the upper 28 bits of the time of all that follow, which go on where they begin anew, every 4.8 hours. Events
+    before the first of these are passed over.
 
     Args:
         path: the file.
@@ -38,9 +40,10 @@ def read_evt2(path: Path, *, sensor: Size | None = None) -> Events:
     words = np.frombuffer(content, dtype="<u4", count=count, offset=begin)
     kind = words >> 28
     is_time = kind == TIME_HIGH
-    latest = np.maximum.accumulate(np.where(is_time, np.arange(count), -1)) if count else np.empty(0, np.int64)
+    latest = np.cumsum(is_time) - 1  # of the words of time, which counts for each word
     change = np.flatnonzero((kind <= ON) & (latest >= 0))
-    data, high = words[change], words[latest[change]].astype(np.int64) & 0xFFF_FFFF
+    times = going_on(words[is_time].astype(np.int64) & (HIGH_RANGE - 1), HIGH_RANGE)
+    data, high = words[change], times[latest[change]]
     height, width = agreed(*size_in(lines), sensor, name=str(path))
     return Events.checked(
         t=(high << LOW_BITS) | ((data >> 22) & 0x3F),

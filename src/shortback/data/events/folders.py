@@ -14,6 +14,7 @@ from shortback.data.events.frames import Frames
 from shortback.data.events.nmnist import read_nmnist
 from shortback.data.events.recording import Events
 from shortback.data.events.source import Labelled, make_source
+from shortback.data.folder_index import visible
 from shortback.data.images import ImageData
 from shortback.errors import UserError
 
@@ -115,9 +116,18 @@ def class_names(folder: Path) -> list[str]:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """The files in a folder, at any depth, that are not hidden, in the order of their names."""
-    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return sorted(files)
+    """The files in a folder, at any depth, that are not hidden nor in a hidden folder, in the order of their names.
+
+    Links that lead nowhere are among them, to be named with what cannot be read; pipes and the like are not.
+    """
+    found = []
+    for entry in visible(folder):
+        path = Path(entry)
+        if entry.is_dir():
+            found += files_in(path)
+        elif entry.is_file() or not path.exists():
+            found.append(path)
+    return sorted(found)
 
 
 def split_by_fifths(recordings: Labelled) -> tuple[Labelled, Labelled]:

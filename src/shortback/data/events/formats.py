@@ -44,7 +44,7 @@ def read_aedat(path: Path, *, sensor: Size | None = None) -> Events:
         first = file.readline(64)
     if first.startswith(b"#!AER-DAT2.0"):
         return read_aedat2(path, sensor=sensor)
-    if first.startswith(b"#!AER-DAT3"):
+    if first.startswith(b"#!AER-DAT3."):
         return read_aedat3(path, sensor=sensor)
     if first.startswith(b"#!AER-DAT4"):
         return read_aedat4(path, sensor=sensor)

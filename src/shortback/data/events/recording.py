@@ -12,7 +12,7 @@ from shortback.errors import UserError
 
 log = logging.getLogger("shortback")
 
-HALF_RANGE = 2**31  # microseconds; a 32-bit clock that falls by more has begun anew
+RANGE = 2**32  # of a 32-bit clock
 LARGEST = 2.0**62  # of the floats that are taken for whole numbers
 NO_RECORDING = 4  # microseconds; what took less was counted in seconds
 SHORT, LONG = 10.0, 3600.0  # seconds of a recording; what took fewer or more of a float's unit is told by it alone
@@ -61,8 +61,9 @@ class Events:
         """Events as a file has them, put in order and checked.
 
         Args:
-            t: microseconds, whole numbers of any type; where a 32-bit clock begins anew the times go on, and events
-                that are out of order are sorted, which is said.
+            t: microseconds, whole numbers of any type; where a 32-bit clock begins anew the times go on (of times
+                that span more than 32 bits nothing is assumed), and events that are out of order are sorted, which
+                is said.
             x: column, a whole number of any type.
             y: row, the same.
             on: 1 where the pixel became brighter, else 0 or -1; or bool.
@@ -88,7 +89,7 @@ class Events:
             raise SensorUnknownError(name, reach)
         check_size(reach, name=name)
         if (t[1:] < t[:-1]).any():
-            t = _going_on(t)
+            t = going_on(t, RANGE)
             disorder = int((t[1:] < t[:-1]).sum())
             if disorder:
                 log.warning("%s: %d events are not in the order of their times; they are sorted", name, disorder)
@@ -161,10 +162,15 @@ def _is_on(on: np.ndarray, name: str) -> np.ndarray:
     return on > 0
 
 
-def _going_on(t: np.ndarray) -> np.ndarray:
-    """Times of a 32-bit clock, going on where it begins anew."""
-    again = np.diff(t) < -HALF_RANGE
-    return np.concatenate([t[:1], t[1:] + np.cumsum(again) * 2**32])
+def going_on(t: np.ndarray, period: int) -> np.ndarray:
+    """Times, int64 `[n]`, of a clock that begins anew after so many, going on where it does.
+
+    A step of more than half of the period, up or down, is one around its end: so events that are out of order there
+    stay where they are. Times that span a period or more are of no such clock, and are returned as they are.
+    """
+    if not len(t) or int(t.max()) - int(t.min()) >= period:
+        return t
+    return np.unwrap(t, period=period)
 
 
 def whole_records(content: bytes | memoryview, size: int, *, name: str) -> int:

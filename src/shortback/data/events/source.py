@@ -64,6 +64,8 @@ def make_source(
         SensorUnknownError: neither a recording nor a setting says how large the sensor is.
         OSError: the cache cannot be written.
     """
+    for part, what in ((train, "training"), (test, "test")):  # before all of them are read
+        _check_classes(name, what, classes, torch.tensor(part.labels, dtype=torch.int64))
     recordings = [*train.recordings, *test.recordings]
     folders = cache_folders(root, cache_dir)
     cached = cached_frames(recordings, read, frames, root=root, folders=folders, key=key)
@@ -90,7 +92,7 @@ def make_source(
         in_channels=2,
         image_size=frames.size,
         num_steps=frames.num_steps,
-        split=None if split is None else f"{split} ({split_hash(test.recordings)})",
+        split=None if split is None else f"{split} ({split_hash(test.recordings, root)})",
         sensor=described(sizes, said_by) + _fit(sizes, frames) if sizes else None,
     )
 
@@ -101,9 +103,9 @@ def _fit(sizes: Iterable[Size], frames: Frames) -> str:
     return ", its aspect kept in a square" if frames.keep_aspect else ", stretched to a square"
 
 
-def split_hash(test: Sequence[Recording]) -> str:
-    """Eight digits that tell a split from others: of the names of its test files."""
-    names = "\n".join(sorted(f"{recording.path.name} {recording.part}" for recording in test))
+def split_hash(test: Sequence[Recording], root: Path) -> str:
+    """Eight digits that tell a split from others: of the names of its test files, with their folders in the root."""
+    names = "\n".join(sorted(f"{recording.path.relative_to(root).as_posix()} {recording.part}" for recording in test))
     return hashlib.blake2b(names.encode(), digest_size=4).hexdigest()
 
 
@@ -117,7 +119,9 @@ def _report(recordings: Sequence[Recording], cached: Cached, root: Path, *, skip
         lines.append(f"    ... and {len(cached.bad) - NUM_NAMED} more")
     what = f"{len(cached.bad)} of the {len(recordings)} recordings in {root} cannot be read"
     if not skip_bad:
-        raise UserError("\n".join([f"{what}:", *lines, "Replace or remove them, or leave them out by skip_bad."]))
+        instead = "Replace or remove them, or leave them out by skip_bad."
+        remembered = f"What was read is remembered in {cached.folder}, which can be deleted."
+        raise UserError("\n".join([f"{what}:", *lines, f"{instead} {remembered}"]))
     log.warning("%s", "\n".join([f"{what}, and are left out:", *lines]))
 
 

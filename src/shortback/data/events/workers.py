@@ -1,4 +1,4 @@
-"""One job for many items by all cores, where none that is killed is waited for."""
+"""One job for many items by all cores, where none that is killed is waited for, and what it was at is known."""
 
 from __future__ import annotations
 
@@ -11,16 +11,29 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 from shortback.allocator import keep_freed_memory
 from shortback.processes import num_cores
 
 WORTH_PROCESSES = 64  # items below which one process does
 CHUNK = 16  # items that a process takes at once
+_FIRST: Final = 1  # place of the first item in what all processes share; before it is whether they are to stop
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class KilledError(ChildProcessError):
+    """A process was killed.
+
+    Attributes:
+        at: the indices of the items that such processes were at.
+    """
+
+    def __init__(self, at: Sequence[int]) -> None:
+        super().__init__("a process was killed")
+        self.at = at
 
 
 @contextmanager
@@ -31,7 +44,7 @@ def results_of(job: Callable[[Item], Result], items: Sequence[Item]) -> Iterator
         job: can be pickled.
 
     Raises:
-        ChildProcessError: a process was killed, after the results that there are.
+        KilledError: a process was killed, after the results that there are.
     """
     workers = min(num_cores(), len(items) // WORTH_PROCESSES + 1)
     if workers < 2 or "fork" not in multiprocessing.get_all_start_methods():
@@ -39,40 +52,46 @@ def results_of(job: Callable[[Item], Result], items: Sequence[Item]) -> Iterator
         yield map(job, items)
         return
     context = multiprocessing.get_context("fork")
-    stopped = mmap.mmap(-1, 1)  # a byte of all; nothing with a lock, which a process that is killed might hold
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(stopped,))
+    # Whether to stop, then which process is at each item; nothing with a lock, which one that is killed might hold.
+    shared = memoryview(mmap.mmap(-1, 4 * (_FIRST + len(items)))).cast("i")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(shared,))
     try:
-        yield _as_they_come(pool, job, [items[i : i + CHUNK] for i in range(0, len(items), CHUNK)])
+        yield _as_they_come(pool, job, items, shared)
     finally:
-        stopped[0] = 1  # or the processes would end their chunks first
+        shared[0] = 1  # or the processes would end their chunks first
         pool.shutdown(cancel_futures=True)
 
 
 def _as_they_come(
-    pool: ProcessPoolExecutor, job: Callable[[Item], Result], chunks: Sequence[Sequence[Item]]
+    pool: ProcessPoolExecutor, job: Callable[[Item], Result], items: Sequence[Item], shared: memoryview
 ) -> Iterator[Result]:
     futures: list[Future[list[Result]]] = []
+    others = multiprocessing.active_children()
+    begins = range(0, len(items), CHUNK)
     with suppress(BrokenProcessPool):
-        for chunk in chunks:
-            futures.append(pool.submit(_do, job, chunk))
-    killed = len(futures) < len(chunks)
+        for begin in begins:
+            futures.append(pool.submit(_do, job, begin, items[begin : begin + CHUNK]))
+    processes = [process for process in multiprocessing.active_children() if process not in others]
+    killed = len(futures) < len(begins)
     for future in as_completed(futures):
         if isinstance(future.exception(), BrokenProcessPool):
             killed = True  # others are done already
         else:
             yield from future.result()
     if killed:
-        raise ChildProcessError("a process was killed, perhaps because memory ran out")
+        pool.shutdown(cancel_futures=True)  # ends those that are left by SIGTERM; until then there is no exit code
+        died = {process.pid for process in processes if process.exitcode not in (None, 0, -signal.SIGTERM)}
+        raise KilledError([index for index, process in enumerate(shared[_FIRST:]) if process in died])
 
 
 class _Worker:
     """What this process was told when it began, if it is one of the pool."""
 
-    stopped: ClassVar[mmap.mmap]
+    shared: ClassVar[memoryview]
 
 
-def _begin(stopped: mmap.mmap) -> None:
-    _Worker.stopped = stopped
+def _begin(shared: memoryview) -> None:
+    _Worker.shared = shared
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent stops them
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which the pool ends them, whatever the parent does at it
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -86,5 +105,12 @@ def _end_with_parent() -> None:
     os._exit(1)  # one that was killed says nothing, and its queue would be waited at for ever
 
 
-def _do(job: Callable[[Item], Result], chunk: Sequence[Item]) -> list[Result]:
-    return [job(item) for item in chunk if not _Worker.stopped[0]]
+def _do(job: Callable[[Item], Result], begin: int, chunk: Sequence[Item]) -> list[Result]:
+    results = []
+    for place, item in enumerate(chunk, _FIRST + begin):
+        if _Worker.shared[0]:
+            break
+        _Worker.shared[place] = os.getpid()
+        results.append(job(item))
+        _Worker.shared[place] = 0
+    return results

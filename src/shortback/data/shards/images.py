@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from shortback.data.image_files import as_image, decode_image
+from shortback.data.order import SIDE_BY_SIDE
 from shortback.data.shards.ahead import FetchAhead
 from shortback.data.shards.index import Places, SplitShards
 from shortback.data.shards.store import Store
 from shortback.errors import UserError
 
-_OPEN: Final = 64  # shards that a process has open at once; systems allow some hundreds of files
+_OPEN: Final = 64  # shards that a process has open at once where all stay; systems allow some hundreds of files
 
 
 class ShardImages:
@@ -66,10 +67,19 @@ class ShardImages:
     def _open(self, number: int) -> int:
         if number not in self._opened:
             self._opened[number] = self.store.open(self.split.shards[number])
-            if len(self._opened) > _OPEN:
+            while len(self._opened) > (_OPEN if self.store.limit is None else SIDE_BY_SIDE):
                 os.close(self._opened.popitem(last=False)[1])
+            if self.store.limit is not None:
+                self._close_removed(but=number)
         self._opened.move_to_end(number)
         return self._opened[number]
+
+    def _close_removed(self, *, but: int) -> None:
+        """Let go of copies that were removed to make room, and take their space for as long as they are open."""
+        for number, descriptor in list(self._opened.items()):
+            if number != but and not os.fstat(descriptor).st_nlink:
+                del self._opened[number]
+                os.close(descriptor)
 
     def __del__(self) -> None:
         for descriptor in self.__dict__.get("_opened", {}).values():

@@ -90,8 +90,12 @@ def _from_web(url: str, cache_dir: Path | None, cache_gb: float | None) -> tuple
 
 def _places(folder: Path, store: Store, split: SplitShards) -> Places:
     path = folder / split.places
-    if isinstance(store, WebStore) and not path.exists():
+    if isinstance(store, WebStore) and not _is_good(path, split):
         os.makedirs(folder, exist_ok=True)
         with replacing(path) as temporary:
-            temporary.write_bytes(store.read(split.places))
+            temporary.write_bytes(store.read(split.places, sha256=split.sha256))
     return read_places(path, split)
+
+
+def _is_good(path: Path, split: SplitShards) -> bool:
+    return path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == split.sha256

@@ -9,8 +9,10 @@ import os
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from filelock import FileLock
 
@@ -24,13 +26,20 @@ SILENCE = 30.0  # seconds without a byte, after which a server is asked anew
 _SLOW = 60.0  # seconds for a shard, after which it is said that it is waited for
 _BLOCK = 2**20
 log = logging.getLogger("shortback")
+_Taken = TypeVar("_Taken")
 
 
 class Store(Protocol):
-    """Gives each shard as a file."""
+    """Gives each shard as a file.
+
+    Attributes:
+        limit: bytes that copies may take together, beyond which those used longest ago are removed; None: all stay.
+    """
+
+    limit: int | None
 
     def open(self, shard: ShardFile) -> int:
-        """A descriptor to read the shard by; it stays good if the file is removed meanwhile."""
+        """A descriptor to read the shard by; it stays good if the file is removed meanwhile, which takes its space."""
         ...
 
     def ahead(self, size: int) -> int:
@@ -44,6 +53,8 @@ class FolderStore:
     Raises:
         ValueError: some are missing, or have another size than the index says: the first few by name.
     """
+
+    limit: int | None = None
 
     def __init__(self, folder: Path, index: Index) -> None:
         self.folder = folder
@@ -106,9 +117,24 @@ class WebStore:
             return SIDE_BY_SIDE
         return min(max(self.limit // size - SIDE_BY_SIDE, 0), SIDE_BY_SIDE)
 
-    def read(self, name: str) -> bytes:
-        """A small file, which is not kept."""
-        return _asked(f"{self.url}/{name}", lambda answer: answer.read(), silence=self.silence)
+    def read(self, name: str, *, sha256: str | None = None) -> bytes:
+        """A small file, which is not kept.
+
+        Args:
+            sha256: of its bytes, if it is known; the server is asked again for others.
+
+        Raises:
+            OSError: it cannot be had; the message has its URL and what happened.
+        """
+
+        def take(answer: http.client.HTTPResponse) -> bytes:
+            with _of_the_server():
+                content = answer.read()
+            if sha256 is not None:
+                _check_digest(hashlib.sha256(content).hexdigest(), sha256)
+            return content
+
+        return _asked(f"{self.url}/{name}", take, silence=self.silence)
 
     def _copy(self, shard: ShardFile, path: Path) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -151,7 +177,7 @@ def _stat(path: Path) -> os.stat_result | None:
 def _save(answer: http.client.HTTPResponse, shard: ShardFile, path: Path) -> None:
     digest, size, began, said = hashlib.sha256(), 0, time.monotonic(), 0
     with path.open("wb") as file:
-        while block := answer.read(_BLOCK):
+        while block := _block_of(answer):
             file.write(block)
             digest.update(block)
             size += len(block)
@@ -159,17 +185,43 @@ def _save(answer: http.client.HTTPResponse, shard: ShardFile, path: Path) -> Non
                 said = int(waited // _SLOW)
                 log.warning("%s: %.0f of %.0f MB in %.0f s", shard.name, size / 1e6, shard.size / 1e6, waited)
     if size != shard.size:
-        raise OSError(f"it ended after {size} of {shard.size} bytes")
-    if digest.hexdigest() != shard.sha256:
-        raise OSError(f"its bytes are not those that {INDEX} was written with")
+        raise _ServerError(f"it ended after {size} of {shard.size} bytes")
+    _check_digest(digest.hexdigest(), shard.sha256)
 
 
-def _asked(url: str, take, *, silence: float):
-    """What `take` makes of the answer of a server, which is asked a few times."""
+def _block_of(answer: http.client.HTTPResponse) -> bytes:
+    with _of_the_server():
+        return answer.read(_BLOCK)
+
+
+def _check_digest(found: str, expected: str) -> None:
+    if found != expected:
+        raise _ServerError(f"its bytes are not those that {INDEX} was written with")
+
+
+class _ServerError(Exception):
+    """What is wrong with a server, its answer or the way to it, which may pass: it is asked again."""
+
+
+@contextmanager
+def _of_the_server() -> Iterator[None]:
+    """Tell errors of the network, in whatever numbers they come, from those of the disk here."""
+    try:
+        yield
+    except (TimeoutError, urllib.error.HTTPError):
+        raise
+    except (OSError, http.client.HTTPException) as error:
+        raise _ServerError(str(getattr(error, "reason", error)) or type(error).__name__) from error
+
+
+def _asked(url: str, take: Callable[[http.client.HTTPResponse], _Taken], *, silence: float) -> _Taken:
+    """What `take` makes of the answer of a server, which is asked a few times; errors of the disk here pass through."""
     reason = ""
     for attempt in range(ATTEMPTS):
         try:
-            with urllib.request.urlopen(url, timeout=silence) as answer:
+            with _of_the_server():
+                answer = urllib.request.urlopen(url, timeout=silence)
+            with answer:
                 return take(answer)
         except urllib.error.HTTPError as error:
             reason = f"the server says {error.code} {error.reason}"
@@ -177,10 +229,8 @@ def _asked(url: str, take, *, silence: float):
                 raise OSError(f"{url} cannot be had: {reason}") from error
         except TimeoutError:
             reason = f"no byte for {silence:.0f} s"
-        except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
-                raise  # of the disk here
-            reason = str(getattr(error, "reason", error)) or type(error).__name__
+        except _ServerError as error:
+            reason = str(error)
         if attempt + 1 < ATTEMPTS:
             log.warning("%s: %s; asking again", url, reason)
             time.sleep(2**attempt / 2)
