@@ -87,3 +87,29 @@ def test_wrong_numbers_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             make()
+
+
+def test_a_class_is_no_schedule():
+    with pytest.raises(ValueError, match=r"schedule=Linear is a class: write Linear\(\)"):
+        as_schedule(Linear)
+    with pytest.raises(ValueError, match="schedule='linear': must be"):
+        as_schedule("linear")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "combine", "fits"),
+    [
+        (Adaptive(), "logits", True),
+        (Adaptive(), "additive", True),
+        (Adaptive(), "convex", False),
+        (Adaptive(combine="convex"), "convex", True),
+        (Adaptive(combine="convex"), "logits", False),
+        (Linear(), "convex", True),
+    ],
+)
+def test_an_adaptive_one_is_for_losses_of_its_kind(schedule, combine, fits):
+    if fits:
+        schedule.check_combine(combine)
+        return
+    with pytest.raises(ValueError, match=rf"write Adaptive\(combine='{combine}'\)"):
+        schedule.check_combine(combine)

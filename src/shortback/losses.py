@@ -241,6 +241,8 @@ def classes_of(target: Tensor, *, loss: object) -> Tensor | None:
     Raises:
         ValueError: classes in more than one dimension, as those of pixels.
     """
+    if isinstance(loss, _OF_NUMBERS):
+        return None
     if target.is_floating_point():
         is_probable = target.ndim == 2 and isinstance(loss, CrossEntropy | nn.CrossEntropyLoss)
         return target.argmax(1) if is_probable else None
@@ -249,7 +251,7 @@ def classes_of(target: Tensor, *, loss: object) -> Tensor | None:
 
 
 def apply_loss(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:
-    """The loss of an output; one of `torch.nn` gets the mean over time.
+    """The loss of an output; one of `torch.nn` gets the mean over time, and one of numbers whole ones in float32.
 
     Raises:
         ValueError: outputs and numbers of different shapes, which PyTorch would stretch to each other; what
@@ -257,7 +259,7 @@ def apply_loss(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:
     """
     if not isinstance(loss, nn.modules.loss._Loss):
         return loss(logits, target)
-    if loss.reduction != "mean":
+    if loss.reduction != "mean" and not (isinstance(loss, nn.KLDivLoss) and loss.reduction == "batchmean"):
         raise UserError(
             f"{type(loss).__name__}(reduction={loss.reduction!r}): batches are weighed by means, use 'mean'"
         )
@@ -269,10 +271,16 @@ def apply_loss(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:
             f"{type(loss).__name__}: outputs of shape {list(logits.shape)} and targets of shape {list(target.shape)}, "
             "which would be stretched to each other: give targets the shape of the outputs"
         )
+    if isinstance(loss, _OF_NUMBERS) and not target.is_floating_point():
+        target = target.float()  # some of them fail on whole numbers
     return loss(logits, target)
 
 
-_OF_NUMBERS = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.PoissonNLLLoss)  # whole ones too: no classes
+# Whole numbers too are no classes to these.
+_OF_NUMBERS = (
+    *(nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.PoissonNLLLoss),
+    *(nn.BCEWithLogitsLoss, nn.BCELoss, nn.KLDivLoss),
+)
 
 
 def mean_over_time(logits: Tensor) -> Tensor:

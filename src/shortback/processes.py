@@ -1,4 +1,4 @@
-"""Which of several processes this is, as `torchrun` and SLURM's launchers say it."""
+"""Which of several processes this is, in the variables of `torchrun`, which a job file of SLURM has to set itself."""
 
 from __future__ import annotations
 

@@ -39,6 +39,13 @@ class Schedule:
         """Whether the coefficient is and stays 0, so that branches need not be computed any more."""
         return False
 
+    def check_combine(self, combine: Combine) -> None:
+        """See that the coefficient is meant for a loss that combines main output and branches so.
+
+        Raises:
+            ValueError: it is computed for another.
+        """
+
 
 @dataclass(frozen=True)
 class Function(Schedule):
@@ -54,10 +61,12 @@ def as_schedule(schedule: Schedule | Callable[[float], float] | float) -> Schedu
     """A schedule, from one, from a function of progress or from a number.
 
     Raises:
-        ValueError: anything else.
+        ValueError: anything else, the class of a schedule too.
     """
     if isinstance(schedule, int | float):
         return Constant(value=schedule)
+    if isinstance(schedule, type):
+        raise UserError(f"schedule={schedule.__name__} is a class: write {schedule.__name__}()")
     if not callable(schedule):
         raise UserError(f"schedule={schedule!r}: must be a shortback.schedules.Schedule or a function of progress")
     return schedule if isinstance(schedule, Schedule) else Function(schedule)
@@ -217,6 +226,13 @@ class Adaptive(Schedule):
 
     def is_zero_from(self, progress: float) -> bool:
         return _has_fallen_to_0(self, progress)
+
+    def check_combine(self, combine: Combine) -> None:
+        if (self.combine == "convex") != (combine == "convex"):
+            raise UserError(
+                f"schedule=Adaptive(combine={self.combine!r}) with a loss that combines by {combine!r}, where the "
+                f"branches' share is another function of the coefficient: write Adaptive(combine={combine!r})"
+            )
 
 
 SCHEDULES: dict[ScheduleKind, type[Schedule]] = {

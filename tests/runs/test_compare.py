@@ -15,3 +15,28 @@ def test_one_of_several_processes_prints_the_table(tmp_path, monkeypatch, capsys
     settings = {"resume": False, "overwrite": False, "say": lambda line: None}
     assert list(comparison.compare(recipe, tmp_path, **settings)) == ["vanilla", "evolutionary"]
     assert capsys.readouterr().out.count("the table") == times
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["method=vanilla"], "the recipe compares vanilla, evolutionary-logits, evolutionary, .* add -s compare="),
+        (["branches.start=0.3"], "-s branches.start=...: evolutionary-logits of compare would not follow it"),
+        (["branches={combine: logits}"], "-s branches.combine=...: evolutionary-logits of compare"),
+    ],
+)
+def test_settings_that_the_sides_would_not_follow_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        comparison.check_settings(load_recipe("quickstart", settings=settings), settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["train.epochs=1", "branches.at=stages"],
+        ["compare=", "method=vanilla", "branches.start=0.3"],
+        ["compare=[vanilla, evolutionary]", "branches.start=0.3"],
+    ],
+)
+def test_settings_that_all_sides_follow_are_fine(settings):
+    comparison.check_settings(load_recipe("quickstart", settings=settings), settings)

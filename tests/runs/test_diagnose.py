@@ -24,6 +24,12 @@ def test_a_recipe_is_diagnosed_as_its_training_would_begin():
     assert checkup.run is None
 
 
+def test_what_trains_with_a_scale_is_measured_in_float32_as_training_does():
+    """In half precision without the scale small gradients would be 0."""
+    full, half = (check_recipe_gradients(tiny(f"train.precision={kind}")).report.layers for kind in ("fp32", "fp16"))
+    assert [layer.gradient_norm for layer in half] == [layer.gradient_norm for layer in full]
+
+
 def test_fewer_images_than_a_batch_are_diagnosed():
     assert check_recipe_gradients(tiny("train.batch_size=1000")).report.measurement.coefficient == 1.0
 

@@ -19,6 +19,15 @@ def test_the_average_by_hand(make_network, batch):
     assert average.module(batch[0]).branches  # the copy has taps of its own
 
 
+def test_of_counts_it_has_the_last():
+    net = nn.BatchNorm1d(3)
+    average = WeightAverage(net, decay=0.9)
+    for count in range(1, 4):
+        net(torch.randn(4, 3))
+        average.update(net)
+        assert average.module.num_batches_tracked.item() == count
+
+
 def test_states_as_long_as_the_batch_are_no_part_of_it():
     net = nn.BatchNorm1d(3)
     net.register_buffer("state", torch.zeros(0))

@@ -1,5 +1,6 @@
 """Which weights are kept, and when there is no hope for better ones."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import shortback as sb
 from shortback.errors import UserError
-from shortback.training import choose_execution, fit
+from shortback.training import JsonLines, choose_execution, fit
 from shortback.training._evaluate import Evaluation
 from shortback.training.best import BestWeights
 from shortback.training.plan import Plan
@@ -101,6 +103,59 @@ def test_losses_choose_where_there_is_no_accuracy(tmp_path):
         best.save(nn.Linear(1, 1), state)
         state.epoch += 1
     assert [epoch for epoch, _ in state.kept] == [2, 3]
+
+
+def test_a_loss_that_is_no_number_is_none_to_be_kept_for(caplog):
+    """The last are kept until there is one, and none is better than a number."""
+    improved, state = noted([(None, math.nan), (None, math.inf), (None, 2.0), (None, math.nan), (None, 3.0)])
+    assert improved == [True, True, True, False, False]
+    assert (state.best_loss, state.best_epoch) == (2.0, 3)
+    assert "epoch 2: the loss on the validation split is inf: look at its inputs and targets" in caplog.text
+    improved, state = noted([(0.5, math.nan), (0.4, 1.0)])
+    assert improved == [True, False]
+    assert state.kept == [(1, 0.5)]
+
+
+def test_a_regression_whose_validation_is_no_number_ends_and_goes_on(tmp_path):
+    def train(**settings):
+        torch.manual_seed(0)
+        x, y = torch.randn(16, 4), torch.randn(16, 1)
+        loader = DataLoader(TensorDataset(x, y), batch_size=8)
+        broken = DataLoader(TensorDataset(x, y * math.nan), batch_size=8)
+        net, execution = nn.Linear(4, 1), choose_execution(compile="off", precision="fp32")
+        loss, loggers = nn.MSELoss(), [JsonLines(tmp_path / "metrics.jsonl")]
+        settings |= {"folder": tmp_path, "execution": execution, "loss": loss, "loggers": loggers}
+        return fit(net, loader, validation=broken, epochs=2, **settings)
+
+    assert train()[-2:] == (None, 2)
+    assert train(resume=True)[-2:] == (None, 2)
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert '"val_loss": null' in text
+    assert "NaN" not in text
+
+
+def branched():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    return sb.attach(net, at=["0"], sample=torch.zeros(2, 4))
+
+
+def test_heads_are_kept_with_the_weights_and_not_missed_where_an_earlier_version_kept_none(tmp_path):
+    net, best, state = branched(), BestWeights(tmp_path), TrainState()
+    best.is_improved(state, Evaluation(0.5, 1.0, 10))
+    best.save(net, state)
+    kept = {name: value.clone() for name, value in net.state_dict().items()}
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(1.0)
+    moved = {name: value.clone() for name, value in net.heads.state_dict().items()}
+    heads = best.heads.rename(tmp_path / "away")
+    best.load_into(net)
+    assert all(torch.equal(value, moved[name]) for name, value in net.heads.state_dict().items())
+    heads.rename(best.heads)
+    best.load_into(net)
+    assert all(torch.equal(value, kept[name]) for name, value in net.state_dict().items())
+    assert set(load_file(best.file)) == set(net.model.state_dict())  # the network's own, as ever
 
 
 def test_the_last_is_the_best_without_validation(tmp_path):

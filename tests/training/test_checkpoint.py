@@ -17,6 +17,16 @@ def test_the_newest_is_loaded_and_the_one_before_kept(tmp_path):
     assert sorted(p.name for p in folder.folder.iterdir()) == ["last.pt", "previous.pt"]
 
 
+def test_what_one_that_was_killed_left_is_deleted(tmp_path):
+    folder = CheckpointFolder(tmp_path)
+    for name in (".last.pt.123.tmp", ".best.safetensors.7.tmp", ".mine.tmp"):
+        (tmp_path / name).write_text("half")
+    assert folder.load() is None
+    assert len(list(tmp_path.iterdir())) == 3  # who only reads deletes nothing
+    folder.save({"step": 1})
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".mine.tmp", "last.pt"]
+
+
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "missing"])
 def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path, damage, caplog):
     folder = CheckpointFolder(tmp_path)

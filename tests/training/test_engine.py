@@ -1,6 +1,4 @@
 import copy
-import os
-import signal
 
 import pytest
 import torch
@@ -10,7 +8,7 @@ from torch import nn
 from shortback.losses import ShortcutLoss
 from shortback.neurons import LIF
 from shortback.schedules import Adaptive, Constant, Linear
-from shortback.training import Interrupted, NonFiniteError
+from shortback.training import CheckpointError, Evaluation, NonFiniteError
 from shortback.training.checkpoint import read_checkpoint
 from shortback.training.optim import shares_of_groups
 
@@ -80,34 +78,49 @@ def test_vanilla_rows_have_no_branches(make_trainer, rows):
     assert all("branches" not in row and row["accuracy"] == row["sum_accuracy"] for row in steps)
 
 
-def test_the_best_weights_are_kept_and_the_last_ones_too(make_trainer, tmp_path):
-    trainer = make_trainer()
-    trainer.fit()
+@pytest.mark.parametrize("settings", [{}, {"ema": 0.5}], ids=["plain", "ema"])
+def test_the_best_weights_are_kept_and_the_last_ones_too(make_trainer, tmp_path, monkeypatch, settings):
+    """Of six epochs the third is the best: what it had is in the network then, the heads too, and the last on disk."""
+    trainer, at_end = make_trainer(epochs=6, **settings), {}
+
+    def judged(*arguments, **_):
+        evaluated = trainer.net if trainer.average is None else trainer.average.module
+        at_end[trainer.state.epoch + 1] = {name: value.clone() for name, value in evaluated.state_dict().items()}
+        return Evaluation(1.0 if trainer.state.epoch == 2 else 0.5, 1.0, 40)
+
+    monkeypatch.setattr("shortback.training.engine.evaluate", judged)
+    result = trainer.fit()
+    assert result.best_epoch == 3
+    assert_equal(trainer.net.state_dict(), at_end[3])
     last = read_checkpoint(tmp_path / "run" / "last.pt")
-    assert last["state"]["step"] == 12
-    assert last["state"]["best_accuracy"] >= 0
+    assert last["state"]["step"] == 24
+    if not settings:
+        assert_equal(last["net"], at_end[6])
+    moved = {name.split(".")[0] for name in at_end[3] if not torch.equal(at_end[3][name], at_end[6][name])}
+    assert moved == {"model", "heads"}
 
 
-@pytest.mark.parametrize("stop_at", [1, 3, 4, 5, 11])
-@pytest.mark.parametrize("settings", [{}, {"ema": 0.9, "clip_norm": 0.5}], ids=["plain", "ema-clip"])
-def test_stopped_by_a_signal_and_resumed_it_ends_the_same(make_trainer, rows, tmp_path, stop_at, settings):
-    whole_log, log = rows(), rows(lambda step: step == stop_at and os.kill(os.getpid(), signal.SIGTERM))
-    whole = make_trainer(folder=tmp_path / "whole", loggers=[whole_log], **settings)
-    whole.fit()
-    with pytest.raises(Interrupted, match="SIGTERM"):
-        make_trainer(folder=tmp_path / "cut", loggers=[log], **settings).fit()
-    rest = rows()
-    resumed = make_trainer(folder=tmp_path / "cut", loggers=[rest], **settings)
-    resumed.fit(resume=True)
-    assert rest.started == (stop_at, 12)
-    assert_equal(weights(whole), weights(resumed))
-    ends = [read_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "cut")]
-    assert_equal(ends[0]["net"], ends[1]["net"])
-    same = [
-        [{k: v for k, v in row.items() if k not in ("images_per_second", "seconds")} for row in part]
-        for part in (whole_log.rows, log.rows + rest.rows)
-    ]
-    assert same[0] == same[1]
+def test_an_adaptive_coefficient_is_of_the_loss_that_is_trained(make_trainer):
+    convex = ShortcutLoss(combine="convex")
+    with pytest.raises(
+        ValueError, match=r"Adaptive\(combine='logits'\) with a loss .*write Adaptive\(combine='convex'\)"
+    ):
+        make_trainer(schedule=Adaptive(), loss=convex)
+    with pytest.raises(ValueError, match=r"write Adaptive\(combine='additive'\)"):
+        make_trainer(schedule=Adaptive(combine="convex"), loss=ShortcutLoss(combine="additive"))
+    make_trainer(schedule=Adaptive(combine="convex"), loss=convex)
+    make_trainer(schedule=Adaptive(), loss=ShortcutLoss(combine="additive"))  # the same function
+
+
+def test_the_weights_of_a_loss_are_moved_to_the_device(make_trainer):
+    class Moved(nn.CrossEntropyLoss):
+        def to(self, device):
+            devices.append(device)
+            return self
+
+    devices = []
+    make_trainer(loss=ShortcutLoss(main=Moved(), branch=Moved()))
+    assert devices == [torch.device("cpu")] * 2
 
 
 def test_resuming_without_a_checkpoint_starts(make_trainer):
@@ -131,23 +144,6 @@ def test_vanilla_is_the_same_with_and_without_idle_branches(make_trainer, tmp_pa
     assert_equal(vanilla.net.state_dict(), idle.net.model.state_dict())
 
 
-def test_accumulation_has_the_gradient_of_the_batch(make_trainer, make_network, tmp_path):
-    # Without batch norm, whose statistics are those of a part, the parts add up to the whole.
-    steps = []
-    for accumulate in (1, 2):
-        trainer = make_trainer(
-            folder=tmp_path / str(accumulate),
-            network=make_network(norm="none"),
-            epochs=1,
-            accumulate=accumulate,
-            log_every=1,
-        )
-        trainer._step(*next(iter(trainer.train.epoch(0))))
-        steps.append(weights(trainer))
-    for name, value in steps[0].items():
-        torch.testing.assert_close(value, steps[1][name], msg=lambda text, name=name: f"{name}: {text}")
-
-
 @pytest.mark.parametrize("broken", ["weight", "neuron"])
 def test_numbers_that_are_none_stop_it_and_name_the_layer(make_trainer, make_network, broken):
     network = make_network()
@@ -169,8 +165,6 @@ class Exploding(LIF):
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(make_trainer, monkeypatch, tmp_path):
-    from shortback.training import CheckpointError
-
     make_trainer(epochs=2).fit()
     before = (tmp_path / "run" / "last.pt").read_bytes()
 
@@ -183,19 +177,6 @@ def test_a_full_disk_leaves_the_old_checkpoint(make_trainer, monkeypatch, tmp_pa
         make_trainer(epochs=2).fit()
     assert (tmp_path / "run" / "last.pt").read_bytes() == before
     assert not list((tmp_path / "run").glob(".*tmp"))
-
-
-@pytest.mark.parametrize("accumulate", [3, 4])
-def test_parts_of_a_batch_weigh_by_their_samples(make_trainer, accumulate):
-    """A batch of 10 in 4 parts is 3, 3, 3 and 1 samples; the gradient is that of their mean, as of the whole batch."""
-    network = nn.Sequential(nn.Flatten(), nn.Linear(144, 4))
-    x, y = torch.randn(10, 1, 12, 12), torch.arange(10) % 4
-    gradients = []
-    for parts in (1, accumulate):
-        trainer = make_trainer(network=copy.deepcopy(network), branches=False, accumulate=parts)
-        trainer._forward_backward(x, y, 0.0, by_branch=False)
-        gradients.append(trainer.net[1].weight.grad.clone())
-    torch.testing.assert_close(*gradients)
 
 
 def test_groups_of_parameters_keep_their_learning_rates(make_trainer):
@@ -268,11 +249,33 @@ def test_branches_that_were_dropped_are_there_again(make_trainer):
 def test_after_an_error_the_network_is_as_it_was_given(make_trainer, monkeypatch):
     trainer = make_trainer(epochs=2, lr=float("nan"))
     called = []
-    monkeypatch.setattr("shortback.training.engine.make_usual", called.append)
-    monkeypatch.setattr("shortback.training.engine.restore_norms", called.append)
+    monkeypatch.setattr("shortback.training.given.make_usual", called.append)
+    monkeypatch.setattr("shortback.training.given.restore_norms", called.append)
     with pytest.raises(NonFiniteError):
         trainer.fit()
-    assert called == [trainer.net, trainer._convolutions]
+    assert called == [trainer.net, trainer.given._convolutions]
+
+
+@pytest.mark.parametrize("what", ["optimizer", "resume", "logger", "average"])
+def test_after_one_before_the_first_step_too(make_trainer, make_network, rows, tmp_path, monkeypatch, what):
+    network = make_network(backend="auto")
+
+    def fail(*arguments, **settings):
+        raise KeyError
+
+    log = rows()
+    if what == "optimizer":
+        monkeypatch.setattr("shortback.training.engine.check_optimizer", fail)
+    elif what == "average":
+        monkeypatch.setattr("shortback.training.engine.WeightAverage", fail)
+    elif what == "resume":
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "last.pt").write_bytes(b"nothing")
+    else:
+        log.start = fail
+    with pytest.raises((KeyError, CheckpointError)):
+        make_trainer(network=network, loggers=[log], ema=0.9).fit(resume=True)
+    assert {m.backend for m in network.modules() if isinstance(m, LIF)} == {"auto"}
 
 
 def test_a_schedule_may_return_a_tensor(make_trainer, rows):

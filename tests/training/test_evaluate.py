@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning_fabric import Fabric
 from torch import nn
 
 from shortback.training import evaluate
@@ -66,6 +67,25 @@ def test_a_loss_of_ones_own_gets_what_it_gets_in_training():
     assert shapes == [[2, 5, 3]]
     assert result.loss == pytest.approx(F.cross_entropy(2 * x, y).item())
     assert result.accuracy == pytest.approx((x.argmax(1) == y).double().mean().item())
+
+
+@pytest.mark.parametrize(("each", "is_constant"), [([0], False), ([0, 0], True)])
+def test_one_image_a_process_says_nothing_of_all(each, is_constant):
+    fabric = Fabric(accelerator="cpu", devices=1)
+
+    class Two:
+        """Two processes that see the same number of images, each the same one."""
+
+        device, world_size = fabric.device, 2
+
+        def __getattr__(self, name):
+            return getattr(fabric, name)
+
+        def all_reduce(self, value, reduce_op):
+            return 2 * value
+
+    batches = [(torch.tensor(each).float(), torch.zeros(len(each), dtype=torch.long))]
+    assert evaluate(Table(), batches, fabric=Two()).is_constant == is_constant
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 import shortback as sb
-from shortback.training import Interrupted, NonFiniteError, choose_execution, fit
+from shortback.training import Interrupted, NonFiniteError, choose_execution, engine, fit
 from shortback.training.checkpoint import read_checkpoint
+from shortback.training.finite import FiniteCheck
 from tests.training.test_identity import loader, net
 
 
@@ -74,7 +75,13 @@ class Overflows(nn.Module):
         return out
 
 
-def test_an_overflow_is_left_out_and_training_goes_on(tmp_path):
+@pytest.fixture(params=[False, True], ids=["at once", "later, as on a GPU"])
+def looking(request, monkeypatch):
+    """When the numbers of a step are looked at."""
+    monkeypatch.setattr(engine, "FiniteCheck", lambda net, *, later: FiniteCheck(net, later=request.param))
+
+
+def test_an_overflow_is_left_out_and_training_goes_on(tmp_path, looking):
     network = Overflows(2)
     rows = [row for row in trained(tmp_path, network, precision="fp16") if row["kind"] == "step"]
     assert [row["gradient_norm"] for row in rows[:2]] == [0.0, 0.0]
@@ -83,12 +90,12 @@ def test_an_overflow_is_left_out_and_training_goes_on(tmp_path):
     assert all(p.isfinite().all() for p in network.parameters())
 
 
-def test_overflows_without_end_are_an_error(tmp_path):
+def test_overflows_without_end_are_an_error(tmp_path, looking):
     with pytest.raises(NonFiniteError, match=r"overflowed in fp16 in 50 steps .* train\.precision=fp32"):
         trained(tmp_path, Overflows(10**6), precision="fp16", epochs=20)
 
 
-def test_the_scale_is_resumed(tmp_path):
+def test_the_scale_is_resumed(tmp_path, looking):
     class Stop:
         def __init__(self, at):
             self.at = at

@@ -1,10 +1,12 @@
 import io
 import json
+import math
 
+import pytest
 from rich.console import Console
 
 from shortback.training import JsonLines, Terminal
-from shortback.training.loggers import begin
+from shortback.training.loggers import logging_to
 
 STEP = {
     "kind": "step",
@@ -36,13 +38,39 @@ def test_json_lines_forget_what_came_after_the_checkpoint(tmp_path):
 def test_the_row_of_an_epoch_that_was_not_finished_is_forgotten(tmp_path):
     """Its checkpoint after the last batch has the step of the row, which comes again."""
     log = JsonLines(tmp_path / "metrics.jsonl")
-    begin([log], step=0, num_epochs=0, total_steps=8)
-    for row in (STEP, EPOCH, {**STEP, "step": 6}, {**EPOCH, "step": 8, "epoch": 2}):
-        log.log(row)
-    for num_epochs, kept in ((1, [("step", 2), ("epoch", 4), ("step", 6)]), (0, [("step", 2), ("step", 6)])):
-        begin([log], step=8, num_epochs=num_epochs, total_steps=8)
-        rows = [json.loads(line) for line in log.path.read_text().splitlines()]
+    with logging_to([log], step=0, epoch_end=0, total_steps=8):
+        for row in (STEP, EPOCH, {**STEP, "step": 6}, {**EPOCH, "step": 8, "epoch": 2}):
+            log.log(row)
+    for epoch_end, kept in ((4, [("step", 2), ("epoch", 4), ("step", 6)]), (0, [("step", 2), ("step", 6)])):
+        with logging_to([log], step=8, epoch_end=epoch_end, total_steps=8):
+            rows = [json.loads(line) for line in log.path.read_text().splitlines()]
         assert [(row["kind"], row["step"]) for row in rows] == kept
+
+
+def test_a_number_that_is_none_is_null(tmp_path):
+    log = JsonLines(tmp_path / "metrics.jsonl")
+    log.log({**EPOCH, "val_loss": math.nan, "branches": {"branch_loss": {"a": math.inf}}})
+    row = json.loads(log.path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert (row["val_loss"], row["branches"]) == (None, {"branch_loss": {"a": None}})
+
+
+def test_only_what_started_is_closed():
+    class Noted:
+        def __init__(self, fails=False):
+            self.fails, self.calls = fails, []
+
+        def start(self, **numbers):
+            self.calls.append("start")
+            if self.fails:
+                raise KeyError
+
+        def close(self):
+            self.calls.append("close")
+
+    loggers = [Noted(), Noted(fails=True), Noted()]
+    with pytest.raises(KeyError), logging_to(loggers, step=0, epoch_end=0, total_steps=1):
+        pass
+    assert [logger.calls for logger in loggers] == [["start", "close"], ["start"], []]
 
 
 def test_plain_lines_where_there_is_no_terminal():

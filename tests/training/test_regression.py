@@ -94,6 +94,7 @@ def test_branches_get_the_loss_of_the_main_output():
         ((4, 1), torch.zeros(4), nn.MSELoss(), r"outputs of shape \[4, 1\] and targets of shape \[4\].* stretched"),
         ((4, 1), torch.zeros(4, dtype=torch.long), None, "cross entropy of a single output is 0 .*BCEWithLogitsLoss"),
         ((4, 1), torch.zeros(4, dtype=torch.long), nn.CrossEntropyLoss(), "cross entropy of a single output is 0"),
+        ((4, 2), torch.zeros(4, 2), nn.KLDivLoss(reduction="sum"), r"KLDivLoss\(reduction='sum'\): .* use 'mean'"),
         ((4, 1), torch.zeros(4, 1), nn.MSELoss(reduction="sum"), r"MSELoss\(reduction='sum'\): .* use 'mean'"),
     ],
 )
@@ -101,6 +102,35 @@ def test_what_would_learn_something_else_is_refused(logits, target, loss, messag
     whole = sb.ShortcutLoss() if loss is None else sb.ShortcutLoss(main=loss)
     with pytest.raises(ValueError, match=f"(?s){message}"):
         whole(torch.zeros(logits), target, coefficient=0.0)
+
+
+@pytest.mark.parametrize("kind", ["numbers", "labels"])
+def test_whole_numbers_are_trained_on_as_the_same_in_float(tmp_path, kind):
+    """With as many outputs as one too, where [N, 1] could be read as classes."""
+    x = torch.randn(16, 4)
+    y = torch.randint(0, 9 if kind == "numbers" else 2, (16, 1))
+    losses = []
+    for target in (y, y.float()):
+        torch.manual_seed(0)
+        rows, loader = Rows(), torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, target), batch_size=8)
+        loss = nn.HuberLoss() if kind == "numbers" else LOSSES["labels"]
+        settings = {"folder": tmp_path / str(target.dtype), "execution": execution(), "loggers": [rows], "lr": 0.01}
+        fit(nn.Linear(4, 1), loader, validation=loader, epochs=2, loss=loss, **settings)
+        losses.append([(row["loss"], row["val_loss"], row["accuracy"]) for row in rows.seen if row["kind"] == "epoch"])
+    assert losses[0] == losses[1]
+    assert losses[0][0][2] is None
+
+
+def test_a_mean_over_samples_is_a_mean(tmp_path):
+    loss, rows = nn.KLDivLoss(reduction="batchmean"), Rows()
+    net = nn.Sequential(nn.Linear(4, 3), nn.LogSoftmax(1))
+    x, y = torch.randn(10, 4), torch.softmax(torch.randn(10, 3), 1)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=4)
+    settings = {"folder": tmp_path, "execution": execution(), "loggers": [rows], "lr": 1e-12, "accumulate": 2}
+    fit(net, loader, validation=loader, epochs=1, loss=loss, **settings)
+    with torch.no_grad():
+        expected = pytest.approx(float(loss(net(x), y)), rel=1e-5)
+    assert (rows.seen[-1]["loss"], rows.seen[-1]["val_loss"]) == (expected, expected)
 
 
 def test_classes_of_pixels_are_refused(tmp_path):

@@ -1,7 +1,8 @@
 """What each of several processes reads of a `DataLoader`."""
 
+import pytest
 import torch
-from torch.utils.data import DataLoader, DistributedSampler, WeightedRandomSampler
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler, WeightedRandomSampler
 
 from shortback.training.batches import SeededBatches
 from shortback.training.shares import share_of
@@ -30,6 +31,31 @@ def test_processes_share_an_epoch_whose_order_depends_on_the_seed_and_the_epoch(
     others = drawn(loader(shuffle=True), 1), drawn(loader(shuffle=True), 0, seed=4)
     assert first not in others
     assert others[0] != others[1]
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_generator_of_ones_own_makes_no_difference_between_processes(batched):
+    """All draw the same whole epoch, though each has used its generator for other things before."""
+
+    def make(rank):
+        data = [(torch.zeros(1), i) for i in range(9)]
+        sampler = RandomSampler(data, generator=torch.Generator().manual_seed(rank))
+        if not batched:
+            return DataLoader(data, batch_size=2, sampler=sampler)
+        return DataLoader(data, batch_sampler=Batched(sampler, 2, drop_last=False))
+
+    def epoch(number):
+        shared = [share_of(make(rank), rank=rank, world_size=2, even=False, seed=3) for rank in range(2)]
+        return [[[*y.tolist()] for _, y in SeededBatches(s, seed=r).epoch(number)] for r, s in enumerate(shared)]
+
+    first = epoch(0)
+    assert flat(first) == [*range(9)]
+    assert epoch(0) == first
+    assert epoch(1) != first
+
+
+class Batched(BatchSampler):
+    """One of a class of its own, whose batches are shared."""
 
 
 def test_what_is_counted_is_seen_once():

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from shortback.errors import UserError
 from shortback.training import Tracker, choose_execution, fit, make_tracker
+from shortback.training.loggers import logging_to
 from shortback.training.trackers import check_tracker, flat
 from tests.training.test_loggers import EPOCH, STEP
 
@@ -60,6 +61,37 @@ def test_csv_is_a_table_that_goes_on_and_widens(tmp_path):
     assert [row["branch_loss/layer1.0"] for row in rows] == ["2.0", "", ""]
     log("csv", tmp_path, [STEP])  # begun anew
     assert len(table(folder / "step.csv")) == 1
+
+
+def test_csv_forgets_the_row_of_an_epoch_that_comes_again(tmp_path):
+    """As of a checkpoint after the last batch of an epoch, whose row, of the same step, was written after it."""
+    log("csv", tmp_path, [STEP, EPOCH, {**STEP, "step": 8}, {**EPOCH, "step": 8}])
+    tracker = make_tracker("csv", tmp_path)
+    with logging_to([tracker], step=8, epoch_end=4, total_steps=8):
+        tracker.log({**EPOCH, "step": 8, "loss": 7.0})
+    assert [(row["step"], row["loss"]) for row in table(tmp_path / "csv" / "epoch.csv")] == [
+        ("4", "1.25"),
+        ("8", "7.0"),
+    ]
+    assert [row["step"] for row in table(tmp_path / "csv" / "step.csv")] == ["2", "8"]
+
+
+def test_csv_outlives_a_kill_in_mid_line_and_in_mid_file(tmp_path, monkeypatch):
+    folder = log("csv", tmp_path, [{**STEP, "step": 20}, {**STEP, "step": 40}])
+    file = folder / "step.csv"
+    whole = file.read_bytes()
+    file.write_bytes(whole + b"6")  # of 60
+    log("csv", tmp_path, [{**STEP, "step": 60}], step=40)
+    assert [row["step"] for row in table(file)] == ["20", "40", "60"]
+    whole = file.read_bytes()
+
+    def killed(self, rows):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(csv.DictWriter, "writerows", killed)
+    with pytest.raises(KeyboardInterrupt):
+        log("csv", tmp_path, [], step=60)
+    assert file.read_bytes() == whole
 
 
 def test_tensorboard_has_numbers_histograms_a_picture_and_settings(tmp_path):

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from shortback.choices import Method
+from shortback.errors import UserError
 from shortback.processes import is_first
+from shortback.recipes.heeded import keys_of
 from shortback.recipes.load import parse_recipe
 from shortback.recipes.schema import Recipe, Variant
 from shortback.runs.folder import RunFolder
 from shortback.runs.summary import Summary
 from shortback.runs.train import Say, check, train_recipe
 from shortback.training.rows import read_epochs
+
+_OF_A_VARIANT = {"combine", "coefficient", "start"}
 
 
 def compare(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, say: Say) -> dict[str, Summary]:
@@ -40,13 +45,35 @@ def compare(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, say: Sa
     return summaries
 
 
+def check_settings(recipe: Recipe, settings: Iterable[str]) -> None:
+    """See that settings `key=value`, which a recipe has already, say nothing that the sides of its `compare` say too.
+
+    Raises:
+        ValueError: one that does, and what to write instead.
+    """
+    sides = recipe.compare or []
+    variants = [side.name for side in sides if not isinstance(side, str)]
+    for key in keys_of(settings) if sides else ():
+        if key == "method":
+            names = ", ".join(side if isinstance(side, str) else side.name for side in sides)
+            raise UserError(
+                f"-s method=...: the recipe compares {names}, each by its own method; add -s compare= to train by one"
+            )
+        if variants and key in {f"branches.{name}" for name in _OF_A_VARIANT}:
+            raise UserError(
+                f"-s {key}=...: {', '.join(variants)} of compare would not follow it, having one of its own; "
+                "add -s compare= to train by one method, or write it in compare, in a file"
+            )
+
+
 def _side(recipe: Recipe, side: Method | Variant) -> tuple[str, Recipe]:
     """The name and the recipe of one side of a comparison."""
     if isinstance(side, str):
         return side, recipe.model_copy(update={"method": side, "compare": None})
-    changes = side.model_dump(include={"combine", "coefficient", "start"})
     tree = recipe.model_dump()
-    tree |= {"method": side.method, "compare": None, "branches": tree["branches"] | changes}
+    kept = {key: value for key, value in tree["branches"].items() if key not in _OF_A_VARIANT}
+    own = side.model_dump(include=_OF_A_VARIANT, exclude_none=True)
+    tree |= {"method": side.method, "compare": None, "branches": kept | own}
     return side.name, parse_recipe(tree, name=side.name)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,7 +64,8 @@ def _diagnose(recipe: Recipe, *, weights: dict | None, state: dict) -> tuple[Gra
     loss, schedule = run.loss, run.schedule
     steps = run.recipe.train.epochs * max(1, run.steps_per_epoch)  # none of fewer images than a batch
     progress = min(1.0, state["step"] / steps)
-    with run.fabric.autocast():
+    # Half precision without the scale that training has would lose small gradients; training looks in float32 as well.
+    with nullcontext() if run.execution.precision == "fp16" else run.fabric.autocast():
         at = functools.partial(schedule, progress)
         ratio = state.get("main_over_branches", 1.0)
         if schedule.measures and weights is None:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from shortback.health import branch_share
-from shortback.inspection.layout import sample_axis
 from shortback.inspection.untouched import in_training
 from shortback.recipes.build import build_training
 from shortback.recipes.schema import Recipe
 from shortback.runs.run import Run
+from shortback.training.batches import in_parts
 
 
 class Rehearsal:
@@ -54,10 +54,8 @@ class Rehearsal:
 
     def step(self) -> Tensor:
         """One optimizer step; returns the loss."""
-        parts = self.recipe.train.accumulate
         total = torch.zeros((), device=self.device)
-        axis = sample_axis(self.net, self.x, len(self.y)) or 0
-        for x, y in zip(self.x.chunk(parts, axis), self.y.chunk(parts), strict=True):
+        for x, y in in_parts(self.net, self.x, self.y, self.recipe.train.accumulate):
             with self._autocast():
                 outputs = self.run(x)
             loss = self.loss(outputs, y, coefficient=0.5).total * (len(y) / len(self.y))

@@ -70,6 +70,7 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, sa
             save_branches(net, folder.branches)
         strip(net)
     model.readout = "mean"
+    run.execution.prepare(model)  # which the trainer gave back as it was
     tested = evaluate(model, run.loader(run.splits.source.test, training=False).epoch(0), fabric=run.fabric)
     assert tested.accuracy is not None  # a recipe classifies
     summary: Summary = {

@@ -18,15 +18,18 @@ from shortback.inspection.mistakes import explaining
 from shortback.inspection.reset import reset_states
 from shortback.inspection.trunk import Branched
 from shortback.inspection.untouched import modes_kept
-from shortback.losses import CrossEntropy, Loss, apply_loss, classes_of, mean_over_time
+from shortback.losses import CrossEntropy, Loss, apply_loss, mean_over_time
 from shortback.outputs import Outputs
 from shortback.spiking import SpikingNetwork
 from shortback.training.state import number_or_none
 from shortback.training.sync_norm import local_norms
+from shortback.training.weighing import hits_of, num_counted, weight_of
 
 
 class Evaluation(NamedTuple):
     """`accuracy` in [0, 1] and the mean `loss`, over `num_images`; a regression has no accuracy.
+
+    A label that the loss ignores is none of these.
 
     `is_constant`: whether all of several images got the same output, as where neurons fire no more in `eval()`.
     """
@@ -91,7 +94,9 @@ def evaluate(
     fabric = fabric or _alone_on(next(model.parameters()).device)
     if loss is None or isinstance(loss, CrossEntropy):
         loss = CrossEntropy()
-    sums, first = torch.zeros(4, dtype=torch.float64), None
+    if isinstance(loss, nn.Module):
+        loss.to(fabric.device)  # its weights
+    sums, first = torch.zeros(5, dtype=torch.float64), None
     with modes_kept(model):
         model.eval()
         for x, y in batches:
@@ -105,12 +110,13 @@ def evaluate(
             logits = mean_over_time(by_step).float()
             first = logits[:1] if first is None else first
             judged = logits if isinstance(loss, CrossEntropy) else by_step.float()  # as in training
-            classes = classes_of(y, loss=loss)
-            correct = logits.new_tensor(torch.nan) if classes is None else (logits.argmax(1) == classes).sum()
-            values = correct, apply_loss(loss, judged, y) * len(y), torch.tensor(len(y)), (logits != first).any()
-            sums += torch.stack([value.double().cpu() for value in values])
+            correct = hits_of(logits, y, loss=loss)
+            count, weight = num_counted(y, loss=loss), weight_of(y, loss=loss)
+            total = apply_loss(loss, judged, y) * weight if weight else 0.0  # the mean over no label is no number
+            values = correct, total, count, weight, (logits != first).any()
+            sums += torch.tensor([float(value) for value in values], dtype=torch.float64)
     sums = fabric.all_reduce(sums, reduce_op="sum")
     assert isinstance(sums, Tensor)
-    correct, total, count, differ = sums.tolist()
-    is_constant = count > 1 and not differ
-    return Evaluation(number_or_none(correct / max(count, 1)), total / max(count, 1), int(count), is_constant)
+    correct, total, count, weight, differ = sums.tolist()
+    is_constant = count > fabric.world_size and not differ  # so that one process at least has seen two
+    return Evaluation(number_or_none(correct / (count or 1)), total / (weight or 1), int(count), is_constant)

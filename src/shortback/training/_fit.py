@@ -130,21 +130,21 @@ def fit(
     if loggers is None:
         folder.mkdir(parents=True, exist_ok=True)
         loggers = [JsonLines(metrics), Terminal(title, note=note)]
-    trainer = Trainer(
-        net,
-        train=batches,
-        validation=None if validation is None else loader_of(validation, seed=seed, fabric=fabric),
-        loss=loss,
-        schedule=Linear(start=usual_start(loss.combine)) if schedule is None else schedule,
-        optimizer=optimizer or build_optimizer(net, lr=lr),
-        learning_rate=learning_rate or WarmupCosine(peak=peak, total_steps=total_steps),
-        plan=plan_of,
-        execution=execution,
-        fabric=fabric,
-        folder=folder / "checkpoints",
-        loggers=loggers if fabric.is_global_zero else (),
-    )
     with alone_in(folder):
+        trainer = Trainer(
+            net,
+            train=batches,
+            validation=None if validation is None else loader_of(validation, seed=seed, fabric=fabric),
+            loss=loss,
+            schedule=Linear(start=usual_start(loss.combine)) if schedule is None else schedule,
+            optimizer=optimizer or build_optimizer(net, lr=lr),
+            learning_rate=learning_rate or WarmupCosine(peak=peak, total_steps=total_steps),
+            plan=plan_of,
+            execution=execution,
+            fabric=fabric,
+            folder=folder / "checkpoints",
+            loggers=loggers if fabric.is_global_zero else (),
+        )
         return trainer.fit(resume=resume)
 
 

@@ -12,7 +12,7 @@ from shortback.inspection.reset import without_states
 
 
 class WeightAverage:
-    """PyTorch's `AveragedModel`, on networks too whose neurons keep their states in buffers.
+    """PyTorch's `AveragedModel`, on networks too whose neurons keep their states in buffers; of counts the last.
 
     Args:
         net: copied.
@@ -32,6 +32,9 @@ class WeightAverage:
             if mine.shape != theirs.shape:  # a state, as long as the batch, and reset before it is used
                 mine.data = torch.zeros_like(theirs)
         self._averaged.update_parameters(net)
+        for mine, theirs in zip(self.module.buffers(), net.buffers(), strict=True):
+            if not mine.is_floating_point():  # a mean of counts, cut to whole numbers, would lag behind for ever
+                mine.copy_(theirs)
 
     def state_dict(self) -> dict[str, Tensor]:
         return without_states(self._averaged)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from shortback.data.seeding import Stream, derive_seed
+from shortback.data.seeding import derive_seed
 from shortback.errors import UserError
 from shortback.inspection.layout import sample_axis
+from shortback.training.draws import Draws
+
+log = logging.getLogger("shortback")
 
 
 @runtime_checkable
@@ -28,8 +33,10 @@ class Batches(Protocol):
 class SeededBatches:
     """A loader such as a `DataLoader`, whose order and augmentation depend on the seed and the epoch alone.
 
-    It draws from the CPU's global generator, as a `DataLoader` does that was given none of its own, but from a stream
-    of its own: loading and training do not disturb each other, and a run that is resumed sees what it would have seen.
+    Whatever it draws from (`shortback.training.draws`) is seeded anew for every epoch while it draws, and left as it
+    was: loading and training do not disturb each other, and a run that is resumed sees what it would have seen. A
+    `generator` of its own therefore makes no difference. Persistent workers would go on from what they drew in the
+    epoch before, so they are started anew.
 
     Args:
         loader: gives pairs of inputs and classes anew at every `iter()`, and has a length. The sampler's `set_epoch`
@@ -45,7 +52,7 @@ class SeededBatches:
             raise UserError(f"{type(loader).__name__} has no length: the schedules need to know how long an epoch is")
         if not len(loader):
             raise UserError(f"{type(loader).__name__} has no batch: its data are empty, or fewer than one batch")
-        self.loader, self.seed = loader, seed
+        self.loader, self.seed = _with_new_workers(loader), seed
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -55,11 +62,11 @@ class SeededBatches:
         set_epoch = getattr(getattr(self.loader, "sampler", None), "set_epoch", None)
         if set_epoch is not None:
             set_epoch(epoch)
-        stream = Stream(derive_seed(self.seed, epoch))
-        with stream.drawing():
+        draws = Draws(self.loader, seed=derive_seed(self.seed, epoch))
+        with draws.drawing():
             batches = iter(self.loader)
         for index in range(len(self)):
-            with stream.drawing():
+            with draws.drawing():
                 batch = next(batches, None)
             if batch is None and not index:
                 raise UserError(
@@ -70,6 +77,19 @@ class SeededBatches:
                 return
             if index >= start:
                 yield _pair(batch)
+
+
+def _with_new_workers(loader: Any) -> Any:
+    """The loader, or one like it whose workers do not persist."""
+    if not getattr(loader, "persistent_workers", False):
+        return loader
+    log.warning(
+        "persistent_workers=True: workers are started anew every epoch here, so that what they draw depends on the "
+        "seed and the epoch alone; persistent_workers=False does the same without this line"
+    )
+    alike = copy.copy(loader)
+    alike.__dict__["persistent_workers"] = False  # a loader does not let it be set
+    return alike
 
 
 def _pair(batch: Any) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from shortback.errors import UserError
-from shortback.files import replacing
+from shortback.files import is_temporary, replacing
 
 log = logging.getLogger("shortback")
 
@@ -33,12 +33,14 @@ class CheckpointFolder:
         self.previous = folder / "previous.pt"
 
     def save(self, content: dict[str, Any]) -> None:
-        """Write a checkpoint of tensors, numbers, strings, lists and dicts.
+        """Write a checkpoint of tensors, numbers, strings, lists and dicts, and delete what one that was killed left.
 
         Raises:
             CheckpointError: the disk is full or refuses; what was there before is untouched.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        for path in filter(is_temporary, self.folder.glob(".*")):
+            path.unlink(missing_ok=True)
         with writing(self.last, keep_as=self.previous) as path:
             torch.save(content, path)
 

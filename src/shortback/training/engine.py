@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -13,9 +14,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from shortback.health import branch_share, settled_ratio
-from shortback.inspection.pointwise import make_safe, make_usual
 from shortback.inspection.reset import reset_states, saying_what_remembers, without_states
-from shortback.inspection.untouched import in_training
 from shortback.losses import ShortcutLoss
 from shortback.schedules import Schedule, as_schedule
 from shortback.shortcuts import ShortcutNetwork
@@ -26,18 +25,20 @@ from shortback.training.best import BestWeights
 from shortback.training.checkpoint import CheckpointFolder
 from shortback.training.execution import Execution
 from shortback.training.finite import FiniteCheck
+from shortback.training.given import GivenNetwork
 from shortback.training.gradient import Gradient
 from shortback.training.hangs import HangWatch
 from shortback.training.identity import check_same, identity_of
-from shortback.training.loggers import Logger, begin
+from shortback.training.loggers import Logger, logging_to
 from shortback.training.optim import check_optimizer, shares_of_groups
 from shortback.training.outcome import FitResult
 from shortback.training.plan import Plan
 from shortback.training.preflight import Preflight
 from shortback.training.signals import Interrupted, StopRequest, agreed
 from shortback.training.state import BatchSums, Sums, TrainState, branch_means, random_states, set_random_state, sums_of
-from shortback.training.sync_norm import local_norms, restore_norms, synchronise_norms
+from shortback.training.sync_norm import local_norms
 from shortback.training.watch import GradientWatch
+from shortback.training.weighing import check_parts, weight_of
 
 
 class Trainer:
@@ -80,18 +81,22 @@ class Trainer:
         self.execution, self.fabric, self.loggers = execution, fabric, loggers
         self.checkpoints, self.best = CheckpointFolder(folder), BestWeights(folder, keep=plan.keep_best)
         plan.check_validation(validation is not None)
-        if fabric.world_size > 1:
-            synchronise_norms(net)
-        self._convolutions = make_safe(net)
-        self._frozen_heads: list[nn.Parameter] = []
-        self.module = fabric.setup_module(execution.prepare(in_training(net)))
-        self.has_states = reset_states(net) > 0
-        self.average = None if plan.ema is None else WeightAverage(net, decay=plan.ema)
+        check_parts(loss, plan.accumulate)
         check_optimizer(optimizer, net)
-        self.learning_rate_shares = shares_of_groups(optimizer)
-        self.identity = identity_of(net, train, optimizer, epochs=plan.epochs)
-        self.gradient = Gradient(net, optimizer, fabric)
-        self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
+        if isinstance(net, ShortcutNetwork):
+            self.schedule.check_combine(loss.combine)
+        for part in (loss.main, loss.branch):
+            if isinstance(part, nn.Module):
+                part.to(fabric.device)  # the weights of classes
+        self.given = GivenNetwork(net, execution=execution, fabric=fabric)
+        with self.given.put_back_after_an_error():
+            self.module = self.given.prepare()
+            self.has_states = reset_states(net) > 0
+            self.average = None if plan.ema is None else WeightAverage(net, decay=plan.ema)
+            self.learning_rate_shares = shares_of_groups(optimizer)
+            self.identity = identity_of(net, train, optimizer, epochs=plan.epochs)
+            self.gradient = Gradient(net, optimizer, fabric)
+            self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
         self.watch = GradientWatch(net, loss=loss, every=plan.watch_every, num_samples=plan.watch_samples)
         self.finite = FiniteCheck(net, later=fabric.device.type != "cpu")
         self.preflight, self.hangs = Preflight(net, loss=loss, fabric=fabric), HangWatch(plan.hang_minutes)
@@ -100,7 +105,7 @@ class Trainer:
         self.total_steps = plan.epochs * len(train)
 
     def fit(self, *, resume: bool = False) -> FitResult:
-        """Train to the end and load the best weights into the network.
+        """Train to the end, load the best weights into the network, and put all else of it back as it was given.
 
         Args:
             resume: whether to go on, bit for bit, from the newest checkpoint, if there is one.
@@ -111,26 +116,15 @@ class Trainer:
             CheckpointError: a checkpoint could not be written or read.
         """
         self.net.zero_grad()  # of what came before
-        if resume:
-            self._restore()
-        state = self.state
-        begin(self.loggers, step=state.step, num_epochs=state.epoch, total_steps=self.total_steps)
-        self.tick = time.perf_counter()
         try:
-            with StopRequest() as stop, self.hangs:
-                while not self.plan.is_over(state.epoch, best_epoch=state.best_epoch):
-                    for x, y in self.hangs.over(self.train.epoch(state.epoch, start=state.batch), "training"):
-                        self._step(*self.fabric.to_device((x, y)))
-                        stopping = agreed(stop.received, self.fabric, step=state.step)
-                        if stopping or self.plan.saves_after(state.step):
-                            self._save()
-                        if stopping:
-                            raise Interrupted(stopping)
-                    self._finish_epoch()
+            if resume:
+                self._restore()
+            state = self.state
+            so_far = {"step": state.step, "epoch_end": state.step - state.batch}
+            with logging_to(self.loggers, **so_far, total_steps=self.total_steps):
+                self._train()
         finally:
-            for logger in self.loggers:
-                logger.close()
-            self._restore_net()
+            self.given.put_back()
         self.best.load_into(self.net)
         self.fabric.barrier()
         return FitResult(
@@ -139,27 +133,43 @@ class Trainer:
             train_seconds=state.all_seconds,
             images_per_second=state.images / state.step_seconds,
             best_val_accuracy=state.best_accuracy if state.best_accuracy >= 0 else None,
-            best_val_loss=state.best_loss if self.validation is not None else None,
+            best_val_loss=state.best_loss if state.best_loss < math.inf else None,
             best_epoch=state.best_epoch,
         )
+
+    def _train(self) -> None:
+        """Every epoch that is left."""
+        state, self.tick = self.state, time.perf_counter()
+        with StopRequest() as stop, self.hangs:
+            while not self.plan.is_over(state.epoch, best_epoch=state.best_epoch):
+                for x, y in self.hangs.over(self.train.epoch(state.epoch, start=state.batch), "training"):
+                    self._step(*self.fabric.to_device((x, y)))
+                    stopping = agreed(stop.received, self.fabric, step=state.step)
+                    if stopping or self.plan.saves_after(state.step):
+                        self._save()
+                    if stopping:
+                        raise Interrupted(stopping)
+                self._finish_epoch()
+                if stopping := agreed(stop.received, self.fabric):  # one that came during the validation
+                    raise Interrupted(stopping)
 
     def _step(self, x: Tensor, y: Tensor) -> None:
         """One optimizer step, and what is measured of it."""
         self.preflight.check(x, y)
         state = self.state
         if self.schedule.is_zero_from(state.step / self.total_steps):
-            self._drop_branches()
+            self.module = self.given.drop_branches() or self.module
         with nullcontext() if self.gradient.is_scaled else self.fabric.autocast():  # small gradients are 0 in fp16
-            coefficient = self._look(x, y)
+            coefficient = state.coefficient = self._look(x, y)
         learning_rate = self.learning_rate(state.step)
         for group, share in zip(self.optimizer.param_groups, self.learning_rate_shares, strict=True):
             group["lr"] = share * learning_rate
 
         row_is_due = (state.step + 1) % self.plan.log_every == 0
-        sums, of_branches = self._forward_backward(x, y, coefficient, by_branch=row_is_due)
+        sums = self._forward_backward(x, y, coefficient, by_branch=row_is_due)
         norm = self.gradient.norm(clip=self.plan.clip_norm)
         with self.fabric.autocast():
-            self.finite.look(x, step=state.step + 1, loss=sums[0] / sums[4], norm=norm, coefficient=coefficient)
+            self.finite.look(x, step=state.step + 1, loss=sums.mean_loss, norm=norm, coefficient=coefficient)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average is not None:
@@ -168,8 +178,8 @@ class Trainer:
         state.step += 1
         state.batch += 1
         state.images += len(y) * self.fabric.world_size
-        state.epoch_sums.add(sums)
-        self.row_sums.add(sums)
+        state.epoch_sums.add(sums.whole)
+        self.row_sums.add(sums.whole)
         seconds = self._lap()
         state.step_seconds += seconds
         self.row_sums.seconds += seconds
@@ -178,9 +188,10 @@ class Trainer:
             logger.advance(state.step)
         if row_is_due:
             self.gradient.check(state.step)
+            self.finite.finish()
             measured: dict[str, Any] = {"learning_rate": learning_rate, "gradient_norm": norm.item()}
-            if of_branches.numel() and isinstance(self.net, ShortcutNetwork):
-                measured["branches"] = branch_means(of_branches, self.net.places, len(y), self.fabric)
+            if sums.branches.numel() and isinstance(self.net, ShortcutNetwork):
+                measured["branches"] = branch_means(sums, self.net.places, self.fabric)
             self._log("step", **self.row_sums.means(self.fabric), coefficient=coefficient, **measured)
             self.row_sums = Sums()
 
@@ -211,27 +222,9 @@ class Trainer:
     def _coefficient_at(self, main_over_branches: float) -> float:
         return float(self.schedule(self.state.step / self.total_steps, main_over_branches))
 
-    def _drop_branches(self) -> None:
-        """Compute the branches no more: their coefficient is 0 from here on."""
-        if isinstance(self.net, ShortcutNetwork) and self.net.branches_enabled:
-            self.net.branches_enabled = False
-            self._frozen_heads = [p for p in self.net.heads.parameters() if p.requires_grad]
-            self.net.heads.requires_grad_(False)
-            if self.fabric.world_size > 1:  # the wrapper of several processes waits for the gradients it knows
-                self.module = self.fabric.setup_module(self.execution.prepare(self.net))
-
-    def _restore_net(self) -> None:
-        """Leave the network as it was given, but for what it learned."""
-        restore_norms(self.net)
-        make_usual(self._convolutions)
-        if self._frozen_heads and isinstance(self.net, ShortcutNetwork):
-            self.net.branches_enabled = True
-            for parameter in self._frozen_heads:
-                parameter.requires_grad_()
-
     def _forward_backward(self, x: Tensor, y: Tensor, coefficient: float, *, by_branch: bool) -> BatchSums:
         """The gradient of a batch, part by part; returns what is logged of it."""
-        parts = in_parts(self.net, x, y, self.plan.accumulate)
+        parts, whole = in_parts(self.net, x, y, self.plan.accumulate), weight_of(y, loss=self.loss.main)
         sums: list[BatchSums] = []
         for xs, ys in parts:
             more_to_come = self.fabric.world_size > 1 and len(sums) < len(parts) - 1
@@ -241,7 +234,7 @@ class Trainer:
                 outputs = outputs_of(self.module(xs))
                 terms = self.loss(outputs, ys, coefficient=coefficient, by_branch=by_branch)
                 with saying_what_remembers():
-                    self.fabric.backward(terms.total * (len(ys) / len(y)))
+                    self.fabric.backward(terms.total * (weight_of(ys, loss=self.loss.main) / whole))
             with torch.no_grad():
                 combined = self.loss.combined_logits(outputs, coefficient=coefficient)
             sums.append(sums_of(outputs, combined, ys, terms, loss=self.loss))
@@ -263,7 +256,7 @@ class Trainer:
         scores = {"val_accuracy": result and result.accuracy, "val_loss": result and result.loss}
         state.seconds += self._lap()
         so_far = {"branch_share": state.branch_share, "seconds": state.all_seconds}
-        self._log("epoch", **state.epoch_sums.means(self.fabric), coefficient=self._coefficient(), **so_far, **scores)
+        self._log("epoch", **state.epoch_sums.means(self.fabric), coefficient=state.coefficient, **so_far, **scores)
         state.epoch, state.batch, state.epoch_sums = state.epoch + 1, 0, Sums()
         self._save()
 
@@ -293,6 +286,7 @@ class Trainer:
             }
             self.checkpoints.save(content)
         self.fabric.barrier()
+        self.state.seconds += self._lap()
 
     def _restore(self) -> None:
         content = self.checkpoints.load()
@@ -303,7 +297,7 @@ class Trainer:
         if self.average is not None:
             self.average.load_state_dict(content["average"])
         self.optimizer.load_state_dict(content["optimizer"])
-        set_random_state(content["random"], rank=self.fabric.global_rank)
+        set_random_state(content["random"], self.fabric)
         self.state = TrainState.from_dict(content["state"])
         self.row_sums = Sums.from_dict(content["row_sums"])
         if "gradient" in content:  # of an earlier version there is none

@@ -53,7 +53,8 @@ class FiniteCheck:
         Args:
             x: the batch.
             step: its number, from 1.
-            loss: the mean loss, and `norm` that of the whole gradient, both scalars on the device.
+            loss: the mean loss, a scalar on the device.
+            norm: of the whole gradient, as `Gradient.norm` has it: those of its parts only tell what is to blame.
 
         Raises:
             NonFiniteError: with the step, and what was first not finite in it.
@@ -80,14 +81,13 @@ class FiniteCheck:
             return
         if noted.arrived is not None:
             noted.arrived.synchronize()
-        total, loss, norm = noted.values[:3].tolist()
+        total, loss, norm, *norms = noted.values.tolist()
         if not math.isfinite(total):
             raise NonFiniteError(_of_the_data(noted.step))
-        finite = torch.isfinite(noted.values[1:]).tolist()
-        if all(finite):
+        if math.isfinite(loss) and math.isfinite(norm):  # which is 0 of a step that is left out, whatever its gradients
             return
-        bad = [name for name, good in zip(noted.names, finite[2:], strict=True) if not good]
-        culprit = "the loss itself" if not finite[0] or not bad else f"the gradient of {bad[-1]}"
+        bad = [name for name, each in zip(noted.names, norms, strict=True) if not math.isfinite(each)]
+        culprit = f"the gradient of {bad[-1]}" if bad and math.isfinite(loss) else "the loss itself"
         raise NonFiniteError(_message(noted.step, loss, norm, noted.coefficient, culprit))
 
     def _note(self, step: int, total: Tensor, loss: Tensor, norm: Tensor, coefficient: float) -> _Noted:

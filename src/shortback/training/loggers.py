@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from shortback.files import write_text
+from shortback.health.report import plain
 from shortback.training.notebook import NotebookBar, in_notebook
 from shortback.training.rows import read_rows, whole_lines
 
@@ -37,28 +39,35 @@ class Logger(Protocol):
     def close(self) -> None: ...
 
 
-class JsonLines:
-    """`metrics.jsonl`, a row a line; going on with a run forgets the rows after its checkpoint.
+class Forgetting:
+    """A logger that forgets, where a run goes on, the rows which come again.
 
     Attributes:
-        num_epochs: whose row is kept. An epoch has the step of its last batch, after which there may be a checkpoint
-            while it is not finished: its row comes again then.
+        epoch_end: the step after which the last finished epoch ended. The row of an epoch has the step of its last
+            batch, after which there may be a checkpoint while it is not finished.
     """
+
+    epoch_end: int | None = None
+
+    def comes_again(self, kind: str, step: int, *, done: int) -> bool:
+        """Whether a row comes again in a run that goes on with `done` optimizer steps."""
+        return step > done or (kind == "epoch" and self.epoch_end is not None and step > self.epoch_end)
+
+
+class JsonLines(Forgetting):
+    """`metrics.jsonl`, a row a line; a number that is none is null, as JSON has no other."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.num_epochs: int | None = None
 
     def start(self, *, step: int, total_steps: int) -> None:
         lines = zip(whole_lines(self.path), read_rows(self.path), strict=True) if step else ()
-        write_text(self.path, "".join(line for line, row in lines if row["step"] <= step and self._is_final(row)))
-
-    def _is_final(self, row: Row) -> bool:
-        return row["kind"] != "epoch" or self.num_epochs is None or row["epoch"] <= self.num_epochs
+        kept = [line for line, row in lines if not self.comes_again(row["kind"], row["step"], done=step)]
+        write_text(self.path, "".join(kept))
 
     def log(self, row: Row) -> None:
         with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(plain(dict(row)), allow_nan=False) + "\n")
 
     def advance(self, step: int) -> None:
         pass
@@ -173,9 +182,13 @@ def _epoch_line(row: Row) -> str:
     return "  ".join(parts)
 
 
-def begin(loggers: Sequence[Logger], *, step: int, num_epochs: int, total_steps: int) -> None:
-    """Start loggers after so many steps, and so many epochs that are finished."""
-    for logger in loggers:
-        if isinstance(logger, JsonLines):
-            logger.num_epochs = num_epochs
-        logger.start(step=step, total_steps=total_steps)
+@contextmanager
+def logging_to(loggers: Sequence[Logger], *, step: int, epoch_end: int, total_steps: int) -> Iterator[None]:
+    """Start loggers after so many steps, those up to `epoch_end` of finished epochs, and close those that started."""
+    with ExitStack() as closing:
+        for logger in loggers:
+            if isinstance(logger, Forgetting):
+                logger.epoch_end = epoch_end
+            logger.start(step=step, total_steps=total_steps)
+            closing.callback(logger.close)
+        yield

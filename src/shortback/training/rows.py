@@ -62,7 +62,8 @@ class EpochRow(_Means):
     Attributes:
         branch_share: of the branches in the first layer's gradient at the start of the epoch; None without branches.
         seconds: of training so far.
-        val_accuracy, val_loss: None without a validation split; the accuracy in a regression too.
+        val_accuracy, val_loss: None without a validation split; the accuracy in a regression too, and the loss where
+            it is no number.
     """
 
     kind: Literal["epoch"]

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, Sampler
 
-from shortback.data.seeding import Stream, derive_seed
+from shortback.data.seeding import derive_seed
+from shortback.training.draws import Draws
 
 
 class ShareSampler(Sampler):
@@ -31,7 +32,7 @@ class ShareSampler(Sampler):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[Any]:
-        with Stream(derive_seed(self.seed, self.epoch)).drawing():
+        with Draws(self.drawn, seed=derive_seed(self.seed, self.epoch)).drawing():
             drawn = list(self.drawn)
         if self.even:
             drawn += [drawn[index % len(drawn)] for index in range(-len(drawn) % self.world_size)]

@@ -21,10 +21,11 @@ class Interrupted(Exception):  # noqa: N818  (an event, not an error)
         self.signal_number = signal_number
 
 
-def agreed(received: int | None, fabric: Fabric, *, step: int) -> int:
+def agreed(received: int | None, fabric: Fabric, *, step: int = 0) -> int:
     """The signal that this process or another got, 0 for none, so that all end by the same one after the same step.
 
-    On GPUs it is asked for every ten steps: until the answer is there the host waits for all that they have to do.
+    On GPUs it is asked for every ten steps: until the answer is there the host waits for all that they have to do. It
+    is always asked for where no step is given.
     """
     if fabric.world_size == 1:
         return received or 0

@@ -11,8 +11,9 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from shortback.losses import ShortcutLoss, classes_of, mean_over_time
+from shortback.losses import ShortcutLoss, mean_over_time
 from shortback.outputs import LossTerms, Outputs
+from shortback.training.weighing import hits_of, num_counted, weight_of
 
 
 @dataclass
@@ -20,33 +21,33 @@ class Sums:
     """Sums over the images of an epoch, or between two rows, kept on the device until they are read.
 
     Attributes:
-        values: `[5]`: loss, loss of the main output, images that the main output classifies right, those that the sum
-            of logits does, images; of this process.
+        values: `[7]`: loss, loss of the main output, images that the main output classifies right, those that the sum
+            of logits does, images, those whose label counts, and what the losses are weighed by; of this process.
         seconds: the steps took.
     """
 
-    values: Tensor = field(default_factory=lambda: torch.zeros(5, dtype=torch.float64))
+    values: Tensor = field(default_factory=lambda: torch.zeros(7, dtype=torch.float64))
     seconds: float = 0.0
 
     def add(self, sums: Tensor) -> None:
-        """Add the `[5]` sums of one step."""
+        """Add the `[7]` sums of one step."""
         self.values = self.values.to(sums.device) + sums
 
     def means(self, fabric: Fabric) -> dict[str, float | None]:
-        """Means over the images of all processes, and the speed.
+        """Means over the images of all processes, as the loss weighs them, and the speed.
 
         `loss` and `sum_accuracy` are of what is trained, `main_loss` and `accuracy` of the main output, which is what
         inference has. A regression has no accuracy.
         """
         values = fabric.all_reduce(self.values, reduce_op="sum")
         assert isinstance(values, Tensor)
-        loss, main, correct, sum_correct, count = values.tolist()
+        loss, main, correct, sum_correct, images, count, weight = values.tolist()
         return {
-            "loss": loss / count,
-            "main_loss": main / count,
+            "loss": loss / weight,
+            "main_loss": main / weight,
             "accuracy": number_or_none(correct / count),
             "sum_accuracy": number_or_none(sum_correct / count),
-            "images_per_second": count / self.seconds,
+            "images_per_second": images / self.seconds,
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,14 +58,20 @@ class Sums:
         values = content["values"]
         if len(values) == 4:  # of a checkpoint from before logits were added up: the sum was the main output
             values = values[[0, 1, 2, 2, 3]]
+        if len(values) == 5:  # of one from before labels were ignored
+            values = values[[0, 1, 2, 3, 4, 4, 4]]
         return cls(values, content["seconds"])
 
 
 class BatchSums(NamedTuple):
-    """Sums over the images of a batch: what `Sums` adds up, `[5]`, and of each branch its loss and hits, `[2, B]`."""
+    """Sums over the images of a batch: what `Sums` adds up, `[7]`, and of each branch its loss and hits, `[2, B]`."""
 
     whole: Tensor
     branches: Tensor
+
+    @property
+    def mean_loss(self) -> Tensor:
+        return self.whole[0] / self.whole[6]
 
 
 @torch.no_grad()
@@ -77,22 +84,22 @@ def sums_of(
         combined: what `ShortcutLoss.combined_logits` makes of the outputs.
     """
     outputs = Outputs(outputs, {}) if isinstance(outputs, Tensor) else outputs
-    classes = classes_of(target, loss=loss.main)
-    count = len(target)
+    weight = weight_of(target, loss=loss.main)
 
     def hits(logits: Tensor) -> Tensor:
-        if classes is None:
-            return torch.full((), torch.nan, dtype=torch.float64, device=logits.device)
-        return (mean_over_time(logits).argmax(1) == classes).sum()
+        return hits_of(mean_over_time(logits), target, loss=loss.main)
 
-    main = hits(outputs.logits)
-    whole = [terms.total * count, terms.main * count, main, hits(combined), torch.full_like(main, count)]
-    branches = [[loss * count, hits(outputs.branches[name])] for name, loss in terms.branches.items()]
+    def number(value: Tensor | int) -> Tensor:
+        return torch.full_like(terms.total, value, dtype=torch.float64) if isinstance(value, int) else value.double()
+
+    whole = [terms.total * weight, terms.main * weight, hits(outputs.logits), hits(combined)]
+    whole += [len(target), num_counted(target, loss=loss.main), weight]
+    branches = [[each * weight, hits(outputs.branches[name])] for name, each in terms.branches.items()]
     return BatchSums(
-        torch.stack([value.double() for value in whole]),
-        torch.stack([torch.stack([value.double() for value in each]) for each in branches], 1)
+        torch.stack([number(value) for value in whole]),
+        torch.stack([torch.stack([number(value) for value in each]) for each in branches], 1)
         if branches
-        else whole[0].new_zeros(2, 0),
+        else terms.total.new_zeros(2, 0, dtype=torch.float64),
     )
 
 
@@ -102,10 +109,11 @@ def number_or_none(value: float) -> float | None:
 
 
 def branch_means(
-    sums: Tensor, places: Sequence[str], count: int, fabric: Fabric
+    sums: BatchSums, places: Sequence[str], fabric: Fabric
 ) -> dict[str, dict[str, float] | dict[str, float | None]]:
-    """Sums of branches as means over `count` images of every process, by the place of the branch."""
-    total = fabric.all_reduce(sums / (count * fabric.world_size), reduce_op="sum")
+    """Sums of branches as means over the images of every process, by the place of the branch."""
+    divisors = sums.whole[[6, 5]][:, None] * fabric.world_size
+    total = fabric.all_reduce(sums.branches / divisors, reduce_op="sum")
     assert isinstance(total, Tensor)
     losses, accuracies = total.tolist()
     return {
@@ -131,6 +139,7 @@ class TrainState:
         kept: the best epochs and their scores, the best first.
         branch_share: of the branches in the first layer's gradient, measured at the start of the epoch.
         main_over_branches: norms of the first layer's gradient, measured last; used by the adaptive schedule.
+        coefficient: of the last step.
         epoch_sums: over the batches done of the epoch.
     """
 
@@ -146,6 +155,7 @@ class TrainState:
     kept: list[tuple[int, float]] = field(default_factory=list)
     branch_share: float | None = None
     main_over_branches: float = 1.0
+    coefficient: float = 0.0
     epoch_sums: Sums = field(default_factory=Sums)
 
     @property
@@ -161,19 +171,25 @@ class TrainState:
 
 
 def random_states(fabric: Fabric) -> list[dict[str, Any]]:
-    """The state of PyTorch's generators in every process."""
-    own = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+    """The state of PyTorch's generators, of the CPU and of its own GPU, in every process."""
+    own = {"cpu": torch.get_rng_state(), "cuda": None}
+    if fabric.device.type == "cuda":
+        own["cuda"] = torch.cuda.get_rng_state(fabric.device)
     states = [own] * fabric.world_size
     if fabric.world_size > 1:
         torch.distributed.all_gather_object(states, own)
     return states
 
 
-def set_random_state(states: list[dict[str, Any]] | dict[str, Any], *, rank: int) -> None:
+def set_random_state(states: list[dict[str, Any]] | dict[str, Any], fabric: Fabric) -> None:
     """Put back what `random_states` returned; a process that there was none of takes that of the first."""
     if isinstance(states, dict):  # of a checkpoint of an earlier version
         states = [states]
+    rank = fabric.global_rank
     state = states[rank] if rank < len(states) else states[0]
     torch.set_rng_state(state["cpu"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    of_gpu = state["cuda"]
+    if isinstance(of_gpu, list):  # of an earlier version: of every GPU of a machine that may have had more, or none
+        of_gpu = dict(enumerate(of_gpu)).get(fabric.device.index or 0)
+    if of_gpu is not None and fabric.device.type == "cuda":
+        torch.cuda.set_rng_state(of_gpu, fabric.device)

@@ -15,8 +15,9 @@ from typing import Any
 
 from shortback.choices import LoggerKind, check_choice
 from shortback.errors import UserError
-from shortback.files import write_text
-from shortback.training.loggers import Logger, Row
+from shortback.files import replacing, write_text
+from shortback.training.loggers import Forgetting, Logger, Row
+from shortback.training.rows import whole_lines
 
 
 def check_tracker(kind: LoggerKind) -> None:
@@ -41,7 +42,7 @@ def make_tracker(kind: LoggerKind, folder: Path, *, settings: Mapping[str, Any] 
     return TRACKERS[kind](folder / kind, settings=settings)
 
 
-class Tracker:
+class Tracker(Forgetting):
     """What all of these are: rows as flat numbers by name, and a picture of each look at the gradient.
 
     A subclass says how to `open`, `put`, `draw` and `end`; a logger of your own may be one.
@@ -122,12 +123,16 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 class Csv(Tracker):
-    """A file for each kind of row, `step.csv`, `epoch.csv`, `health.csv`, with the optimizer step in front."""
+    """A file for each kind of row, `step.csv`, `epoch.csv`, `health.csv`, with the optimizer step in front.
+
+    A run that goes on forgets the rows which come again, as `metrics.jsonl` does.
+    """
 
     def open(self, step: int) -> None:
         self._columns: dict[Path, list[str]] = {}
         for file in self.folder.glob("*.csv"):
-            self._write(file, [row for row in self._rows(file) if step and int(row["step"]) <= step])
+            rows = self._rows(file) if step else []
+            self._write(file, [r for r in rows if not self.comes_again(file.stem, int(r["step"]), done=step)])
 
     def put(self, step: int, kind: str, numbers: dict[str, float]) -> None:
         row = {"step": step, **{name.removeprefix(f"{kind}/"): value for name, value in numbers.items()}}
@@ -140,19 +145,22 @@ class Csv(Tracker):
             self._write(file, [*(self._rows(file) if file.exists() else []), row])
 
     def _rows(self, file: Path) -> list[dict[str, Any]]:
-        with file.open(newline="") as stream:
-            return list(csv.DictReader(stream))
+        return list(csv.DictReader(whole_lines(file)))
 
     def _write(self, file: Path, rows: list[dict[str, Any]]) -> None:
         columns = self._columns[file] = list(dict.fromkeys(name for row in rows for name in row))
-        with file.open("w", newline="") as stream:
+        with replacing(file) as temporary, temporary.open("w", newline="") as stream:
             writer = csv.DictWriter(stream, columns)
             writer.writeheader()
             writer.writerows(rows)
 
 
 class TensorBoard(Tracker):
-    """Scalars of every row, histograms over the layers and their picture, and the settings beside the last epoch."""
+    """Scalars of every row, histograms over the layers and their picture, and the settings beside the last epoch.
+
+    What came after the checkpoint of a killed training is hidden. An epoch whose checkpoint is before its row, both at
+    its last step, has two points there.
+    """
 
     _writer: Any = None
 
@@ -229,7 +237,10 @@ class WandB(Tracker):
 
 
 class MLflow(Tracker):
-    """A run of mlflow; its environment variables say where to (`MLFLOW_TRACKING_URI`, `MLFLOW_EXPERIMENT_NAME`)."""
+    """A run of mlflow; its environment variables say where to (`MLFLOW_TRACKING_URI`, `MLFLOW_EXPERIMENT_NAME`).
+
+    Rows that a killed training had written after its checkpoint stand there twice, as mlflow takes nothing back.
+    """
 
     _client: Any = None
 

@@ -1,0 +1,81 @@
+"""A network as it was given to a training, which changes how it runs for as long as that lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lightning_fabric import Fabric
+from torch import nn
+
+from shortback.choices import Backend, Memory
+from shortback.inspection.pointwise import make_safe, make_usual
+from shortback.inspection.untouched import in_training
+from shortback.neurons import SpikingNeuron
+from shortback.shortcuts import ShortcutNetwork
+from shortback.spiking import SpikingNetwork
+from shortback.training.execution import Execution
+from shortback.training.sync_norm import restore_norms, synchronise_norms
+
+
+class GivenNetwork:
+    """A network in training, to be put back afterwards: all but its weights, its device and its memory format.
+
+    Args:
+        net: what `attach` returned, or a network without branches.
+        execution: how it is to run.
+        fabric: launched.
+    """
+
+    def __init__(self, net: nn.Module, *, execution: Execution, fabric: Fabric) -> None:
+        self.net, self._execution, self._fabric = net, execution, fabric
+        self._memories: list[tuple[SpikingNetwork | SpikingNeuron, Memory]] = [
+            (m, m.memory) for m in net.modules() if isinstance(m, SpikingNetwork | SpikingNeuron)
+        ]
+        self._backends: list[tuple[SpikingNeuron, Backend]] = [
+            (m, m.backend) for m in net.modules() if isinstance(m, SpikingNeuron)
+        ]
+        self._frozen_heads: list[nn.Parameter] = []
+        self._convolutions: list[nn.Conv2d] = []
+
+    def prepare(self) -> Any:
+        """Make it ready to be trained; returns the module to call, which wraps it."""
+        if self._fabric.world_size > 1:
+            synchronise_norms(self.net)
+        self._convolutions += make_safe(self.net)
+        return self._fabric.setup_module(self._execution.prepare(in_training(self.net)))
+
+    def drop_branches(self) -> Any:
+        """Compute the branches no more; returns the module to call from now on, None for the one before."""
+        if not isinstance(self.net, ShortcutNetwork) or not self.net.branches_enabled:
+            return None
+        self.net.branches_enabled = False
+        self._frozen_heads = [p for p in self.net.heads.parameters() if p.requires_grad]
+        self.net.heads.requires_grad_(False)
+        if self._fabric.world_size == 1:
+            return None
+        # The wrapper of several processes waits for the gradients it knows.
+        return self._fabric.setup_module(self._execution.prepare(self.net))
+
+    def put_back(self) -> None:
+        """Undo what training changed."""
+        restore_norms(self.net)
+        make_usual(self._convolutions)
+        for module, memory in self._memories:  # a network first, which sets that of its neurons
+            module.memory = memory
+        for neuron, backend in self._backends:
+            neuron.backend = backend
+        if self._frozen_heads and isinstance(self.net, ShortcutNetwork):
+            self.net.branches_enabled = True
+            for parameter in self._frozen_heads:
+                parameter.requires_grad_()
+
+    @contextmanager
+    def put_back_after_an_error(self) -> Iterator[None]:
+        """Undo it where the block ends by an exception."""
+        try:
+            yield
+        except BaseException:
+            self.put_back()
+            raise
