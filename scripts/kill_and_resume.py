@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -41,6 +42,14 @@ SETTINGS = [
     "compare=null",
 ]
 SAVED = ("net", "optimizer", "random")
+
+# Where a run is killed by a call: who has the function, its name, and the first and last call of those to choose from.
+CALLS = {
+    "within a checkpoint's rename": ("shortback.files:os", "replace", 2, 9),
+    "within validation": ("shortback.training.engine", "evaluate", 1, 2),
+    "at the end of a run": ("shortback.runs.train", "save_weights", 1, 1),
+    "while a row is written": ("shortback.training.loggers:JsonLines", "log", 2, 12),
+}
 
 
 def recipe() -> Recipe:
@@ -82,9 +91,7 @@ class AtCall:
         self.owner, self.name, self.count, self.before = owner, name, count, before
 
     def __call__(self) -> None:
-        module, _, cls = self.owner.partition(":")
-        owner = importlib.import_module(module)
-        owner = getattr(owner, cls) if cls else owner
+        owner = owner_of(self.owner)
         original, calls = getattr(owner, self.name), []
 
         def dying(*arguments, **settings):
@@ -97,6 +104,13 @@ class AtCall:
             return result
 
         setattr(owner, self.name, dying)
+
+
+def owner_of(words: str) -> Any:
+    """A module, or with `module:name` what it has by that name."""
+    module, _, name = words.partition(":")
+    owner = importlib.import_module(module)
+    return getattr(owner, name) if name else owner
 
 
 class Fine:
@@ -244,10 +258,7 @@ def in_one_process(base: Path, kills: int, generator: random.Random) -> tuple[in
 
     places: dict[str, Callable[[], Callable[[], None]]] = {
         "at a random moment": lambda: After(generator.uniform(0.05, seconds)),
-        "within a checkpoint's rename": at_call("shortback.files:os", "replace", 2, 9),
-        "within validation": at_call("shortback.training.engine", "evaluate", 1, 2),
-        "at the end of a run": at_call("shortback.runs.train", "save_file", 1, 1),
-        "while a row is written": at_call("shortback.training.loggers:JsonLines", "log", 2, 12),
+        **{name: at_call(*call) for name, call in CALLS.items()},
     }
     different = 0
     for index, (name, make) in enumerate(places.items()):

@@ -4,13 +4,14 @@
     python scripts/table1.py --root path/to/cifar100 --jobs 4
 
 It is `shortback ablate` for either network; the same command goes on where it was stopped. CIFAR-100 is downloaded only
-with --download. At the end it prints what the paper reports beside what was found.
+with --download. At the end it prints what the paper reports beside what was found; its exit code is 1 if runs failed.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -51,14 +52,15 @@ def main() -> None:
         )
         for network in NETWORKS
     }
-    for ablation in ablations.values():
-        if options.plan:
+    if options.plan:
+        for ablation in ablations.values():
             ablation.print_plan(jobs=options.jobs)
-        else:
-            ablation.run(jobs=options.jobs)
-    if not options.plan:
-        report_folders([ablation.out for ablation in ablations.values()], options.out)
-        Console().print(beside_the_paper({network: found(ablation.out) for network, ablation in ablations.items()}))
+        return
+    failed = [network for network, ablation in ablations.items() if ablation.run(jobs=options.jobs)]
+    report_folders([ablation.out for ablation in ablations.values()], options.out)
+    Console().print(beside_the_paper({network: found(ablation.out) for network, ablation in ablations.items()}))
+    if failed:
+        sys.exit(1)
 
 
 def found(folder: Path) -> dict[tuple[str, str], list[float]]:

@@ -49,9 +49,11 @@ def train(
     with user_errors():
         if resume and overwrite:
             raise UserError("--resume and --overwrite exclude each other")
+        from shortback.recipes.heeded import check_heeded
         from shortback.recipes.load import load_recipe
 
         parsed = load_recipe(recipe, settings=settings or ())
+        check_heeded(parsed, settings or ())
         folder = out or Path("runs") / Path(recipe).stem
         from shortback.runs.train import train_recipe
 
@@ -59,8 +61,9 @@ def train(
             summary = train_recipe(parsed, folder, resume=resume, overwrite=overwrite, say=say)
             say(closing_line(summary, folder))
             return
-        from shortback.runs.compare import compare
+        from shortback.runs.compare import check_settings, compare
 
+        check_settings(parsed, settings or ())
         compare(parsed, folder, resume=resume, overwrite=overwrite, say=say)
 
 
@@ -144,6 +147,7 @@ def diagnose(
 ) -> None:
     """Measure gradients by layer and time step, judge them, and try what may help."""
     with user_errors():
+        from shortback.recipes.heeded import check_heeded
         from shortback.recipes.load import load_recipe
         from shortback.runs.diagnose import check_recipe_gradients, check_run_gradients
 
@@ -155,7 +159,9 @@ def diagnose(
                 raise UserError("-s changes a recipe; a run is diagnosed as it was trained")
             checkup = check_run_gradients(Path(recipe))
         else:
-            checkup = check_recipe_gradients(load_recipe(recipe, settings=settings or ()))
+            parsed = load_recipe(recipe, settings=settings or ())
+            check_heeded(parsed, settings or ())
+            checkup = check_recipe_gradients(parsed)
         if html is not None:
             from shortback.runs.gradient_page import write_gradient_page
 

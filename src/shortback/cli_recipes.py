@@ -45,7 +45,7 @@ def show_recipe(recipe: RecipeArgument, settings: SettingsOption = None) -> None
 def copy_recipe(recipe: RecipeArgument, to: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
     """Copy a recipe to a file, to change it there."""
     with user_errors():
-        from shortback.recipes.load import recipe_text
+        from shortback.recipes.load import at_another_place, recipe_text
 
         text = recipe_text(recipe)
         check_folder(to if to.is_dir() else to.parent, what="the folder")
@@ -53,7 +53,7 @@ def copy_recipe(recipe: RecipeArgument, to: Annotated[Path, typer.Argument(help=
             to = to / f"{Path(recipe).stem}.yaml"
         if to.exists():
             raise UserError(f"{to} is there already; name another file")
-        to.write_text(text)
+        to.write_text(at_another_place(text, recipe, to))
         print(to)
 
 
@@ -62,9 +62,12 @@ def validate_recipe(recipe: RecipeArgument, settings: SettingsOption = None) -> 
     """Check a recipe and build its network, without data."""
     with user_errors():
         from shortback.recipes.build import check_recipe
+        from shortback.recipes.heeded import check_heeded
         from shortback.recipes.load import load_recipe
 
-        check_recipe(load_recipe(recipe, settings=settings or ()))
+        parsed = load_recipe(recipe, settings=settings or ())
+        check_recipe(parsed)
+        check_heeded(parsed, settings or ())
         print(f"{recipe}: fine")
 
 

@@ -78,3 +78,27 @@ def test_a_grid_without_end_is_refused_before_it_is_built():
         grid(vary=[f"train.epochs={values}", f"model.num_steps={values}"])
     with pytest.raises(ValueError, match="2000 runs are more than 500: add --yes"):
         grid(seeds=1, vary=[f"train.epochs={values}"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"settings": ["optimizer.kind=adamw"], "vary": ["optimizer.momentum=0.1,0.9"]}, "--vary optimizer.momentum="),
+        ({"settings": ["optimizer.kind=adamw", "optimizer.momentum=0.5"]}, "-s optimizer.momentum=...: it is of"),
+        ({"vary": ["branches.rate=1,50"]}, "branches.rate=...: it is of branches.schedule=exponential"),
+        ({"vary": ["branches.schedule=linear,exponential", "branches.rate=1,50"]}, "--vary branches.rate="),
+        ({"vary": ["branches.coefficient=1,2"]}, "--vary branches.coefficient: it changes nothing of vanilla, evol"),
+        ({"methods": ["vanilla"], "vary": ["branches.at=stages,blocks"]}, "it changes nothing of vanilla"),
+        ({"settings": ["branches.coefficient=2"]}, "-s branches.coefficient=...: it is of method=shortcut"),
+    ],
+)
+def test_what_changes_nothing_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        grid(**{"seeds": 1, **arguments})
+
+
+def test_a_setting_that_one_of_the_cells_heeds_is_for_that():
+    cells = grid(methods=["vanilla", "shortcut", "evolutionary"], seeds=1, settings=["branches.coefficient=2"])
+    assert len(cells) == 3
+    schedules = ["branches.schedule=linear,exponential"]
+    assert len(grid(methods=["evolutionary"], seeds=1, settings=["branches.rate=2"], vary=schedules)) == 2

@@ -74,3 +74,14 @@ def test_plain_values_say_why_there_is_no_interval():
     assert group["accuracy"]["interval"] is None
     assert len(group["runs"][0]["epochs"]) == 4
     assert group["settings"] == {}
+
+
+def test_values_that_are_all_the_same_are_not_told_to_need_more_seeds():
+    (group,) = to_dict(group_runs([run("vanilla", 0, 0.5), run("vanilla", 1, 0.5)]))["groups"]
+    assert group["accuracy"]["interval"] is None
+    assert "note" not in group
+
+
+def test_a_threshold_passes_by_a_method_without_finished_runs():
+    runs = [run("vanilla", 0, 0.5), run("shortcut", 0, None, error="no")]
+    assert [len(group.times) for group in group_runs(runs, thresholds=[0.2])] == [1, 0]

@@ -123,3 +123,17 @@ def test_a_folder_given_twice_counts_once(tmp_path):
     assert len(join([ablation, ablation / "shortcut-seed0"])) == 2
     with pytest.raises(ValueError, match="holds no run"):
         join([tmp_path])
+
+
+def test_frames_that_go_without_saying_are_told_apart_from_others(tmp_path):
+    """A recipe without `data.frames` has the usual 48 pixels, which are not the 34 of another."""
+    for name, size, frames in (("a", 34, "data.frames.size=34"), ("b", 48, "data.frames.size=48")):
+        events = ("data={kind: nmnist, augment: {flip: false}}",)
+        first = make_ablation(tmp_path / name / "x", {("vanilla", 0): (0.5, *events)})
+        second = make_ablation(tmp_path / name / "y", {("evolutionary", 0): (0.8, *events, frames)})
+        groups = group_runs(join([first, second]))
+        if size == 48:
+            assert [group.setting for group in groups] == ["", ""]
+        else:
+            assert [group.setting for group in groups] == ["data.frames.size=48", "data.frames.size=34"]
+            assert groups[1].difference is None

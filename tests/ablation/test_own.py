@@ -1,5 +1,6 @@
 """A comparison of methods on a network of one's own: what is trained, what goes on, and what the table says."""
 
+import functools
 import json
 
 import pytest
@@ -30,18 +31,19 @@ class Net(nn.Module):
         return self.fc(x).unflatten(0, (2, -1)), None
 
 
-def data(seed):
+def data(seed, count=48):
     generator = torch.Generator().manual_seed(seed)
-    y = torch.arange(48) % 3
-    x = torch.rand(48, 9, generator=generator) + nn.functional.one_hot(y, 3).repeat_interleave(3, 1)
+    y = torch.arange(count) % 3
+    x = torch.rand(count, 9, generator=generator) + nn.functional.one_hot(y, 3).repeat_interleave(3, 1)
     return DataLoader(TensorDataset(x, y), batch_size=16, shuffle=True)
 
 
 def compared(folder, **settings):
     execution = choose_execution(device="cpu", precision="fp32", compile="off")
-    settings = {"execution": execution, "places": {"at": "blocks", "reduce": "mean"}, "lr": 0.1, "seeds": 2, **settings}
+    usual = {"execution": execution, "places": {"at": "blocks", "reduce": "mean"}, "lr": 0.1, "seeds": 2}
+    settings = {"make": Net, "train": data(0), "validation": data(1), "test": data(2), **usual, **settings}
     settings = {key: value for key, value in settings.items() if value is not None}
-    return sb.compare(Net, data(0), validation=data(1), test=data(2), epochs=3, folder=folder, **settings)
+    return sb.compare(epochs=3, folder=folder, **settings)
 
 
 def test_each_method_with_each_seed(tmp_path):
@@ -49,7 +51,7 @@ def test_each_method_with_each_seed(tmp_path):
     assert [group.method for group in found.groups] == ["vanilla", "shortcut", "evolutionary"]
     assert [len(group.runs) for group in found.groups] == [2, 2, 2]
     rows = found.groups[2].runs[1].epochs
-    assert [row["coefficient"] for row in rows] == pytest.approx([0.25 * (1 - i / 9) for i in (3, 6, 9)], abs=0.25 / 9)
+    assert [row["coefficient"] for row in rows] == pytest.approx([0.25 * (1 - i / 9) for i in (2, 5, 8)])
     assert {row["coefficient"] for row in found.groups[1].runs[0].epochs} == {1.0}
     assert found.groups[1].difference.estimate.mean == pytest.approx(
         sum(
@@ -127,3 +129,62 @@ def test_lines_say_of_which_run_they_are(tmp_path, capsys):
         compared(tmp_path / "b", methods=["vanilla"], seeds=2, execution=None)
     lines = capsys.readouterr().out.splitlines()
     assert [line.startswith("on ") for line in lines] == [True] + [False] * (len(lines) - 1)
+
+
+def test_another_network_other_data_and_another_optimizer_are_refused(tmp_path):
+    only = {"methods": ["vanilla"], "seeds": 1}
+    sgd = functools.partial(made, torch.optim.SGD, lr=0.1)
+    compared(tmp_path, **only, optimizer=sgd)
+    before = (tmp_path / "vanilla-seed0" / "settings.json").read_text()
+    again = compared(tmp_path, **only, optimizer=sgd)
+    assert again.groups[0].runs[0].summary["tested_on"] == "test"
+    for changed, key in (
+        ({"make": lambda: scaled(Net(), 0.5)}, "network=Net, 471 numbers"),
+        ({"make": lambda: firing_at(Net(), 0.4)}, "network=Net, 471 numbers"),
+        ({"train": data(0, count=32)}, "train=3 batches, 48 samples"),
+        ({"validation": data(0, count=32)}, "validation=3 batches, 48 samples"),
+        ({"test": None}, "test=3 batches, 48 samples, and now it is none"),
+        ({"optimizer": functools.partial(made, torch.optim.SGD, lr=0.2)}, "optimizer=SGD"),
+        ({"optimizer": functools.partial(made, torch.optim.Adam, lr=0.1)}, "optimizer=SGD"),
+        ({"optimizer": None}, "optimizer=SGD .*and now it is the usual one"),
+    ):
+        with pytest.raises(ValueError, match=f"vanilla-seed0 was trained with {key}.*give another folder"):
+            compared(tmp_path, **{**only, "optimizer": sgd, **changed})
+    assert (tmp_path / "vanilla-seed0" / "settings.json").read_text() == before
+    # Runs of before this was written down are read.
+    old = {
+        key: word for key, word in json.loads(before).items() if key in ("epochs", "loss", "lr", "places", "execution")
+    }
+    (tmp_path / "vanilla-seed0" / "settings.json").write_text(json.dumps(old))
+    compared(tmp_path, **only, make=lambda: scaled(Net(), 0.5))
+
+
+def made(optimizer, net, **settings):
+    return optimizer(net.parameters(), **settings)
+
+
+def scaled(net, factor):
+    with torch.no_grad():
+        net.fc.weight.mul_(factor)
+    return net
+
+
+def firing_at(net, threshold):
+    net.blocks[0][1] = sb.LIF(2, threshold=threshold, backend="reference")
+    return net
+
+
+def test_without_a_test_split_the_result_says_so(tmp_path):
+    found = compared(tmp_path, methods=["vanilla"], seeds=1, test=None)
+    assert found.groups[0].runs[0].summary["tested_on"] == "validation"
+    assert "what is called test is the validation split again" in " ".join(str(found).split())
+
+
+@pytest.mark.parametrize(
+    "asked", [{"seeds": [0, 0]}, {"seeds": 0}, {"seeds": []}, {"methods": ["vanilla", "vanilla"]}, {"methods": []}]
+)
+def test_doubles_and_nothing_are_refused_before_anything_is_trained(tmp_path, asked):
+    (name,) = asked
+    with pytest.raises(ValueError, match=rf"{name}=\[.*\]: name one or more, each once, such as {name}="):
+        compared(tmp_path / "none", **asked)
+    assert not (tmp_path / "none").exists()

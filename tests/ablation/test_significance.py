@@ -31,3 +31,8 @@ def test_differences_that_are_all_the_same_have_no_interval(ours):
     same = paired_difference(ours, {0: 0.5, 1: 0.62})
     assert same.estimate.mean == pytest.approx(ours[0] - 0.5)
     assert (same.estimate.interval, same.p_value) == (None, None)
+
+
+def test_values_that_are_all_the_same_have_no_interval():
+    same = estimate([0.55, 0.55, 0.55])
+    assert (same.mean, same.std, same.interval) == (pytest.approx(0.55), 0, None)

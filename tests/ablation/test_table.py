@@ -1,9 +1,10 @@
+from dataclasses import replace
 from io import StringIO
 
 from rich.console import Console
 
 from shortback.ablation.groups import group_runs
-from shortback.ablation.table import HEADINGS, rows_of, terminal_tables
+from shortback.ablation.table import HEADINGS, note_on, rows_of, terminal_tables
 from tests.ablation.test_groups import run, three_seeds, two_methods
 
 
@@ -34,7 +35,7 @@ def printed(runs, width):
 def test_several_comparisons_are_counted():
     shifts = {"vanilla": 0, "shortcut": 1, "evolutionary": 2}
     runs = [one for method, shift in shifts.items() for one in three_seeds(method, validation=0, test=shift)]
-    assert "not corrected for the number of comparisons, 2" in printed(runs, 200)
+    assert "not corrected for the number of comparisons, 2" in " ".join(printed(runs, 200).split())
 
 
 def test_a_narrow_terminal_cuts_nothing_off():
@@ -50,3 +51,17 @@ def test_a_narrow_terminal_cuts_nothing_off():
     for whole in ("58.00% ± 8.49", "-9.71 to +15.71", "2 finished", "1 failed", "branches.at=[layer1, layer2]"):
         assert whole in table
     assert "…" not in table
+
+
+def test_the_note_says_why_an_interval_is_missing():
+    runs = [run(method, seed, value) for method, value in (("vanilla", 0.5), ("shortcut", 0.55)) for seed in (0, 1)]
+    groups = group_runs(runs)
+    assert "Where all values or differences are the same, there is none either." in note_on(groups)
+    assert rows_of(groups)[0][HEADINGS.index("95 % interval")] == ""
+    assert "two seeds" not in note_on(groups)
+
+
+def test_the_note_says_where_the_test_is_the_validation():
+    runs = [replace(one, summary={**one.summary, "tested_on": "validation"}) for one in two_methods()]
+    assert "what is called test is the validation split again" in note_on(group_runs(runs))
+    assert "No test split" not in note_on(group_runs(two_methods()))

@@ -46,7 +46,8 @@ def test_an_accuracy_that_was_asked_for():
 
 def test_runs_that_are_not_finished_or_have_no_vanilla_do_not_count():
     unfinished = run("shortcut", 0, None)
-    assert times_to_accuracy([unfinished], [run("vanilla", 0, 0.5)], []) == []
+    for thresholds in ([], [0.2]):
+        assert times_to_accuracy([unfinished], [run("vanilla", 0, 0.5)], thresholds) == []
     assert times_to_accuracy([run("shortcut", 0, 0.5)], [run("vanilla", 1, 0.5)], []) == []
 
 

@@ -23,6 +23,16 @@ def test_nir(tmp_path):
     assert content["classes"] == ["a"]
     assert content["input"] == ["batch", 3, 32, 32]
     assert str(check) in (tmp_path / "net.nir.md").read_text()
+    assert "Its logits are the mean of its outputs over the steps." in (tmp_path / "net.nir.md").read_text()
+
+
+def test_the_text_beside_a_nir_file_says_how_logits_are_read(tmp_path):
+    model = network("foreign")
+    model.readout = "steps"
+    write(model, images(), tmp_path / "net.nir", to="nir")
+    text = (tmp_path / "net.nir.md").read_text()
+    assert "Its output at each step is the logits of that step." in text
+    assert "mean" not in text
 
 
 @pytest.mark.slow

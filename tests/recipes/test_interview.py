@@ -70,6 +70,13 @@ def test_a_recipe_for_recordings_can_be_loaded_and_fits_their_sensor(event_folde
     assert "data.sensor" not in (tmp_path / "new.yaml").read_text()
 
 
+def test_parts_of_a_split_are_not_taken_for_classes(event_folder, tmp_path):  # noqa: F811
+    for name in ("train", "test"):
+        (event_folder / name).rename(event_folder / name.capitalize())
+    with pytest.raises(UserError, match=r"has Test, Train, which are parts of a split.*data\.kind=nmnist if it is"):
+        recipe(tmp_path, data="events", network="resnet20", root=event_folder)
+
+
 def test_a_recipe_for_recordings_says_that_the_sensor_is_missing(tmp_path):
     (tmp_path / "train" / "a").mkdir(parents=True)
     np.savez(tmp_path / "train" / "a" / "0.npz", t=[1, 2], x=[3, 4], y=[5, 6], p=[0, 1])
@@ -93,6 +100,7 @@ def test_images_are_those_of_the_source_for_folders(tmp_path, name):
         ({"data": "mnist"}, "data='mnist': must be one of images, cifar10"),
         ({"network": "resnet17"}, "network='resnet17': must be one of resnet18"),
         ({"data": "images"}, "data=images: say where it lies"),
+        ({"root": Path("mine")}, "data=bundled comes with the package: leave root=mine out"),
         ({"data": "images", "root": Path("nowhere")}, "nowhere: there must be a folder train/ in it"),
     ],
 )

@@ -7,6 +7,8 @@ import yaml
 from shortback.recipes.build import build_schedule, check_recipe
 from shortback.recipes.load import (
     RecipeError,
+    at_another_place,
+    changed,
     differences,
     flatten,
     load_recipe,
@@ -330,3 +332,76 @@ def test_what_cannot_be_extended_is_refused(tmp_path, text, message):
     (tmp_path / "own.yaml").write_text(text)
     with pytest.raises(RecipeError, match=message):
         load_recipe(str(tmp_path / "own.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "again", "start", "coefficient"),
+    [
+        ([], ["branches.combine=additive"], 1.0, 1.0),
+        ([], ["branches.combine=additive", "branches.start=0.25"], 0.25, 1.0),
+        ([], ["branches.combine=logits"], 0.25, 1.0),
+        ([], ["branches={combine: additive, start: 0.25}"], 0.25, 0.25),
+        (["branches.start=0.5"], ["branches.combine=additive"], 0.5, 0.5),
+        (["branches.coefficient=2"], ["branches.combine=additive"], 1.0, 2.0),
+        (["branches.combine=additive"], ["branches.combine=logits"], 0.25, 1.0),
+        (["branches.combine=additive", "branches.start=0.5"], ["branches.combine=logits"], 0.5, 1.0),
+    ],
+)
+def test_another_form_of_the_loss_brings_its_coefficients_to_the_recipe_of_a_run(
+    tmp_path, settings, again, start, coefficient
+):
+    """Which says every value, those that went without saying too."""
+    resolved = load_recipe("cifar10-resnet20", settings=settings)
+    (tmp_path / "recipe.yaml").write_text(resolved.to_yaml())
+    for read in (load_recipe(str(tmp_path / "recipe.yaml"), settings=again), changed(resolved, again, name="it")):
+        assert (read.branches.start, read.branches.coefficient) == (start, coefficient)
+
+
+def test_a_start_that_was_written_stays_with_another_form(tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text("model: {name: resnet20}\nbranches: {combine: logits, start: 0.25}\n")
+    assert load_recipe(str(own), settings=["branches.combine=additive"]).branches.start == 0.25
+
+
+def test_the_older_word_for_tensorboard_changes_the_list_of_a_run():
+    resolved = load_recipe("cifar10-resnet20", settings=["train.loggers=[csv]"])
+    for settings, loggers in (
+        (["train.tensorboard=true"], ("csv", "tensorboard")),
+        (["train.tensorboard=false"], ("csv",)),
+        (["train.loggers=[tensorboard, csv]", "train.tensorboard=false"], ("csv",)),
+        (["train.loggers=[]", "train.tensorboard=true"], ("tensorboard",)),
+    ):
+        assert changed(resolved, settings, name="it").train.loggers == loggers
+
+
+def test_a_variant_has_the_usual_coefficients_of_its_form(tmp_path):
+    own = tmp_path / "own.yaml"
+    sides = (
+        "[{name: a, method: shortcut, combine: additive, start: 0.5}, {name: b, method: shortcut, combine: logits}, "
+        "{name: c, method: evolutionary, combine: additive}, {name: d, method: evolutionary, combine: logits}]"
+    )
+    own.write_text(f"extend: cifar10-resnet20\ncompare: {sides}\nbranches: {{combine: convex, start: 0.75}}\n")
+    recipe = load_recipe(str(own))
+    found = dict(comparison._side(recipe, side) for side in recipe.compare)
+    coefficients = {name: (one.branches.start, one.branches.coefficient) for name, one in found.items()}
+    assert coefficients == {"a": (0.5, 0.5), "b": (0.25, 1.0), "c": (1.0, 1.0), "d": (0.25, 1.0)}
+    assert {one.branches.at for one in found.values()} == {"stages"}
+    assert parse_recipe(yaml.safe_load(recipe.to_yaml()), name="again") == recipe
+
+
+def test_a_recipe_at_another_place_finds_what_it_extends(tmp_path):
+    home, away = tmp_path / "a dir", tmp_path / "away"
+    home.mkdir()
+    away.mkdir()
+    (home / "base.yaml").write_text("extend: cifar10-resnet20\nseed: 7\n")
+    own = home / "own.yaml"
+    own.write_text("# mine\nextend: base.yaml  # beside\ntrain: {epochs: 3}\n")
+    (away / "own.yaml").write_text(at_another_place(own.read_text(), str(own), away / "own.yaml"))
+    assert load_recipe(str(away / "own.yaml")) == load_recipe(str(own))
+    assert (away / "own.yaml").read_text().startswith("# mine\nextend: ")
+    assert at_another_place(own.read_text(), str(own), home / "copy.yaml") == own.read_text()
+    base = (home / "base.yaml").read_text()
+    assert at_another_place(base, str(home / "base.yaml"), away / "b.yaml") == base
+    own.write_text("{extend: base.yaml, seed: 1}\n")
+    with pytest.raises(RecipeError, match=r"own.yaml: extend: base.yaml is beside it; write the line extend: /"):
+        at_another_place(own.read_text(), str(own), away / "own.yaml")

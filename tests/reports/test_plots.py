@@ -38,3 +38,8 @@ def test_what_was_not_finite_is_left_out_of_the_pictures(tmp_path):
     assert (line(gradients, "before step 1"), line(gradients, "before step 5")) == ([1e-3, 1e-3], [])
     for number, figure in enumerate(plots.through_training(rows[1:3]).values()):  # not one that is finite
         figure.savefig(tmp_path / f"{number}.png")
+
+
+def test_a_run_without_shares_has_no_picture_of_them():
+    rows = [{"kind": "health", "step": i, "layers": {"branch_share": {}, "relative": {"fc": 0.5}}} for i in (1, 3)]
+    assert list(plots.through_training(rows)) == ["Gradient by layer through training"]

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from shortback.choices import Method, nearest
 from shortback.errors import UserError
+from shortback.recipes.heeded import unheeded
 from shortback.recipes.load import load_recipe
 from shortback.recipes.schema import Recipe
 from shortback.recipes.yaml_text import read_yaml, write_yaml
@@ -91,7 +92,8 @@ def build_grid(
         many: allow more than 500 cells.
 
     Raises:
-        ValueError: too many cells, one of a name twice, or a method, a key or a value that does not exist.
+        ValueError: too many cells, one of a name twice, a method, a key or a value that does not exist, or a key that
+            changes nothing.
     """
     for method in methods:
         if method not in METHODS:
@@ -102,6 +104,9 @@ def build_grid(
     for what, names in (("--methods", list(methods)), ("--vary", [axis.key for axis in axes])):
         if len(set(names)) < len(names):
             raise UserError(f"{what}: {', '.join(names)} names one twice")
+    for axis in axes:
+        if not any(heeds(method, axis.key) for method in methods):
+            raise UserError(f"--vary {axis.key}: it changes nothing of {', '.join(methods)}; leave it out")
     kinds = _kinds(methods, axes)
     number = len(kinds) * seeds
     if number > MAX_CELLS and not many:
@@ -113,7 +118,13 @@ def build_grid(
         for method, heeded in kinds:
             own = [f"{key}={value}" for key, value in heeded]
             parsed = load_recipe(recipe, settings=[*settings, *own, "compare=null", f"method={method}", f"seed={seed}"])
+            if wrong := unheeded(parsed, own):
+                raise UserError(f"--vary {wrong}")
             cells.append(Cell(heeded, parsed.method, seed, parsed))
+    for setting in settings:
+        reasons = [unheeded(cell.recipe, [setting]) for cell in cells]
+        if reasons and all(reasons):
+            raise UserError(f"-s {reasons[0]}")
     return cells
 
 

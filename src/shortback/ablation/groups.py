@@ -78,7 +78,7 @@ def to_dict(groups: Sequence[Group]) -> dict[str, Any]:
             }
             for run in group.runs
         ]
-        if group.accuracy is not None and group.accuracy.interval is None:
+        if group.accuracy is not None and group.accuracy.num_values < 2:
             plain["note"] = NO_INTERVAL
         content.append(plain)
     return {"groups": content}

@@ -11,11 +11,11 @@ from typing import Any, get_args
 
 from shortback.ablation.grid import BASELINE, Cell, Settings, heeds, in_words
 from shortback.ablation.run import CellRun, read_run
-from shortback.choices import Combine
+from shortback.choices import Combine, EventKind
 from shortback.errors import UserError
 from shortback.recipes.build import resolve
 from shortback.recipes.load import WITHOUT_EFFECT, flatten
-from shortback.recipes.schema import BranchesConfig
+from shortback.recipes.schema import BranchesConfig, FramesConfig
 from shortback.runs.folder import RunFolder, runs_in
 
 CELLS_FILE = "cells.json"
@@ -107,12 +107,13 @@ def _found(folder: Path) -> list[_Found]:
 
 def _by_recipe(found: Sequence[_Found]) -> list[_Found]:
     """Each under what is not the same in all recipes; one that has not begun keeps the settings of its ablation."""
-    recipes = {one: flatten(RunFolder(one.path).read_recipe().model_dump(mode="json")) for one in found if _begun(one)}
+    recipes = {one: _recipe(one.path) for one in found if _begun(one)}
+    keys = dict.fromkeys(key for recipe in recipes.values() for key in recipe if key not in NO_SETTINGS)
     values: dict[str, set[str]] = defaultdict(set)
     for one, recipe in recipes.items():
-        for key, value in recipe.items():
-            if key not in NO_SETTINGS and heeds(one.method, key):
-                values[key].add(in_words(value))
+        for key in keys:  # of a section that is null the keys are missing
+            if heeds(one.method, key):
+                values[key].add(in_words(recipe.get(key)))
     varied = [key for key, seen in values.items() if len(seen) > 1]
 
     def settings(one: _Found, recipe: dict[str, Any]) -> Settings:
@@ -120,6 +121,15 @@ def _by_recipe(found: Sequence[_Found]) -> list[_Found]:
         return tuple((key, in_words(recipe.get(key))) for key in named)
 
     return [replace(one, settings=settings(one, recipes[one])) if one in recipes else one for one in found]
+
+
+def _recipe(path: Path) -> dict[str, Any]:
+    """The settings of a run by their keys, those of frames of events too where they go without saying."""
+    recipe = RunFolder(path).read_recipe()
+    tree = recipe.model_dump(mode="json")
+    if recipe.data.kind in get_args(EventKind):
+        tree["data"]["frames"] = (recipe.data.frames or FramesConfig()).model_dump(mode="json")
+    return flatten(tree)
 
 
 def _by_folder(found: Sequence[_Found]) -> Sequence[_Found]:

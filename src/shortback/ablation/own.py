@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from shortback.ablation.groups import Group, group_runs, to_dict
+from shortback.ablation.made_of import data_in_words, network_in_words, optimizer_in_words, settings_in_words
 from shortback.ablation.page import write_ablation_page
 from shortback.ablation.run import CellRun
 from shortback.ablation.table import terminal_tables
@@ -37,6 +38,7 @@ from shortback.training.peak_memory import forget_peak, peak_bytes
 from shortback.training.rows import last_row, read_epochs
 
 METHODS: tuple[Method, ...] = get_args(Method)
+_SUCH_AS = {"methods": '["vanilla", "evolutionary"]', "seeds": "3 or seeds=[0, 1, 2]"}
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ def compare(
 
     Runs of a seed begin with the same weights and see the same batches, so their differences are of the method. Vanilla
     training is with branches whose coefficient is 0, which are not computed. A run that is finished is not run again,
-    and one that was stopped goes on: the same call goes on where it was.
+    and one that was stopped goes on: the same call goes on where it was. A folder with runs of another network, another
+    number of samples, another optimizer or other settings is refused; other samples of the same number are not seen.
 
     Args:
         make: makes the network; it is called under each seed.
@@ -89,20 +92,24 @@ def compare(
         validation: as `fit` takes it; chooses the weights, and methods are to be chosen by it.
         epochs: of each training.
         folder: for the runs, `results.json` and `report.html`.
-        test: read once a run, at its end; `validation` again if it is not given.
+        test: read once a run, at its end; `validation` again if it is not given, which the results then say.
         methods: `"vanilla"`, `"shortcut"` (a coefficient of 1, eq. 7) and `"evolutionary"` (one that falls, eq. 10).
-        seeds: how many, from 0, or which.
+        seeds: how many, from 0, or which, each once.
         places: settings of `attach`, such as `{"at": "stages", "reduce": "mean"}`; the sample is the first batch.
         optimizer: makes one over the parameters of what it is given; SGD as of `fit` if not given.
         loss: as `fit` takes it.
         settings: more of `fit`: `lr`, `execution`, `accumulate`, `clip_norm`, `watch_every` ...
 
     Raises:
-        ValueError: what `attach` and `fit` raise; a folder with runs of other settings.
+        ValueError: what `attach` and `fit` raise; a method or a seed twice, or none; a folder with other runs.
         NonFiniteError, Interrupted, CheckpointError: see `Trainer.fit`.
     """
+    methods, seeds = list(methods), list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     for method in methods:
         check_choice("methods", method, Method)
+    for name, chosen in (("methods", methods), ("seeds", seeds)):
+        if not chosen or len(set(chosen)) < len(chosen):
+            raise UserError(f"{name}={chosen}: name one or more, each once, such as {name}={_SUCH_AS[name]}")
     folder, loss = Path(folder), ShortcutLoss.of(loss)
     if "execution" not in settings and "loggers" not in settings and is_first():
         Console(highlight=False, markup=False, soft_wrap=True).print(choice_in_words())
@@ -110,32 +117,41 @@ def compare(
     fabric = settings.setdefault("fabric", build_fabric(execution))
     sample = _first_input(train)
     settings |= {"epochs": epochs, "loss": loss}
-    said = _in_words({**settings, "places": dict(places or {})})
+    said = settings_in_words({**settings, "places": dict(places or {})})
+    made_of = {"train": data_in_words(train, sample), "validation": data_in_words(validation)}
+    made_of["test"] = data_in_words(test)
     runs = []
-    for seed in range(seeds) if isinstance(seeds, int) else seeds:
+    for seed in seeds:
         for method in methods:
             path = folder / f"{method}-seed{seed}"
-            _check_settings(path, said)
-            if not (path / "summary.json").exists():
-                torch.manual_seed(seed)
-                forget_peak(fabric.device)
-                model = make()
+            finished = (path / "summary.json").exists()
+            torch.manual_seed(seed)
+            forget_peak(fabric.device)
+            model = make()
+            made_of["network"] = network_in_words(model)
+            net = own = None
+            if optimizer is not None or not finished:
                 net = attach(model, **{"sample": _beside(model, sample), **(places or {})})
+                own = None if optimizer is None else optimizer(net)
+            _check_settings(path, said, made_of | {"optimizer": optimizer_in_words(own)})
+            if not finished:
+                assert net is not None
                 result = fit(
                     net,
                     train,
                     validation=validation,
                     folder=path,
                     schedule=_schedule(method, loss),
-                    optimizer=None if optimizer is None else optimizer(net),
+                    optimizer=own,
                     title=f"{method}, seed {seed}",
                     seed=seed,
                     resume=True,
                     **settings,
                 )
                 summary = _summary(net, result, validation if test is None else test, sample, fabric, loss, execution)
+                summary |= {"tested_on": "validation" if test is None else "test", "seed": seed, "method": method}
                 if is_first():
-                    write_text(path / "summary.json", json.dumps({**summary, "seed": seed, "method": method}, indent=2))
+                    write_text(path / "summary.json", json.dumps(summary, indent=2))
                 fabric.barrier()
             runs.append(_read(path, method, seed))
     comparison = Comparison(group_runs(runs), folder)
@@ -143,12 +159,6 @@ def compare(
         write_text(folder / "results.json", json.dumps(comparison.to_dict(), indent=2) + "\n")
         write_ablation_page(folder / "report.html", comparison.groups, title=f"Comparison: {folder.name}")
     return comparison
-
-
-def _in_words(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Settings as text, without what is another object in every process: functions, loggers and the like."""
-    words = {key: repr(value) for key, value in settings.items()}
-    return {key: word for key, word in words.items() if " at 0x" not in word}
 
 
 def _schedule(method: Method, loss: ShortcutLoss) -> Schedule:
@@ -169,8 +179,10 @@ def _beside(model: nn.Module, sample: Tensor) -> Tensor:
     return sample.to(next(model.parameters(), sample).device)
 
 
-def _check_settings(path: Path, said: Mapping[str, str]) -> None:
+def _check_settings(path: Path, said: Mapping[str, str], made_of: Mapping[str, str]) -> None:
     """See that the run in a folder, finished or not, has these settings, which are written where there is none.
+
+    What it is made of is not looked at where it was not written down, as it once was not.
 
     Raises:
         ValueError: it has others.
@@ -178,14 +190,15 @@ def _check_settings(path: Path, said: Mapping[str, str]) -> None:
     file = path / "settings.json"
     if not file.exists():
         path.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps(said, indent=2))
+        write_text(file, json.dumps({**said, **made_of}, indent=2))
         return
     before = json.loads(file.read_text())
-    other = [key for key in said.keys() | before.keys() if said.get(key) != before.get(key)]
+    now = {**said, **{key: word for key, word in made_of.items() if key in before}}
+    other = [key for key in now.keys() | before.keys() if now.get(key) != before.get(key)]
     if other:
         key = sorted(other)[0]
         raise UserError(
-            f"{path} was trained with {key}={before.get(key)}, and now it is {said.get(key)}: give another folder"
+            f"{path} was trained with {key}={before.get(key)}, and now it is {now.get(key)}: give another folder"
         )
 
 

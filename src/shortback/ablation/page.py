@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from shortback.ablation.groups import NO_INTERVAL, Group, to_dict
 from shortback.ablation.run import CellRun
+from shortback.ablation.significance import Difference
 from shortback.ablation.table import HEADINGS, interval_points, note_on, number, rows_of, signed_points
 from shortback.reports.html import Section, Table, write_page
 from shortback.reports.plots import curves_with_bands
@@ -38,7 +39,7 @@ def write_ablation_page(path: Path, groups: Sequence[Group], *, title: str) -> N
     curves = [
         (
             _curves(groups, "val_accuracy", "validation accuracy"),
-            "Validation accuracy by step, mean and range of seeds.",
+            "Validation accuracy by step, mean and range of the seeds, as far as all of them have come.",
         ),
         (_curves(groups, "loss", "training loss"), "Training loss by step, with the branches' share of it."),
         (_curves(groups, "main_loss", "loss of the main output"), "Training loss of the main output by step."),
@@ -103,38 +104,51 @@ def _made_with(runs: Sequence[CellRun]) -> list[str]:
 def _curves(groups: Sequence[Group], key: str, label: str) -> Figure:
     lines = {}
     for group in groups:
-        by_step: dict[int, list[float]] = {}
-        for run in group.runs:
-            for step, value in run.curve(key):
-                by_step.setdefault(step, []).append(value)
+        curves = [curve for run in group.runs if (curve := dict(run.curve(key)))]
+        # A mean over the runs that happen to be there would jump where one of them ends.
+        steps = sorted(set.intersection(*map(set, curves))) if curves else []
+        by_step = {step: [curve[step] for curve in curves] for step in steps}
         name = ", ".join(filter(None, (group.method, group.setting)))
-        lines[name] = [(step, statistics.fmean(v), min(v), max(v)) for step, v in sorted(by_step.items())]
+        lines[name] = [(step, statistics.fmean(v), min(v), max(v)) for step, v in by_step.items()]
     return curves_with_bands(lines, label=label)
 
 
 def _lead(groups: Sequence[Group]) -> str:
-    """What is best on the validation split, and what the test split says of it."""
-    compared = [group for group in groups if group.difference is not None and group.difference.estimate.interval]
+    """What is best on the validation split, and what the test split says of it; without the first, by the second."""
+    compared = {
+        index: group.difference
+        for index, group in enumerate(groups)
+        if group.difference is not None and group.difference.estimate.num_values >= 2
+    }
     if not compared:
         return f"No comparison yet: {NO_INTERVAL}, of vanilla training and of another method."
-
-    def chosen_by(group: Group) -> float:
-        found = group.validation_difference or group.difference  # without a validation split there is no other
-        return found.estimate.mean if found else 0.0
-
-    best = max(compared, key=chosen_by)
-    if chosen_by(best) <= 0:
-        return "Nothing is better than vanilla training on the validation split."
-    equal = [group for group in compared if chosen_by(group) == chosen_by(best)]
+    by_validation = {index: groups[index].validation_difference for index in compared}
+    has_validation = all(by_validation.values())
+    split = "validation" if has_validation else "test"
+    chosen_by = {
+        index: found.estimate.mean for index, found in (by_validation if has_validation else compared).items() if found
+    }
+    best = max(chosen_by, key=lambda index: chosen_by[index])
+    if chosen_by[best] <= 0:
+        return f"Nothing is better than vanilla training on the {split} split."
+    names = {index: " at ".join(filter(None, (groups[index].method, groups[index].setting))) for index in compared}
+    equal = [names[index] for index in compared if chosen_by[index] == chosen_by[best]]
     if len(equal) > 1:
-        names = ", ".join(" at ".join(filter(None, (group.method, group.setting))) for group in equal)
-        return f"{len(equal)} are equally good on the validation split, and better than vanilla training: {names}."
-    assert best.difference is not None
-    assert best.difference.estimate.interval is not None
-    name = " at ".join(filter(None, (best.method, best.setting)))
-    chance = "" if best.difference.estimate.interval[0] > 0 else ": it may be chance"
-    interval = interval_points(best.difference.estimate, signed=True)
-    return (
-        f"Best on the validation split: {name}. On the test split {signed_points(best.difference)} points over "
-        f"vanilla, 95 % interval {interval}{chance}."
-    )
+        return (
+            f"{len(equal)} are equally good on the {split} split, and better than vanilla training: {', '.join(equal)}."
+        )
+    tested_on_validation = any(run.tested_on == "validation" for group in groups for run in group.runs)
+    over = f"{signed_points(compared[best])} points over vanilla{_how_sure(compared[best])}."
+    if not has_validation:
+        return f"Best on the test split, by which it was chosen too: {names[best]}, {over}"
+    if tested_on_validation:
+        return f"Best on the validation split, the only one there is: {names[best]}, {over}"
+    return f"Best on the validation split: {names[best]}. On the test split {over}"
+
+
+def _how_sure(difference: Difference) -> str:
+    interval = difference.estimate.interval
+    if interval is None:
+        return " with every seed"
+    chance = "" if interval[0] > 0 else ": it may be chance"
+    return f", 95 % interval {interval_points(difference.estimate, signed=True)}{chance}"

@@ -49,6 +49,11 @@ class CellRun:
             return "finished"
         return "failed" if self.error else "unfinished" if self.last else "not begun"
 
+    @property
+    def tested_on(self) -> str:
+        """The split that its test accuracy is of: `validation` where `compare` was given no other."""
+        return str((self.summary or {}).get("tested_on", "test"))
+
     def curve(self, key: str) -> list[tuple[int, float]]:
         """A number by step, over the epochs."""
         return [(row["step"], row[key]) for row in self.epochs if row.get(key) is not None]

@@ -1,7 +1,8 @@
 r"""Is a difference real: means with their intervals, and paired differences over the same seeds.
 
 For $n$ values with mean $\bar x$ and standard deviation $s$ (with $n - 1$), the 95 % interval is
-$\bar x \pm t_{0.975,\,n-1}\, s / \sqrt n$, Student's $t$ with $n - 1$ degrees of freedom. Two methods are compared by
+$\bar x \pm t_{0.975,\,n-1}\, s / \sqrt n$, Student's $t$ with $n - 1$ degrees of freedom. Of values that are all the
+same, as accuracies in few steps can be, it knows no interval. Two methods are compared by
 the differences of runs of the same seed, which begin from the same weights and see the same batches: their mean, its
 interval by the same formula, and the p-value of the paired t-test.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 LEVEL = 0.95
 
@@ -23,7 +24,7 @@ class Estimate:
     Attributes:
         mean: of the values.
         std: standard deviation, None for fewer than two values.
-        interval: 95 % interval of the mean, None for fewer than two values.
+        interval: 95 % interval of the mean, None for fewer than two values, or ones that are all the same.
         num_values: `n`.
     """
 
@@ -47,21 +48,20 @@ def estimate(values: Sequence[float]) -> Estimate:
     if count < 2:
         return Estimate(mean, None, None, count)
     std = statistics.stdev(values)
+    if std <= 1e-9 * abs(mean):
+        return Estimate(mean, std, None, count)
     half = float(_student().ppf((1 + LEVEL) / 2, count - 1)) * std / math.sqrt(count)
     return Estimate(mean, std, (mean - half, mean + half), count)
 
 
 def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference | None:
-    """Our values less theirs over the seeds that both have; None if there are none.
-
-    Of differences that are all the same, as those of accuracies in few steps can be, Student's t knows no interval.
-    """
+    """Our values less theirs over the seeds that both have; None if there are none."""
     differences = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
     if not differences:
         return None
     found = estimate(differences)
-    if found.std is None or found.std <= 1e-9 * abs(found.mean):
-        return Difference(replace(found, interval=None), None)
+    if found.std is None or found.interval is None:
+        return Difference(found, None)
     t = abs(found.mean) / (found.std / math.sqrt(len(differences)))
     return Difference(found, float(2 * _student().sf(t, len(differences) - 1)))
 

@@ -64,6 +64,7 @@ def _terminal_table(setting: str) -> TerminalTable:
 
 
 def note_on(groups: Sequence[Group]) -> str:
+    """What is to be known of the numbers, in a few sentences."""
     unfinished = sum(run.status != "finished" for group in groups for run in group.runs)
     estimates = [group.difference.estimate for group in groups if group.difference]
     estimates += [group.accuracy for group in groups if group.accuracy]
@@ -71,7 +72,11 @@ def note_on(groups: Sequence[Group]) -> str:
     if any(found.num_values < 2 for found in estimates):
         parts.append(f"Where none is printed, {NO_INTERVAL}.")
     if any(found.num_values > 1 and found.interval is None for found in estimates):
-        parts.append("Where all differences are the same, there is none either.")
+        parts.append("Where all values or differences are the same, there is none either.")
+    if any(run.tested_on == "validation" for group in groups for run in group.runs):
+        parts.append(
+            "No test split was given: what is called test is the validation split again, which chose the weights."
+        )
     compared = sum(group.difference is not None and group.difference.p_value is not None for group in groups)
     if compared > 1:
         parts.append(f"The p-values are not corrected for the number of comparisons, {compared}.")

@@ -57,6 +57,8 @@ def times_to_accuracy(
     """
     ours = {run.seed: run for run in runs if run.summary is not None}
     theirs = {run.seed: run for run in baseline if run.summary is not None}
+    if not ours:
+        return []
     if thresholds:
         return [_time(f"{goal:.1%}", dict.fromkeys(ours, goal), ours, theirs) for goal in thresholds]
     last = {seed: run.curve("val_accuracy")[-1][1] for seed, run in theirs.items() if run.curve("val_accuracy")}

@@ -220,10 +220,13 @@ def _readme(file: Path, model: SpikingNetwork, check: Check, *, importer: NIRImp
 of, where they fire at it."""
     if importer == "spikingjelly":
         fires = "Its neurons fire at their threshold too, as those of SpikingJelly do."
+    logits = "Its logits are the mean of its outputs over the steps."
+    if model.readout == "steps":
+        logits = "Its output at each step is the logits of that step."
     return f"""# {file.name}
 
 A spiking network in NIR. Give it {what}, {model.num_steps} steps of {usual_dt(importer):g} s, all membranes at 0 before
-the first. Its logits are the mean of its outputs over the steps. How images are prepared, and the names
+the first. {logits} How images are prepared, and the names
 of the classes, are in {file.name}.json where they are known.
 {whom}
 {fires} Several edges into a node are to be added up.

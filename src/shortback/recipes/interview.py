@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from shortback.choices import Have, RecipeNetwork, check_choice
-from shortback.data.events.event_folder import FIFTH
+from shortback.data.events.event_folder import FIFTH, check_flat
 from shortback.data.events.folders import class_names, files_in
 from shortback.data.events.formats import READERS, read_recording
 from shortback.data.events.sensor import SensorUnknownError
@@ -82,6 +82,10 @@ def _found(answers: Answers) -> tuple[str, dict[str, Any]]:
     root = None if answers.root is None else str(answers.root)
     network = answers.network
     if answers.data == "bundled":
+        if root:
+            raise UserError(
+                f"data=bundled comes with the package: leave root={root} out, or choose the data that lies there"
+            )
         return f"cifar10-{network}", {"kind": "bundled", "augment": {"auto_augment": None}}
     if answers.data in ("cifar10", "cifar100"):
         base = f"{answers.data}-{network}" if network != "plain32" else "cifar10-plain32"
@@ -107,11 +111,13 @@ def _of_recordings(root: Path) -> dict[str, Any]:
     `sensor` is among it, as null, where that one does not say its size.
     """
     found: dict[str, Any] = {"kind": "event_folder", "root": str(root), "split": None}
+    recordings = [path for path in files_in(root) if path.suffix.lower() in READERS] if root.is_dir() else []
     if not (root / "train").is_dir():
         if not root.is_dir() or len(class_names(root)) < 2:
             raise UserError(f"{root}: there must be a folder train/ in it, or a folder for each class")
+        check_flat(root, class_names(root), recordings)
         found["split"] = FIFTH
-    for path in (path for path in files_in(root) if path.suffix.lower() in READERS):
+    for path in recordings:
         try:
             events = read_recording(path)
         except SensorUnknownError:

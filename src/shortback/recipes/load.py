@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from shortback.choices import nearest
+from shortback.choices import Combine, nearest, usual_start
 from shortback.recipes.fields import Section, section_in
-from shortback.recipes.schema import Recipe
+from shortback.recipes.schema import Recipe, usual_coefficient
 from shortback.recipes.yaml_text import RecipeError, read_keys, read_yaml, text_of
 
 # Where the data lies and how it is read, and what is watched and written meanwhile: no weight depends on it.
@@ -77,12 +79,14 @@ def load_recipe(recipe: str, *, settings: Iterable[str] = ()) -> Recipe:
     A recipe may say `extend: OTHER`, one that comes with the package or a file beside it, and then only what differs:
     sections are merged key by key, all else takes the place of what was there.
 
+    Where a setting changes `branches.combine` of a recipe that says all of its values, as that of a run does, the usual
+    `start` and `coefficient` become those of the other form, unless a setting says them.
+
     Raises:
         RecipeError: everything that is wrong, each with its dotted path.
     """
     tree = read_tree(recipe)
-    for setting in settings:
-        _apply(tree, setting)
+    _apply_all(tree, settings)
     parsed = parse_recipe(tree, name=recipe)
     _refuse_unsaid_form(tree, name=recipe)
     return parsed
@@ -104,6 +108,22 @@ def read_tree(recipe: str, extending: tuple[str, ...] = ()) -> dict[str, Any]:
     except RecipeError as error:
         raise RecipeError(f"{recipe}: extend: {error}") from None
     return merged(read_tree(beside, (*extending, recipe)), tree)
+
+
+def at_another_place(text: str, recipe: str, to: Path) -> str:
+    """The YAML of a recipe for another file, from which what it extends is found too.
+
+    Raises:
+        RecipeError: it extends a file in a way that cannot be rewritten.
+    """
+    base = _tree(text, recipe).get("extend")
+    if not isinstance(base, str) or base in recipe_names() or to.parent.resolve() == Path(recipe).parent.resolve():
+        return text
+    whole = (Path(recipe).parent / base).resolve()
+    moved, count = re.subn(r"^extend *:.*$", lambda _: f"extend: {json.dumps(str(whole))}", text, flags=re.MULTILINE)
+    if count != 1:
+        raise RecipeError(f"{recipe}: extend: {base} is beside it; write the line extend: {whole}, and copy it then")
+    return moved
 
 
 def merged(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
@@ -141,8 +161,7 @@ def parse_recipe(tree: dict[str, Any], *, name: str) -> Recipe:
 def changed(recipe: Recipe, settings: Iterable[str], *, name: str) -> Recipe:
     """A recipe with settings `key=value`; see `load_recipe`."""
     tree = recipe.model_dump(mode="json")
-    for setting in settings:
-        _apply(tree, setting)
+    _apply_all(tree, settings)
     return parse_recipe(tree, name=name)
 
 
@@ -151,6 +170,22 @@ def differences(ours: Recipe, theirs: Recipe, *, ignoring: Collection[str] = ())
     a, b = flatten(ours.model_dump(mode="json")), flatten(theirs.model_dump(mode="json"))
     different = sorted(key for key in {*a, *b}.difference(ignoring) if a.get(key) != b.get(key))
     return [f"{key}: {a.get(key)!r}, {b.get(key)!r}" for key in different]
+
+
+def _apply_all(tree: dict[str, Any], settings: Iterable[str]) -> None:
+    settings, written = list(settings), tree.get("branches")
+    before: dict[str, Any] = dict(written) if isinstance(written, dict) else {}
+    for setting in settings:
+        _apply(tree, setting)
+    branches, form = tree.get("branches"), before.get("combine", "")
+    said = {setting.partition("=")[0] for setting in settings} & {"branches", "branches.start", "branches.coefficient"}
+    is_whole = form in get_args(Combine) and {"start", "coefficient"} <= before.keys()
+    if said or not is_whole or not isinstance(branches, dict) or branches.get("combine") == form:
+        return
+    usual = {"start": usual_start(form), "coefficient": usual_coefficient(form, before["start"])}
+    for key, value in usual.items():
+        if branches.get(key) == value:
+            del branches[key]
 
 
 def _apply(tree: dict[str, Any], setting: str) -> None:

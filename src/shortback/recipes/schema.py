@@ -8,14 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    BeforeValidator,
-    Discriminator,
-    Field,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from shortback.choices import (
     AutoAugment,
@@ -141,10 +134,10 @@ class DataConfig(Section):
     augment: AugmentConfig = AugmentConfig()
 
 
-def _follows(start: Any) -> float:
-    """The coefficient where a sum of losses starts at `start`; 1 for what is no start, which is told of itself."""
+def usual_coefficient(combine: Combine, start: Any) -> float:
+    """That of `shortcut`: where a sum of losses starts; 1 for logits, and for no number, which is told of itself."""
     try:
-        return float(start) if float(start) >= 0 else 1.0
+        return float(start) if combine != "logits" and float(start) >= 0 else 1.0
     except (TypeError, ValueError, OverflowError):
         return 1.0
 
@@ -179,7 +172,7 @@ class BranchesConfig(Section):
             return tree
         combine = tree.get("combine", "logits")
         start = tree.get("start", usual_start(combine))
-        return {"coefficient": _follows(start) if combine != "logits" else 1.0, **tree, "start": start}
+        return {"coefficient": usual_coefficient(combine, start), **tree, "start": start}
 
 
 class LossConfig(Section):
@@ -220,11 +213,15 @@ class TrainConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _read_the_older_word(cls, tree: Any) -> Any:
-        """What was `tensorboard: true` before there were other loggers."""
+        """What was `tensorboard: true` before there were other loggers: one of the list, or none."""
         if not isinstance(tree, dict) or "tensorboard" not in tree or not isinstance(tree["tensorboard"], bool):
             return tree
         tree = dict(tree)
-        return ({"loggers": ["tensorboard"]} if tree.pop("tensorboard") else {}) | tree
+        wanted, loggers = tree.pop("tensorboard"), tree.get("loggers", [])
+        if isinstance(loggers, list | tuple):
+            others = [one for one in loggers if one != "tensorboard"]
+            tree["loggers"] = [*others, "tensorboard"] if wanted else others
+        return tree
 
 
 class HealthConfig(Section):
@@ -235,13 +232,16 @@ class HealthConfig(Section):
 
 
 class Variant(Section):
-    """One side of a comparison that is not a method as the recipe has it: what it changes of the branches."""
+    """One side of a comparison that is not a method as the recipe has it: what it changes of the branches.
+
+    `coefficient` and `start` are the usual ones of its `combine` where they are not said, as in `BranchesConfig`.
+    """
 
     name: Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]  # of a folder, which is neither `..` nor hidden
     method: Method
     combine: Combine
-    coefficient: NonNegative = 1.0
-    start: NonNegative
+    coefficient: NonNegative | None = None
+    start: NonNegative | None = None
 
 
 def _kind_of_side(value: Any) -> str:

@@ -23,13 +23,14 @@ def through_training(rows: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
         figures["Loss"] = _by_step("loss", {name: [(r["step"], r[key]) for r in steps] for name, key in lines.items()})
         coefficient = [(row["step"], row["coefficient"]) for row in steps]
         figures["Balance coefficient"] = _by_step("coefficient", {"coefficient": coefficient})
-    if len(seen) > 1:
+    if len(seen) > 1 and seen[0]["layers"]["branch_share"]:
         first = next(iter(seen[0]["layers"]["branch_share"]))
         all_shares = [(row["step"], row["layers"]["branch_share"].get(first)) for row in seen]
         shares = [(step, share) for step, share in all_shares if share is not None]
         figures["Branch share of the first layer's gradient"] = _by_step(
             "share", {"branches": shares, "main output": [(step, 1 - share) for step, share in shares]}
         )
+    if len(seen) > 1:
         chosen = [seen[0], seen[len(seen) // 2], seen[-1]]
         lines = {f"before step {row['step']}": row["layers"]["relative"] for row in chosen}
         figures["Gradient by layer through training"] = gradient_by_layer(
