@@ -133,6 +133,10 @@ def test_recipes(tmp_path):
     assert run("recipes", "copy", "quickstart", copy).returncode == 0
     assert "is there already" in refused("recipes", "copy", "quickstart", copy)
     assert run("recipes", "validate", copy).stdout == f"{copy}: fine\n"
+    (tmp_path / "own.yaml").write_text("extend: mine.yaml\nseed: 3\n")
+    (tmp_path / "there").mkdir()
+    assert run("recipes", "copy", tmp_path / "own.yaml", tmp_path / "there").returncode == 0
+    assert "seed: 3" in run("recipes", "show", tmp_path / "there" / "own.yaml").stdout
 
 
 @pytest.mark.parametrize(
@@ -147,6 +151,13 @@ def test_recipes(tmp_path):
         (["train", "quickstart", "-s", "train={[a]: 1}"], "-s train={[a]: 1}, line 1: not valid YAML"),
         (["train", "quickstart", "-s", "seed=2001-99-99"], "not valid YAML, a value is no timestamp"),
         (["train", "quickstart", "-s", "seed=!!int x"], "not valid YAML, a value is no int"),
+        (["train", "quickstart", "-s", "method=vanilla"], "add -s compare= to train by one"),
+        (["train", "cifar10-resnet20", "-s", "optimizer.momentum=0.5"], "-s optimizer.momentum=...: it is of"),
+        (
+            ["diagnose", "cifar10-resnet20", "-s", "branches.rate=3"],
+            "-s branches.rate=...: it is of branches.schedule=",
+        ),
+        (["recipes", "validate", "cifar10-resnet20", "-s", "loss.tet_weight=0.5"], "-s loss.tet_weight=...: it is of"),
         (["ablate", "quickstart", "--plan", "--methods", "vanilla, shortcuts"], "--methods shortcuts: no such method"),
         (["data", "show", "quickstart", "--out", "samples.xyz"], "--out samples.xyz: the name of a picture ends in"),
         (["train", "cifar10-resnet20", "-s", "data.root=/nowhere"], "/nowhere"),

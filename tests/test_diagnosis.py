@@ -1,4 +1,5 @@
 import functools
+import threading
 
 import pytest
 import torch
@@ -86,6 +87,17 @@ def test_a_coefficient_of_0_is_not_scaled(batch):
         s.settings for s in sb.diagnose(net, x, y, coefficient=0.5, loss=sb.ShortcutLoss(combine="convex")).suggestions
     }
     assert {s for s in tried if s[0].startswith("branches")} == {("branches.start=0.125",)}
+
+
+def test_a_network_that_cannot_be_copied_is_measured_all_the_same():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(6, 8), sb.LIF(1, threshold=100.0, backend="reference"))
+    net.append(torch.nn.Linear(8, 5))
+    net[0].lock = threading.Lock()
+    report = sb.diagnose(net, torch.randn(4, 6), torch.arange(4))
+    assert report.judgement.verdict == "dead"
+    assert report.suggestions == []
+    assert "nothing was tried against it: the network cannot be copied: cannot pickle" in str(report)
 
 
 def test_a_loss_of_one_output_is_the_main_one(batch):

@@ -32,3 +32,16 @@ def test_results_say_what_they_were_made_with(name):
     assert report["settings"]["quick"] is False
     assert report["environment"]["git_changed"] is False
     assert report["environment"]["versions"]["torch"]
+
+
+def test_memory_is_named_for_what_was_measured():
+    results = tables.read("branches")["results"]
+    for case in results["cases"]:
+        case["memory"] |= {"over": {"shortcut / vanilla": 1.25}}
+        case["memory"].pop("over_in_use", None)
+    heading, _, first, *_ = tables.branches(results)
+    assert ("peak memory" in heading, "| 1.25 |" in first) == (True, True)
+    for case in results["cases"]:
+        case["memory"]["over_in_use"] = {"shortcut / vanilla": 1.5}
+    heading, _, first, *_ = tables.branches(results)
+    assert ("| memory in use |" in heading, "| 1.50 |" in first) == (True, True)

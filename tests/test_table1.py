@@ -50,3 +50,18 @@ def test_what_was_found_stands_beside_the_paper():
     assert "71.42 / 71.00 ± 1.00 (3)" in text
     assert "74.78 / 74.50 (1)" in text
     assert "- / -" in text
+
+
+@pytest.mark.parametrize("failed", [(), ("resnet34",)])
+def test_runs_that_failed_are_told_by_the_exit_code_after_the_table(monkeypatch, tmp_path, failed):
+    done = []
+    monkeypatch.setattr(Ablation, "run", lambda self, *, jobs: done.append(self) or self.out.name in failed)
+    monkeypatch.setattr(table1, "report_folders", lambda folders, out: done.append(folders))
+    monkeypatch.setattr(table1, "found", lambda folder: {})
+    monkeypatch.setattr(sys, "argv", ["table1.py", "--out", str(tmp_path)])
+    if failed:
+        with pytest.raises(SystemExit, match="1"):
+            table1.main()
+    else:
+        table1.main()
+    assert len(done) == 3  # two ablations and the page

@@ -51,6 +51,8 @@ def test_hooks_are_there_until_they_are_removed():
     assert torch_private.hooks_of(module) == [mine, other]
     handle.remove()
     assert torch_private.hooks_of(module) == [other]
+    torch_private.drop_hooks(module, lambda hook: hook is other)
+    assert torch_private.hooks_of(module) == []
 
 
 def test_a_change_in_place_raises_the_version_of_all_views():

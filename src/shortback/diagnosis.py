@@ -42,11 +42,12 @@ def diagnose(
         loss: `ShortcutLoss()` if not given, which adds logits; one of a single output, such as `TET()`, is its `main`.
         coefficient: of the branches: 1 for shortcut back-propagation, 0.25 as evolutionary training begins.
         suggest: whether to try changes where the network is not healthy: each on a copy, on the first 16 samples and
-            on the reference backend, before and after.
+            on the reference backend, before and after. The report says so where the network cannot be copied.
 
     Raises:
-        ValueError: a network without weights to train, one that is compiled, a batch of one under batch norm, labels
-            that are no classes of the network.
+        ValueError: a network without weights to train, one that is compiled, one that remembers the batch before and is
+            not reset, one checkpointed with `use_reentrant=True`, a batch of one under batch norm, labels that are no
+            classes of the network.
     """
     loss = ShortcutLoss.of(loss)
     report = GradientReport.of(measure(net, x, y, loss=loss, coefficient=coefficient))
@@ -61,7 +62,11 @@ def diagnose(
     before = judged(net, coefficient)
     tried = []
     for trial in _trials(net, report.judgement.verdict, coefficient, loss.combine):
-        changed = trial.change(copy_of(net), x)
+        try:
+            copied = copy_of(net)
+        except Exception as error:  # of what a module holds, which may be anything, such as a lock
+            return dataclasses.replace(report, not_tried=f"the network cannot be copied: {error}")
+        changed = trial.change(copied, x)
         if changed is not None:
             after = judged(changed, trial.coefficient)
             tried.append(Suggestion(trial.what, trial.settings, before, after, trial.python))

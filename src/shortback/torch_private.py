@@ -49,6 +49,13 @@ def hooks_of(module: nn.Module) -> list[Callable[..., Any]]:
     return list(module._forward_hooks.values())
 
 
+def drop_hooks(module: nn.Module, is_dropped: Callable[[Callable[..., Any]], bool]) -> None:
+    """Take off forward hooks of a module whose handles nobody has, as those of a copy."""
+    for key, hook in list(module._forward_hooks.items()):
+        if is_dropped(hook):
+            del module._forward_hooks[key]
+
+
 def version_of(tensor: Tensor) -> int:
     """A number that every change in place of a tensor, or of a view of it, raises."""
     return tensor._version

@@ -77,7 +77,9 @@ class SharedByStages(nn.Module):
 
 def test_a_neuron_that_layers_share_is_one_of_each():
     torch.manual_seed(0)
-    net = sb.spikify(SharedByStages(), num_steps=2, neuron=lambda num_steps: sb.LIF(num_steps, threshold=0.1))
+    net = sb.spikify(
+        SharedByStages(), num_steps=2, neuron=lambda num_steps: sb.LIF(num_steps, threshold=0.1, backend="reference")
+    )
     x, y = torch.rand(8, 1, 2, 2), torch.arange(8) % 3
     seen = sb.health.measure(net, x, y, loss=sb.losses.ShortcutLoss(), coefficient=0.0, backend="reference")
     assert [neuron.name for neuron in seen.neurons] == ["relu", "relu (call 2)"]
@@ -88,3 +90,45 @@ def test_a_neuron_that_layers_share_is_one_of_each():
     for neuron, fired in zip(seen.neurons, spikes, strict=True):
         assert neuron.firing_rate == pytest.approx(fired.mean().item())
         assert neuron.dead == (fired.sum(0) == 0).double().mean().item()
+
+
+class ByKeyword(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.neuron = sb.LIF(2, decay=0.0, backend="reference")
+
+    def forward(self, x):
+        return self.neuron(x=x)
+
+
+def test_a_neuron_called_by_keyword_is_measured_as_any_other():
+    x = torch.tensor([[0.6, 2.0], [1.5, 2.0]])
+    net = ByKeyword()
+    by_keyword, plain = (seen(each, x, num_samples=1)[0] for each in (net, nn.Sequential(net.neuron)))
+    assert (by_keyword.firing_rate, by_keyword.in_window) == (3 / 4, 2 / 4)
+    assert (plain.firing_rate, plain.in_window) == (3 / 4, 2 / 4)
+
+
+class ByStep(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.fast, self.slow, self.fc = nn.Linear(6, 8), sb.LIF(), sb.LIF(), nn.Linear(8, 5)
+
+    def forward(self, x):
+        state = None
+        for _ in range(3):
+            spikes, state = self.fast.step(self.a(x), state)
+        return self.fc(self.slow(spikes) if self.training else spikes)
+
+
+def test_what_neurons_do_in_step_is_said_to_be_unseen():
+    torch.manual_seed(0)
+    net, x, y = ByStep(), 4 * torch.randn(4, 6), torch.arange(4)
+    report = sb.health.GradientReport.of(
+        sb.health.measure(net, x, y, loss=sb.losses.ShortcutLoss(), coefficient=0.0, backend="reference")
+    )
+    assert report.measurement.unseen == ["fast"]
+    assert "not measured because their forward is not called, as where a loop runs step(): fast" in str(report)
+    net.slow = nn.Identity()
+    seen = sb.health.measure(net, x, y, loss=sb.losses.ShortcutLoss(), coefficient=0.0, backend="reference")
+    assert "no neurons were seen: the forward of fast is not called" in sb.health.judge(seen).reason

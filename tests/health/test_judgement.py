@@ -7,7 +7,9 @@ from torch import nn
 
 import shortback as sb
 from shortback.health import judge, measure
+from shortback.health.activity import NeuronActivity
 from shortback.health.judgement import effective_depth, factors, reference, slope
+from shortback.health.measurement import LayerGradient, Measurement
 from shortback.losses import ShortcutLoss
 from shortback.surrogates import Arctan, Triangular
 
@@ -111,16 +113,44 @@ def test_what_is_not_finite_is_found_nearest_to_the_loss():
 
 
 def test_weights_that_are_all_0_have_no_say():
-    """A classifier that starts at 0 has a gradient, but none over its weights."""
-    torch.manual_seed(0)
-    net = sb.create_model("resnet20", width=0.5, num_steps=2, in_channels=1)
+    """A classifier that starts at 0 has a gradient, but none over its weights, and what is before it has none yet."""
+    net = network(neuron={"backend": "reference"})
     torch.nn.init.zeros_(net.network.fc.weight)
-    x, y = torch.randn(4, 1, 16, 16), torch.arange(4)
-    judged = judge(measure(net, x, y, loss=sb.ShortcutLoss(), coefficient=0.0))
-    assert judged.verdict == "dead"  # nothing comes through weights of 0
-    assert judged.num_layers > judged.effective_depth == 0
+    judgement, seen = judged(net, num_samples=4)
+    assert judgement.verdict == "dead"
+    assert judgement.layer == seen.layers[-2].name
+    assert judgement.reason.endswith("the weights of fc are all 0 and let none through, which ends with the first step")
+    assert all(neuron.in_window for neuron in seen.neurons)
+    assert judgement.num_layers > judgement.effective_depth == 0
     assert effective_depth([]) == 0
     assert reference([]) == 0
+
+
+def layer(name, gradient, *, weight=1.0):
+    zero = 0 if gradient else 4
+    return LayerGradient(name, "Linear", weight, gradient, {"main": gradient}, 0.0, None, 4, zero, 0, 0)
+
+
+def neuron(name, *, dead=0.0, in_window: float | None = 0.5):
+    return NeuronActivity(name, "LIF", 0.2, dead, 0.0, in_window, 0, [1.0])
+
+
+@pytest.mark.parametrize(
+    ("layers", "neurons", "why"),
+    [
+        ([layer("a", 0.0), layer("b", 1.0)], [neuron("n")], "nothing comes through what is after them"),
+        ([layer("a", 0.0), layer("b", 1.0)], [neuron("n", in_window=None)], "nothing comes through what is after them"),
+        ([layer("a", 0.0), layer("b", 1.0)], [neuron("n", in_window=0.0)], "no membrane of n is inside the surrogate"),
+        ([layer("a", 0.0), layer("b", 1.0, weight=0.0)], [neuron("n")], "the weights of b are all 0 and let none"),
+        ([layer("a", 0.0), layer("b", 0.0, weight=0.0)], [neuron("n")], "all 0 and let none through, and have none"),
+        # Weights of 0 behind a layer that has a gradient are not why one before it has none.
+        ([layer("a", 0.0), layer("b", 1.0), layer("c", 1.0, weight=0.0)], [neuron("n")], "nothing comes through"),
+    ],
+)
+def test_the_reason_for_no_gradient_is_one_that_was_seen(layers, neurons, why):
+    judgement = judge(Measurement(layers, neurons, 1.0, {"main": 1.0}, 0.0, 8, []))
+    assert (judgement.verdict, judgement.layer) == ("dead", "a")
+    assert why in judgement.reason
 
 
 def test_a_network_whose_weights_are_all_0_is_judged_too():
@@ -131,13 +161,13 @@ def test_a_network_whose_weights_are_all_0_is_judged_too():
 
 
 def test_behind_a_silent_neuron_it_is_named():
-    class Silent(nn.Module):
-        def forward(self, x):
-            return x * 0.0
+    def lif(threshold):
+        return sb.LIF(1, threshold=threshold, backend="reference")
 
-    neuron = sb.LIF(1, threshold=1e6, backend="reference")
-    net = nn.Sequential(nn.Linear(4, 6), sb.LIF(1, threshold=0.1, backend="reference"), nn.Linear(6, 6), neuron)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 6), lif(0.1), nn.Linear(6, 6), lif(0.1), nn.Linear(6, 6), lif(1e6))
     net.append(nn.Linear(6, 3))
     judged = judge(measure(net, torch.randn(8, 4), torch.arange(8) % 3, loss=sb.ShortcutLoss(), coefficient=0.0))
     assert judged.verdict == "dead"
-    assert "3 never fires on this batch" in judged.reason or judged.reason.startswith("100% of the neurons of 3")
+    assert judged.layer == "6"
+    assert "from 6 to 0: 5 never fires on this batch" in judged.reason

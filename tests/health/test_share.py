@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from shortback.health import branch_share, first_layer_balance, main_over_branches, settled_ratio
+from shortback import attach
+from shortback.health import branch_share, first_layer_balance, main_over_branches, measure, settled_ratio
 from shortback.losses import ShortcutLoss
 from shortback.outputs import Outputs
 from shortback.schedules import Adaptive
@@ -92,3 +93,33 @@ def test_the_adaptive_coefficient_gives_the_share_asked_for(combine):
 def test_without_branches_the_ratio_is_infinite():
     linear = nn.Linear(1, 2)
     assert main_over_branches(linear, torch.ones(2, 1), torch.tensor([0, 1]), loss=ShortcutLoss()) == math.inf
+
+
+class Backwards(nn.Module):
+    """Its last layer is registered first."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.a, self.b = nn.Linear(6, 5), nn.Linear(6, 6), nn.Linear(6, 6)
+        self.first, self.second = nn.ReLU(), nn.ReLU()
+
+    def forward(self, x):
+        return self.fc(self.second(self.b(self.first(self.a(x)))))
+
+
+def test_the_first_layer_is_the_one_called_first():
+    torch.manual_seed(0)
+    x, y, loss = torch.randn(4, 6), torch.arange(4), ShortcutLoss()
+    net = attach(Backwards(), at=["first"], sample=x)
+    balance = first_layer_balance(net, x, y, loss=loss, coefficient=0.5)
+    layer = measure(net, x, y, loss=loss, coefficient=0.5).layers[0]
+    assert layer.name == "a"
+    assert balance == pytest.approx((layer.terms["main"], layer.branch_norm))
+    assert 0 < main_over_branches(net, x, y, loss=loss) < math.inf
+
+
+def test_where_all_is_frozen_nothing_reaches_it():
+    x, y = torch.randn(4, 6), torch.arange(4)
+    net = attach(Backwards(), at=["first"], sample=x)
+    net.requires_grad_(False)
+    assert first_layer_balance(net, x, y, loss=ShortcutLoss(), coefficient=0.5) == (0, 0)

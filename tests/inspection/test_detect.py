@@ -165,3 +165,35 @@ def test_random_numbers_states_and_modes_are_left_alone():
     assert torch.equal(torch.get_rng_state(), random)
     assert (net.norm.training, net.fc.training) == (True, False)
     assert not any(m._forward_hooks for m in net.modules())
+
+
+class SharedNeuron(nn.Module):
+    """One neuron for two layers, which takes all steps at once or one of them."""
+
+    def __init__(self, layout):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layout, self.neuron = layout, nn.Identity()
+        self.fc1, self.fc2, self.fc = nn.Linear(64, 6), nn.Linear(6, 6), nn.Linear(6, K)
+
+    def fire(self, x):
+        if self.layout == "time_first":
+            return self.neuron(x)
+        if self.layout == "steps":
+            return torch.stack([self.neuron(step) for step in x])
+        if self.layout == "folded":
+            return self.neuron(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        return self.neuron(x.transpose(0, 1).flatten(0, 1)).unflatten(0, (x.shape[1], -1)).transpose(0, 1)
+
+    def forward(self, x):
+        return self.fc(self.fire(self.fc2(self.fire(self.fc1(x.flatten(2)).cumsum(0)))))
+
+
+@pytest.mark.parametrize("layout", ["time_first", "steps", "folded", "folded_batch"])
+@pytest.mark.parametrize("num_samples", [N, T])
+def test_several_calls_of_a_module_have_the_layout_of_each(layout, num_samples):
+    net = SharedNeuron(layout)
+    found = find_layouts(net, sequence(T, num_samples), {"neuron": net.neuron})
+    assert found.modules == {"neuron": layout}
+    with pytest.raises(ValueError, match="is called 2 times" if layout != "steps" else "several places"):
+        sb.attach(net, at=["neuron"], sample=sequence(T, num_samples))

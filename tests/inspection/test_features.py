@@ -1,8 +1,11 @@
 """Where several axes are as long as there are features, a run tells which of them it is."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 import shortback as sb
 
@@ -126,10 +129,150 @@ def test_of_several_tensors_the_spikes_are_tapped_or_what_is_asked_for():
         torch.testing.assert_close(branched(x).branches["lif"], branched.heads[0](tapped.float().mean((2, 3))))
         sb.strip(branched)
     net = WithPairs("named")
-    with pytest.raises(ValueError, match=r"returns dict.*say output="):
-        sb.attach(net, at="lif", sample=x)
     with pytest.raises(ValueError, match=r"output='spike': lif returns dict, with \['spikes', 'membrane'\]"):
         sb.attach(net, at="lif", sample=x, output="spike")
-    branched = sb.attach(net, at="lif", sample=x, output="spikes")
-    tapped = (net.conv(x) > 0.1).float().mean((2, 3))
-    torch.testing.assert_close(branched(x).branches["lif"], branched.heads[0](tapped))
+    for settings, tapped in (({}, net.conv(x) > 0.1), ({"output": "membrane"}, net.conv(x))):
+        branched = sb.attach(net, at="lif", sample=x, **settings)
+        torch.testing.assert_close(branched(x).branches["lif"], branched.heads[0](tapped.float().mean((2, 3))))
+        sb.strip(branched)
+
+
+class ChannelAttention(nn.Module):
+    """As of ECA-Net: the last layer with weights is a convolution over the channels, of one feature."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(1, 1, 3, padding=1, bias=False)
+
+    def forward(self, x):
+        gate = self.conv(x.mean((2, 3)).unsqueeze(1)).squeeze(1).sigmoid()
+        return x * gate[:, :, None, None]
+
+
+class SideBySide(nn.Module):
+    """Two convolutions whose outputs are joined, as of SqueezeNet, GoogLeNet and DenseNet."""
+
+    def __init__(self, num_inputs):
+        super().__init__()
+        self.a, self.b, self.act = nn.Conv2d(num_inputs, 4, 1), nn.Conv2d(num_inputs, 8, 3, padding=1), nn.ReLU()
+
+    def forward(self, x):
+        return torch.cat([self.act(self.a(x)), self.act(self.b(x))], 1)
+
+
+def attention(num_inputs):
+    return nn.Sequential(nn.Conv2d(num_inputs, 12, 3, padding=1), nn.BatchNorm2d(12), ChannelAttention(), nn.ReLU())
+
+
+def shuffle(num_inputs):
+    return nn.Sequential(nn.Conv2d(num_inputs, 48, 3, padding=1), nn.PixelShuffle(2), nn.ReLU(), nn.AvgPool2d(2))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (8, 10), (10, 8), (12, 12), (48, 48), (6, 6)])
+@pytest.mark.parametrize("block", [attention, SideBySide, shuffle])
+def test_the_last_layer_need_not_make_the_features(block, size):
+    torch.manual_seed(0)
+    blocks = nn.Sequential(*(block(12 if i else 3) for i in range(3)))
+    net, x = nn.Sequential(blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 5)), torch.randn(2, 3, *size)
+    branched = sb.attach(net.eval(), sample=x).train()
+    assert branched.places == ("0.0", "0.1")
+    net.eval()
+    with torch.no_grad():
+        out = branched(x)
+        seen = blocks[0](x)
+    torch.testing.assert_close(out.branches["0.0"], branched.heads[0](seen.mean((2, 3))))
+
+
+class TimeAttention(nn.Module):
+    """Weighs the time steps of `[T, N, C, H, W]` by linear layers over them."""
+
+    def __init__(self, num_steps):
+        super().__init__()
+        linears = (nn.Linear(num_steps, num_steps) for _ in range(2))
+        self.gate = nn.Sequential(next(linears), nn.ReLU(), next(linears), nn.Sigmoid())
+
+    def forward(self, x):
+        return x * self.gate(x.mean((2, 3, 4)).t()).t()[:, :, None, None, None]
+
+
+class WithTimeAttention(nn.Module):
+    def __init__(self, num_steps):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm, self.attention = (
+            nn.Conv2d(3, 6, 3, padding=1),
+            nn.BatchNorm2d(6),
+            TimeAttention(num_steps),
+        )
+
+    def forward(self, x):
+        currents = self.norm(self.conv(x.flatten(0, 1))).unflatten(0, x.shape[:2])
+        return (self.attention(currents) > 0.2).to(x.dtype)
+
+
+@pytest.mark.parametrize(("num_steps", "size"), [(4, 8), (5, 4), (8, 8), (4, 4)])
+def test_attention_over_time_makes_no_features(num_steps, size):
+    """A change of one feature is seen everywhere, through the gate. As many pixels as steps are asked about."""
+    block = WithTimeAttention(num_steps)
+    net, x = nn.Sequential(block, nn.Flatten(2), nn.Linear(6 * size**2, 5)), torch.randn(num_steps, 3, 3, size, size)
+    if size == num_steps:
+        with pytest.raises(ValueError, match=r"is not to be told by sizes.*: say features=2 or 3 or 4"):
+            sb.attach(net, at=["0"], sample=x)
+    else:
+        branched = sb.attach(net, at=["0"], sample=x)
+        assert [(tap.layout, tap.features_at) for tap in branched.taps] == [("time_first", 2)]
+
+
+@pytest.mark.parametrize("size", [8, 10])
+def test_the_error_lists_every_axis_on_which_they_may_lie(size):
+    class Blurred(SideBySide):
+        def forward(self, x):
+            return super().forward(x).flatten(1).softmax(1).view(len(x), 12, *x.shape[2:])
+
+    torch.manual_seed(0)
+    net = nn.Sequential(Blurred(3), nn.Flatten(), nn.Linear(12 * 8 * size, 5))
+    if size == 8:
+        with pytest.raises(ValueError, match=r"\[2, 12, 8, 8\] .*: say features=1 or 2 or 3"):
+            sb.attach(net, at=["0"], sample=torch.randn(2, 3, 8, size))
+    assert sb.attach(net, at=["0"], sample=torch.randn(2, 3, 8, size), features=1).heads[0].in_features == 12
+
+
+def pruned(layer):
+    return prune.l1_unstructured(layer, "weight", 0.3)
+
+
+def old_weight_norm(layer):
+    with warnings.catch_warnings(action="ignore"):  # it is on its way out of PyTorch
+        return weight_norm(layer)
+
+
+NORMS = [parametrizations.weight_norm, parametrizations.spectral_norm, spectral_norm, old_weight_norm, pruned]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_layers_whose_weight_is_computed_are_layers(norm):
+    torch.manual_seed(0)
+    layers = [norm(nn.Linear(8, 8)) for _ in range(3)]
+    net = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2], nn.Flatten(), nn.Linear(80, 5))
+    net.train()(torch.randn(4, 10, 8))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    branched = sb.attach(net, at=["1", "3"], sample=torch.randn(4, 10, 8))
+    assert [head.in_features for head in branched.heads] == [8, 8]  # of tokens [N, L, C]
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_blocks_of_one_neuron_and_layers_whose_weight_is_computed(norm):
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers, self.fire = nn.ModuleList(norm(nn.Linear(8, 8)) for _ in range(3)), Fire()
+            self.fc = nn.Linear(8, 5)
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = self.fire(layer(x))
+            return self.fc(x)
+
+    torch.manual_seed(0)
+    assert sb.attach(Shared(), sample=3 * torch.randn(4, 8)).places == ("layers.0", "layers.1")

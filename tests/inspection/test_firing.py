@@ -22,3 +22,50 @@ def test_modules_keep_their_modes_after_an_error_too():
         firing_rates(model, [torch.zeros(3, 2)])
     assert [m.training for m in model.modules()] == [True, False, True]
     assert not any(m._forward_hooks for m in model.modules())
+
+
+class Remembers(nn.Module):
+    """A neuron of anyone's making, which returns its spikes by name and remembers its membrane."""
+
+    def __init__(self):
+        super().__init__()
+        self.membrane = 0.0
+
+    def reset(self):
+        self.membrane = 0.0
+
+    def forward(self, x):
+        total = self.membrane + x
+        spikes = (total >= 1).to(x.dtype)
+        self.membrane = total * (1 - spikes)
+        return {"membrane": total, "spikes": spikes}
+
+
+class TwoSteps(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.neuron = Remembers()
+
+    def forward(self, x):
+        return torch.stack([self.neuron(x)["spikes"] for _ in range(2)]).mean(0)
+
+
+def test_neurons_of_anyones_making_are_found_and_left_as_they_were():
+    model = TwoSteps()
+    model(torch.tensor([[0.4, 0.4]]))
+    before = model.neuron.membrane
+    batches = iter([torch.tensor([[0.5, 2.0], [0.1, 0.2]]), torch.tensor([[0.6, 0.1]])])
+    assert firing_rates(model.train(), batches) == {"neuron": pytest.approx((1 + 2 + 1) / 12)}  # spikes of both steps
+    assert torch.equal(model.neuron.membrane, before)
+    assert model.training
+    assert firing_rates(model, []) == {}
+
+
+def test_neurons_of_a_library_alone_and_beside_ours():
+    neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
+    x = torch.tensor([[3.0, 0.0], [3.0, 3.0]])
+    theirs = neuron.IFNode(v_threshold=1.0)
+    assert firing_rates(nn.Sequential(theirs, nn.Flatten()), [x, x]) == {"0": 0.75}
+    both = nn.Sequential(theirs, LIF(1, backend="reference"))
+    assert firing_rates(both, [x]) == {"0": 0.75, "1": 0.75}
+    assert firing_rates(both, [x]) == {"0": 0.75, "1": 0.75}

@@ -16,6 +16,11 @@ def test_counts_the_layers_with_weights_and_says_which_came_last():
         model(torch.randn(2, 4))
     assert calls.counts == {shared: 2, model[3]: 1}
     assert calls.last is model[3]
+    assert calls.latest() == [model[3], shared]
+    with LayerCalls.of(model) as calls:
+        model(torch.randn(2, 4))
+        shared(torch.randn(2, 4))
+    assert calls.latest() == [shared, model[3]]
 
 
 def test_a_hook_that_was_there_sees_what_came_before_its_own_call():

@@ -5,7 +5,15 @@ import torch
 from torch import nn
 
 import shortback as sb
-from shortback.inspection.layout import average_over_space, average_over_time, feature_axis, logits_of, num_features
+from shortback.inspection.layout import (
+    as_long_as_features,
+    average_over_space,
+    average_over_time,
+    axes_of_features,
+    feature_axis,
+    logits_of,
+    num_features,
+)
 
 T, N, C = 3, 4, 5
 
@@ -152,6 +160,12 @@ def test_a_block_that_says_its_channels_is_no_layer():
     block.out_channels = 8
     assert num_features(block) is None
     assert num_features(block[0]) == 8
+
+
+def test_time_that_comes_last_is_no_axis_of_features():
+    assert list(axes_of_features((2, 5, 6, 7), "time_last")) == [1, 2]
+    assert list(axes_of_features((2, 5, 6, 7), "batch_first")) == [2, 3]
+    assert as_long_as_features((2, 5, 8, 8), "time_last", nn.Conv1d(1, 8, 3)) == [2]
 
 
 def test_what_has_no_axis_to_average_is_a_copy_in_float32():

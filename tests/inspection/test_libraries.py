@@ -2,6 +2,7 @@
 
 import pytest
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from shortback.inspection.libraries import is_integrator, is_library_neuron, reset_of, whole_modules
 
@@ -44,4 +45,9 @@ def test_what_a_neuron_is_made_of_is_no_module_of_its_own():
     jelly = pytest.importorskip("spikingjelly.activation_based.neuron")
     net = nn.Sequential(nn.Linear(2, 2), jelly.ParametricLIFNode())
     assert [name for name, _ in net.named_modules()] == ["", "0", "1", "1.surrogate_function"]
+    assert [name for name, _ in whole_modules(net)] == ["", "0", "1"]
+
+
+def test_what_makes_the_weight_of_a_layer_is_no_module_by_itself():
+    net = nn.Sequential(weight_norm(nn.Linear(2, 2)), nn.ReLU())
     assert [name for name, _ in whole_modules(net)] == ["", "0", "1"]

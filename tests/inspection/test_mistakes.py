@@ -83,3 +83,27 @@ def test_tokens_are_no_pixels():
     net = nn.Sequential(nn.Embedding(10, 4), nn.Flatten(), nn.Linear(12, 2))
     with pytest.raises(IndexError, match="out of range"):
         sb.attach(net, at=["1"], sample=torch.full((2, 3), 10))
+
+
+class Bytes(nn.Module):
+    """Casts its input by itself, and has a mistake of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.other, self.conv, self.fc = nn.Conv2d(16, 8, 3), nn.Conv2d(3, 16, 3), nn.Linear(9, 10)
+
+    def forward(self, x):
+        return self.fc(self.other(self.conv(x.float() / 255)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("x", [X, X.byte()], ids=["float", "byte"])
+def test_the_input_is_not_blamed_for_what_comes_after_the_first_layer(x):
+    with pytest.raises(RuntimeError, match="mat1 and mat2 shapes cannot be multiplied"):
+        sb.attach(Bytes(), at=["conv"], sample=x)
+    with pytest.raises(RuntimeError, match="mat1 and mat2 shapes cannot be multiplied"):
+        sb.diagnose(Bytes(), x, Y)
+
+
+def test_the_first_layer_that_is_called_is_asked_and_the_error_itself_is_told():
+    with pytest.raises(ValueError, match=r"has 4 channels, and the first convolution takes 3 \(RuntimeError: .*weight"):
+        sb.attach(Bytes(), at=["conv"], sample=torch.randn(6, 4, 9, 9))

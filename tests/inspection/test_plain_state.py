@@ -1,6 +1,7 @@
 """Numbers, and tensors in lists, tuples and dicts, that a module keeps in plain attributes."""
 
 from collections import deque
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -33,6 +34,34 @@ class Keeps(nn.Module):
         self.nested["states"][0] = x
         self.nested["states"][1][0].add_(1)
         return x
+
+
+class State(NamedTuple):
+    membrane: torch.Tensor
+    steps: int
+
+
+class KeepsByName(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.state = State(torch.zeros(1), 0)
+
+    def forward(self, x):
+        self.state = State(self.state.membrane + x, self.state.steps + 1)
+        return self.state.membrane.detach()
+
+
+def test_a_tuple_with_names_comes_back():
+    net = nn.Sequential(nn.Linear(4, 4), KeepsByName(), nn.Linear(4, 3))
+    net(torch.randn(5, 4))
+    before, numbers = net[1].state, net[1].state.membrane.clone()
+    with undisturbed(net):
+        net(torch.randn(5, 4))
+    assert net[1].state is before
+    net[1].state = State(before.membrane.detach(), 3)
+    with undisturbed(net):
+        net[1].state.membrane.add_(1)
+    assert torch.equal(net[1].state.membrane, numbers)
 
 
 def kept(net):

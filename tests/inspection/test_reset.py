@@ -132,3 +132,50 @@ def test_the_libraries_own_resets_go_on_working(x):
     model(x)
     functional.reset_net(model)
     assert torch.equal(stacked(model, x), first)
+
+
+class ResetsWeights(nn.Module):
+    """Sets its weights anew, in a way that raises no version, or by another layer."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.layer, self.relu, self.how = nn.Linear(4, 4), nn.ReLU(), how
+
+    def forward(self, x):
+        return self.relu(self.layer(x))
+
+
+class ByData(ResetsWeights):
+    def reset(self):
+        self.layer.weight.data.normal_()
+
+
+class ByLayer(ResetsWeights):
+    def reset(self):
+        self.layer = nn.Linear(4, 4)
+
+
+class Later(ResetsWeights):
+    def reset(self):
+        if self.how == "later":
+            self.layer = nn.Linear(4, 4)
+
+
+@pytest.mark.parametrize("cls", [ByData, ByLayer])
+def test_a_reset_that_changes_weights_is_refused_and_undone(cls):
+    net = nn.Sequential(cls("now"), nn.Linear(4, 3))
+    before, x = [(p, p.detach().clone()) for p in net.parameters()], torch.randn(4, 4)
+    for look in (lambda: sb.attach(net, at=["0"], sample=x), lambda: sb.diagnose(net, x, torch.arange(4) % 3)):
+        with pytest.raises(ValueError, match=rf"reset\(\) of {cls.__name__} changed parameters"):
+            look()
+        assert all(p is was and torch.equal(p, value) for p, (was, value) in zip(net.parameters(), before, strict=True))
+    with pytest.raises(ValueError, match="changed parameters"):
+        sb.reset_states(net)
+
+
+def test_a_reset_that_changes_layers_later_is_refused_too():
+    net = nn.Sequential(Later("never"), nn.Linear(4, 3))
+    assert sb.reset_states(net) == 1
+    net[0].how = "later"
+    with pytest.raises(ValueError, match="changed parameters"):
+        sb.reset_states(net)

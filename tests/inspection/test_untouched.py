@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+import shortback as sb
 from shortback.inspection.untouched import undisturbed
 
 
@@ -48,3 +49,17 @@ def test_what_a_module_remembers_comes_back():
         cell(torch.ones(2))
     assert cell.membrane is graph  # still a part of its graph
     cell.trace.sum().backward()
+
+
+def test_norms_that_know_no_shape_yet_have_fresh_statistics_afterwards():
+    blocks = [nn.Sequential(nn.LazyConv2d(8, 3), nn.LazyBatchNorm2d(), nn.ReLU()) for _ in range(2)]
+    net = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(5))
+    branched = sb.attach(net, at=["0"], sample=torch.randn(4, 3, 9, 9) + 5)
+    for norm in (blocks[0][1], blocks[1][1]):
+        assert (norm.running_mean == 0).all()
+        assert (norm.running_var == 1).all()
+        assert norm.num_batches_tracked == 0
+    branched.train()(torch.randn(4, 3, 9, 9))
+    with undisturbed(net):
+        net(torch.randn(4, 3, 9, 9))
+    assert blocks[0][1].num_batches_tracked == 1

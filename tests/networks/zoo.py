@@ -239,7 +239,7 @@ CASES = {
     "sinabs_layers": Case(SinabsLayers, batch_first, {"reduce": "mean"}, 1, neurons=1),
     "research_steps": Case(lambda: StepResNet(T), of_size(16), {"reduce": "mean"}, places=5, neurons=13),
     "research_normed_membrane": Case(lambda: SequenceResNet(T), of_size(16), {"reduce": "mean"}, 5, neurons=13),
-    "research_audio": Case(lambda: AudioNetwork(28), as_sound, places=2, lr=1e-2, neurons=3, steps=1),
+    "research_audio": Case(lambda: AudioNetwork(28), as_sound, places=2, lr=1e-2, neurons=3, steps=28),
     "timm_resnet18": Case(lambda: timm_model("resnet18"), places=7),
     "timm_mobilenet": Case(lambda: timm_model("mobilenetv3_small_050"), of_size(64), places=8),
     "timm_convnext": Case(lambda: timm_model("convnext_atto"), of_size(64), places=8),

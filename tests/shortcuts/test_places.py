@@ -241,3 +241,67 @@ def test_recurrent_neurons_beside_plain_ones(which, listed):
     x = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
     names = [f"neurons.{i}" if listed else f"neuron{i}" for i in range(len(which))]
     assert list(sb.attach(net, sample=x).places) == names[:-1]
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.act = nn.Linear(6, 6), nn.ReLU()
+
+    def forward(self, x):
+        return self.act(self.layer(x))
+
+
+class UpAfterDown(nn.Module):
+    """Registers what it calls last first."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = (nn.ModuleList(Block() for _ in range(2)) for _ in range(2))
+        self.fc = nn.Linear(6, 5)
+
+    def forward(self, x):
+        for block in (*self.down, *self.up):
+            x = block(x)
+        return self.fc(x)
+
+
+def test_the_last_block_is_the_one_that_is_called_last():
+    x = torch.randn(4, 6)
+    assert sb.attach(UpAfterDown(), sample=x).places == ("down.0", "down.1", "up.0")
+    assert sb.attach(UpAfterDown(), at="stages", sample=x).places == ("down.1",)
+
+
+def test_a_module_may_be_called_by_its_second_name():
+    net = nn.Sequential(Block(), nn.Linear(6, 5))
+    net[0].alias = net[0].layer
+    assert sb.attach(net, at="0.alias", sample=torch.randn(4, 6)).places == ("0.alias",)
+    with pytest.raises(ValueError, match="named twice"):
+        find_places(net, ["0.layer", "0.alias"])
+    for name in ("", "0.no"):
+        with pytest.raises(ValueError, match="has no such module"):
+            find_places(net, [name])
+
+
+class Stepping(nn.Module):
+    """Runs its neurons by `step()`."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.fc = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 5)
+        self.lif, self.lif2 = sb.LIF(backend="reference"), sb.LIF(backend="reference")
+
+    def forward(self, x):
+        states, out = [None, None], 0
+        for _ in range(3):
+            spikes, states[0] = self.lif.step(self.a(x), states[0])
+            spikes, states[1] = self.lif2.step(self.b(spikes), states[1])
+            out = out + self.fc(spikes)
+        return out / 3
+
+
+def test_neurons_that_are_run_by_steps_are_told():
+    net, x = Stepping(), 4 * torch.randn(4, 6)
+    with pytest.raises(ValueError, match=r"e\.g\. at=\['a', 'b'\]\. lif, lif2: never called, and neuron\.step"):
+        sb.attach(net, sample=x)
+    assert sb.attach(net, at=["a", "b"], sample=x).places == ("a", "b")

@@ -1,5 +1,7 @@
 """The proof that nothing is left behind."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -56,3 +58,40 @@ def test_what_cannot_be_stripped(make_network, batch):
         sb.strip(net)
     with pytest.raises(RuntimeError, match=r"what strip\(\) returned"):
         net(batch[0])
+
+
+def blocks():
+    convs = [nn.Sequential(nn.Conv2d(1 if not i else 4, 4, 1, stride=2), nn.ReLU()) for i in range(3)]
+    return nn.Sequential(*convs, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+
+
+def is_plain(model):
+    return not any(m._forward_hooks or "_conv_forward" in vars(m) for m in model.modules())
+
+
+def test_a_block_that_was_copied_since_is_stripped_too(batch):
+    model = blocks()
+    net = sb.attach(model, at="blocks", sample=batch[0])
+    model[2] = copy.deepcopy(model[1])
+    assert is_plain(sb.strip(net))
+    assert sb.attach(model, at="blocks", sample=batch[0]).places == ("0", "1")
+
+
+def test_a_copy_of_the_network_alone_can_be_attached_to(batch):
+    net = sb.attach(blocks(), at="blocks", sample=batch[0])
+    copied = copy.deepcopy(net.model)
+    again = sb.attach(copied, at=["1"], sample=batch[0])
+    assert list(again(batch[0]).branches) == ["1"]
+    assert is_plain(sb.strip(again))
+    assert list(net(batch[0]).branches) == ["0", "1"]  # whose taps are there still
+    assert is_plain(sb.strip(net))
+
+
+def test_taps_of_copies_and_of_what_was_saved_are_kept(batch, tmp_path):
+    net = sb.attach(blocks(), at="blocks", sample=batch[0])
+    torch.save(net, tmp_path / "net.pt")
+    for other in (copy.deepcopy(net), torch.load(tmp_path / "net.pt", weights_only=False)):
+        with pytest.raises(ValueError, match="has branches already"):
+            sb.attach(other.model, sample=batch[0])
+        assert torch.equal(other(batch[0]).branches["0"], net(batch[0]).branches["0"])
+        assert is_plain(sb.strip(other))

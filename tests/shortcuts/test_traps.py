@@ -143,13 +143,13 @@ class ResetsItself(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         snntorch = pytest.importorskip("snntorch")
-        self.when, self.conv, self.fc = when, nn.Conv2d(1, 4, 3), nn.Linear(144, 10)
+        self.when, self.conv, self.fc, self.num_steps = when, nn.Conv2d(1, 4, 3), nn.Linear(144, 10), 3
         self.lif = snntorch.Leaky(beta=0.9, threshold=0.3, init_hidden=True)
 
     def forward(self, x):
         if self.when == "before":
             self.lif.reset_mem()
-        out = torch.stack([self.fc(self.lif(self.conv(x)).flatten(1)) for _ in range(3)])
+        out = torch.stack([self.fc(self.lif(self.conv(x)).flatten(1)) for _ in range(self.num_steps)])
         if self.when == "after":
             self.lif.reset_mem()
         return out
@@ -205,3 +205,37 @@ def test_branches_dropped_under_distributed_data_parallel(make_network, batch):
     step(wrapped)
     step(wrapped)
     assert torch.equal(net.heads[0].weight.grad, before)
+
+
+def test_a_forward_that_fails_leaves_no_graph_behind(x):
+    net = sb.attach(InPlace(), at=["conv"], sample=x)
+    with pytest.raises(RuntimeError):
+        net(x[:, :, :5])  # the linear layer, which comes after the tap, takes another size
+    assert net.taps[0].average is None
+    copy.deepcopy(net)
+    assert net(x).branches
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_network_that_is_converted_after_attach(x, dtype, whole):
+    net = sb.attach(InPlace(), at=["conv"], sample=x)
+    (net if whole else net.model).to(dtype)
+    out = net(x.to(dtype))
+    head = net.heads[0]
+    assert head.weight.dtype == (dtype if whole else torch.float32)
+    average = net.model.conv(x.to(dtype)).to(torch.promote_types(dtype, torch.float32)).mean((2, 3))
+    torch.testing.assert_close(out.branches["conv"], head(average.to(head.weight.dtype)))
+    out.branches["conv"].float().sum().backward()
+    assert net.model.conv.weight.grad.abs().sum() > 0
+
+
+def test_a_module_called_once_a_step_may_have_another_number_of_steps(x):
+    net = sb.attach(ResetsItself("before"), at=["lif"], sample=x, reduce="mean")
+    net.model.num_steps = 5
+    spikes = []
+    handle = net.model.lif.register_forward_hook(lambda module, inputs, output: spikes.append(output.mean((2, 3))))
+    out = net(x)
+    handle.remove()
+    assert len(spikes) == 5
+    torch.testing.assert_close(out.branches["lif"], net.heads[0](torch.stack(spikes).mean(0)))

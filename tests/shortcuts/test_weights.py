@@ -3,6 +3,7 @@
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 import shortback as sb
 
@@ -89,3 +90,43 @@ def test_those_of_an_average(make_network):
         next(other.parameters()).zero_()
     assert sb.load_weights(other, averaged.state_dict()) == []
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
+class Wraps(nn.Module):
+    """Has a child whose name is that of a wrapper."""
+
+    def __init__(self):
+        super().__init__()
+        self.module = nn.Sequential(*(nn.Sequential(nn.Linear(6, 6), nn.ReLU()) for _ in range(2)), nn.Linear(6, 5))
+
+    def forward(self, x):
+        return self.module(x)
+
+
+def test_a_child_that_is_called_as_a_wrapper_is():
+    x, source = torch.randn(4, 6), sb.attach(Wraps(), at=["module.0"], sample=torch.randn(4, 6))
+    with_wrapper = {f"module.{name}": value for name, value in source.state_dict().items()}
+    for weights in (source.state_dict(), source.model.state_dict(), with_wrapper):
+        net, plain = sb.attach(Wraps(), at=["module.0"], sample=x), Wraps()
+        sb.load_weights(net, weights)
+        sb.load_weights(plain, weights)
+        assert same(net.model, source.model)
+        assert same(plain, source.model)
+
+
+def test_a_part_that_is_compiled_in_either():
+    x, plain = torch.randn(4, 6), Wraps()
+
+    def compiled():
+        net = sb.attach(Wraps(), at=["module.0"], sample=x)
+        net.model.module[1] = torch.compile(net.model.module[1])
+        return net
+
+    source = compiled()
+    for net, weights in ((compiled(), source.state_dict()), (plain, source.state_dict())):
+        sb.load_weights(net, weights)
+        values = (net.model if net is not plain else net).state_dict().values()
+        assert all(torch.equal(*pair) for pair in zip(values, source.model.state_dict().values(), strict=True))
+    other = compiled()
+    sb.load_weights(other, plain.state_dict())
+    assert same(other.model, source.model)

@@ -211,6 +211,7 @@ def _summary(
     loss: ShortcutLoss,
     execution: Any,
 ) -> dict[str, Any]:
+    execution.prepare(net)  # which `fit` gave back as it was
     tested = evaluate(net, loader_of(test, seed=0, fabric=fabric).epoch(0), loss=loss.main, fabric=fabric)
     before = _output(net.eval().model, sample)
     model = strip(net)

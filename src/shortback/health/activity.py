@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 
 from shortback import ops
 from shortback.choices import Layout
+from shortback.health.layers import THE_NETWORK
 from shortback.inspection.hooks import hooked
-from shortback.inspection.layout import by_step, why_not
+from shortback.inspection.layout import by_step, tensor_of, why_not
 from shortback.neurons import SpikingNeuron, TimeModule
 
 WINDOW = 0.01  # of the peak: where the surrogate is above it, a membrane is inside the window
@@ -29,12 +31,13 @@ class NeuronActivity:
         name: of the module; `relu (call 2)` where a network shares one neuron among several layers, of the second.
         kind: its class.
         firing_rate: spikes a neuron and step.
-        dead: share of the neurons (each of `[C, H, W]` is one) that never fire on the batch.
+        dead: share of the neurons (each of `[C, H, W]` is one) that never fire on the batch; nan where it is not known
+            which axis of the spikes is time, as `saturated` is then.
         saturated: share of those that fire at every step of every sample.
         in_window: share of the membrane potentials, before firing, where the surrogate is above 1% of its peak; None
             for neurons of other libraries, whose membranes are not seen.
         not_binary: number of outputs that are neither 0 nor 1.
-        gradient_by_step: norm of the gradient that reaches the spikes of each step.
+        gradient_by_step: norm of the gradient that reaches the spikes of each step; none where steps are not known.
     """
 
     name: str
@@ -59,6 +62,7 @@ class _Counts:
     membranes: int = 0
     not_binary: int = 0
     squares: list[Tensor] = field(default_factory=list)
+    has_steps: bool = True
 
 
 class Observer:
@@ -68,14 +72,24 @@ class Observer:
         num_samples: `N` of the batch, which tells how many steps a folded tensor has.
         neurons: to watch, by name.
         layouts: how time runs through neurons, by name; folded if nothing is said.
+        which: by name, which of several tensors that a neuron returns are the spikes; the first if nothing is said.
+        unknown: names of neurons of which it is not known how time runs through them.
     """
 
     def __init__(
-        self, num_samples: int, neurons: Mapping[str, nn.Module], layouts: Mapping[str, Layout] | None = None
+        self,
+        num_samples: int,
+        neurons: Mapping[str, nn.Module],
+        layouts: Mapping[str, Layout] | None = None,
+        *,
+        which: Mapping[str, int | str] | None = None,
+        unknown: Collection[str] = (),
     ) -> None:
         self.num_samples = num_samples
         self.neurons = neurons
         self.layouts = layouts or {}
+        self.which = which or {}
+        self.unknown = unknown
         self.records_gradients = False
         self._counts: dict[tuple[str, object], _Counts] = {}  # by module and layer, see _counts_of
         self._num_calls: Counter[str] = Counter()
@@ -84,7 +98,9 @@ class Observer:
     def observe(self) -> Iterator[None]:
         """See what the neurons do in the forward within the block."""
         self._num_calls.clear()
-        with hooked((module, self._watch(name)) for name, module in self.neurons.items()):
+        with ExitStack() as hooks:
+            for name, module in self.neurons.items():
+                hooks.enter_context(module.register_forward_hook(self._watch(name), with_kwargs=True))
             yield
 
     @contextmanager
@@ -112,17 +128,27 @@ class Observer:
         """What was seen of every layer of neurons, in the order in which they were first called."""
         return [_summary(counts) for counts in self._counts.values()]
 
-    def _watch(self, name: str):
-        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            spikes = _spikes(output)
+    def unseen(self) -> list[str]:
+        """Neurons of this package whose forward was not called: not used, or run by `step()`, which no hook sees."""
+        seen = {name for name, _ in self._counts}
+        return [name for name, module in self.neurons.items() if isinstance(module, SpikingNeuron) and name not in seen]
+
+    def _watch(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], by_keyword: dict[str, Any], output: Any) -> None:
+            spikes = self._spikes(name, output)
             if spikes is None:
                 return
             counts = self._counts_of(name, module, spikes)
             self._count(counts, name, spikes)
             if isinstance(module, SpikingNeuron):
-                self._count_membranes(counts, module, inputs[0])
+                self._count_membranes(counts, module, next(iter((*inputs, *by_keyword.values()))))
 
         return hook
+
+    def _spikes(self, name: str, output: Any) -> Tensor | None:
+        """The tensor a module returned that may be spikes."""
+        spikes = tensor_of(output, self.which.get(name))
+        return spikes if spikes is not None and spikes.is_floating_point() and spikes.ndim >= 2 else None
 
     def _counts_of(self, name: str, module: nn.Module, spikes: Tensor) -> _Counts:
         """The counts of the layer that calls a module now.
@@ -135,13 +161,14 @@ class Observer:
         key = name, self._num_calls[name] if takes_all else spikes.shape
         if key not in self._counts:
             number = 1 + sum(other == name for other, _ in self._counts)
-            label = name if number == 1 else f"{name} (call {number})"
-            self._counts[key] = _Counts(label, type(module).__name__)
+            label = name or THE_NETWORK
+            label = label if number == 1 else f"{label} (call {number})"
+            self._counts[key] = _Counts(label, type(module).__name__, has_steps=name not in self.unknown)
         return self._counts[key]
 
-    def _gradient_hook(self, name: str):
+    def _gradient_hook(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            spikes = _spikes(output)
+            spikes = self._spikes(name, output)
             if spikes is not None:
                 self._watch_gradient(name, module, spikes)
 
@@ -188,22 +215,16 @@ class Observer:
             counts.membranes += u.numel()
 
 
-def _spikes(output: Any) -> Tensor | None:
-    """The first tensor that a module returned, if it may be spikes."""
-    first = output[0] if isinstance(output, tuple) and output else output
-    return first if isinstance(first, Tensor) and first.is_floating_point() and first.ndim >= 2 else None
-
-
 def _summary(counts: _Counts) -> NeuronActivity:
     assert counts.fired is not None
-    fired = counts.fired.double()
+    fired, known = counts.fired.double(), counts.has_steps or not counts.fired.any()
     return NeuronActivity(
         name=counts.name,
         kind=counts.kind,
         firing_rate=(fired.mean() / counts.rows).item(),
-        dead=(fired == 0).double().mean().item(),
-        saturated=(fired == counts.rows).double().mean().item(),
+        dead=(fired == 0).double().mean().item() if known else math.nan,
+        saturated=(fired == counts.rows).double().mean().item() if known else math.nan,
         in_window=None if counts.inside is None else counts.inside.item() / counts.membranes,
         not_binary=counts.not_binary,
-        gradient_by_step=[square.sqrt().item() for square in counts.squares],
+        gradient_by_step=[square.sqrt().item() for square in counts.squares] if counts.has_steps else [],
     )

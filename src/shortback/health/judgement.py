@@ -38,7 +38,8 @@ class Judgement:
         verdict: in one word. Where several hold, the first of: not finite; saturated or dead in more than half of the
             layers of neurons; dead, where a layer has no gradient at all; exploding or vanishing; dead or saturated in
             one layer.
-        layer: where it starts on the way of the gradient, from the output to the input; None if it is healthy.
+        layer: where it starts; None if it is healthy. Of a gradient that is the first on its way from the output to the
+            input, of dead or saturated neurons the first from the input on.
         reason: the numbers, in a sentence.
         slope: decades a layer towards the input; nan with fewer than two layers that have a gradient.
         effective_depth: layers within a factor 100 of the median.
@@ -64,14 +65,14 @@ def judge(measured: Measurement) -> Judgement:
         _not_finite(layers)
         or _stuck(neurons, "saturated", more_than=half)
         or _stuck(neurons, "dead", more_than=half)
-        or _without_gradient(layers, neurons)
+        or _without_gradient(measured.layers, neurons)
         or _out_of_band(layers)
         or _stuck(neurons, "dead", more_than=0)
         or _stuck(neurons, "saturated", more_than=0)
         or ("healthy", None, _span(relative))
     )
     if not neurons:
-        reason += "; no neurons were seen: nothing in this network makes zeros and ones of something else"
+        reason += f"; no neurons were seen: {_why_unseen(measured.unseen)}"
     return Judgement(verdict, where, reason, slope(relative), effective_depth(relative), len(measured.layers))
 
 
@@ -123,17 +124,23 @@ def _stuck(neurons: Sequence[NeuronActivity], verdict: Literal["dead", "saturate
     return verdict, first.name, f"{share}; so it is in {len(stuck)} of {len(neurons)} layers of neurons"
 
 
-def _without_gradient(layers: Sequence[LayerGradient], neurons: Sequence[NeuronActivity]) -> _Finding:
+def _without_gradient(every: Sequence[LayerGradient], neurons: Sequence[NeuronActivity]) -> _Finding:
+    layers = [layer for layer in every if layer.weight_norm]
     without = [layer for layer in layers if layer.num_zero == layer.num_weights]
     if not without:
         return None
+    after = next(iter(every[every.index(without[-1]) + 1 :]), None)
     silent = next((neuron.name for neuron in neurons if neuron.dead == 1), None)
-    if silent is not None:
+    outside = next((neuron.name for neuron in reversed(neurons) if neuron.in_window == 0), None)
+    if after is not None and not after.weight_norm:
+        why = f"the weights of {after.name} are all 0 and let none through"
+        why += ", which ends with the first step" if after.gradient_norm else ", and have none themselves"
+    elif silent is not None:
         why = f"{silent} never fires on this batch, so that what follows it is given zeros, which give no gradient"
-    elif all(neuron.in_window is None for neuron in neurons):
-        why = "nothing comes through what is after them, or they are given zeros"
+    elif outside is not None:
+        why = f"no membrane of {outside} is inside the surrogate's window"
     else:
-        why = "no membrane on the way is inside the surrogate's window"
+        why = "nothing comes through what is after them, or they are given zeros"
     where = f"from {without[-1].name} to {without[0].name}" if len(without) > 1 else f"at {without[0].name}"
     return "dead", without[-1].name, f"no gradient at all in {len(without)} of {len(layers)} layers, {where}: {why}"
 
@@ -162,3 +169,9 @@ def _span(relative: Sequence[float]) -> str:
     if not relative:
         return "every weight is 0, so that no gradient can be held against one"
     return f"gradient over weight is between {min(relative):.1e} and {max(relative):.1e} in all {len(relative)} layers"
+
+
+def _why_unseen(unseen: Sequence[str]) -> str:
+    if unseen:
+        return f"the forward of {', '.join(unseen)} is not called, and what neurons do in step() is not measured"
+    return "no module of this network returns zeros and ones made of something else"

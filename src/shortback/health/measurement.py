@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shortback.health.activity import NeuronActivity
 
@@ -14,7 +14,7 @@ class LayerGradient:
     """The gradient of one layer's weights (its parameters of two or more dimensions).
 
     Attributes:
-        name: of the module.
+        name: of the module, or of the weight where it is one of an `nn.ParameterList`.
         kind: its class.
         weight_norm: of the weights.
         gradient_norm: of the gradient of the whole loss.
@@ -75,17 +75,18 @@ class Measurement:
     """What `measure` saw.
 
     Attributes:
-        layers: in the order in which they were first called.
+        layers: in the order in which a forward first uses them.
         neurons: in that order too.
         loss: of the batch.
         losses: of every output, before weight and coefficient.
         coefficient: of the branches.
         num_samples: in the batch.
-        unused: layers with weights that the forward did not call, or that no output depends on.
+        unused: layers with weights that no output leads back to: not used, or cut off, as by `torch.no_grad()`.
         silent_in_eval: the first layer of neurons that fires in training and never in `eval()`, where all samples get
             the same output although norms have statistics; None elsewhere, and if not asked for.
         first_layer: the gradient of every weight of the first layer, by `"whole loss"` and, if there are branches,
             by `"vanilla"` (figure 2 of the paper); None if it was not asked for or is not finite.
+        unseen: neurons of this package whose forward was not called, as those that a loop runs by `step()`.
     """
 
     layers: list[LayerGradient]
@@ -97,3 +98,4 @@ class Measurement:
     unused: list[str]
     silent_in_eval: str | None = None
     first_layer: Histogram | None = None
+    unseen: list[str] = field(default_factory=list)

@@ -23,14 +23,16 @@ from torch import Tensor, nn
 from shortback.choices import Backend, Layout
 from shortback.errors import UserError
 from shortback.health.activity import Observer
+from shortback.health.graph import gradients
+from shortback.health.layers import Layer, in_order, layers_of, order_of_calls
 from shortback.health.measurement import MAIN, Histogram, LayerGradient, Measurement
-from shortback.health.neurons import layouts_of, neurons_of
+from shortback.health.neurons import is_of_libraries, neurons_of, time_of
 from shortback.inspection.backends import running_by
-from shortback.inspection.hooks import hooked
-from shortback.inspection.layout import logits_of, sample_axis
+from shortback.inspection.layout import logits_of, stacked
 from shortback.inspection.mistakes import check_batch, explaining
 from shortback.inspection.pointwise import safely
-from shortback.inspection.reset import reset_states
+from shortback.inspection.repeatable import why_not_repeatable
+from shortback.inspection.reset import REMEMBERS, reset_states
 from shortback.inspection.trunk import trunk_of
 from shortback.inspection.untouched import in_training, modes_kept, undisturbed
 from shortback.losses import CrossEntropy, mean_over_time
@@ -63,7 +65,8 @@ def measure(
         target: its classes `[N]` or probabilities `[N, K]`.
         loss: of outputs, target and coefficient, such as `ShortcutLoss`.
         coefficient: of the branches.
-        by_branch: whether each branch, and vanilla training, are measured on their own too, or all branches together.
+        by_branch: whether each branch, and vanilla training, are measured on their own too, or all branches together;
+            whether neurons are silent in `eval()`, and whether the network remembers its last batch, is seen then too.
         backend: of the neurons for this measurement; each has its own if it is not given. The reference waits for no
             compiler and keeps about ten times as much in memory.
 
@@ -72,11 +75,15 @@ def measure(
     """
     trunk = _trunk(net)
     _refuse_unsuitable(net, trunk, x, target)
-    layers = _layers(trunk)
-    with running_by(backend, trunk), explaining(trunk, x, what="batch"):
-        neurons = neurons_of(trunk, trunk_of(net), x)
-        layouts, output_layout = layouts_of(net, trunk, neurons, x)
-    observer = Observer(len(target), neurons, layouts)
+    layers, num_samples = layers_of(trunk), len(target)
+    with running_by("reference", trunk), explaining(trunk, x, what="batch"):
+        watched = neurons_of(trunk, trunk_of(net), x)
+        time = time_of(net, trunk, watched, x, num_samples=num_samples)
+
+    def an_observer() -> Observer:
+        return Observer(num_samples, watched.neurons, time.layouts, which=watched.which, unknown=time.unknown)
+
+    observer = an_observer()
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -85,34 +92,42 @@ def measure(
         safely(trunk),
     ):
         x, target = (t.clone() if t.is_inference() else t for t in (x, target))
-        silent = _silent_in_eval(net, x, Observer(len(target), neurons, layouts), output_layout) if by_branch else set()
+        silent = _silent_in_eval(net, x, an_observer(), time.output) if by_branch else set()
         # Once to look at every module, and once more without hooks, so that it keeps for backward what training keeps.
-        with torch.no_grad(), observer.observe(), _order_of_calls(layers) as order:
+        with _same_draws(x), torch.no_grad(), observer.observe(), order_of_calls(layers) as called:
             reset_states(net)
             with explaining(trunk, x, what="batch"):
-                in_training(net)(x.clone())  # which some networks change in place
+                before = _outputs(in_training(net)(x.clone()), time.output)  # the batch some networks change in place
         with observer.observe_gradients():
             reset_states(net)
-            outputs = _outputs(net(x.clone()), output_layout)
+            outputs = _outputs(net(x.clone()), time.output)
+        if by_branch and not torch.allclose(before.logits, outputs.logits, equal_nan=True):
+            _refuse_what_remembers(trunk_of(net), trunk, x)
+        if not any(output.requires_grad for output in (outputs.logits, *outputs.branches.values())):
+            raise UserError(
+                f"no output of {type(trunk).__name__} leads back to weights that are trained: its forward is cut off, "
+                "as by torch.no_grad() or detach(), or does not use them"
+            )
         if isinstance(getattr(loss, "main", loss), CrossEntropy):
             check_target(outputs.logits, target)
         terms, cotangents = _differentiate(loss, outputs, target, coefficient)
         vanilla = _differentiate(loss, Outputs(outputs.logits, {}), target, coefficient)[1] if by_branch else None
-        called = list(dict.fromkeys(order))
-        weights = [weight for name in called for weight in layers[name][1]]
+        layers = in_order(layers, called, [outputs.logits, *outputs.branches.values()])
+        weights = [weight for layer in layers for weight in layer.weights]
         grads = _backward(outputs, cotangents, weights, observer=observer, vanilla=vanilla)
         activities = observer.activities()
         fires_here_alone = (each.name for each in activities if each.firing_rate and each.name in silent)
-    measured, start = [], 0
-    unused = [name for name in layers if name not in called]
-    for name in called:
-        module, own = layers[name]
-        mine = {term: gradients[start : start + len(own)] for term, gradients in grads.items()}
-        start += len(own)
+    measured, unused, start, first = [], [], 0, None
+    for layer in layers:
+        end = start + len(layer.weights)
+        mine = {term: found[start:end] for term, found in grads.items()}
+        start = end
         if all(gradient is None for gradient in mine[_TOTAL]):
-            unused.append(name)
-        else:
-            measured.append(_layer(name, module, own, mine))
+            unused.append(layer.name)
+            continue
+        measured.append(_layer(layer, mine))
+        if by_branch and len(measured) == 1:
+            first = _histogram(layer.weights, mine)
     losses = {MAIN: terms.main.item(), **{name: term.item() for name, term in terms.branches.items()}}
     return Measurement(
         layers=measured,
@@ -120,10 +135,11 @@ def measure(
         loss=terms.total.item(),
         losses=losses,
         coefficient=float(coefficient),
-        num_samples=len(target),
+        num_samples=num_samples,
         unused=unused,
         silent_in_eval=next(fires_here_alone, None),
-        first_layer=_histogram(grads, layers[called[0]][1]) if by_branch and called else None,
+        first_layer=first,
+        unseen=observer.unseen(),
     )
 
 
@@ -141,22 +157,11 @@ def _silent_in_eval(net: nn.Module, x: Tensor, observer: Observer, layout: Layou
     return {activity.name for activity in observer.activities() if not activity.firing_rate}
 
 
-def first_samples(net: nn.Module, x: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The first samples of a batch that a network takes, and their target; all where these are folded in the input."""
-    axis = sample_axis(net, x, len(target))
-    return (x, target) if axis is None else (x.narrow(axis, 0, min(count, x.shape[axis])), target[:count])
-
-
 @contextmanager
-def _order_of_calls(layers: dict[str, tuple[nn.Module, list[nn.Parameter]]]) -> Iterator[list[str]]:
-    """The names of the layers as they are called."""
-    order: list[str] = []
-
-    def noting(name: str) -> Callable[..., None]:
-        return lambda module, inputs: order.append(name)
-
-    with hooked(((module, noting(name)) for name, (module, _) in layers.items()), before=True):
-        yield order
+def _same_draws(x: Tensor) -> Iterator[None]:
+    """What follows the block draws the random numbers that were drawn in it."""
+    with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
+        yield
 
 
 # Beside the names of the outputs, which are the network's own.
@@ -181,13 +186,19 @@ def _refuse_unsuitable(net: nn.Module, trunk: nn.Module, x: Tensor, target: Tens
         raise UserError("a batch of one sample under batch norm says nothing about training: give two or more")
 
 
-def _layers(trunk: nn.Module) -> dict[str, tuple[nn.Module, list[nn.Parameter]]]:
-    """Every module that has weights of its own, by name."""
-    owned = (
-        (name, module, [p for p in module.parameters(recurse=False) if p.ndim >= 2 and p.requires_grad])
-        for name, module in trunk.named_modules()
-    )
-    return {name: (module, weights) for name, module, weights in owned if weights}
+@torch.no_grad()
+def _refuse_what_remembers(model: nn.Module, trunk: nn.Module, x: Tensor) -> None:
+    """Of a network whose second output was another, see whether it began with what the first forward left."""
+    if is_of_libraries(trunk) or why_not_repeatable(model, x) != "remembers":
+        return
+    alike = []
+    for _ in range(2):
+        with undisturbed(model, x):
+            torch.manual_seed(0)
+            reset_states(model)
+            alike.append(stacked(model.eval()(x.clone())).clone())
+    if torch.allclose(*alike, equal_nan=True):  # else it is arithmetic that differs from run to run, as on some GPUs
+        raise UserError(f"the same batch gave two outputs of {type(trunk).__name__}: {REMEMBERS}")
 
 
 def _outputs(outputs: Any, layout: Layout) -> Outputs:
@@ -219,26 +230,23 @@ def _backward(
     Each branch by itself, and vanilla training, only if the gradient of its loss by the main output is given.
     """
     mains, branches = [outputs.logits], list(outputs.branches.values())
-
-    def gradients(of: Sequence[Tensor], cotangent: Sequence[Tensor], *, last: bool = False) -> Sequence[Tensor | None]:
-        return torch.autograd.grad(of, weights, cotangent, retain_graph=not last, allow_unused=True)
-
     observer.records_gradients = True
-    grads: dict[Any, Sequence[Tensor | None]] = {_TOTAL: gradients([*mains, *branches], cotangents, last=not branches)}
+    total = gradients([*mains, *branches], weights, cotangents, keep=bool(branches))
+    grads: dict[Any, Sequence[Tensor | None]] = {_TOTAL: total}
     observer.records_gradients = False
     if not branches:
         return {**grads, MAIN: grads[_TOTAL], _VANILLA: grads[_TOTAL]}
     if vanilla is not None:
         for name, output, cotangent in zip(outputs.branches, branches, cotangents[1:], strict=True):
-            grads[name] = gradients([output], [cotangent])
+            grads[name] = gradients([output], weights, [cotangent], keep=True)
             so_far = grads.get(_BRANCHES, [None] * len(weights))
             grads[_BRANCHES] = [_add(a, b) for a, b in zip(so_far, grads[name], strict=True)]
     else:
-        grads[_BRANCHES] = gradients(branches, cotangents[1:])
+        grads[_BRANCHES] = gradients(branches, weights, cotangents[1:], keep=True)
     is_vanilla = vanilla is not None and torch.equal(vanilla[0], cotangents[0])
     if vanilla is not None and not is_vanilla:
-        grads[_VANILLA] = gradients(mains, vanilla)
-    grads[MAIN] = gradients(mains, cotangents[:1], last=True)
+        grads[_VANILLA] = gradients(mains, weights, vanilla, keep=True)
+    grads[MAIN] = gradients(mains, weights, cotangents[:1], keep=False)
     return grads | {_VANILLA: grads[MAIN]} if is_vanilla else grads
 
 
@@ -246,16 +254,15 @@ def _add(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return b if a is None else a if b is None else a + b
 
 
-def _layer(
-    name: str, module: nn.Module, weights: Sequence[Tensor], grads: dict[Any, Sequence[Tensor | None]]
-) -> LayerGradient:
+def _layer(layer: Layer, grads: dict[Any, Sequence[Tensor | None]]) -> LayerGradient:
+    weights = layer.weights
     total, main = _flat(weights, grads[_TOTAL]), _flat(weights, grads[MAIN])
     through_branches = _flat(weights, grads.get(_BRANCHES, [None] * len(weights)))
     norms = main.norm().item(), through_branches.norm().item()
     vanilla = _flat(weights, grads[_VANILLA]) if _VANILLA in grads else None
     return LayerGradient(
-        name=name,
-        kind=type(module).__name__,
+        name=layer.name,
+        kind=type(layer.module).__name__,
         weight_norm=_flat(weights, weights).norm().item(),
         gradient_norm=total.norm().item(),
         terms={str(t): _flat(weights, g).norm().item() for t, g in grads.items() if isinstance(t, str)},
@@ -270,10 +277,10 @@ def _layer(
     )
 
 
-def _histogram(grads: dict[Any, Sequence[Tensor | None]], weights: Sequence[Tensor]) -> Histogram | None:
-    """The gradients of the first weights among those measured, in bins around 0."""
+def _histogram(weights: Sequence[Tensor], grads: dict[Any, Sequence[Tensor | None]]) -> Histogram | None:
+    """The gradients of a layer's weights, in bins around 0."""
     found = {"vanilla": _VANILLA, "whole loss": _TOTAL} if _BRANCHES in grads else {"whole loss": _TOTAL}
-    values = {name: _flat(weights, grads[of][: len(weights)]).cpu() for name, of in found.items()}
+    values = {name: _flat(weights, grads[of]).cpu() for name, of in found.items()}
     largest = torch.cat(list(values.values())).abs().max().item()  # NaN, wherever one is
     if not 0 < largest < math.inf:
         return None

@@ -62,6 +62,7 @@ class GradientReport:
         num_tried_on: samples of the batch that it was tried on, the first of them.
         main_only: the judgement on the gradient of the loss of the main output alone, if there are branches: what
             vanilla training would see.
+        not_tried: why nothing was tried, where that was asked for and could not be.
     """
 
     measurement: Measurement
@@ -69,6 +70,7 @@ class GradientReport:
     suggestions: list[Suggestion] = field(default_factory=list)
     main_only: Judgement | None = None
     num_tried_on: int = 0
+    not_tried: str | None = None
 
     @classmethod
     def of(cls, measurement: Measurement) -> GradientReport:
@@ -125,7 +127,12 @@ class GradientReport:
         wrong = [neuron for neuron in self.neurons if neuron.not_binary]
         lines += [f"{neuron.name}: {neuron.not_binary} outputs are neither 0 nor 1" for neuron in wrong]
         if self.measurement.unused:
-            lines.append(f"without a gradient because no output depends on them: {', '.join(self.measurement.unused)}")
+            lines.append(f"without a gradient because no output leads to them: {', '.join(self.measurement.unused)}")
+        if self.neurons and self.measurement.unseen:
+            unseen = ", ".join(self.measurement.unseen)
+            lines.append(f"not measured because their forward is not called, as where a loop runs step(): {unseen}")
+        if self.not_tried is not None:
+            lines.append(f"nothing was tried against it: {self.not_tried}")
         return lines
 
     def how_tried(self) -> str:
@@ -220,14 +227,18 @@ def neuron_rows(report: GradientReport) -> tuple[list[str], list[list[str]]]:
         [
             neuron.name,
             f"{neuron.firing_rate:.1%}",
-            f"{neuron.dead:.0%}",
-            f"{neuron.saturated:.0%}",
+            _share(neuron.dead),
+            _share(neuron.saturated),
             "" if neuron.in_window is None else f"{neuron.in_window:.1%}",
-            " ".join(f"{norm:.1e}" for norm in neuron.gradient_by_step),
+            " ".join(f"{norm:.1e}" for norm in neuron.gradient_by_step) or ("?" if math.isnan(neuron.dead) else ""),
         ]
         for neuron in report.neurons
     ]
     return headings, rows
+
+
+def _share(value: float) -> str:
+    return "?" if math.isnan(value) else f"{value:.0%}"
 
 
 def _aligned(headings: list[str], rows: list[list[str]]) -> list[str]:

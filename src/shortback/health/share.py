@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from shortback.health.graph import first_used, gradients
 from shortback.inspection.reset import reset_states
 from shortback.inspection.untouched import in_training, undisturbed
 from shortback.losses import ShortcutLoss
@@ -16,7 +17,7 @@ from shortback.outputs import Outputs
 
 
 class Balance(NamedTuple):
-    """Norms of the gradient of the first weight of two or more dimensions.
+    """Norms of the gradient of the weight, of two or more dimensions, that a forward uses first.
 
     Attributes:
         main: through the main output.
@@ -40,7 +41,7 @@ def branch_share(net: nn.Module, x: Tensor, target: Tensor, *, loss: ShortcutLos
 def first_layer_balance(
     net: nn.Module, x: Tensor, target: Tensor, *, loss: ShortcutLoss, coefficient: float
 ) -> Balance:
-    """What reaches the first layer through the main output and through the branches.
+    """What reaches the first layer of a forward through the main output and through the branches.
 
     One forward in training mode; parameters, their gradients, buffers and the random state are left as they were.
 
@@ -56,8 +57,11 @@ def first_layer_balance(
         outputs: Outputs | Tensor = in_training(net)(x.clone())
         if isinstance(outputs, Tensor) or not outputs.branches:
             return Balance(math.nan, 0.0)
-        first = next(p for p in net.parameters() if p.requires_grad and p.ndim >= 2)
         logits, branches = outputs
+        weights = [p for p in net.parameters() if p.requires_grad and p.ndim >= 2]
+        first = first_used((logits, *branches.values()), weights)
+        if first is None:
+            return Balance(0.0, 0.0)
         alone = Outputs(logits, {k: v.detach() for k, v in branches.items()}), Outputs(logits.detach(), branches)
         return Balance(*(_norm(loss(part, target, coefficient=coefficient).total, first) for part in alone))
 
@@ -118,7 +122,5 @@ def settled_ratio(
 
 
 def _norm(loss: Tensor, weight: Tensor) -> float:
-    if not loss.requires_grad:  # all before the branches is frozen
-        return 0.0
-    (gradient,) = torch.autograd.grad(loss, weight, retain_graph=True, allow_unused=True)
+    (gradient,) = gradients([loss], [weight], [torch.ones_like(loss)], keep=True)
     return 0.0 if gradient is None else gradient.float().norm().item()

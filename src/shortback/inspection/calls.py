@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,19 +24,19 @@ class Calls:
     """The modules that a forward called, and what they do.
 
     Attributes:
-        counts: by module, how many times.
+        counts: by module, how many times, in the order in which they first returned.
         neurons: turn something else into zeros and ones, and hold no layer with weights. They may hold a norm or a
             surrogate, and are neurons whether they fire or not: one of a class that fired elsewhere is one too.
         firing_layers: hold weights and fire by themselves, without a neuron that is a module.
         before_neurons: the layers with weights (convolutions, norms) called last before a neuron is, in order.
-        spikes_at: of modules that return several tensors, the place of the spikes among them.
+        spikes_at: of modules that return several tensors, the place of the spikes among them; of a dict their name.
     """
 
     counts: Counter[nn.Module] = field(default_factory=Counter)
     neurons: set[nn.Module] = field(default_factory=set)
     firing_layers: set[nn.Module] = field(default_factory=set)
     before_neurons: list[nn.Module] = field(default_factory=list)
-    spikes_at: dict[nn.Module, int] = field(default_factory=dict)
+    spikes_at: dict[nn.Module, int | str] = field(default_factory=dict)
 
     @property
     def firing(self) -> set[nn.Module]:
@@ -106,14 +106,14 @@ class _Seen:
 
     Attributes:
         order: of the calls.
-        outputs: by module, of every tensor it returned (0 where it is only one): whether there was a one, and nothing
-            but zeros and ones.
+        outputs: by module, of every tensor it returned, by its place or name (0 where it is only one): whether there
+            was a one, and nothing but zeros and ones.
         given: modules that were given something else than zeros and ones.
     """
 
     def __init__(self) -> None:
         self.order: list[nn.Module] = []
-        self.outputs: dict[nn.Module, dict[int, tuple[bool, bool]]] = {}
+        self.outputs: dict[nn.Module, dict[int | str, tuple[bool, bool]]] = {}
         self.given: set[nn.Module] = set()
         self._several: set[nn.Module] = set()
 
@@ -124,7 +124,7 @@ class _Seen:
             self.given.add(module)
         by_place = self.outputs.setdefault(module, {})
         tensors = list(_tensors(output))
-        if len(tensors) > 1:
+        if len(tensors) > 1 or isinstance(output, Mapping):
             self._several.add(module)
         for place, tensor in tensors:
             has_one, binary = by_place.get(place, (False, True))
@@ -135,7 +135,7 @@ class _Seen:
         fires = any(has_one and binary for has_one, binary in self.outputs[module].values())
         return fires and (module in self.given or holds_layer(module))
 
-    def spikes_at(self, module: nn.Module) -> int | None:
+    def spikes_at(self, module: nn.Module) -> int | str | None:
         """Which of several tensors that it returned was of zeros and ones."""
         if module not in self._several:
             return None
@@ -143,9 +143,9 @@ class _Seen:
         return next(found, None)
 
 
-def _tensors(output: Any) -> Iterator[tuple[int, Tensor]]:
+def _tensors(output: Any) -> Iterator[tuple[int | str, Tensor]]:
     several = output if isinstance(output, tuple | list) else (output,)
-    for place, value in enumerate(several):
+    for place, value in output.items() if isinstance(output, Mapping) else enumerate(several):
         if isinstance(value, Tensor) and value.is_floating_point() and value.ndim >= 2:
             yield place, value
 

@@ -224,24 +224,29 @@ def _compare(alone: _Trace, reverse: _Trace, both: _Trace, *, num_samples: int) 
 
 
 def _errors(alone: list[Tensor], reverse: list[Tensor], both: list[Tensor], num_samples: int) -> dict[Layout, float]:
+    """By layout the error, the worst of all calls. Several calls that return one step each are `steps`."""
     calls = list(zip(alone, reverse, both, strict=False))
     if not len(alone) == len(reverse) == len(both) or any(a.shape != b.shape or not a.ndim for a, b, _ in calls):
         return {}
-    if len(calls) > 1:
-        by_call = [_error([a, b], 0, c) for a, b, c in calls if len(a) == num_samples]
-        return {"steps": max(by_call)} if len(by_call) == len(calls) else {}
+    by_call = [_errors_of_call(a, b, c, num_samples, "steps" if len(calls) > 1 else "folded") for a, b, c in calls]
+    worst: dict[Layout, float] = {
+        layout: max(errors.get(layout, math.inf) for errors in by_call) for layout in (by_call[0] if by_call else ())
+    }
+    return {layout: error for layout, error in worst.items() if error < math.inf}
+
+
+def _errors_of_call(a: Tensor, b: Tensor, c: Tensor, num_samples: int, one_step: Layout) -> dict[Layout, float]:
     by_layout: dict[Layout, float] = {}
-    for a, b, c in calls:
-        num_steps, rest = divmod(len(a), num_samples)
-        if num_steps == 1 and not rest:
-            by_layout["folded"] = _error([a, b], 0, c)
-        elif num_steps and not rest:
-            by_layout["folded_batch"] = _error([a, b], 0, c)
-            steps = [t.unflatten(0, (num_steps, -1)) for t in (a, b)]
-            by_layout["folded"] = _error(steps, 1, c.unflatten(0, (num_steps, -1)) if not len(c) % num_steps else c)
-        if a.ndim > 2 and a.shape[1] == num_samples:
-            by_layout["time_first"] = _error([a, b], 1, c)
-    return {layout: error for layout, error in by_layout.items() if error < math.inf}
+    num_steps, rest = divmod(len(a), num_samples)
+    if num_steps == 1 and not rest:
+        by_layout[one_step] = _error([a, b], 0, c)
+    elif num_steps and not rest:
+        by_layout["folded_batch"] = _error([a, b], 0, c)
+        steps = [t.unflatten(0, (num_steps, -1)) for t in (a, b)]
+        by_layout["folded"] = _error(steps, 1, c.unflatten(0, (num_steps, -1)) if not len(c) % num_steps else c)
+    if a.ndim > 2 and a.shape[1] == num_samples:
+        by_layout["time_first"] = _error([a, b], 1, c)
+    return by_layout
 
 
 def _error(parts: list[Tensor], axis: int, both: Tensor) -> float:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+import itertools
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from shortback.inspection.calls import Calls, is_known_neuron
 from shortback.inspection.hooks import hooked
-from shortback.inspection.untouched import modes_kept
+from shortback.inspection.layout import tensor_of
+from shortback.inspection.libraries import is_integrator, whole_modules
+from shortback.inspection.reset import reset_states
+from shortback.inspection.untouched import modes_kept, undisturbed
 from shortback.neurons import SpikingNeuron
 
 
@@ -17,22 +24,52 @@ from shortback.neurons import SpikingNeuron
 def firing_rates(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, float]:
     """Spikes a neuron and time step, in [0, 1], of every layer of neurons in the order of the network.
 
+    Neurons of this package are known. Where there are none, or those of another library beside them, all are found by
+    running the network on the first batch (`shortback.inspection.calls`), and are reset before every batch; the network
+    is left as it was.
+
     Args:
         model: a spiking network, run in `eval()`; its mode is put back.
         batches: inputs of the network.
     """
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, SpikingNeuron)}
+    known = {name: module for name, module in whole_modules(model) if is_known_neuron(module)}
+    if known and all(isinstance(module, SpikingNeuron) for module in known.values()):
+        with modes_kept(model):
+            return _rates(model, known, batches)
+    batches = iter(batches)
+    for first in batches:
+        calls = Calls.of(model, first)
+        layers = {n: m for n, m in model.named_modules() if m in calls.firing and not is_integrator(m)}
+        with undisturbed(model, first):
+            again = map(functools.partial(_after_reset, model), itertools.chain([first], batches))
+            return _rates(model, layers, again, calls.spikes_at)
+    return {}
+
+
+def _after_reset(model: nn.Module, x: Tensor) -> Tensor:
+    reset_states(model)
+    return x
+
+
+def _rates(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    batches: Iterable[Tensor],
+    spikes_at: Mapping[nn.Module, int | str] = MappingProxyType({}),
+) -> dict[str, float]:
     spikes = dict.fromkeys(layers, 0.0)
     outputs = dict.fromkeys(layers, 0)
 
     def counter(name: str):
-        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-            spikes[name] += output.sum(dtype=torch.float32).item()
-            outputs[name] += output.numel()
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            fired = tensor_of(output, spikes_at.get(module))
+            if fired is not None:
+                spikes[name] += fired.sum(dtype=torch.float32).item()
+                outputs[name] += fired.numel()
 
         return hook
 
-    with modes_kept(model), hooked((module, counter(name)) for name, module in layers.items()):
+    with hooked((module, counter(name)) for name, module in layers.items()):
         model.eval()
         for x in batches:
             model(x.clone())

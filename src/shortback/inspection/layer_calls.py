@@ -17,13 +17,21 @@ class LayerCalls:
     """Notes which layers with weights are called.
 
     Attributes:
-        last: the one called last.
         counts: by layer, how many times.
     """
 
     def __init__(self) -> None:
-        self.last: nn.Module | None = None
         self.counts: Counter[nn.Module] = Counter()
+        self._order: dict[nn.Module, None] = {}
+
+    @property
+    def last(self) -> nn.Module | None:
+        """The one called last."""
+        return next(reversed(self._order), None)
+
+    def latest(self) -> list[nn.Module]:
+        """All that were called, the one called last first."""
+        return list(reversed(self._order))
 
     @classmethod
     @contextmanager
@@ -32,8 +40,9 @@ class LayerCalls:
         calls = cls()
 
         def note(module: nn.Module, inputs: Any, output: Any) -> None:
-            calls.last = module
             calls.counts[module] += 1
+            calls._order.pop(module, None)
+            calls._order[module] = None
 
         layers = [module for module in model.modules() if num_features(module) is not None]
         with hooked((layer, note) for layer in layers):

@@ -59,27 +59,34 @@ def feature_axis(shape: Sequence[int], layout: Layout, layer: nn.Module | None) 
     It is as long as the last layer with weights before it has outputs, so that tokens `[N, L, C]` and images
     `[N, H, W, C]` are read as what they are. Where several axes are that long, or none, it is the one that such a layer
     gives its features: the last of a linear layer, before the axes of space of a convolution.
-    `shortback.inspection.features` settles by a run which of several it is.
+    `shortback.inspection.features` settles by a run which axis it is where the sizes do not.
 
     Args:
         shape: of what a module returned.
         layout: of it.
         layer: the last with weights that was called; None if there was none.
     """
-    first, num_axes = leading_axes(layout), len(shape)
-    if num_axes <= first + 1 or layer is None:
-        return first
-    last = num_axes - 2 if layout == "time_last" else num_axes - 1
-    usual = first if isinstance(layer, nn.GroupNorm) else last - _axes_of_space(layer)
-    if usual < first:
-        usual = last
-    matches = as_long_as_features(shape, layout, layer)
+    if layer is None or len(shape) <= leading_axes(layout) + 1:
+        return leading_axes(layout)
+    usual, matches = usual_axis(shape, layout, layer), as_long_as_features(shape, layout, layer)
     return usual if usual in matches or not matches else matches[0]
 
 
+def axes_of_features(shape: Sequence[int], layout: Layout) -> range:
+    """The axes on which the features may lie: those that are not of samples and steps."""
+    return range(leading_axes(layout), len(shape) - (layout == "time_last"))
+
+
+def usual_axis(shape: Sequence[int], layout: Layout, layer: nn.Module) -> int:
+    """The axis of the features where they stay where such a layer gives them."""
+    axes = axes_of_features(shape, layout)
+    usual = axes[0] if isinstance(layer, nn.GroupNorm) else axes[-1] - _axes_of_space(layer)
+    return usual if usual in axes else axes[-1]
+
+
 def as_long_as_features(shape: Sequence[int], layout: Layout, layer: nn.Module) -> list[int]:
-    """The axes, but for those of samples and steps at the beginning, that are as long as a layer has outputs."""
-    return [axis for axis in range(leading_axes(layout), len(shape)) if shape[axis] == num_features(layer)]
+    """The axes, but for those of samples and steps, that are as long as a layer has outputs."""
+    return [axis for axis in axes_of_features(shape, layout) if shape[axis] == num_features(layer)]
 
 
 def own_feature_axis(layer: nn.Module, output: Tensor) -> int:
@@ -94,7 +101,7 @@ def num_features(layer: nn.Module) -> int | None:
     """How many features a layer with weights returns; None for what is no such layer."""
     if isinstance(layer, nn.RNNBase):
         return (layer.proj_size or layer.hidden_size) * (2 if layer.bidirectional else 1)
-    if "weight" not in layer._parameters:  # blocks too may say how many channels they return
+    if "weight" not in layer._parameters and _weight_of(layer) is None:  # blocks may say how many channels they return
         return None
     for name in ("out_channels", "out_features", "num_features", "num_channels"):
         if isinstance(getattr(layer, name, None), int):
@@ -105,11 +112,23 @@ def num_features(layer: nn.Module) -> int | None:
 
 def _axes_of_space(layer: nn.Module) -> int:
     """How many axes follow the features in what a layer returns: as many as its kernel has, or its name says."""
-    weight = layer._parameters.get("weight")
+    weight = _weight_of(layer)
     if weight is not None and weight.ndim > 2:
         return weight.ndim - 2
     named = re.search(r"[123](?=d)", type(layer).__name__)
     return int(named[0]) if named else 0
+
+
+def _weight_of(layer: nn.Module) -> Tensor | None:
+    """The weight of a layer, or what it is computed from under a weight norm, a spectral norm or pruning.
+
+    Never the computed one, since asking for it may change what a norm remembers.
+    """
+    parametrizations = getattr(layer, "parametrizations", None)
+    if isinstance(parametrizations, nn.ModuleDict) and "weight" in parametrizations:
+        return max(parametrizations["weight"].parameters(recurse=False), key=Tensor.numel, default=None)
+    own = layer._parameters
+    return next((own[name] for name in ("weight", "weight_orig", "weight_v") if name in own), None)
 
 
 def average_over_space(activation: Tensor, layout: Layout = "folded", *, features: int | None = None) -> Tensor:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from shortback.errors import UserError
 
@@ -46,13 +47,17 @@ def _is_one_of(module: nn.Module, classes: dict[str, set[str]]) -> bool:
 
 
 def whole_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Modules by name, without what the libraries' neurons are made of, such as SpikingJelly's surrogates."""
+    """Modules by name, without what makes the weight of a layer (`torch.nn.utils.parametrizations`), nor what the
+    libraries' neurons are made of, such as SpikingJelly's surrogates.
+    """
     inside: set[nn.Module] = set()
     for name, module in model.named_modules():
         if module not in inside:
             yield name, module
         if is_library_neuron(module):
             inside.update(part for part in module.modules() if part is not module)
+        if is_parametrized(module):
+            inside.update(module.get_submodule("parametrizations").modules())
 
 
 _registered: dict[type[nn.Module], Callable[[Any], object]] = {}

@@ -11,6 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from shortback.errors import UserError
+from shortback.inspection.backends import running_by
+from shortback.inspection.hooks import hooked
+from shortback.inspection.layout import first_tensor, num_features
+from shortback.inspection.untouched import undisturbed
 
 log = logging.getLogger("shortback")
 
@@ -49,38 +53,78 @@ def check_batch(x: object, *, what: str = "sample") -> Tensor:
 def explaining(model: nn.Module, x: Tensor, *, what: str = "sample") -> Iterator[None]:
     """Where a forward within the block fails, say what is wrong with its input, if that is to be seen.
 
-    A network may take anything, and cast or permute it by itself: nothing is refused that runs.
+    A network may take anything, and cast or permute it by itself: nothing is refused that runs, and nothing is said of
+    an input that the first layer takes.
 
     Raises:
-        ValueError: the input has another dtype than the weights, channels last, or one sample without a batch.
+        ValueError: the input has another dtype than the weights, channels last, or one sample without a batch; with
+            the error itself at the end.
     """
     try:
         yield
-    except UserError:
+    except (UserError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         reason = _mistake(model, x)
         if reason is None:
             raise
-        raise UserError(f"the {what} {reason}") from error
+        itself = str(error).strip().partition("\n")[0]
+        raise UserError(f"the {what} {reason} ({type(error).__name__}: {itself})") from error
 
 
 def _mistake(model: nn.Module, x: Tensor) -> str | None:
-    weight = next((p for p in model.parameters() if p.ndim >= 2 and p.is_floating_point()), None)
-    if weight is None:
+    layer, given, is_taken = _first_call(model, x)
+    shape, is_alone = list(x.shape), isinstance(layer, nn.Conv2d) and given.shape == x.shape and x.ndim == 3
+    alone = f"{shape} is one image without a batch: pass x.unsqueeze(0), or better several" if is_alone else None
+    if is_taken:
+        return alone
+    weight = next(_matrices(layer or model), None)
+    if weight is None or isinstance(layer, nn.Embedding | nn.EmbeddingBag):
         return None
-    shape, names = list(x.shape), [str(t.dtype).removeprefix("torch.") for t in (x, weight)]
-    if not x.is_floating_point() and any(isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in model.modules()):
-        return None
-    if not x.is_floating_point():
+    names = [str(t.dtype).removeprefix("torch.") for t in (x, weight)]
+    if given.dtype == x.dtype and not x.is_floating_point():
         return f"is {names[0]}, and the weights are {names[1]}: pass x.float() / 255, normalised as for training"
-    if x.dtype != weight.dtype and not (torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64):
+    is_cast = torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
+    if given.dtype == x.dtype != weight.dtype and not is_cast:
         return f"is {names[0]}, and the weights are {names[1]}: pass x.to(torch.{names[1]})"
-    conv: Any = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    if conv is not None and x.ndim >= 4 and shape[-1] == conv.in_channels != shape[-3]:
+    if not isinstance(layer, nn.Conv2d) or x.ndim < 4 or given.shape[-3:] != x.shape[-3:]:
+        return alone
+    if shape[-1] == layer.in_channels != shape[-3]:
         return f"{shape} has its channels last, and the first convolution takes them third from the end: permute it"
-    if conv is not None and x.ndim >= 4 and shape[-3] != conv.in_channels:
-        return f"{shape} has {shape[-3]} channels, and the first convolution takes {conv.in_channels}"
-    if conv is not None and x.ndim == 3 and shape[0] == conv.in_channels:
-        return f"{shape} is one image without a batch: pass x.unsqueeze(0), or better several"
+    if shape[-3] != layer.in_channels:
+        return f"{shape} has {shape[-3]} channels, and the first convolution takes {layer.in_channels}"
     return None
+
+
+def _first_call(model: nn.Module, x: Tensor) -> tuple[nn.Module | None, Tensor, bool]:
+    """The first layer that is called, what it is given, and whether it takes that.
+
+    Where none is called before the forward fails, it is the first convolution there is, and it is given the input.
+    """
+    called: list[tuple[nn.Module, Tensor]] = []
+    taken: list[nn.Module] = []
+
+    def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        called.append((module, given if (given := first_tensor(inputs)) is not None else x))
+
+    def after(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        taken.append(module)
+
+    layers = [m for m in model.modules() if num_features(m) is not None or not [*m.children()]]
+    layers = [m for m in layers if next(_matrices(m), None) is not None]
+    hooks = [(layer, before) for layer in layers]
+    try:
+        with undisturbed(model, x), torch.no_grad(), running_by("reference", model):
+            model.eval()
+            with hooked(hooks, before=True), hooked((layer, after) for layer in layers):
+                model(x.clone())
+    except Exception:  # which is being explained
+        pass
+    if not called:
+        return next((module for module in layers if isinstance(module, nn.Conv2d)), None), x, False
+    layer, given = called[0]
+    return layer, given, taken[:1] == [layer]
+
+
+def _matrices(module: nn.Module) -> Iterator[Tensor]:
+    return (p for p in module.parameters() if p.ndim >= 2 and p.is_floating_point())

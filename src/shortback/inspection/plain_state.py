@@ -1,6 +1,7 @@
 """What modules keep in plain attributes, put back: numbers, text, and tensors in lists, tuples, dicts and sets.
 
-Only built-in containers are looked into. Any other object is left alone: what it holds may be shared with others.
+Only built-in containers, and tuples with names, are looked into. Any other object is left alone: what it holds may be
+shared with others.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class PlainState:
             if not value.is_inference() and not value.requires_grad:
                 seen.add(id(value))
                 self.undo.append(_undo_in_place(value))
-        elif type(value) in _FIXED + _GROWING:
+        elif _is_container(value):
             seen.add(id(value))
             if type(value) in _GROWING:
                 self.undo.append(_undo_contents(value))
@@ -105,7 +106,12 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _is_plain(value: Any) -> bool:
-    return isinstance(value, _ATOMS) or type(value) in _FIXED + _GROWING
+    return isinstance(value, _ATOMS) or _is_container(value)
+
+
+def _is_container(value: Any) -> bool:
+    """Built in, or a tuple with names."""
+    return isinstance(value, _FIXED) or type(value) in _GROWING
 
 
 def parts_of(model: nn.Module) -> list[object]:

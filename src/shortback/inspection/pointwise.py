@@ -62,9 +62,11 @@ def make_safe(net: nn.Module) -> list[nn.Conv2d]:
 
 
 def make_usual(convolutions: list[nn.Conv2d]) -> None:
-    """Undo `make_safe`."""
+    """Undo `make_safe`, where it was done."""
     for conv in convolutions:
-        conv.__dict__.pop("_conv_forward", None)
+        changed = conv.__dict__.get("_conv_forward")
+        if isinstance(changed, functools.partial) and changed.func is _in_two_steps:
+            del conv.__dict__["_conv_forward"]
 
 
 @contextmanager

@@ -7,10 +7,13 @@ Here every module is asked, so one call is right for all of them, and for networ
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+from weakref import WeakSet
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from shortback.errors import UserError
 from shortback.inspection.libraries import is_library_neuron, reset_of
@@ -30,19 +33,56 @@ def reset_states(model: nn.Module) -> int:
         How many modules were reset.
 
     Raises:
-        ValueError: a reset changed parameters.
+        ValueError: a reset changed parameters. The first of a class is looked at closely: then they are as before.
     """
-    resets = [reset for module in model.modules() if (reset := reset_of(module)) is not None]
-    weights = [p for p in model.parameters() if not p.is_inference()] if resets else []
-    versions = [version_of(p) for p in weights]
-    for reset in resets:
-        reset()
-    if versions != [version_of(p) for p in weights]:
-        raise UserError(
-            f"reset() of a module in {type(model).__name__} changed parameters, which would undo training before every "
-            "batch: give the method another name, or register what resets states alone with sb.register_reset"
-        )
+    resets = [(module, reset) for module in model.modules() if (reset := reset_of(module)) is not None]
+    before = _versions(model) if resets else {}
+    for module, reset in resets:
+        if type(module) in _harmless:
+            reset()
+        elif _changes_parameters(module, reset):
+            raise _changed_parameters(type(module))
+        else:
+            _harmless.add(type(module))
+    if resets and _versions(model) != before:
+        raise _changed_parameters(type(model))
     return len(resets)
+
+
+_harmless: WeakSet[type[nn.Module]] = WeakSet()  # classes of which a reset left the parameters what they were
+
+
+def _versions(model: nn.Module) -> dict[nn.Parameter, int]:
+    return {p: 0 if p.is_inference() else version_of(p) for p in model.parameters()}
+
+
+def _changes_parameters(module: nn.Module, reset: Callable[[], object]) -> bool:
+    """Reset a module; whether it then has other parameters, or others in them, and if so it gets back what it had."""
+    tables: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    for part in module.modules():
+        tables += [(part._modules, dict(part._modules)), (part._parameters, dict(part._parameters))]
+    before = list(module.parameters())
+    values = [(p, p.detach().clone()) for p in before if not is_lazy(p)]
+    reset()
+    has_others = [id(p) for p in module.parameters()] != [id(p) for p in before]
+    changed = [(p, value) for p, value in values if not _same(p.detach(), value)]
+    for table, held in tables if has_others else ():
+        table.clear()
+        table.update(held)
+    for p, value in changed:
+        p.data.copy_(value)
+    return has_others or bool(changed)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and bool(((a == b) | a.isnan()).all())
+
+
+def _changed_parameters(of: type[nn.Module]) -> UserError:
+    return UserError(
+        f"reset() of {of.__name__} changed parameters, which would undo training before every batch: give the method "
+        "another name, or register what resets states alone with sb.register_reset"
+    )
 
 
 REMEMBERS = (

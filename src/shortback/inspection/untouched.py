@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from shortback.inspection.plain_state import PlainState, parts_of
 
@@ -18,7 +19,8 @@ def undisturbed(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
     """Put back the modes, the buffers, what modules remember and the random state when the block ends, however it ends.
 
     What modules remember are attributes that are tensors, numbers or text, and built-in containers of these. Where the
-    network made layers of its own in the block, these stay, and so does what is no tensor, which may say so.
+    network made layers of its own in the block, these stay, and so does what is no tensor, which may say so. A norm
+    that took its shape in the block has fresh statistics afterwards.
 
     Within it inference mode is off, whose tensors cannot be watched.
 
@@ -29,7 +31,8 @@ def undisturbed(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
     # A tensor is put back by reference, so that a state which is part of a graph stays part of it.
     tables = [(module._buffers, dict(module._buffers)) for module in model.modules()]
     plain, parts = [PlainState(module) for module in model.modules()], parts_of(model)
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers() if not buffer.requires_grad]
+    lazy = [module for module in model.modules() if any(is_lazy(b) for b in module.buffers(recurse=False))]
+    buffers = [(b, b.clone()) for b in model.buffers() if not (b.requires_grad or is_lazy(b))]
     devices = {t.device for t in (*inputs, *model.parameters()) if t.device.type == "cuda"}
     with torch.inference_mode(False), torch.random.fork_rng(devices=list(devices)), modes_kept(model):
         try:
@@ -43,6 +46,9 @@ def undisturbed(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
             with torch.no_grad():
                 for buffer, before in buffers:
                     buffer.data.copy_(before)  # its version stays, by which a graph that holds it would be refused
+            for module in lazy:
+                if isinstance(module, nn.modules.batchnorm._NormBase) and not any(map(is_lazy, module.buffers())):
+                    module.reset_running_stats()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from shortback.inspection.calls import Calls
 from shortback.inspection.mistakes import check_batch, explaining
 from shortback.shortcuts.auto import choose_places
 from shortback.shortcuts.heads import HeadFactory, linear_head
-from shortback.shortcuts.network import ShortcutNetwork, Tap
+from shortback.shortcuts.network import ShortcutNetwork, Tap, drop_idle_taps
 from shortback.shortcuts.places import find_places
 from shortback.shortcuts.tapping import tap
 from shortback.torch_private import hooks_of, is_compiled
@@ -88,6 +88,7 @@ def _refuse_unsuitable(model: object) -> None:
         raise UserError("nn.DataParallel runs copies that share their taps: use DistributedDataParallel instead")
     if isinstance(model, nn.parallel.DistributedDataParallel):
         raise UserError("attach to the network itself, net = attach(model.module, ...), and wrap what comes back")
+    drop_idle_taps(model)
     if any(isinstance(hook, Tap) for module in model.modules() for hook in hooks_of(module)):
         raise UserError("the network has branches already: strip() what attach() returned first, or make it anew")
     for name, module in model.named_modules():

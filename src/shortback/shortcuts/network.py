@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from shortback.neurons import SpikingNeuron
 from shortback.outputs import NoBranches, Outputs
 from shortback.shortcuts.weights import with_branches
 from shortback.spiking import SpikingNetwork
-from shortback.torch_private import hooks_of, is_replica
+from shortback.torch_private import drop_hooks, hooks_of, is_replica
 
 log = logging.getLogger("shortback")
 
@@ -60,11 +61,11 @@ class Tap:
     @is_open.setter
     def is_open(self, value: bool) -> None:
         self._is_open = value
+        self.average, self.num_calls = None, 0  # closed too, or a forward that fails would leave its graph behind
         if value:
-            self.average, self.num_calls = None, 0
             self.needs_gradient = torch.is_grad_enabled()
         if self.neuron is not None:
-            self.neuron.averages_output = value
+            self.neuron.averages_output, self.neuron.output_average = value, None
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if not self._is_open:
@@ -107,6 +108,9 @@ class ShortcutNetwork(nn.Module):
     In `train()` a call returns the main logits and the logits of every branch. In `eval()`, and while
     `branches_enabled` is False, the network runs alone and `Outputs.branches` is empty.
 
+    Averages are float32 at least, and so are the heads that `attach` makes, of a network in half precision too.
+    `net.bfloat16()` and the like convert heads as they convert all weights; averages are then cast to what a head has.
+
     Attributes:
         model: the network given to `attach`, the very object.
         places: names of the tapped modules, in the order of the network.
@@ -146,6 +150,7 @@ class ShortcutNetwork(nn.Module):
         self._num_checked = 0  # forwards in training, of which the first two are looked at
         self._convolutions = convolutions
         self._no_branches = NoBranches()
+        _networks.add(self)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Outputs:
         """Logits of the main output and of the branches.
@@ -170,10 +175,10 @@ class ShortcutNetwork(nn.Module):
             tap.is_open = True
         try:
             logits = self._logits(self.model(x, *args, **kwargs))
+            averages = {place: tap.take(logits.shape[-2]) for place, tap in zip(self.places, self.taps, strict=True)}
         finally:
             for tap in self.taps:
                 tap.is_open = False
-        averages = {place: tap.take(logits.shape[-2]) for place, tap in zip(self.places, self.taps, strict=True)}
         if is_watched:
             self._num_checked += 1
             if self._num_checked == 1:
@@ -185,7 +190,7 @@ class ShortcutNetwork(nn.Module):
                     name or "the network",
                 )
         heads = zip(self.places, self.heads, strict=True)
-        return Outputs(logits, {place: head(averages[place]) for place, head in heads})
+        return Outputs(logits, {place: head(_as_of(head, averages[place])) for place, head in heads})
 
     def _warn_of_idle(self, averages: dict[str, Tensor]) -> None:
         idle = [place for place, average in averages.items() if not average.requires_grad]
@@ -216,14 +221,46 @@ class ShortcutNetwork(nn.Module):
                 module = network.get_submodule(place)
                 if tap not in hooks_of(module):
                     copied._handles[index] = module.register_forward_hook(tap)
+        _networks.add(copied)
         return copied
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        _networks.add(self)
+
     def remove_taps(self) -> None:
-        """Take the hooks off the tapped modules, and leave the network as `attach` found it, for good."""
+        """Take the hooks off the tapped modules, and leave the network as `attach` found it, for good.
+
+        Copies that were made of a tapped module since, and put in the network, are left as that was.
+        """
         for handle in self._handles:
             handle.remove()
         make_usual(self._convolutions)
         self.is_stripped = True
+        drop_idle_taps(self.model)
 
     def extra_repr(self) -> str:
         return f"places={list(self.places)}"
+
+
+_networks: WeakSet[ShortcutNetwork] = WeakSet()  # all there are, which may open their taps
+
+
+def drop_idle_taps(model: nn.Module) -> None:
+    """Take off the taps that no network will open, such as those in a deep copy of a tapped module."""
+    used = {tap for network in _networks if not network.is_stripped for tap in network.taps}
+
+    def is_idle(hook: object) -> bool:
+        return isinstance(hook, Tap) and hook not in used
+
+    idle = [module for module in model.modules() if any(map(is_idle, hooks_of(module)))]
+    for module in idle:
+        drop_hooks(module, is_idle)
+    if idle and not any(isinstance(hook, Tap) for module in model.modules() for hook in hooks_of(module)):
+        make_usual([module for module in model.modules() if isinstance(module, nn.Conv2d)])
+
+
+def _as_of(head: nn.Module, average: Tensor) -> Tensor:
+    """An average in the precision of a head's weights."""
+    weight = next(head.parameters(), None)
+    return average if weight is None or not weight.is_floating_point() else average.to(weight.dtype)

@@ -30,7 +30,7 @@ class HasPlaces(Protocol):
 def find_places(
     model: nn.Module, at: str | Sequence[str], *, run: Callable[[], Calls] | None = None
 ) -> dict[str, nn.Module]:
-    """The modules to tap, by name, in the order of the network.
+    """The modules to tap, by name: blocks and stages in the order of their calls, others in that of the network.
 
     Args:
         model: the network; names are taken inside of a `SpikingNetwork`.
@@ -48,13 +48,15 @@ def find_places(
         if len(places) < 2:
             raise UserError(
                 f"at={at!r}: {type(network).__name__} has {len(places)} {at}, and a branch goes after each but the "
-                f"last; name the modules instead, e.g. at={_examples(network, calls)}"
+                f"last; name the modules instead, e.g. at={_examples(network, calls)}{_hint_of_steps(network, calls)}"
             )
         return {name: modules[name] for name in places[:-1]}
     names = [at] if isinstance(at, str) else list(at)
     if not names:
         raise UserError("at=[]: name at least one module, or write 'blocks' or 'stages'")
     for name in names:
+        if name not in modules and (module := _registered_as(network, name)) is not None:
+            modules[name] = module  # a second name of a module
         if name not in modules:
             raise UserError(
                 f"at={name!r}: {type(network).__name__} has no such module; "
@@ -62,10 +64,17 @@ def find_places(
             )
     if MAIN in names:
         raise UserError(f"at={names!r}: {MAIN!r} is the name of the main output among the losses; tap a module in it")
-    if len(set(names)) < len(names):
+    if len({modules[name] for name in names}) < len(names):
         raise UserError(f"at={names!r}: a module is named twice")
-    order = list(modules)
-    return {name: modules[name] for name in sorted(names, key=order.index)}
+    order = {module: index for index, module in enumerate(network.modules())}
+    return {name: modules[name] for name in sorted(names, key=lambda name: order[modules[name]])}
+
+
+def _registered_as(network: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return network.get_submodule(name) if name else None
+    except AttributeError:
+        return None
 
 
 def _has_places(network: nn.Module) -> HasPlaces | None:
@@ -82,7 +91,21 @@ def _examples(network: nn.Module, calls: Calls | None) -> list[str]:
     once = [name for module, name in names.items() if calls.counts[module] == 1]
     firing = [name for module, name in names.items() if name in once and module in calls.firing]
     layers = [name for module, name in names.items() if name in once and holds_layer(module)]
-    return (firing or layers[:-1] or once)[:3]
+    several = [name for module, name in names.items() if calls.counts[module] > 1 and holds_layer(module)]
+    return (firing or layers[:-1] or once or several[:-1])[:3]
+
+
+def _hint_of_steps(network: nn.Module, calls: Calls | None) -> str:
+    """What to do about neurons that are never called, as where `step()` runs them."""
+    names = (
+        [] if calls is None else [n for n, m in network.named_modules() if is_known_neuron(m) and not calls.counts[m]]
+    )
+    return (
+        f". {', '.join(names[:3])}: never called, and neuron.step(x, state) is not seen; to tap spikes, have a module "
+        "of your own call it, with def forward(self, x, state): return self.neuron.step(x, state)"
+        if names
+        else ""
+    )
 
 
 def _blocks(network: nn.Module, calls: Calls | None) -> list[str]:
@@ -91,7 +114,7 @@ def _blocks(network: nn.Module, calls: Calls | None) -> list[str]:
     That is the modules of its own that a container repeats, such as `layer1.0`; else the smallest modules that hold
     both weights and a neuron (or activation), and where these stand in one long sequence, each neuron; where some are
     neurons with weights, as recurrent ones, the others beside them too; where one neuron serves all layers, these
-    layers. Where nothing is seen to fire, blocks hold weights alone.
+    layers. Where nothing is seen to fire, blocks hold weights alone. They are in the order in which they return.
     """
     if own := _has_places(network):
         return own.blocks()
@@ -108,7 +131,9 @@ def _blocks(network: nn.Module, calls: Calls | None) -> list[str]:
         if len(found) >= 2:
             break
     if calls is not None and len(found) >= 2:  # with fewer it is an error
+        order = {module: index for index, module in enumerate(calls.counts)}
         found = _with_other_neurons(network, found, calls)
+        found.sort(key=lambda name: order[network.get_submodule(name)])
         _warn_of_few(network, found, calls)
     return found
 

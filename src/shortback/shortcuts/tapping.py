@@ -14,15 +14,13 @@ from shortback.errors import UserError
 from shortback.inspection.backends import running_by
 from shortback.inspection.calls import Calls
 from shortback.inspection.detect import Found, find_layouts
-from shortback.inspection.features import axes_by_change
+from shortback.inspection.features import axis_of_features
 from shortback.inspection.hooks import hooked
 from shortback.inspection.layer_calls import LayerCalls
 from shortback.inspection.layout import (
     LAYOUTS,
-    as_long_as_features,
-    feature_axis,
+    axes_of_features,
     first_tensor,
-    leading_axes,
     logits_of,
     tensor_of,
     warn_of_steps_in_a_tuple,
@@ -122,44 +120,42 @@ def _running(model: nn.Module) -> Iterator[None]:
 
 
 class _Seen(NamedTuple):
-    """What a place returns, in which layout, after which layer; the neuron where it is the spikes of one alone."""
+    """What a place returns, in which layout, after which layers; the neuron where it is the spikes of one alone."""
 
     module: nn.Module
     which: int | str | None
     layout: Layout
     tensor: Tensor
-    layer: nn.Module | None
+    layers: list[nn.Module]
     neuron: SpikingNeuron | None
 
 
 def _feature_axis(model: nn.Module, sample: Tensor, place: str, seen: _Seen, features: int | None) -> int:
     """The axis of the features: as the caller says, or by the sizes, or where these leave it open by a run."""
-    shape, first = seen.tensor.shape, leading_axes(seen.layout)
+    shape, axes = seen.tensor.shape, axes_of_features(seen.tensor.shape, seen.layout)
     if features is not None:
         axis = features + len(shape) if features < 0 else features
-        if not first <= axis < len(shape):
+        if axis not in axes:
             raise UserError(
                 f"features={features}: {place} returns {list(shape)}, and with layout={seen.layout!r} the features lie "
-                f"on an axis from {first} to {len(shape) - 1}"
+                f"on an axis from {axes[0]} to {axes[-1]}"
             )
         return axis
-    candidates = [] if seen.layer is None else as_long_as_features(shape, seen.layout, seen.layer)
-    if seen.layer is None or len(candidates) < 2:
-        return feature_axis(shape, seen.layout, seen.layer)
-    axes = axes_by_change(
+    found = axis_of_features(
         model,
         sample,
-        layer=seen.layer,
-        returned=lambda output: tensor_of(output, seen.which),
         module=seen.module,
-        candidates=candidates,
+        returned=lambda output: tensor_of(output, seen.which),
+        shape=shape,
+        layout=seen.layout,
+        layers=seen.layers,
     )
-    if not axes:
+    if found is None:
         raise UserError(
-            f"at={place!r}: which axis of {list(shape)} the features lie on is not to be told, since several are as "
-            f"long as {type(seen.layer).__name__} has outputs: say features={' or '.join(map(str, candidates))}"
+            f"at={place!r}: which axis of {list(shape)} the features lie on is not to be told by sizes, nor by running "
+            f"it: say features={' or '.join(map(str, axes))}"
         )
-    return axes.pop() if len(axes) == 1 else feature_axis(shape, seen.layout, seen.layer)  # of neurons that never fire
+    return found
 
 
 def _dry_run(
@@ -173,7 +169,7 @@ def _dry_run(
 ) -> tuple[dict[str, _Seen], int]:
     """What is at each place, and the number of classes."""
     outputs: dict[str, list[Any]] = {place: [] for place in places}
-    layers: dict[str, nn.Module | None] = {}
+    layers: dict[str, list[nn.Module]] = {}
     sources: dict[str, SpikingNeuron] = {}
     # By neuron the tensor it returned, and its version: changed in place since, it is no longer its spikes.
     fired: list[tuple[SpikingNeuron, Any, int]] = []
@@ -184,7 +180,7 @@ def _dry_run(
     def recorder(place: str) -> Callable[..., None]:
         def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             outputs[place].append(output)
-            layers[place] = calls.last
+            layers[place] = calls.latest()
             for neuron, spikes, version in fired:
                 if spikes is output and version_of(spikes) == version:
                     sources[place] = neuron

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from shortback.errors import UserError
 from shortback.inspection.trunk import Branched, trunk_of
 from shortback.spiking import SpikingNetwork
+from shortback.torch_private import UNCOMPILED
 
 log = logging.getLogger("shortback")
 
@@ -36,9 +37,14 @@ def load_weights(net: nn.Module, weights: Mapping[str, Tensor] | str | Path) -> 
     Raises:
         ValueError: a file that cannot be read, weights that the network lacks or that are missing, with their names.
     """
-    given = _unwrapped(_read(weights))
-    trunk, heads = _split(given, net)
-    own = trunk_of(net)
+    given, own = _read(weights), trunk_of(net)
+    names = {_as_before_compile(name): name for name in own.state_dict()}
+    trunk, heads = {}, {}
+    for named in (given, _uncompiled(given), _unwrapped(given)):  # a network may have children named like wrappers
+        trunk, heads = _split(named, net)
+        trunk = {names.get(name, name): value for name, value in trunk.items()}
+        if set(trunk) == set(names.values()):
+            break
     _check(own, trunk)
     own.load_state_dict(trunk)
     fit = isinstance(net, Branched) and _load_heads(net, heads)
@@ -91,16 +97,26 @@ def _read(weights: Mapping[str, Tensor] | str | Path) -> dict[str, Any]:
 
 def _unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Without the names that `torch.compile` puts in, and `DistributedDataParallel` and `AveragedModel` in front."""
-    weights = {name.replace("_orig_mod.", ""): value for name, value in weights.items() if name != "n_averaged"}
+    weights = _uncompiled({name: value for name, value in weights.items() if name != "n_averaged"})
     if all(name.startswith("module.") for name in weights):
         return {name.removeprefix("module."): value for name, value in weights.items()}
     return weights
+
+
+def _uncompiled(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {_as_before_compile(name): value for name, value in weights.items()}
+
+
+def _as_before_compile(name: str) -> str:
+    return name.replace(f"{UNCOMPILED}.", "")
 
 
 def _split(given: dict[str, Tensor], net: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The weights of the network itself under its own names, and those of heads."""
     own = trunk_of(net)
     names = set(own.state_dict())
+    if not names <= set(given):
+        names = set(map(_as_before_compile, names))
     heads: dict[str, Tensor] = {}
     if not names <= set(given) and any(name.startswith("model.") for name in given):
         heads = {name.removeprefix("heads."): value for name, value in given.items() if name.startswith("heads.")}

@@ -42,6 +42,13 @@ def is_gate(module: nn.Module) -> bool:
     return _common_name(type(module)) in _GATES
 
 
+def activation_function(value: Any) -> str | None:
+    """The name of an activation that is a function, such as `F.relu`; None of anything else."""
+    function = _unwrap(value)
+    is_function = callable(function) and not isinstance(function, type | nn.Module)
+    return str(function.__name__) if is_function and _common_name(function) in _ACTIVATIONS else None
+
+
 def refuse_functional(network: nn.Module) -> None:
     """Raise ValueError where an activation is called as a function, naming every place in the source."""
     found: dict[str, list[str]] = {}

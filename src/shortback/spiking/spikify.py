@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-
 from torch import nn
 
 from shortback.errors import UserError
 from shortback.neurons import NeuronFactory, make_neuron
 from shortback.spiking.activations import is_activation, is_gate, refuse_functional
+from shortback.spiking.containers import replace_in_attributes
+from shortback.spiking.copies import deep_copy
 from shortback.spiking.network import SpikingNetwork
 from shortback.torch_private import is_compiled
 
@@ -20,12 +20,13 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
     case, its underscores and a final `Me`, `Jit` or `Activation`) ReLU, ReLU6, LeakyReLU, PReLU, RReLU, ELU,
     CELU, SELU, GELU, GELUTanh, QuickGELU, SiLU, Swish, Mish, Hardswish, HSwish, HardMish or Softplus: those
     of `torch.nn` and of timm, in-place ones too, and those within a layer such as timm's `BatchNormAct2d`.
-    One activation used in several places becomes one neuron used there. All else stays: gates (Sigmoid,
-    Hardsigmoid, Softmax), Tanh, Hardtanh, dropout.
+    One activation used in several places becomes one neuron used there, in lists and dicts beside the modules too. All
+    else stays: gates (Sigmoid, Hardsigmoid, Softmax), Tanh, Hardtanh, dropout.
 
     The same functions called as functions (`F.relu`, `x.relu()`, ...) cannot be replaced. They are looked for
     in the source of `forward` and of what it calls, and refused; a name imported within a function is not
-    followed.
+    followed. Refused too are activations in a plain list, tuple or dict that are functions, or modules that are
+    registered nowhere.
 
     Args:
         ann: the network, `[N, C, H, W] -> [N, K]`. It is left as it is: the result is built on a deep copy.
@@ -33,8 +34,9 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
         neuron: called with `num_steps` for every activation; `LIF` if not given.
 
     Raises:
-        ValueError: a network of videos, sequences or words, activations called as functions (the message says where),
-            no activation at all, a compiled network or none at all, or something else than a factory for `neuron`.
+        ValueError: a network of videos, sequences or words, activations called as functions or kept outside of the
+            modules (the message says where), no activation at all, a compiled network or none at all, or something else
+            than a factory for `neuron`.
     """
     if not isinstance(ann, nn.Module):
         raise UserError(
@@ -45,7 +47,7 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
         raise UserError("spikify() takes the network before torch.compile: pass it as it was, then compile the result")
     _refuse_other_inputs(ann)
     refuse_functional(ann)
-    network = copy.deepcopy(ann)
+    network = deep_copy(ann)
     device = next((p.device for p in network.parameters()), None)
     neurons: dict[nn.Module, nn.Module] = {}
     for parent in list(network.modules()):
@@ -58,6 +60,7 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
                 parent.register_module(name, neurons[child])
         if isinstance(parent, nn.TransformerEncoderLayer):
             parent.activation_relu_or_gelu = 0  # or its fused inference path would still apply a ReLU
+    replace_in_attributes(network, neurons)
     if not neurons:
         raise UserError(
             f"{type(ann).__name__} holds no activation to replace: spikify() needs modules such as nn.ReLU()"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 
 from torch import fx, nn
 
 from shortback.errors import UserError
 from shortback.neurons import TimeModule
+from shortback.spiking.copies import shared_copy
 
 
 def find_first_neurons(network: nn.Module) -> tuple[str, ...]:
@@ -56,12 +56,6 @@ def _is_foreign(module: nn.Module) -> bool:
     keeps = any(isinstance(vars(module).get(name), int) for name in ("num_steps", "T", "time_steps", "timesteps"))
     holds = any(isinstance(child, TimeModule) for child in module.modules())
     return keeps and not holds and not type(module).__module__.startswith("torch.")
-
-
-def shared_copy(network: nn.Module) -> nn.Module:
-    """A copy that shares the weights and buffers, and takes for itself what a forward assigns to attributes."""
-    tensors = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    return copy.deepcopy(network, tensors)
 
 
 def trace(network: nn.Module, *, leaves: tuple[type[nn.Module], ...] = ()) -> tuple[nn.Module, fx.Graph]:

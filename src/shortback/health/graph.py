@@ -1,0 +1,83 @@
+"""What the graph of a forward says of weights: how early each is used, and its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
+
+from shortback.errors import UserError
+
+Use = tuple[int, int]
+"""How early a weight is used: of two the greater one is earlier. Steps back from the outputs, and the place there."""
+
+
+def first_uses(outputs: Iterable[Tensor], weights: Iterable[Tensor]) -> list[Use | None]:
+    """How early each weight is first used, by the longest way that leads back to it; None where none does.
+
+    Of weights of one operation, as all are of what `torch.compile` made, the one it was given first is the earlier.
+
+    Args:
+        outputs: of a forward.
+        weights: leaves that require a gradient.
+    """
+    far: dict[Any, Use] = {}
+    for node in _from_the_end([output.grad_fn for output in outputs if output.grad_fn is not None]):
+        steps, _ = far.setdefault(node, (0, 0))
+        for place, (before, _) in enumerate(node.next_functions):
+            if before is not None:
+                far[before] = max(far.get(before, (0, 0)), (steps + 1, -place))
+    return [far.get(get_gradient_edge(weight).node) for weight in weights]
+
+
+def first_used(outputs: Iterable[Tensor], weights: Sequence[Tensor]) -> Tensor | None:
+    """The weight that is used first; None where no output leads back to one."""
+    uses = zip(first_uses(outputs, weights), weights, strict=True)
+    used = [(use, weight) for use, weight in uses if use is not None]
+    return max(used, key=lambda pair: pair[0])[1] if used else None
+
+
+def gradients(
+    outputs: Sequence[Tensor], weights: Sequence[Tensor], cotangents: Sequence[Tensor], *, keep: bool
+) -> Sequence[Tensor | None]:
+    """The gradients of the weights through the outputs; None where no output leads back to a weight.
+
+    Args:
+        outputs: those that need no gradient have no part in it.
+        weights: leaves.
+        cotangents: the gradient by every output.
+        keep: whether the graph is needed once more.
+
+    Raises:
+        ValueError: a part of the network is checkpointed in a way that allows no gradient of some weights alone.
+    """
+    through = [(output, by) for output, by in zip(outputs, cotangents, strict=True) if output.requires_grad]
+    if not through:
+        return [None] * len(weights)
+    results, by = zip(*through, strict=True)
+    try:
+        return torch.autograd.grad(results, weights, by, retain_graph=keep, allow_unused=True)
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        raise UserError(
+            "a part of the network is checkpointed with use_reentrant=True, which hides its weights from a look at "
+            "gradients: write checkpoint(..., use_reentrant=False), which gives the same gradients"
+        ) from error
+
+
+def _from_the_end(nodes: Iterable[Any]) -> list[Any]:
+    """The nodes and all that lead back from them, each after whatever leads to it."""
+    found, seen, waiting = [], set(), [(node, False) for node in nodes]
+    while waiting:
+        node, is_done = waiting.pop()
+        if is_done:
+            found.append(node)
+        elif node not in seen:
+            seen.add(node)
+            waiting.append((node, True))
+            waiting += [(before, False) for before, _ in node.next_functions if before is not None]
+    return found[::-1]
