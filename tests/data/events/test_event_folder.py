@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 
 import numpy as np
@@ -77,14 +78,18 @@ def test_parts_of_a_split_are_no_classes(event_folder, names):
         load_event_folder(event_folder, frames=FRAMES)
 
 
-def test_a_fifth_is_of_folders_with_recordings_right_in_them(event_folder):
+def test_a_fifth_is_of_folders_of_classes(event_folder, caplog):
     shutil.rmtree(event_folder / "test")
     with pytest.raises(UserError, match=r"has train, which is a part of a split.*else give the folder that holds"):
         load_event_folder(event_folder, frames=FRAMES, split="fifth")
-    (event_folder / "train").rename(event_folder / "Training")
-    with pytest.raises(UserError, match=r"has folders with folders of recordings in them, Training/left for one"):
+    (event_folder / "train").rename(event_folder / "gestures")
+    with pytest.raises(UserError, match=r"has a single folder with folders of recordings in it, gestures/left for one"):
         load_event_folder(event_folder, frames=FRAMES, split="fifth")
-    flat = event_folder / "Training"
+    shutil.copytree(event_folder / "gestures", event_folder / "other")  # as folders of persons in those of classes
+    data = load_event_folder(event_folder, frames=FRAMES, split="fifth")
+    assert (data.classes, len(data.train) + len(data.test)) == (("gestures", "other"), 24)
+    assert re.search(r"the classes are gestures, other; .*gestures/left is in one of them", caplog.text)
+    flat = event_folder / "gestures"
     (flat / "left").rename(flat / "train")  # a class may be called so
     assert load_event_folder(flat, frames=FRAMES, split="fifth").classes == ("right", "train")
 

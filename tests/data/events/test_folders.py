@@ -42,5 +42,6 @@ def test_what_is_hidden_is_passed_over_and_a_link_that_leads_nowhere_is_not(tmp_
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "c.npz").symlink_to("nowhere")
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
     os.mkfifo(tmp_path / "pipe.npz")
     assert [path.relative_to(tmp_path).as_posix() for path in files_in(tmp_path)] == ["a/x.npz", "b.npz", "c.npz"]

@@ -18,7 +18,7 @@ from shortback.data.images import ImageData
 from shortback.errors import UserError
 
 TEST_NAMES = ("test", "val")
-SPLIT_NAMES = ("train", *TEST_NAMES)
+SPLIT_NAMES = ("train", "training", "testing", *TEST_NAMES)
 FIFTH = "fifth"
 NUM_LOOKED_AT = 50  # recordings, for a message about the sensor
 log = logging.getLogger("shortback")
@@ -106,14 +106,19 @@ def check_flat(root: Path, classes: Sequence[str], recordings: Iterable[Path]) -
         recordings: in them.
 
     Raises:
-        UserError: they are parts of a split, as N-MNIST's `Train` and `Test`, or have folders of recordings in them.
+        UserError: they are parts of a split, as N-MNIST's `Train` and `Test`, or a single one with folders in it. Of
+            several that have folders in them it warns.
     """
+    nested = next((path for path in recordings if len(path.relative_to(root).parts) > 2), None)
     if all(name.casefold() in SPLIT_NAMES for name in classes):
         found = f"{', '.join(classes)}, which {'is a part' if len(classes) == 1 else 'are parts'} of a split"
-    elif nested := next((path for path in recordings if len(path.relative_to(root).parts) > 2), None):
-        found = f"folders with folders of recordings in them, {nested.parent.relative_to(root)} for one"
-    else:
+    elif nested is None:
         return
+    elif len(classes) > 1:
+        log.warning("%s: the classes are %s; %s is in one of them", root, ", ".join(classes[:10]), nested.parent)
+        return
+    else:
+        found = f"a single folder with folders of recordings in it, {nested.parent.relative_to(root)} for one"
     raise UserError(
         f"{root.absolute()} has {found}, and data.split={FIFTH} is for a folder for each class with its recordings "
         "right in it. Where there are Train and Test, rename them train and test and leave data.split out, or write "

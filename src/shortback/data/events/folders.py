@@ -115,16 +115,20 @@ def class_names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def files_in(folder: Path) -> list[Path]:
+def files_in(folder: Path, within: tuple[Path, ...] = ()) -> list[Path]:
     """The files in a folder, at any depth, that are not hidden nor in a hidden folder, in the order of their names.
 
-    Links that lead nowhere are among them, to be named with what cannot be read; pipes and the like are not.
+    Links that lead nowhere are among them, to be named with what cannot be read; pipes and the like are not. Links to
+    folders are followed, but for those to a folder that they are in.
+
+    Args:
+        within: the folders that lead to this one, as they are without links.
     """
-    found = []
+    found, within = [], (*within, folder.resolve())
     for entry in visible(folder):
         path = Path(entry)
         if entry.is_dir():
-            found += files_in(path)
+            found += [] if path.resolve() in within else files_in(path, within)
         elif entry.is_file() or not path.exists():
             found.append(path)
     return sorted(found)

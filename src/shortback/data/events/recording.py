@@ -165,12 +165,15 @@ def _is_on(on: np.ndarray, name: str) -> np.ndarray:
 def going_on(t: np.ndarray, period: int) -> np.ndarray:
     """Times, int64 `[n]`, of a clock that begins anew after so many, going on where it does.
 
-    A step of more than half of the period, up or down, is one around its end: so events that are out of order there
-    stay where they are. Times that span a period or more are of no such clock, and are returned as they are.
+    A step down by more than half of the period is a new beginning, and one up after it leads back before it: so events
+    that are out of order there stay where they are. Before the first a step up is a pause. Times that span a period or
+    more are of no such clock, and are returned as they are.
     """
     if not len(t) or int(t.max()) - int(t.min()) >= period:
         return t
-    return np.unwrap(t, period=period)
+    steps = np.diff(t, prepend=t[0])
+    turns = np.cumsum((steps < -(period // 2)).astype(np.int64) - (steps > period // 2))
+    return t + period * (turns - np.minimum(np.minimum.accumulate(turns), 0))
 
 
 def whole_records(content: bytes | memoryview, size: int, *, name: str) -> int:
