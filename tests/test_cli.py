@@ -139,6 +139,18 @@ def test_recipes(tmp_path):
     assert "seed: 3" in run("recipes", "show", tmp_path / "there" / "own.yaml").stdout
 
 
+def test_a_method_that_is_said_beside_a_comparison_heeds_its_settings(tmp_path):
+    settings = ["-s", "method=shortcut", "-s", "branches.coefficient=0.5"]
+    done = invoke("recipes", "validate", "quickstart", *settings)
+    assert (done.exit_code, done.stdout) == (0, "quickstart: fine\n")
+    assert "add -s compare= to train by one" in refused("train", "quickstart", *settings, "--out", tmp_path / "run")
+    # A diagnosis is of one method, whatever is compared.
+    compare = ["-s", "compare=[vanilla, shortcut]", "-s", "branches.coefficient=0.5"]
+    assert invoke("recipes", "validate", "quickstart", *compare).exit_code == 0
+    message = refused("diagnose", "quickstart", *compare)
+    assert "branches.coefficient=...: it is of method=shortcut, and this is evolutionary; choose" in message
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

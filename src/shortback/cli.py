@@ -159,7 +159,7 @@ def diagnose(
                 raise UserError("-s changes a recipe; a run is diagnosed as it was trained")
             checkup = check_run_gradients(Path(recipe))
         else:
-            parsed = load_recipe(recipe, settings=settings or ())
+            parsed = load_recipe(recipe, settings=settings or ()).model_copy(update={"compare": None})
             check_heeded(parsed, settings or ())
             checkup = check_recipe_gradients(parsed)
         if html is not None:

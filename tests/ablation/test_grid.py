@@ -86,7 +86,26 @@ def test_a_grid_without_end_is_refused_before_it_is_built():
         ({"settings": ["optimizer.kind=adamw"], "vary": ["optimizer.momentum=0.1,0.9"]}, "--vary optimizer.momentum="),
         ({"settings": ["optimizer.kind=adamw", "optimizer.momentum=0.5"]}, "-s optimizer.momentum=...: it is of"),
         ({"vary": ["branches.rate=1,50"]}, "branches.rate=...: it is of branches.schedule=exponential"),
-        ({"vary": ["branches.schedule=linear,exponential", "branches.rate=1,50"]}, "--vary branches.rate="),
+        (
+            {"vary": ["branches.schedule=linear,step", "branches.rate=1,50"]},
+            "--vary branches.rate=...: it is of branches",
+        ),
+        (
+            {"vary": ["branches={combine: logits, rate: 2},{combine: logits, rate: 3}"]},
+            "--vary branches.rate=...: it is",
+        ),
+        (
+            {"methods": ["shortcut"], "settings": ["branches.combine=logits"], "vary": ["branches.start=0.5,1"]},
+            "branches.start=...: it changes nothing of shortcut",
+        ),
+        (
+            {
+                "methods": ["vanilla", "shortcut"],
+                "settings": ["branches.combine=additive", "branches.coefficient=1"],
+                "vary": ["branches.start=0.5,1"],
+            },
+            "branches.start=...: it changes nothing of shortcut",
+        ),
         ({"vary": ["branches.coefficient=1,2"]}, "--vary branches.coefficient: it changes nothing of vanilla, evol"),
         ({"methods": ["vanilla"], "vary": ["branches.at=stages,blocks"]}, "it changes nothing of vanilla"),
         ({"settings": ["branches.coefficient=2"]}, "-s branches.coefficient=...: it is of method=shortcut"),
@@ -102,3 +121,57 @@ def test_a_setting_that_one_of_the_cells_heeds_is_for_that():
     assert len(cells) == 3
     schedules = ["branches.schedule=linear,exponential"]
     assert len(grid(methods=["evolutionary"], seeds=1, settings=["branches.rate=2"], vary=schedules)) == 2
+
+
+def test_a_coefficient_that_follows_the_start_is_varied_by_it():
+    cells = grid(
+        methods=["vanilla", "shortcut", "evolutionary"],
+        seeds=1,
+        settings=["branches.combine=additive"],
+        vary=["branches.start=0.5,1"],
+    )
+    assert [cell.method for cell in cells] == ["vanilla", "shortcut", "evolutionary", "shortcut", "evolutionary"]
+    assert [cell.recipe.branches.coefficient for cell in cells if cell.method == "shortcut"] == [0.5, 1.0]
+    cells = grid(methods=["shortcut"], seeds=1, vary=["branches.combine=logits,convex", "branches.start=0,0.5"])
+    assert [on_one_line(cell.settings) for cell in cells] == [
+        "branches.combine=logits",
+        "branches.combine=convex, branches.start=0",
+        "branches.combine=convex, branches.start=0.5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("methods", "vary", "expected"),
+    [
+        (
+            ["vanilla", "evolutionary"],
+            ["branches.schedule=linear,exponential", "branches.rate=3,5"],
+            ["", "schedule=linear", "schedule=exponential, rate=3", "schedule=exponential, rate=5"],
+        ),
+        (
+            ["vanilla"],
+            ["optimizer.kind=sgd,adamw", "optimizer.momentum=0.8,0.9"],
+            ["kind=sgd, momentum=0.8", "kind=sgd, momentum=0.9", "kind=adamw"],
+        ),
+        (
+            ["shortcut", "evolutionary"],
+            ["branches.start=0.25,1", "branches.schedule=linear,adaptive"],
+            ["start=0.25", "start=0.25, schedule=linear", "schedule=adaptive", "start=1", "start=1, schedule=linear"],
+        ),
+        (
+            ["shortcut"],
+            ["branches={combine: additive, start: 0.5, end: 0.1},{combine: logits, start: 0.25, end: 0}"],
+            ["branches={combine: additive, end: 0.1, start: 0.5}", "branches={combine: logits, end: 0, start: 0.25}"],
+        ),
+        (
+            ["vanilla"],
+            ["optimizer={kind: adamw, momentum: 0.5},{kind: sgd, momentum: 0.5}"],
+            ["optimizer={kind: adamw, momentum: 0.5}", "optimizer={kind: sgd, momentum: 0.5}"],
+        ),
+    ],
+)
+def test_a_value_that_changes_nothing_beside_others_is_left_out(methods, vary, expected):
+    cells = grid(methods=methods, seeds=1, vary=vary)
+    told = [", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in cell.settings) for cell in cells]
+    assert told == expected
+    assert len({cell.folder for cell in cells}) == len(cells)

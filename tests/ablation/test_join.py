@@ -118,6 +118,32 @@ def test_a_cell_that_has_not_begun_hides_none_that_has(tmp_path):
     check_beside(cells, out)
 
 
+@pytest.mark.parametrize(
+    ("vary", "methods", "more", "more_methods"),
+    [
+        # A cell of adamw goes without the momentum that the ablation varies.
+        (["optimizer.kind=sgd,adamw", "optimizer.momentum=0.8"], ["vanilla"], None, ["evolutionary"]),
+        (["branches.start=0.5,1"], ["shortcut"], ["branches.start=0.25"], ["shortcut"]),
+        (["branches.combine=logits,additive"], ["shortcut"], ["branches.combine=convex"], ["evolutionary", "shortcut"]),
+    ],
+)
+def test_more_values_of_what_is_varied_go_beside_the_others(tmp_path, vary, methods, more, more_methods):
+    cells = build_grid("quickstart", settings=[], methods=methods, seeds=1, axes=[Axis.parse(text) for text in vary])
+    known = {}
+    for cell in cells:
+        folder = RunFolder(tmp_path / cell.folder)
+        folder.start(resolve(cell.recipe)[0], overwrite=False)
+        folder.write_summary({"test_accuracy": 0.5})
+        known[str(cell.folder)] = {"settings": dict(cell.settings), "method": cell.method, "seed": cell.seed}
+    (tmp_path / "cells.json").write_text(json.dumps(known))
+    axes = [Axis.parse(text) for text in more or vary]
+    beside = build_grid("quickstart", settings=[], methods=more_methods, seeds=1, axes=axes)
+    check_beside(beside, tmp_path)
+    others = build_grid("quickstart", settings=["train.epochs=9"], methods=more_methods, seeds=1, axes=axes)
+    with pytest.raises(ValueError, match=r"another recipe .*\n  train.epochs: 9, 3"):
+        check_beside(others, tmp_path)
+
+
 def test_a_folder_given_twice_counts_once(tmp_path):
     ablation = make_ablation(tmp_path / "a", {("vanilla", 0): (0.3,), ("shortcut", 0): (0.5,)})
     assert len(join([ablation, ablation / "shortcut-seed0"])) == 2

@@ -3,6 +3,7 @@
 import functools
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -139,14 +140,18 @@ def test_another_network_other_data_and_another_optimizer_are_refused(tmp_path):
     again = compared(tmp_path, **only, optimizer=sgd)
     assert again.groups[0].runs[0].summary["tested_on"] == "test"
     for changed, key in (
-        ({"make": lambda: scaled(Net(), 0.5)}, "network=Net, 471 numbers"),
-        ({"make": lambda: firing_at(Net(), 0.4)}, "network=Net, 471 numbers"),
+        ({"make": lambda: scaled(Net(), 0.5)}, "network.values=digest"),
+        (
+            {"make": lambda: firing_at(Net(), 0.4)},
+            r"network.LIF.dynamics.threshold=0.3 \(3 times\), and now it is 0.4, 0.3",
+        ),
+        ({"make": lambda: nn.Sequential(Net())}, "network=Net, 471 numbers, and now it is Sequential, 471"),
         ({"train": data(0, count=32)}, "train=3 batches, 48 samples"),
         ({"validation": data(0, count=32)}, "validation=3 batches, 48 samples"),
         ({"test": None}, "test=3 batches, 48 samples, and now it is none"),
-        ({"optimizer": functools.partial(made, torch.optim.SGD, lr=0.2)}, "optimizer=SGD"),
-        ({"optimizer": functools.partial(made, torch.optim.Adam, lr=0.1)}, "optimizer=SGD"),
-        ({"optimizer": None}, "optimizer=SGD .*and now it is the usual one"),
+        ({"optimizer": functools.partial(made, torch.optim.SGD, lr=0.2)}, "optimizer.lr=0.1, and now it is 0.2"),
+        ({"optimizer": functools.partial(made, torch.optim.Adam, lr=0.1)}, "optimizer=SGD, and now it is Adam"),
+        ({"optimizer": None}, "optimizer=SGD, and now it is the usual one"),
     ):
         with pytest.raises(ValueError, match=f"vanilla-seed0 was trained with {key}.*give another folder"):
             compared(tmp_path, **{**only, "optimizer": sgd, **changed})
@@ -172,6 +177,22 @@ def scaled(net, factor):
 def firing_at(net, threshold):
     net.blocks[0][1] = sb.LIF(2, threshold=threshold, backend="reference")
     return net
+
+
+def test_weights_that_are_not_of_the_seed_are_left_out_and_the_same_call_goes_on(tmp_path):
+    def drawn():
+        net = Net()
+        net.register_buffer("mask", torch.ones(12, dtype=torch.bool))
+        nn.init.constant_(net.fc.bias, float(np.random.randn()))
+        return net
+
+    only = {"methods": ["vanilla"], "seeds": 1}
+    first = compared(tmp_path, **only, make=drawn)
+    written = json.loads((tmp_path / "vanilla-seed0" / "settings.json").read_text())
+    assert written["not of PyTorch's seed"] == ["fc.bias"]
+    assert compared(tmp_path, **only, make=drawn).to_dict() == first.to_dict()
+    with pytest.raises(ValueError, match=r"was trained with network.values=digest"):
+        compared(tmp_path, **only, make=lambda: scaled(drawn(), 0.5))
 
 
 def test_without_a_test_split_the_result_says_so(tmp_path):

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import shortback as sb
+from shortback.health import measure
 from shortback.health.neurons import neurons_of, time_of
 from tests.health.foreign import MultiStep, OneStep, Spike
 from tests.networks.research import StepResNet
@@ -183,3 +184,48 @@ def test_spikes_are_found_beside_a_membrane_that_comes_first():
     a, b = (sb.diagnose(Net(membrane_first=each), x, y, suggest=False).neurons for each in (False, True))
     assert a == b
     assert a[0].not_binary == 0
+
+
+class InEval(nn.Module):
+    """A network that does something else in `eval()` than in training."""
+
+    def __init__(self, ends):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers, self.ends = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5)), ends
+
+    def forward(self, x):
+        output = self.layers(x)
+        return output if self.training else self.ends(output)
+
+
+def fails(output):
+    raise RuntimeError("export me first")
+
+
+@pytest.mark.parametrize("ends", [lambda output: output.argmax(-1), lambda output: {"scores": output}, fails])
+@pytest.mark.parametrize("is_trained", [False, True])
+def test_of_a_network_that_does_something_else_in_eval_training_is_measured(ends, is_trained):
+    torch.manual_seed(0)
+    net, x, y = InEval(ends), torch.randn(6, 6), torch.arange(6) % 5
+    if is_trained:
+        net.train()(x)
+    expected = torch.nn.functional.cross_entropy(net.train()(x), y).item()
+    report = sb.diagnose(net, x, y, suggest=False)
+    assert report.judgement.verdict == "healthy"
+    assert report.measurement.loss == pytest.approx(expected)
+    few = measure(net, x, y, loss=sb.ShortcutLoss(), coefficient=0.0, by_branch=False)
+    assert few.loss == pytest.approx(expected)
+
+
+def test_steps_in_the_output_of_a_network_that_takes_a_range_alone():
+    class InRange(Ours):
+        def forward(self, x):
+            assert x.abs().max() <= 1
+            return super().forward(5 * x)
+
+    torch.manual_seed(0)
+    x, y = torch.rand(4, 6), torch.arange(4)
+    nets = [each(3, batch_first=False) for each in (Ours, InRange)]
+    a, b = (sb.diagnose(net, x * f, y, suggest=False).measurement for net, f in zip(nets, (5, 1), strict=True))
+    assert a.loss == pytest.approx(b.loss)

@@ -301,34 +301,6 @@ def test_what_is_silent_in_eval_alone_is_named(batch):
     assert measure(net, x, y, **settings).silent_in_eval is None
 
 
-class Remembers(nn.Module):
-    """A neuron that no one resets."""
-
-    def __init__(self):
-        super().__init__()
-        self.v = 0.0
-
-    def forward(self, x):
-        v = 0.5 * self.v + x
-        spikes = (v > 1).float() + v - v.detach()
-        self.v = (v * (1 - spikes)).detach()
-        return spikes
-
-
-def test_what_remembers_and_is_not_reset_is_refused():
-    torch.manual_seed(0)
-    net, x, y = nn.Sequential(nn.Linear(6, 6), Remembers(), nn.Linear(6, 5)), 3 * torch.randn(4, 6), torch.arange(4)
-    with pytest.raises(ValueError, match=r"two outputs of Sequential: it remembers .* sb\.register_reset"):
-        measure(net, x, y, loss=LOSS, coefficient=0.0)
-    assert measure(net, x, y, loss=LOSS, coefficient=0.0, by_branch=False).layers  # as within a training
-    Remembers.reset = lambda self: setattr(self, "v", 0.0)
-    try:
-        expected = F.cross_entropy(net(x), y).item()
-        assert measure(net, x, y, loss=LOSS, coefficient=0.0).loss == pytest.approx(expected)
-    finally:
-        del Remembers.reset
-
-
 def test_both_forwards_draw_the_same_numbers():
     """Dropout is nothing that is remembered, and what was seen of the neurons is what the gradient was of."""
 

@@ -49,3 +49,13 @@ def test_a_section_as_a_whole_says_its_keys():
     assert keys_of(["optimizer={kind: adamw, lr: 0.1}", "seed=3"]) == ["optimizer.kind", "optimizer.lr", "seed"]
     settings = ["optimizer={kind: adamw, momentum: 0.5}"]
     assert unheeded(load_recipe("cifar10-resnet20", settings=settings), settings).startswith("optimizer.momentum=...")
+
+
+def test_a_method_that_is_chosen_beside_a_comparison_counts():
+    settings = ["method=shortcut", "branches.coefficient=0.5"]
+    recipe = load_recipe("quickstart", settings=settings)
+    assert {one if isinstance(one, str) else one.method for one in recipe.compare} == {"vanilla", "evolutionary"}
+    assert unheeded(recipe, settings) is None
+    assert unheeded(recipe, settings[1:]).endswith("and this is evolutionary, vanilla; choose that, or leave it out")
+    settings = ["method=evolutionary", "branches.coefficient=0.5"]
+    assert unheeded(load_recipe("quickstart", settings=settings), settings).startswith("branches.coefficient=...")

@@ -338,7 +338,9 @@ def test_what_cannot_be_extended_is_refused(tmp_path, text, message):
     ("settings", "again", "start", "coefficient"),
     [
         ([], ["branches.combine=additive"], 1.0, 1.0),
-        ([], ["branches.combine=additive", "branches.start=0.25"], 0.25, 1.0),
+        ([], ["branches.combine=additive", "branches.start=0.25"], 0.25, 0.25),
+        ([], ["branches.combine=additive", "branches.coefficient=2"], 1.0, 2.0),
+        (["branches.coefficient=2"], ["branches.combine=additive", "branches.start=0.5"], 0.5, 2.0),
         ([], ["branches.combine=logits"], 0.25, 1.0),
         ([], ["branches={combine: additive, start: 0.25}"], 0.25, 0.25),
         (["branches.start=0.5"], ["branches.combine=additive"], 0.5, 0.5),
@@ -387,6 +389,30 @@ def test_a_variant_has_the_usual_coefficients_of_its_form(tmp_path):
     assert coefficients == {"a": (0.5, 0.5), "b": (0.25, 1.0), "c": (1.0, 1.0), "d": (0.25, 1.0)}
     assert {one.branches.at for one in found.values()} == {"stages"}
     assert parse_recipe(yaml.safe_load(recipe.to_yaml()), name="again") == recipe
+
+
+def test_coefficients_of_another_method_are_no_difference():
+    """So that runs of before a variant's `coefficient` had its `start` for default go on."""
+
+    def recipe(method, *settings):
+        settings = [f"method={method}", "compare=null", "branches.combine=additive", *settings]
+        return load_recipe("quickstart", settings=settings)
+
+    before, now = (
+        "branches={combine: additive, start: 0.5, coefficient: 1.0}",
+        "branches={combine: additive, start: 0.5}",
+    )
+    assert differences(recipe("evolutionary", now), recipe("evolutionary", before)) == []
+    assert differences(recipe("shortcut", now), recipe("shortcut", before)) == ["branches.coefficient: 0.5, 1.0"]
+    lines = ["branches.coefficient: 0.5, 1.0", "method: 'evolutionary', 'shortcut'"]
+    assert differences(recipe("evolutionary", now), recipe("shortcut", before)) == lines
+    fall = ["branches.over=0.5", "branches.coefficient=1"]
+    assert differences(recipe("shortcut", *fall), recipe("shortcut")) == []
+    assert differences(recipe("vanilla", *fall), recipe("vanilla")) == []
+    assert differences(recipe("evolutionary", *fall), recipe("evolutionary")) == ["branches.over: 0.5, 1.0"]
+    assert differences(recipe("vanilla", "branches.at=stages"), recipe("vanilla")) == [
+        "branches.at: 'stages', 'blocks'"
+    ]
 
 
 def test_a_recipe_at_another_place_finds_what_it_extends(tmp_path):

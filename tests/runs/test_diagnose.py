@@ -55,6 +55,23 @@ def test_branches_are_placed_once_and_written_down(tmp_path):
     train_recipe(recipe, tmp_path / "run", resume=True, say=lambda line: None)  # is the same recipe still
 
 
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        (["method=evolutionary"], "branches.start"),
+        (["method=shortcut"], "branches.coefficient"),
+        (["method=shortcut", "branches.schedule=adaptive"], "branches.coefficient"),
+        (["method=evolutionary", "branches.schedule=adaptive"], None),
+    ],
+)
+def test_another_coefficient_is_suggested_where_the_recipe_has_a_setting_for_it(settings, key):
+    recipe = tiny("model.neuron.threshold=50", *settings).model_copy(update={"compare": None})
+    suggested = [each.settings for each in check_recipe_gradients(recipe).report.suggestions]
+    assert ("model.neuron.threshold=1",) in suggested
+    keys = {each[0].partition("=")[0] for each in suggested if each[0].startswith("branches.")}
+    assert keys == ({key} if key else set())
+
+
 def test_where_there_is_nothing_to_diagnose(tmp_path):
     with pytest.raises(ValueError, match="holds no run"):
         check_run_gradients(tmp_path)
@@ -71,6 +88,10 @@ def test_the_command(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "effective depth" in done.stdout
     assert page.exists()
+    # Which does not compare: its method is the one that counts, for what its settings change too.
+    own = ("-s", "method=shortcut", "-s", "branches.coefficient=0.5")
+    done = run("diagnose", "quickstart", *SETTINGS, *own, "--json")
+    assert json.loads(done.stdout)["measurement"]["coefficient"] == 0.5
     content = json.loads(run("diagnose", "quickstart", *SETTINGS, "--json").stdout)
     assert content["judgement"]["verdict"] in done.stdout
     assert len(content["measurement"]["layers"]) == content["judgement"]["num_layers"]

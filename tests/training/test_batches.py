@@ -1,12 +1,16 @@
+import copy
 import random
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from lightning_fabric import Fabric
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, TensorDataset
 
 from shortback.data import ArrayImages, BatchLoader
 from shortback.training import Batches, SeededBatches
+from shortback.training._fit import loader_of
+from shortback.training.batches import _warn_once
 
 
 def test_the_order_is_that_of_the_seed_and_the_epoch():
@@ -88,10 +92,129 @@ def range_pairs(number):
     return TensorDataset(torch.arange(float(number))[:, None], torch.arange(number))
 
 
-def test_workers_that_persist_are_told_of_and_left_alone(caplog):
+@pytest.fixture
+def not_told():
+    """Nothing was said before in this process."""
+    _warn_once.cache_clear()
+
+
+def test_workers_that_persist_are_told_of_and_left_alone(caplog, not_told):
     loader = DataLoader(range_pairs(4), batch_size=2, num_workers=1, persistent_workers=True)
     batches = SeededBatches(loader)
-    assert "persistent_workers=True: workers are started anew every epoch" in caplog.text
+    SeededBatches(loader)
+    assert caplog.text.count("persistent_workers=True: workers are started anew every epoch") == 1
     assert len(list(batches.epoch(0))) == 2
     assert loader.persistent_workers
     assert loader._iterator is None
+
+
+def test_workers_of_a_loader_in_another_are_told_of_as_they_are(caplog, not_told):
+    """The one around does not start them, so that nothing it is told makes them new."""
+    inner = DataLoader(range_pairs(4), batch_size=2, num_workers=1, persistent_workers=True)
+    around = Fabric(accelerator="cpu", devices=1).setup_dataloaders(inner)
+    for _ in range(2):
+        assert SeededBatches(around).loader is around
+    assert caplog.text.count("the workers of a _FabricDataLoader go on from what they drew before") == 1
+    assert "started anew" not in caplog.text
+
+
+class Rank:
+    """What a loader is told of a process, of two."""
+
+    world_size = 2
+
+    def __init__(self, rank):
+        self.global_rank = rank
+
+
+class Divided(IterableDataset):
+    """Shuffles alike in all processes, and gives every second number to each."""
+
+    def __init__(self, rank, how):
+        self.rank, self.how, self.generator = rank, how, torch.Generator().manual_seed(5)
+
+    def __len__(self):
+        return 4
+
+    def __iter__(self):
+        order = list(range(8))
+        if self.how == "own":
+            order = torch.randperm(8, generator=self.generator).tolist()
+        elif self.how == "py":
+            random.shuffle(order)
+        else:
+            np.random.shuffle(order)
+        return ((torch.zeros(1), torch.tensor(i)) for i in order[self.rank :: 2])
+
+
+class ByRank:
+    """No `DataLoader`: draws its batches, seeded with the number of the process."""
+
+    def __init__(self, rank, how):
+        self.how, self.generator = how, torch.Generator().manual_seed(rank)
+
+    def __len__(self):
+        return 2
+
+    def __iter__(self):
+        for _ in range(2):
+            own = {"generator": self.generator} if self.how == "own" else {}
+            y = torch.randint(1000, (4,), **own) if own else torch.from_numpy(np.random.randint(0, 1000, 4))
+            yield torch.zeros(4, 1), y
+
+
+def in_processes(make, how, *, seeds, epoch=0):
+    """What each of two processes gets, its generators seeded by its user."""
+    state, np_state, found = random.getstate(), np.random.get_state(), []
+    for rank in (0, 1):
+        random.seed(seeds[rank]), np.random.seed(seeds[rank])
+        batches = loader_of(make(rank, how), seed=1, fabric=Rank(rank), even=True)
+        found.append([y.tolist() for _, y in batches.epoch(epoch)])
+    random.setstate(state), np.random.set_state(np_state)
+    return found
+
+
+@pytest.mark.parametrize("how", ["own", "py", "np"])
+def test_data_that_processes_divide_by_themselves_stay_divided(how):
+    def make(rank, how):
+        return DataLoader(Divided(rank, how), batch_size=4)
+
+    for epoch in (0, 1):
+        shares = in_processes(make, how, seeds=(3, 3), epoch=epoch)
+        assert sorted(number for share in shares for batch in share for number in batch) == [*range(8)]
+
+
+@pytest.mark.parametrize("how", ["own", "np"])
+def test_processes_that_a_user_seeds_apart_draw_apart(how):
+    first, second = in_processes(ByRank, how, seeds=(0, 1))
+    assert first != second
+
+
+def test_generators_that_were_seeded_apart_still_resume_exactly():
+    """Whatever was drawn of them before, one or made anew: the methods of a comparison get the same."""
+    loader = ByRank(1, "own")
+    found = [[y.tolist() for _, y in loader_of(loader, seed=1, fabric=Rank(1)).epoch(epoch)] for epoch in (0, 1, 0)]
+    torch.rand(3, generator=loader.generator)
+    found.append([y.tolist() for _, y in loader_of(loader, seed=1, fabric=Rank(1)).epoch(0)])
+    found.append([y.tolist() for _, y in loader_of(ByRank(1, "own"), seed=1, fabric=Rank(1)).epoch(0)])
+    assert found[0] == found[2] == found[3] == found[4] != found[1]
+
+
+@pytest.mark.parametrize("sampler", [None, DistributedSampler])
+def test_data_that_a_sampler_divides_are_augmented_by_process(sampler):
+    """A resumed process draws the same, whatever Python's generator does, and no other process draws that."""
+
+    def read_by(rank):
+        data = Drawn(random.random)
+        own = {"sampler": sampler(data, num_replicas=2, rank=rank)} if sampler else {}
+        batches = loader_of(DataLoader(data, batch_size=2, **own), seed=1, fabric=Rank(rank), even=True)
+        return [x.tolist() for x, _ in batches.epoch(0)]
+
+    assert read_by(0) == read_by(0) != read_by(1)
+
+
+def test_a_loader_with_the_number_of_its_epoch_is_a_loader():
+    loader = DataLoader(range_pairs(4), batch_size=2)
+    loader.epoch = 3
+    for fabric in (None, Rank(0)):
+        assert isinstance(loader_of(copy.copy(loader), seed=0, fabric=fabric), SeededBatches)

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler
 
 from shortback.training.draws import Draws
 
@@ -71,3 +71,73 @@ def test_generators_are_found_wherever_a_loader_has_them():
     assert not any(torch.equal(a, b) for a, b in zip(before, within, strict=True))
     assert all(torch.equal(a, g.get_state()) for a, g in zip(before, every, strict=True))
     assert len({tuple(state.tolist()) for state in within}) == 4
+
+
+class Unwilling(Numbers):
+    """Fails with what it likes where it is asked for what it has not."""
+
+    def __init__(self):
+        pass
+
+    def __getattr__(self, name):
+        if name == "generator":
+            raise KeyError(name)
+        raise AttributeError(name)
+
+
+def test_data_that_fail_when_asked_for_a_generator_have_none():
+    loader = DataLoader(Unwilling(), batch_size=2)
+    with Draws(loader, seed=0).drawing():
+        assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3]]
+
+
+def test_the_second_of_two_normal_numbers_is_kept():
+    """NumPy draws them in pairs, and keeps one."""
+    np.random.seed(0)
+    pair = np.random.randn(2).tolist()
+    np.random.seed(0)
+    first = np.random.randn()
+    with Draws(None, seed=1).drawing():
+        np.random.randn()
+    assert [first, np.random.randn()] == pair
+
+
+def test_a_generator_of_numpy_of_another_kind_is_put_back():
+    usual, other = np.random.get_bit_generator(), np.random.PCG64(3)
+    np.random.set_bit_generator(other)
+    try:
+        with Draws(None, seed=1).drawing():
+            np.random.rand()
+        assert np.random.get_bit_generator() is other
+        assert np.random.rand() == np.random.Generator(np.random.PCG64(3)).random()
+    finally:
+        np.random.set_bit_generator(usual)
+
+
+class Shuffled(Sampler):
+    """Of one's own: draws from Python's generator."""
+
+    def __init__(self):
+        pass
+
+    def __len__(self):
+        return 4
+
+    def __iter__(self):
+        return iter(random.sample(range(4), 4))
+
+
+@pytest.mark.parametrize(
+    ("settings", "swapped"),
+    [
+        ({"shuffle": True}, True),
+        ({"shuffle": True, "num_workers": 1}, False),
+        ({"sampler": Shuffled(), "num_workers": 1}, True),
+        ({"batch_size": None, "sampler": Shuffled(), "num_workers": 1}, True),
+    ],
+)
+def test_generators_that_nothing_draws_from_are_not_exchanged(settings, swapped):
+    """That takes longer than all else; what workers draw is of their own."""
+    before = random.getstate()
+    with Draws(DataLoader(Numbers(), **settings), seed=1).drawing():
+        assert (random.getstate() != before) == swapped

@@ -256,6 +256,13 @@ def test_after_an_error_the_network_is_as_it_was_given(make_trainer, monkeypatch
     assert called == [trainer.net, trainer.given._convolutions]
 
 
+def test_neurons_stay_as_they_were_trained(make_trainer, make_network):
+    """A test right afterwards neither compiles nor computes otherwise than the validation did."""
+    network = make_network(backend="auto")
+    make_trainer(network=network, epochs=1).fit()
+    assert {m.backend for m in network.modules() if isinstance(m, LIF)} == {"reference"}
+
+
 @pytest.mark.parametrize("what", ["optimizer", "resume", "logger", "average"])
 def test_after_one_before_the_first_step_too(make_trainer, make_network, rows, tmp_path, monkeypatch, what):
     network = make_network(backend="auto")

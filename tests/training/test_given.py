@@ -21,7 +21,7 @@ def chosen(net):
     return neurons, [m.memory for m in net.modules() if isinstance(m, SpikingNetwork)]
 
 
-def test_how_neurons_run_is_put_back(make_network):
+def test_how_neurons_run_is_put_back_after_an_error_alone(make_network):
     net = make_network(backend="auto")
     net.memory = "fast"
     first = next(m for m in net.modules() if isinstance(m, LIF))
@@ -31,11 +31,15 @@ def test_how_neurons_run_is_put_back(make_network):
     off.prepare()
     assert {backend for backend, _ in chosen(net)[0]} == {"reference"}
     off.put_back()
+    assert {backend for backend, _ in chosen(net)[0]} == {"reference"}
+    with pytest.raises(KeyError), off.put_back_after_an_error():
+        raise KeyError
     assert chosen(net) == before
     small = lent(net, compile="neuron", memory="small")
     small.prepare()
     assert {memory for _, memory in chosen(net)[0]} == {"small"}
-    small.put_back()
+    with pytest.raises(KeyError), small.put_back_after_an_error():
+        raise KeyError
     assert chosen(net) == before
 
 

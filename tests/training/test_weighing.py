@@ -1,13 +1,16 @@
 """Parts of a batch, batches and rows: each weighs by what the loss of it is a mean over."""
 
 import copy
+import dataclasses
 import json
+import math
 
 import pytest
 import torch
 from torch import nn
 
 from shortback.losses import CrossEntropy, ShortcutLoss
+from shortback.schedules import Adaptive
 from shortback.training import evaluate
 from shortback.training.weighing import counted, weight_of
 from tests.training.test_engine import weights
@@ -39,6 +42,88 @@ def test_losses_that_weigh_classes_differently_are_not_taken_in_parts(make_train
     with pytest.raises(ValueError, match="accumulate=2: main and branch weigh classes differently"):
         make_trainer(loss=loss, accumulate=2)
     make_trainer(loss=loss)
+    make_trainer(loss=loss, accumulate=2, branches=False)
+
+
+def test_weights_are_compared_where_they_are_moved_to(make_trainer):
+    """They may be on several devices before."""
+
+    class Elsewhere(nn.CrossEntropyLoss):
+        def to(self, device):
+            self.weight = torch.ones(4, device=device)
+            return self
+
+    main, branch = Elsewhere(torch.ones(4)), Elsewhere(torch.ones(4, device="meta"))
+    make_trainer(loss=ShortcutLoss(main=main, branch=branch, combine="additive"), accumulate=2)
+
+
+NOTHING = {
+    "ignored": nn.CrossEntropyLoss(ignore_index=2),
+    "ignored, smoothed": nn.CrossEntropyLoss(ignore_index=2, label_smoothing=0.1),
+    "of no weight": nn.CrossEntropyLoss(torch.ones(10).index_fill(0, torch.tensor(2), 0)),
+    "of no weight, smoothed": nn.CrossEntropyLoss(
+        torch.ones(10).index_fill(0, torch.tensor(2), 0), label_smoothing=0.1
+    ),
+}
+
+
+@pytest.mark.parametrize("combine", ["logits", "additive"])
+@pytest.mark.parametrize("loss", NOTHING.values(), ids=NOTHING)
+def test_a_part_of_which_no_label_counts_adds_nothing(make_trainer, make_network, loss, combine):
+    """Its mean loss is no number, nor is that of the gradient."""
+    network, gradients = make_network(norm="none"), []
+    x, y = torch.randn(8, 1, 12, 12), torch.tensor([0, 3, 1, 1, 2, 2, 2, 2])
+    for parts, number in ((1, 4), (2, 8)):
+        trainer = make_trainer(
+            network=copy.deepcopy(network), accumulate=parts, loss=ShortcutLoss(main=loss, combine=combine)
+        )
+        trainer.net.load_state_dict(gradients[0][2] if gradients else trainer.net.state_dict())
+        sums = trainer._forward_backward(x[:number], y[:number], 0.5, by_branch=True)
+        named = {name: p.grad for name, p in trainer.net.named_parameters()}
+        gradients.append((sums, named, trainer.net.state_dict()))
+    (alone, one, _), (both, two, _) = gradients
+    torch.testing.assert_close(one, two)
+    assert both.mean_loss.item() == pytest.approx(alone.mean_loss.item(), rel=1e-6)
+    torch.testing.assert_close(alone.branches[0], both.branches[0])
+
+
+class Once:
+    """One batch."""
+
+    def __init__(self, *batch):
+        self.batch = batch
+
+    def __len__(self):
+        return 1
+
+    def epoch(self, epoch, *, start=0):
+        return iter([self.batch][start:])
+
+
+@pytest.mark.parametrize("loss", NOTHING.values(), ids=NOTHING)
+@pytest.mark.parametrize("branches", [True, False])
+def test_a_batch_of_which_no_label_counts_trains_nothing(make_trainer, rows, loss, branches):
+    log = rows()
+    trainer = make_trainer(
+        loss=ShortcutLoss(main=loss),
+        branches=branches,
+        schedule=Adaptive(),
+        loggers=[log],
+        log_every=1,
+        watch_every=1,
+    )
+    x, _ = next(iter(trainer.train.epoch(0)))
+    trainer.train = Once(x, torch.full((len(x),), 2))
+    trainer.plan = dataclasses.replace(trainer.plan, epochs=1)
+    trainer.fit()
+    step, epoch = log.rows
+    assert (step["kind"], step["gradient_norm"], step["loss"], step["main_loss"]) == ("step", 0, 0, 0)
+    if isinstance(loss, nn.CrossEntropyLoss) and loss.weight is None:
+        assert (step["accuracy"], step["sum_accuracy"], epoch["accuracy"]) == (None, None, None)
+    if branches:
+        assert set(step["branches"]["branch_loss"].values()) == {0}
+        assert math.isfinite(trainer.state.main_over_branches)
+    json.dumps(log.rows, allow_nan=False)
 
 
 @pytest.mark.parametrize("accumulate", [3, 4])

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Column, Table
 
-from shortback.ablation.grid import BASELINE, OF_THE_FALL, Cell, heeds
+from shortback.ablation.grid import Cell
 from shortback.ablation.groups import group_runs, to_dict
 from shortback.ablation.join import CELLS_FILE, check_beside, join, read_cells
 from shortback.ablation.page import write_ablation_page
@@ -23,6 +23,7 @@ from shortback.ablation.workers import check_cells, run_cells
 from shortback.errors import UserError
 from shortback.files import write_text
 from shortback.recipes.load import flatten
+from shortback.recipes.methods import BASELINE, OF_THE_FALL, heeds
 from shortback.recipes.schema import Recipe
 
 RESULTS_FILE, PAGE_FILE = "results.json", "report.html"

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from shortback.choices import Method, nearest
 from shortback.errors import UserError
-from shortback.recipes.heeded import unheeded
+from shortback.recipes.heeded import CONDITIONAL, keys_of, unheeded
 from shortback.recipes.load import load_recipe
+from shortback.recipes.methods import heeds
 from shortback.recipes.schema import Recipe
 from shortback.recipes.yaml_text import read_yaml, write_yaml
 
 METHODS: tuple[Method, ...] = get_args(Method)
-BASELINE = "vanilla"
 MAX_CELLS = 500  # without being asked for more
 MAX_COMBINATIONS = 100_000  # of values, that are looked at at all
-OF_THE_FALL = {f"branches.{key}" for key in ("schedule", "start", "end", "over", "rate", "num_levels", "share")}
+
+_SECTIONS = {key.partition(".")[0] for key in CONDITIONAL}
 
 Settings = tuple[tuple[str, str], ...]
 
@@ -55,7 +57,7 @@ class Cell:
     """One run.
 
     Attributes:
-        settings: the axes that its method heeds, and their values in words.
+        settings: the axes that it heeds, and their values in words.
         method, seed: of the run.
         recipe: all of it.
     """
@@ -88,7 +90,8 @@ def build_grid(
         settings: `key=value`, the same in every cell.
         methods: of `METHODS`.
         seeds: how many, from that of the recipe upwards.
-        axes: what else varies. Cells that differ in nothing that their method heeds are one.
+        axes: what else varies. A cell is without what changes nothing beside its other settings, and cells that
+            differ in nothing else are one.
         many: allow more than 500 cells.
 
     Raises:
@@ -105,21 +108,19 @@ def build_grid(
         if len(set(names)) < len(names):
             raise UserError(f"{what}: {', '.join(names)} names one twice")
     for axis in axes:
-        if not any(heeds(method, axis.key) for method in methods):
+        if not any(_may_heed(method, axis.key) for method in methods):
             raise UserError(f"--vary {axis.key}: it changes nothing of {', '.join(methods)}; leave it out")
-    kinds = _kinds(methods, axes)
+    settings = list(settings)
+    kinds = _heeded(_kinds(methods, axes), recipe, settings)
     number = len(kinds) * seeds
     if number > MAX_CELLS and not many:
         raise UserError(f"{number} runs are more than {MAX_CELLS}: add --yes, or look at --plan first")
-    settings = list(settings)
     first = load_recipe(recipe, settings=[*settings, "compare=null"]).seed
     cells = []
     for seed in range(first, first + seeds):
         for method, heeded in kinds:
             own = [f"{key}={value}" for key, value in heeded]
             parsed = load_recipe(recipe, settings=[*settings, *own, "compare=null", f"method={method}", f"seed={seed}"])
-            if wrong := unheeded(parsed, own):
-                raise UserError(f"--vary {wrong}")
             cells.append(Cell(heeded, parsed.method, seed, parsed))
     for setting in settings:
         reasons = [unheeded(cell.recipe, [setting]) for cell in cells]
@@ -129,24 +130,65 @@ def build_grid(
 
 
 def _kinds(methods: Sequence[str], axes: Sequence[Axis]) -> list[tuple[str, Settings]]:
-    """Every method with every combination of the values that it heeds, once."""
+    """Every method with every combination of the values that it may heed, once."""
     number = math.prod(len(axis.values) for axis in axes)
     if number > MAX_COMBINATIONS:
         raise UserError(f"--vary: {number} combinations of values; at most {MAX_COMBINATIONS} are looked at")
     words = [[(axis.key, in_words(value)) for value in axis.values] for axis in axes]
     kinds = (
-        (method, tuple((key, value) for key, value in chosen if heeds(method, key)))
+        (method, tuple((key, value) for key, value in chosen if _may_heed(method, key)))
         for chosen in itertools.product(*words)
         for method in methods
     )
     return list(dict.fromkeys(kinds))
 
 
-def heeds(method: str, key: str) -> bool:
-    """Whether a setting changes what a method trains: vanilla has no branches, shortcut's coefficient does not fall."""
-    if method == BASELINE:
-        return key.partition(".")[0] != "branches"
-    return key not in OF_THE_FALL if method == "shortcut" else key != "branches.coefficient"
+def _may_heed(method: str, key: str) -> bool:
+    """Whether a method heeds a setting, if all others are as it needs them: `coefficient` may follow `start`."""
+    return heeds(method, key) or (method == "shortcut" and key == "branches.start")
+
+
+def _heeded(kinds: Sequence[tuple[str, Settings]], recipe: str, settings: Sequence[str]) -> list[tuple[str, Settings]]:
+    """Each kind without what changes nothing beside its other values, once.
+
+    Raises:
+        ValueError: a key that changes nothing of any.
+    """
+
+    @functools.cache
+    def load(method: str, own: Settings) -> Recipe:
+        words = [f"{key}={value}" for key, value in own]
+        return load_recipe(recipe, settings=[*settings, "compare=null", f"method={method}", *words])
+
+    reasons: dict[str, str | None] = {}
+    result = []
+    for method, own in kinds:
+        kept = []
+        # What a setting depends on is in its section, so that a recipe serves all kinds that are the same there.
+        beside = tuple(each for each in own if each[0].partition(".")[0] in _SECTIONS)
+        for key, value in own:
+            parts = [each for each in keys_of([f"{key}={value}"]) if each == key or heeds(method, each)]
+            why = {each: _why_not(load, method, beside, each) for each in parts}
+            if not why or None in why.values():
+                kept.append((key, value))
+            reasons |= {each: reason and reasons.get(each, reason) for each, reason in why.items()}
+        result.append((method, tuple(kept)))
+    for reason in filter(None, reasons.values()):
+        raise UserError(f"--vary {reason}")
+    return list(dict.fromkeys(result))
+
+
+def _why_not(load: Callable[[str, Settings], Recipe], method: str, own: Settings, key: str) -> str | None:
+    """Why a setting changes nothing of a kind; None if it does."""
+    if key not in CONDITIONAL:
+        return None
+    recipe = load(method, own)
+    if heeds(method, key):
+        return unheeded(recipe, [f"{key}="])
+    with_other = load(method, (*own, (key, str(recipe.branches.start / 2 or 0.5))))
+    if with_other.branches.coefficient != recipe.branches.coefficient:  # which follows the start, if it is not said
+        return None
+    return f"{key}=...: it changes nothing of {method}; leave it out"
 
 
 def on_one_line(settings: Settings) -> str:

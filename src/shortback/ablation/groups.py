@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from shortback.ablation.grid import BASELINE, Settings, on_one_line
+from shortback.ablation.grid import Settings, on_one_line
 from shortback.ablation.run import CellRun
 from shortback.ablation.significance import Difference, Estimate, estimate, paired_difference
 from shortback.ablation.time_to_accuracy import TimeToAccuracy, check_thresholds, times_to_accuracy
+from shortback.recipes.methods import BASELINE
 from shortback.runs.summary import Summary
 
 NO_INTERVAL = "an interval needs two seeds or more"

@@ -9,18 +9,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from shortback.ablation.grid import BASELINE, Cell, Settings, heeds, in_words
+from shortback.ablation.grid import Cell, Settings, in_words
 from shortback.ablation.run import CellRun, read_run
 from shortback.choices import Combine, EventKind
 from shortback.errors import UserError
 from shortback.recipes.build import resolve
 from shortback.recipes.load import WITHOUT_EFFECT, flatten
+from shortback.recipes.methods import BASELINE, heeds
 from shortback.recipes.schema import BranchesConfig, FramesConfig
 from shortback.runs.folder import RunFolder, runs_in
 
 CELLS_FILE = "cells.json"
 
 NO_SETTINGS = {"method", "seed", "compare", *WITHOUT_EFFECT}  # what a run is, and what its weights do not depend on
+
+_FOLLOWING = {  # what is another where another setting is, if nothing says it
+    "branches.combine": ("branches.start", "branches.coefficient"),
+    "branches.start": ("branches.coefficient",),
+}
 
 
 @dataclass(frozen=True)
@@ -67,17 +73,21 @@ def check_beside(cells: Sequence[Cell], out: Path) -> None:
     own = {str(cell.folder) for cell in cells}
     kinds = {(cell.settings, cell.method): cell for cell in cells}.values()
     asked = [(cell, flatten(resolve(cell.recipe)[0].model_dump(mode="json"))) for cell in kinds]
-    begun = [path for path in known if path not in own and RunFolder(out / path).has_begun]
+    begun = [path for path in known if RunFolder(out / path).has_begun]
+    axes = {key for cell in cells for key, _ in cell.settings}  # of which a cell has those that it heeds
+    their_axes = {key for path in begun for key in known[path]["settings"]}
     for path in begun:
+        if path in own:
+            continue
         theirs = flatten(RunFolder(out / path).read_recipe().model_dump(mode="json"))
-        their_axes = set(known[path]["settings"])
         for cell, ours in asked:
-            axes = {key for key, _ in cell.settings}
             if any(heeds(BASELINE, key) for key in axes ^ their_axes):
                 raise UserError(
                     f"--out {out} holds an ablation that varies {', '.join(sorted(their_axes)) or 'nothing'}, and this "
                     f"one {', '.join(sorted(axes)) or 'nothing'}: name another folder; `shortback report` joins them"
                 )
+            varied = axes | their_axes
+            varied |= {key for axis in varied if ours.get(axis) != theirs.get(axis) for key in _FOLLOWING.get(axis, ())}
             different = [
                 f"{key}: {ours.get(key)!r}, {theirs.get(key)!r}"
                 for key in sorted({*ours, *theirs})
@@ -85,7 +95,7 @@ def check_beside(cells: Sequence[Cell], out: Path) -> None:
                 and key not in NO_SETTINGS
                 and heeds(cell.method, key)
                 and heeds(theirs["method"], key)
-                and not any(f"{key}.".startswith(f"{axis}.") for axis in axes | their_axes)
+                and not any(f"{key}.".startswith(f"{axis}.") for axis in varied)
             ]
             if different:
                 raise UserError(

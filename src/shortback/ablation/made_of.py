@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
+import json
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+
+from shortback.training.draws import Draws
 
 _ADDRESS = re.compile(" at 0x[0-9a-f]+")
 
@@ -21,19 +26,34 @@ def settings_in_words(settings: Mapping[str, Any]) -> dict[str, str]:
     return {key: word for key, word in words.items() if not _ADDRESS.search(word)}
 
 
-def network_in_words(model: nn.Module) -> str:
-    """Its class, its size, and a digest of its layers, of the shapes of its tensors and of how large they are.
+def network_in_words(model: nn.Module, *, without: Collection[str] = ()) -> dict[str, str]:
+    """Its class and its size; digests of its layers and of its values; and the plain numbers of its modules.
 
-    Of a tensor that is the sum of the absolute values to four digits: another processor may round weights otherwise.
+    Args:
+        model: as `make` returns it.
+        without: tensors whose values, and modules' numbers that are not to be told, as `drawn_otherwise` names them.
     """
-    count, digest = 0, hashlib.sha256(_ADDRESS.sub("", repr(model)).encode())
-    for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
-        digest.update(f"\n{name}".encode())
-        if not is_lazy(tensor):
-            size = float(tensor.detach().cpu().abs().sum(dtype=torch.float64))
-            digest.update(f" {tensor.dtype} {list(tensor.shape)} {size:.4g}".encode())
-            count += tensor.numel()
-    return f"{type(model).__name__}, {count} numbers, digest {digest.hexdigest()[:12]}"
+    tensors = list(_tensors(model))
+    layers = [f"{name} {type(module).__name__}" for name, module in model.named_modules()]
+    layers += [f"{name} {tensor.dtype} {_shape(tensor)}" for name, tensor in tensors]
+    values = [f"{name} {_size(tensor)}" for name, tensor in tensors if name not in without]
+    count = sum(tensor.numel() for _, tensor in tensors if not is_lazy(tensor))
+    words = {"network": f"{type(model).__name__}, {count} numbers"}
+    words |= {"network.layers": f"digest {_digest(layers)}", "network.values": f"digest {_digest(values)}"}
+    return words | {f"network.{key}": word for key, word in _numbers(model).items() if key not in without}
+
+
+def drawn_otherwise(make: Callable[[], nn.Module], model: nn.Module, *, seed: int) -> list[str]:
+    """Names of tensors and numbers of a network that are others where it is made again under the same seed of PyTorch.
+
+    All generators are left as they were.
+    """
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with Draws(None, seed=seed).drawing(), torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        other = make()
+    ours, theirs = ({**_numbers(net), **{n: _size(tensor) for n, tensor in _tensors(net)}} for net in (model, other))
+    return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
 
 
 def data_in_words(loader: Any, sample: Tensor | None = None) -> str:
@@ -47,13 +67,84 @@ def data_in_words(loader: Any, sample: Tensor | None = None) -> str:
     return ", ".join(words) or type(loader).__name__
 
 
-def optimizer_in_words(optimizer: torch.optim.Optimizer | None) -> str:
-    """Its class and its settings, those of groups too that have some of their own."""
+def optimizer_in_words(optimizer: torch.optim.Optimizer | None) -> dict[str, str]:
+    """Its class, and its settings by name, each of all groups in a row."""
     if optimizer is None:
-        return "the usual one"
-    groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    own = [group for group in groups if any(optimizer.defaults.get(key) != value for key, value in group.items())]
-    return _ADDRESS.sub("", f"{type(optimizer).__name__} {optimizer.defaults}" + (f", groups {own}" if own else ""))
+        return {"optimizer": "the usual one"}
+    found: dict[str, list[str]] = defaultdict(list)
+    for group in optimizer.param_groups:
+        for key, value in group.items():
+            if key != "params" and not _ADDRESS.search(repr(value)):
+                found[f"optimizer.{key}"].append(repr(value))
+    return {"optimizer": type(optimizer).__name__, **_in_a_row(found)}
+
+
+def other_words(now: Mapping[str, str], before: Mapping[str, Any]) -> list[str]:
+    """The keys of what differs, in order; those with a dot only where both have them.
+
+    Another version of PyTorch may know more of a layer or of an optimizer, or less. Words of before there were such
+    keys are of the class and the size alone.
+    """
+    old = {"network": ", digest ", "optimizer": " {"}
+    before = {key: word.partition(old[key])[0] if key in old else word for key, word in before.items()}
+    keys = now.keys() | before.keys()
+    both = now.keys() & before.keys()
+    return sorted(key for key in keys if now.get(key) != before.get(key) and ("." not in key or key in both))
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    return itertools.chain(model.named_parameters(), model.named_buffers())
+
+
+def _shape(tensor: Tensor) -> str:
+    return "" if is_lazy(tensor) else str(list(tensor.shape))
+
+
+def _size(tensor: Tensor) -> str:
+    """The sum of the absolute values to four digits, since another processor may round weights otherwise."""
+    if is_lazy(tensor):
+        return ""
+    try:
+        wide = tensor.detach().cpu().to(torch.complex128 if tensor.is_complex() else torch.float64)
+        return f"{float(wide.abs().sum()):.4g}"
+    except RuntimeError:  # of a kind without values, or that cannot be added up
+        return "?"
+
+
+def _numbers(model: nn.Module) -> dict[str, str]:
+    """Numbers that are attributes of modules, such as the `p` of a dropout, in a row by class and name."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for module in model.modules():
+        for key, value in vars(module).items():
+            if not key.startswith("_") and key != "training":
+                for name, word in _plain(key, value):
+                    found[f"{type(module).__name__}.{name}"].append(word)
+    return _in_a_row(found)
+
+
+def _plain(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    """A number or several, with its name; of a data class its own name, and what is plain or a word in it."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield key, type(value).__name__
+        for field in dataclasses.fields(value):
+            inner = getattr(value, field.name)
+            words = [(f"{key}.{field.name}", inner)] if isinstance(inner, str) else _plain(f"{key}.{field.name}", inner)
+            yield from words
+    elif all(isinstance(one, bool | int | float) for one in (value if isinstance(value, tuple) else (value,))):
+        yield key, json.dumps(value)  # which writes numbers of NumPy as Python's
+
+
+def _in_a_row(found: Mapping[str, list[str]]) -> dict[str, str]:
+    """Words of each key with commas between, one that comes again and again with how often it does."""
+    runs = {key: [(word, len(list(same))) for word, same in itertools.groupby(words)] for key, words in found.items()}
+    return {
+        key: ", ".join(word if count == 1 else f"{word} ({count} times)" for word, count in those)
+        for key, those in runs.items()
+    }
+
+
+def _digest(lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
 def _length(counted: Any) -> int | None:

@@ -14,7 +14,14 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from shortback.ablation.groups import Group, group_runs, to_dict
-from shortback.ablation.made_of import data_in_words, network_in_words, optimizer_in_words, settings_in_words
+from shortback.ablation.made_of import (
+    data_in_words,
+    drawn_otherwise,
+    network_in_words,
+    optimizer_in_words,
+    other_words,
+    settings_in_words,
+)
 from shortback.ablation.page import write_ablation_page
 from shortback.ablation.run import CellRun
 from shortback.ablation.table import terminal_tables
@@ -38,6 +45,8 @@ from shortback.training.peak_memory import forget_peak, peak_bytes
 from shortback.training.rows import last_row, read_epochs
 
 METHODS: tuple[Method, ...] = get_args(Method)
+_SETTINGS = "settings.json"
+_NOT_OF_THE_SEED = "not of PyTorch's seed"  # of the network, and so not compared
 _SUCH_AS = {"methods": '["vanilla", "evolutionary"]', "seeds": "3 or seeds=[0, 1, 2]"}
 
 
@@ -87,7 +96,8 @@ def compare(
     number of samples, another optimizer or other settings is refused; other samples of the same number are not seen.
 
     Args:
-        make: makes the network; it is called under each seed.
+        make: makes the network; it is called under each seed, and before a run twice, to see whether its weights are of
+            the seed alone.
         train: as `fit` takes it.
         validation: as `fit` takes it; chooses the weights, and methods are to be chosen by it.
         epochs: of each training.
@@ -118,22 +128,23 @@ def compare(
     sample = _first_input(train)
     settings |= {"epochs": epochs, "loss": loss}
     said = settings_in_words({**settings, "places": dict(places or {})})
-    made_of = {"train": data_in_words(train, sample), "validation": data_in_words(validation)}
-    made_of["test"] = data_in_words(test)
+    data = {"train": data_in_words(train, sample), "validation": data_in_words(validation), "test": data_in_words(test)}
     runs = []
     for seed in seeds:
         for method in methods:
             path = folder / f"{method}-seed{seed}"
             finished = (path / "summary.json").exists()
             torch.manual_seed(seed)
-            forget_peak(fabric.device)
             model = make()
-            made_of["network"] = network_in_words(model)
+            before = _read_settings(path)
+            without = drawn_otherwise(make, model, seed=seed) if before is None else before.get(_NOT_OF_THE_SEED, ())
+            made_of = {**data, **network_in_words(model, without=without)}
+            forget_peak(fabric.device)
             net = own = None
             if optimizer is not None or not finished:
                 net = attach(model, **{"sample": _beside(model, sample), **(places or {})})
                 own = None if optimizer is None else optimizer(net)
-            _check_settings(path, said, made_of | {"optimizer": optimizer_in_words(own)})
+            _check_settings(path, before, said, {**made_of, **optimizer_in_words(own)}, without=without)
             if not finished:
                 assert net is not None
                 result = fit(
@@ -179,7 +190,20 @@ def _beside(model: nn.Module, sample: Tensor) -> Tensor:
     return sample.to(next(model.parameters(), sample).device)
 
 
-def _check_settings(path: Path, said: Mapping[str, str], made_of: Mapping[str, str]) -> None:
+def _read_settings(path: Path) -> dict[str, Any] | None:
+    """What the run in a folder was begun with; None if there is none."""
+    file = path / _SETTINGS
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def _check_settings(
+    path: Path,
+    before: Mapping[str, Any] | None,
+    said: Mapping[str, str],
+    made_of: Mapping[str, str],
+    *,
+    without: Sequence[str],
+) -> None:
     """See that the run in a folder, finished or not, has these settings, which are written where there is none.
 
     What it is made of is not looked at where it was not written down, as it once was not.
@@ -187,16 +211,15 @@ def _check_settings(path: Path, said: Mapping[str, str], made_of: Mapping[str, s
     Raises:
         ValueError: it has others.
     """
-    file = path / "settings.json"
-    if not file.exists():
+    if before is None:
         path.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps({**said, **made_of}, indent=2))
+        apart = {_NOT_OF_THE_SEED: without} if without else {}
+        write_text(path / _SETTINGS, json.dumps({**said, **made_of, **apart}, indent=2))
         return
-    before = json.loads(file.read_text())
+    before = {key: word for key, word in before.items() if key != _NOT_OF_THE_SEED}
     now = {**said, **{key: word for key, word in made_of.items() if key in before}}
-    other = [key for key in now.keys() | before.keys() if now.get(key) != before.get(key)]
-    if other:
-        key = sorted(other)[0]
+    if other := other_words(now, before):
+        key = other[0]
         raise UserError(
             f"{path} was trained with {key}={before.get(key)}, and now it is {now.get(key)}: give another folder"
         )

@@ -87,6 +87,8 @@ class Measurement:
         first_layer: the gradient of every weight of the first layer, by `"whole loss"` and, if there are branches,
             by `"vanilla"` (figure 2 of the paper); None if it was not asked for or is not finite.
         unseen: neurons of this package whose forward was not called, as those that a loop runs by `step()`.
+        remembers: whether the same batch gave two outputs because of what the network keeps from one to the next and no
+            reset undoes; False if not asked for, or not known.
     """
 
     layers: list[LayerGradient]
@@ -99,3 +101,4 @@ class Measurement:
     silent_in_eval: str | None = None
     first_layer: Histogram | None = None
     unseen: list[str] = field(default_factory=list)
+    remembers: bool = False

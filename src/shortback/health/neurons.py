@@ -94,9 +94,14 @@ def time_of(net: nn.Module, trunk: nn.Module, watched: Watched, x: Tensor, *, nu
     if not others and has_branches:
         return Time({}, "folded")
     with undisturbed(trunk, x), torch.no_grad():
-        seen = _Seen.of(trunk, others, watched.which, x)
-        if not others and stacked(seen.output).ndim == 2:
-            return Time({}, "folded")
+        try:
+            seen = _Seen.of(trunk, others, watched.which, x)
+            if not others and stacked(seen.output).ndim == 2:
+                return Time({}, "folded")
+        except Exception:
+            if others:
+                raise
+            return Time({}, "folded")  # of a network that does something else in `eval()` than in training
         found = _found(trunk, x, others, watched.which, num_steps=net.num_steps if has_branches else None)
         if isinstance(found, StepsOrClassesError) and not has_branches:
             raise found
@@ -145,11 +150,13 @@ class _Seen:
 
 def _found(
     model: nn.Module, x: Tensor, modules: dict[str, nn.Module], which: dict[str, int | str], *, num_steps: int | None
-) -> Found | ValueError:
+) -> Found | StepsOrClassesError | None:
     try:
         return find_layouts(model, x, modules, num_steps=num_steps, which=which)
-    except ValueError as error:
+    except StepsOrClassesError as error:
         return error
+    except Exception:  # the network's own code, on an input it may not take, may raise anything
+        return None
 
 
 def _layout_of(

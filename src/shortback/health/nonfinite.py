@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,8 +19,9 @@ from shortback.inspection.untouched import undisturbed
 def first_nonfinite(model: nn.Module, x: Tensor) -> str | None:
     """What is the first thing to go wrong, in words, or None if all is finite.
 
-    In this order: a weight, in the order of the network; the batch; what a module was given or returned, by running `x`
-    through the network in its mode; a gradient, the one nearest to the loss, where backpropagation met it first.
+    In this order: a weight, in the order of the network; the batch; what a module returned, or was given and made
+    nothing finite of, by running `x` through the network in its mode; a gradient, the one nearest to the loss, where
+    backpropagation met it first. Scores masked with -inf are no mistake: only a module without parts is named for it.
     """
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
@@ -33,22 +36,57 @@ def first_nonfinite(model: nn.Module, x: Tensor) -> str | None:
 
 
 def _first_value(model: nn.Module, x: Tensor) -> str | None:
-    found: list[str] = []
-
-    def note(what: str, value: Any) -> None:
-        if not found and not all(tensor.isfinite().all() for tensor in _tensors(value)):
-            found.append(what)
-
+    run = _Run()
     before, after = [], []
     for name, module in model.named_modules():
         called = f"{name} ({type(module).__name__})" if name else f"the network ({type(module).__name__})"
-        # Of what a module is given the first alone: a mask, which comes later, may well be of -inf.
-        before.append((module, lambda module, inputs, called=called: note(f"the input of {called}", inputs[:1])))
-        after.append((module, lambda module, inputs, output, called=called: note(f"the output of {called}", output)))
+        before.append((module, lambda module, inputs, called=called: run.enter(called, module, inputs)))
+        after.append((module, lambda module, inputs, output, called=called: run.leave(called, module, output)))
     with hooked(before, before=True), hooked(after), undisturbed(model, x):
         reset_states(model)
         model(x)
-    return found[0] if found else None
+    return next((event.what for event in run.events if event.is_wrong), None)
+
+
+@dataclass
+class _Event:
+    what: str
+    is_wrong: bool
+
+
+@dataclass
+class _Run:
+    """What was not finite in a forward, as it came about, and the modules that are not done, with what they were given.
+
+    An input is not wrong yet: a module may make something finite of it.
+    """
+
+    events: list[_Event] = field(default_factory=list)
+    entered: list[tuple[nn.Module, _Event | None]] = field(default_factory=list)
+
+    def enter(self, called: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        event = None
+        if not _is_fine(inputs[:1]):  # the first alone: a mask comes later
+            event = _Event(f"the input of {called}", is_wrong=False)
+            self.events.append(event)
+        self.entered.append((module, event))
+
+    def leave(self, called: str, module: nn.Module, output: Any) -> None:
+        given = None
+        while self.entered:  # of one that raised, and whose caller went on, there is more than the last
+            entered, given = self.entered.pop()
+            if entered is module:
+                break
+        if given is not None:
+            given.is_wrong = not _is_fine(output, masked=False)
+        is_alone = isinstance(output, Tensor) and not any(module.children())
+        if not _is_fine(output, masked=not is_alone):
+            self.events.append(_Event(f"the output of {called}", is_wrong=True))
+
+
+def _is_fine(value: Any, *, masked: bool = True) -> bool:
+    """Whether all is finite; of scores that may be masked -inf is fine too."""
+    return all((t.isfinite() | (masked & (t == -math.inf))).all() for t in _tensors(value))
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -27,12 +27,12 @@ from shortback.health.graph import gradients
 from shortback.health.layers import Layer, in_order, layers_of, order_of_calls
 from shortback.health.measurement import MAIN, Histogram, LayerGradient, Measurement
 from shortback.health.neurons import is_of_libraries, neurons_of, time_of
+from shortback.health.remembering import refuse_a_way_back, remembers
 from shortback.inspection.backends import running_by
-from shortback.inspection.layout import logits_of, stacked
+from shortback.inspection.layout import logits_of
 from shortback.inspection.mistakes import check_batch, explaining
 from shortback.inspection.pointwise import safely
-from shortback.inspection.repeatable import why_not_repeatable
-from shortback.inspection.reset import REMEMBERS, reset_states
+from shortback.inspection.reset import reset_states, saying_what_remembers
 from shortback.inspection.trunk import trunk_of
 from shortback.inspection.untouched import in_training, modes_kept, undisturbed
 from shortback.losses import CrossEntropy, mean_over_time
@@ -101,9 +101,8 @@ def measure(
         with observer.observe_gradients():
             reset_states(net)
             outputs = _outputs(net(x.clone()), time.output)
-        if by_branch and not torch.allclose(before.logits, outputs.logits, equal_nan=True):
-            _refuse_what_remembers(trunk_of(net), trunk, x)
-        if not any(output.requires_grad for output in (outputs.logits, *outputs.branches.values())):
+        is_other = by_branch and not torch.allclose(before.logits, outputs.logits, equal_nan=True)
+        if not any(output.requires_grad for output in _all(outputs)):
             raise UserError(
                 f"no output of {type(trunk).__name__} leads back to weights that are trained: its forward is cut off, "
                 "as by torch.no_grad() or detach(), or does not use them"
@@ -112,10 +111,15 @@ def measure(
             check_target(outputs.logits, target)
         terms, cotangents = _differentiate(loss, outputs, target, coefficient)
         vanilla = _differentiate(loss, Outputs(outputs.logits, {}), target, coefficient)[1] if by_branch else None
-        layers = in_order(layers, called, [outputs.logits, *outputs.branches.values()])
+        layers = in_order(layers, called, _all(outputs))
         weights = [weight for layer in layers for weight in layer.weights]
-        grads = _backward(outputs, cotangents, weights, observer=observer, vanilla=vanilla)
+        with saying_what_remembers():
+            grads = _backward(outputs, cotangents, weights, observer=observer, vanilla=vanilla)
         activities = observer.activities()
+        does_remember = False
+        if is_other and not is_of_libraries(trunk):
+            refuse_a_way_back(net, x, lambda: _all(_outputs(net(x.clone()), time.output)), weights)
+            does_remember = remembers(trunk_of(net), x)
         fires_here_alone = (each.name for each in activities if each.firing_rate and each.name in silent)
     measured, unused, start, first = [], [], 0, None
     for layer in layers:
@@ -140,6 +144,7 @@ def measure(
         silent_in_eval=next(fires_here_alone, None),
         first_layer=first,
         unseen=observer.unseen(),
+        remembers=does_remember,
     )
 
 
@@ -150,8 +155,13 @@ def _silent_in_eval(net: nn.Module, x: Tensor, observer: Observer, layout: Layou
     if not any(norm.num_batches_tracked for norm in norms):
         return set()
     reset_states(net)
-    with modes_kept(net), observer.observe(), explaining(net, x, what="batch"):
-        logits = mean_over_time(_outputs(net.eval()(x.clone()), layout).logits)
+    try:
+        with modes_kept(net), observer.observe():
+            logits = mean_over_time(_outputs(net.eval()(x.clone()), layout).logits)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # a network may do something else there than in training
+        return set()
     if len(logits) < 2 or not torch.equal(logits, logits[:1].expand_as(logits)):
         return set()
     return {activity.name for activity in observer.activities() if not activity.firing_rate}
@@ -186,23 +196,12 @@ def _refuse_unsuitable(net: nn.Module, trunk: nn.Module, x: Tensor, target: Tens
         raise UserError("a batch of one sample under batch norm says nothing about training: give two or more")
 
 
-@torch.no_grad()
-def _refuse_what_remembers(model: nn.Module, trunk: nn.Module, x: Tensor) -> None:
-    """Of a network whose second output was another, see whether it began with what the first forward left."""
-    if is_of_libraries(trunk) or why_not_repeatable(model, x) != "remembers":
-        return
-    alike = []
-    for _ in range(2):
-        with undisturbed(model, x):
-            torch.manual_seed(0)
-            reset_states(model)
-            alike.append(stacked(model.eval()(x.clone())).clone())
-    if torch.allclose(*alike, equal_nan=True):  # else it is arithmetic that differs from run to run, as on some GPUs
-        raise UserError(f"the same batch gave two outputs of {type(trunk).__name__}: {REMEMBERS}")
-
-
 def _outputs(outputs: Any, layout: Layout) -> Outputs:
     return outputs if isinstance(outputs, Outputs) else Outputs(logits_of(outputs, layout, None), {})
+
+
+def _all(outputs: Outputs) -> list[Tensor]:
+    return [outputs.logits, *outputs.branches.values()]
 
 
 def _differentiate(

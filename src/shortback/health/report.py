@@ -124,6 +124,12 @@ class GradientReport:
             )
         if (silent := self.measurement.silent_in_eval) is not None:
             lines.append(why_constant_in_eval(silent))
+        if self.measurement.remembers:
+            lines.append(
+                "the same batch gave two outputs, of which the second was measured: the network remembers something "
+                "from one batch to the next. That may be meant, as of a counter or an average; neurons need a method "
+                "reset(), or sb.register_reset(TheirClass, function)"
+            )
         wrong = [neuron for neuron in self.neurons if neuron.not_binary]
         lines += [f"{neuron.name}: {neuron.not_binary} outputs are neither 0 nor 1" for neuron in wrong]
         if self.measurement.unused:

@@ -25,6 +25,7 @@ _OF: dict[str, tuple[str, tuple[str, ...]]] = {
     "branches.end": ("branches.schedule", tuple(kind for kind in _SCHEDULES if kind not in ("adaptive", "constant"))),
     "branches.coefficient": ("method", ("shortcut",)),
 }
+CONDITIONAL = frozenset(_OF)
 
 
 def check_heeded(recipe: Recipe, settings: Iterable[str]) -> None:
@@ -40,11 +41,13 @@ def check_heeded(recipe: Recipe, settings: Iterable[str]) -> None:
 def unheeded(recipe: Recipe, settings: Iterable[str]) -> str | None:
     """The first of some settings `key=value` that changes nothing of a training by a recipe, and why; None without one.
 
-    A recipe that compares has the methods that it compares.
+    A recipe that compares has the methods that it compares, and its own where that is among the settings.
     """
+    keys = keys_of(settings)
     flat = flatten(recipe.model_dump(mode="json"))
     methods = {side if isinstance(side, str) else side.method for side in recipe.compare or [recipe.method]}
-    for key in keys_of(settings):
+    methods |= {recipe.method} if "method" in keys else set()
+    for key in keys:
         chooser, choices = _OF.get(key, ("", ()))
         chosen = methods if chooser == "method" else {flat.get(chooser)}
         if chooser and not chosen & set(choices):

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from shortback.choices import Combine, nearest, usual_start
 from shortback.recipes.fields import Section, section_in
+from shortback.recipes.methods import COEFFICIENTS, heeds
 from shortback.recipes.schema import Recipe, usual_coefficient
 from shortback.recipes.yaml_text import RecipeError, read_keys, read_yaml, text_of
 
@@ -166,9 +167,13 @@ def changed(recipe: Recipe, settings: Iterable[str], *, name: str) -> Recipe:
 
 
 def differences(ours: Recipe, theirs: Recipe, *, ignoring: Collection[str] = ()) -> list[str]:
-    """What differs between two recipes, but for some keys, a line `key: ours, theirs` each."""
+    """What differs between two recipes, but for some keys, a line `key: ours, theirs` each.
+
+    Coefficients that the method of both has no use for do not count.
+    """
     a, b = flatten(ours.model_dump(mode="json")), flatten(theirs.model_dump(mode="json"))
-    different = sorted(key for key in {*a, *b}.difference(ignoring) if a.get(key) != b.get(key))
+    unused = {key for key in COEFFICIENTS if not heeds(ours.method, key) and not heeds(theirs.method, key)}
+    different = sorted(key for key in {*a, *b}.difference(ignoring, unused) if a.get(key) != b.get(key))
     return [f"{key}: {a.get(key)!r}, {b.get(key)!r}" for key in different]
 
 
@@ -178,13 +183,13 @@ def _apply_all(tree: dict[str, Any], settings: Iterable[str]) -> None:
     for setting in settings:
         _apply(tree, setting)
     branches, form = tree.get("branches"), before.get("combine", "")
-    said = {setting.partition("=")[0] for setting in settings} & {"branches", "branches.start", "branches.coefficient"}
+    said = {setting.partition("=")[0] for setting in settings}
     is_whole = form in get_args(Combine) and {"start", "coefficient"} <= before.keys()
-    if said or not is_whole or not isinstance(branches, dict) or branches.get("combine") == form:
+    if "branches" in said or not is_whole or not isinstance(branches, dict) or branches.get("combine") == form:
         return
     usual = {"start": usual_start(form), "coefficient": usual_coefficient(form, before["start"])}
     for key, value in usual.items():
-        if branches.get(key) == value:
+        if f"branches.{key}" not in said and branches.get(key) == value:
             del branches[key]
 
 

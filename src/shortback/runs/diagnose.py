@@ -71,17 +71,21 @@ def _diagnose(recipe: Recipe, *, weights: dict | None, state: dict) -> tuple[Gra
         if schedule.measures and weights is None:
             ratio = settled_ratio(net, x, y, loss=loss, coefficient_of=at)
         report = diagnose(net, x, y, loss=loss, coefficient=at(ratio))
-    return _of_shortcut(report) if recipe.method == "shortcut" else report, run.recipe
+    return _with_settings_of(recipe, report), run.recipe
 
 
-def _of_shortcut(report: GradientReport) -> GradientReport:
-    """The report with another coefficient as the setting that this method has for it."""
-
-    def settings(suggestion: Suggestion) -> tuple[str, ...]:
-        return tuple(each.replace("branches.start=", "branches.coefficient=") for each in suggestion.settings)
-
-    suggestions = [dataclasses.replace(each, settings=settings(each)) for each in report.suggestions]
+def _with_settings_of(recipe: Recipe, report: GradientReport) -> GradientReport:
+    """The report with another coefficient as the setting that a recipe has for it, or without if it has none."""
+    suggestions = report.suggestions
+    if recipe.method == "shortcut":
+        suggestions = [dataclasses.replace(each, settings=_of_shortcut(each)) for each in suggestions]
+    elif recipe.branches.schedule == "adaptive":  # where it is measured, and no number of the recipe's
+        suggestions = [each for each in suggestions if not each.settings[0].startswith("branches.start=")]
     return dataclasses.replace(report, suggestions=suggestions)
+
+
+def _of_shortcut(suggestion: Suggestion) -> tuple[str, ...]:
+    return tuple(each.replace("branches.start=", "branches.coefficient=") for each in suggestion.settings)
 
 
 def _name(recipe: Recipe) -> str:

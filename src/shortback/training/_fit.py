@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 
 from shortback.choices import nearest, usual_start
 from shortback.data.seeding import derive_seed
@@ -26,7 +26,7 @@ from shortback.training.loggers import JsonLines, Logger, Terminal
 from shortback.training.optim import WarmupCosine, build_optimizer, check_rates
 from shortback.training.outcome import FitResult
 from shortback.training.plan import Plan
-from shortback.training.shares import share_of
+from shortback.training.shares import ShareSampler, share_of
 
 # By what others call them.
 _ELSEWHERE = {
@@ -156,10 +156,14 @@ def loader_of(loader: Loader, *, seed: int, fabric: Fabric | None = None, even: 
         fabric: the processes that share it; all of it without.
         even: whether all processes must have equally many batches.
     """
-    if isinstance(loader, DataLoader):
-        if fabric is None or fabric.world_size == 1:
-            return SeededBatches(loader, seed=seed)
-        rank = fabric.global_rank
-        shared = share_of(loader, rank=rank, world_size=fabric.world_size, even=even, seed=seed)
-        return SeededBatches(shared, seed=derive_seed(seed, rank))  # of the augmentation
-    return loader if isinstance(loader, Batches) else SeededBatches(loader, seed=seed)
+    if isinstance(loader, Batches) and not isinstance(loader, DataLoader):
+        return loader
+    if fabric is None or fabric.world_size == 1:
+        return SeededBatches(loader, seed=seed)
+    if not isinstance(loader, DataLoader):
+        return SeededBatches(loader, seed=seed, common_seed=seed)
+    rank = fabric.global_rank
+    shared = share_of(loader, rank=rank, world_size=fabric.world_size, even=even, seed=seed)
+    by_sampler = type(shared.sampler) in (ShareSampler, DistributedSampler)  # which gives the same whatever is drawn
+    # PyTorch's own generator, and all where only the augmentation draws, differ by process.
+    return SeededBatches(shared, seed=derive_seed(seed, rank), common_seed=None if by_sampler else seed)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from shortback.data.seeding import derive_seed
 from shortback.errors import UserError
@@ -35,24 +37,25 @@ class SeededBatches:
 
     Whatever it draws from (`shortback.training.draws`) is seeded anew for every epoch while it draws, and left as it
     was: loading and training do not disturb each other, and a run that is resumed sees what it would have seen. A
-    `generator` of its own therefore makes no difference. Persistent workers would go on from what they drew in the
-    epoch before, so they are started anew.
+    `generator` of its own therefore makes no difference, but with `common_seed`. Persistent workers would go on from
+    what they drew in the epoch before, so those of a `DataLoader` are started anew.
 
     Args:
         loader: gives pairs of inputs and classes anew at every `iter()`, and has a length. The sampler's `set_epoch`
             is called if there is one.
         seed: of its draws.
+        common_seed: for a loader that chooses by itself what each of several processes reads, see `Draws`.
 
     Raises:
         ValueError: it has no length, or nothing in it.
     """
 
-    def __init__(self, loader: Any, *, seed: int = 0) -> None:
+    def __init__(self, loader: Any, *, seed: int = 0, common_seed: int | None = None) -> None:
         if not hasattr(loader, "__len__"):
             raise UserError(f"{type(loader).__name__} has no length: the schedules need to know how long an epoch is")
         if not len(loader):
             raise UserError(f"{type(loader).__name__} has no batch: its data are empty, or fewer than one batch")
-        self.loader, self.seed = _with_new_workers(loader), seed
+        self.loader, self.seed, self.common_seed = _with_new_workers(loader), seed, common_seed
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -62,7 +65,8 @@ class SeededBatches:
         set_epoch = getattr(getattr(self.loader, "sampler", None), "set_epoch", None)
         if set_epoch is not None:
             set_epoch(epoch)
-        draws = Draws(self.loader, seed=derive_seed(self.seed, epoch))
+        common_seed = None if self.common_seed is None else derive_seed(self.common_seed, epoch)
+        draws = Draws(self.loader, seed=derive_seed(self.seed, epoch), common_seed=common_seed)
         with draws.drawing():
             batches = iter(self.loader)
         for index in range(len(self)):
@@ -83,13 +87,24 @@ def _with_new_workers(loader: Any) -> Any:
     """The loader, or one like it whose workers do not persist."""
     if not getattr(loader, "persistent_workers", False):
         return loader
-    log.warning(
+    if not isinstance(loader, DataLoader):  # what is around one asks that one
+        _warn_once(
+            f"persistent_workers=True: the workers of a {type(loader).__name__} go on from what they drew before, so "
+            "that a training that is resumed sees other draws of theirs; give a DataLoader, or persistent_workers=False"
+        )
+        return loader
+    _warn_once(
         "persistent_workers=True: workers are started anew every epoch here, so that what they draw depends on the "
         "seed and the epoch alone; persistent_workers=False does the same without this line"
     )
     alike = copy.copy(loader)
     alike.__dict__["persistent_workers"] = False  # a loader does not let it be set
     return alike
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    log.warning("%s", message)
 
 
 def _pair(batch: Any) -> tuple[Tensor, Tensor]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.random import mtrand
 
 from shortback.data.seeding import Stream, derive_seed
 
@@ -23,41 +24,77 @@ class Draws:
     Args:
         loader: or a sampler.
         seed: of all states.
+        common_seed: the same in all processes, for a loader that chooses by itself what each of them reads. Its own
+            generators are then seeded by this and by what each was seeded with before: alike where they were alike.
+            Python's and NumPy's are left alone: whether these were seeded alike cannot be seen.
     """
 
-    def __init__(self, loader: Any, *, seed: int) -> None:
+    def __init__(self, loader: Any, *, seed: int, common_seed: int | None = None) -> None:
         self._stream = Stream(seed)
-        self._python = random.Random(seed).getstate()
-        self._numpy = np.random.RandomState(seed % 2**32).get_state()
-        self._own = {
-            generator: torch.Generator(generator.device).manual_seed(derive_seed(seed, number)).get_state()
-            for number, generator in enumerate(_generators_of(loader))
-        }
+        self._globals = None if common_seed is not None or _draws_in_workers(loader) else _Globals(seed)
+        self._own: dict[torch.Generator, torch.Tensor] = {}
+        for number, generator in enumerate(_generators_of(loader)):
+            before = () if common_seed is None else (generator.initial_seed(),)  # which no draw changes
+            own_seed = derive_seed(seed if common_seed is None else common_seed, number, *before)
+            self._own[generator] = torch.Generator(generator.device).manual_seed(own_seed).get_state()
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
         """Draw from these states within the block; afterwards all generators are as they were."""
-        python, numpy = random.getstate(), np.random.get_state()
         own = {generator: generator.get_state() for generator in self._own}
-        random.setstate(self._python)
-        np.random.set_state(self._numpy)
         for generator, state in self._own.items():
             generator.set_state(state)
         try:
-            with self._stream.drawing():
+            with self._stream.drawing(), nullcontext() if self._globals is None else self._globals.drawing():
                 yield
         finally:
-            self._python, self._numpy = random.getstate(), np.random.get_state()
             self._own = {generator: generator.get_state() for generator in own}
-            random.setstate(python)
-            np.random.set_state(numpy)
             for generator, state in own.items():
                 generator.set_state(state)
 
 
+class _Globals:
+    """States of Python's and NumPy's global generators."""
+
+    def __init__(self, seed: int) -> None:
+        self._python = random.Random(seed).getstate()
+        self._numpy = np.random.MT19937(seed)
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Draw from them within the block; NumPy's is exchanged whole, since its state takes long to copy."""
+        python, numpy, numpy_state = random.getstate(), mtrand.get_bit_generator(), np.random.get_state(legacy=False)
+        random.setstate(self._python)
+        mtrand.set_bit_generator(self._numpy)
+        try:
+            yield
+        finally:
+            self._python, self._numpy = random.getstate(), mtrand.get_bit_generator()
+            random.setstate(python)
+            mtrand.set_bit_generator(numpy)
+            if numpy_state["has_gauss"]:  # the second of two normal numbers, which the exchange forgets
+                np.random.set_state(numpy_state)
+
+
 def _generators_of(loader: Any) -> list[torch.Generator]:
     """The generators that are found on a loader and its parts, each once, in a fixed order."""
-    by_batch = getattr(loader, "batch_sampler", None)
-    parts = (loader, getattr(loader, "sampler", None), by_batch, getattr(by_batch, "sampler", None))
-    found = [getattr(part, "generator", None) for part in (*parts, getattr(loader, "dataset", None))]
+    by_batch = _attribute(loader, "batch_sampler")
+    parts = (loader, _attribute(loader, "sampler"), by_batch, _attribute(by_batch, "sampler"))
+    found = [_attribute(part, "generator") for part in (*parts, _attribute(loader, "dataset"))]
     return list(dict.fromkeys(each for each in found if isinstance(each, torch.Generator)))
+
+
+def _draws_in_workers(loader: Any) -> bool:
+    """Whether nothing but PyTorch's own samplers draws in this process, which take from PyTorch's generators."""
+    samplers = [_attribute(loader, name) for name in ("sampler", "batch_sampler")]
+    samplers.append(_attribute(samplers[1], "sampler"))
+    is_known = all(type(part).__module__.startswith("torch.utils.data.") for part in (loader, *samplers))
+    return is_known and loader.num_workers > 0
+
+
+def _attribute(part: Any, name: str) -> Any:
+    """What a part has under a name, None if nothing: data of someone else may fail in any way when asked."""
+    try:
+        return getattr(part, name, None)
+    except Exception:
+        return None

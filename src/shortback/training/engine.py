@@ -38,7 +38,7 @@ from shortback.training.signals import Interrupted, StopRequest, agreed
 from shortback.training.state import BatchSums, Sums, TrainState, branch_means, random_states, set_random_state, sums_of
 from shortback.training.sync_norm import local_norms
 from shortback.training.watch import GradientWatch
-from shortback.training.weighing import check_parts, weight_of
+from shortback.training.weighing import check_parts, no_gradient_of_nothing, weight_of
 
 
 class Trainer:
@@ -81,13 +81,14 @@ class Trainer:
         self.execution, self.fabric, self.loggers = execution, fabric, loggers
         self.checkpoints, self.best = CheckpointFolder(folder), BestWeights(folder, keep=plan.keep_best)
         plan.check_validation(validation is not None)
-        check_parts(loss, plan.accumulate)
         check_optimizer(optimizer, net)
         if isinstance(net, ShortcutNetwork):
             self.schedule.check_combine(loss.combine)
         for part in (loss.main, loss.branch):
             if isinstance(part, nn.Module):
                 part.to(fabric.device)  # the weights of classes
+        if isinstance(net, ShortcutNetwork):
+            check_parts(loss, plan.accumulate)
         self.given = GivenNetwork(net, execution=execution, fabric=fabric)
         with self.given.put_back_after_an_error():
             self.module = self.given.prepare()
@@ -105,7 +106,7 @@ class Trainer:
         self.total_steps = plan.epochs * len(train)
 
     def fit(self, *, resume: bool = False) -> FitResult:
-        """Train to the end, load the best weights into the network, and put all else of it back as it was given.
+        """Train to the end, load the best weights into the network, and put the rest of it back but for how it runs.
 
         Args:
             resume: whether to go on, bit for bit, from the newest checkpoint, if there is one.
@@ -116,15 +117,14 @@ class Trainer:
             CheckpointError: a checkpoint could not be written or read.
         """
         self.net.zero_grad()  # of what came before
-        try:
+        with self.given.put_back_after_an_error():
             if resume:
                 self._restore()
             state = self.state
             so_far = {"step": state.step, "epoch_end": state.step - state.batch}
             with logging_to(self.loggers, **so_far, total_steps=self.total_steps):
                 self._train()
-        finally:
-            self.given.put_back()
+        self.given.put_back()
         self.best.load_into(self.net)
         self.fabric.barrier()
         return FitResult(
@@ -201,16 +201,17 @@ class Trainer:
         has_branches = isinstance(self.net, ShortcutNetwork) and self.net.branches_enabled
         adapts = has_branches and self.schedule.measures and (is_due or state.batch == 0)
         if self.fabric.is_global_zero and (is_due or state.batch == 0):
-            part = in_parts(self.net, x, y, self.plan.accumulate)[0]
+            parts = in_parts(self.net, x, y, self.plan.accumulate)
+            part = next((each for each in parts if weight_of(each[1], loss=self.loss.main)), None)  # with a label
             with local_norms(self.net):
-                if adapts:
+                if adapts and part:
                     at, ratio = self._coefficient_at, state.main_over_branches
                     ratio = settled_ratio(self.net, *part, loss=self.loss, coefficient_of=at, ratio=ratio)
                     state.main_over_branches = ratio
                 coefficient = self._coefficient()
-                if state.batch == 0 and isinstance(self.net, ShortcutNetwork):
+                if state.batch == 0 and part and isinstance(self.net, ShortcutNetwork):
                     state.branch_share = branch_share(self.net, *part, loss=self.loss, coefficient=coefficient)
-                if is_due:
+                if is_due and part:
                     self._log("health", step=state.step + 1, **self.watch.look(x, y, coefficient=coefficient))
         if adapts:
             state.main_over_branches = self.fabric.broadcast(state.main_over_branches)
@@ -231,10 +232,11 @@ class Trainer:
             with self.fabric.no_backward_sync(self.module) if more_to_come else nullcontext():
                 if self.has_states:
                     reset_states(self.net)
-                outputs = outputs_of(self.module(xs))
+                outputs, weight = outputs_of(self.module(xs)), weight_of(ys, loss=self.loss.main)
+                no_gradient_of_nothing(outputs, weight)
                 terms = self.loss(outputs, ys, coefficient=coefficient, by_branch=by_branch)
                 with saying_what_remembers():
-                    self.fabric.backward(terms.total * (weight_of(ys, loss=self.loss.main) / whole))
+                    self.fabric.backward(terms.total * (weight / whole))
             with torch.no_grad():
                 combined = self.loss.combined_logits(outputs, coefficient=coefficient)
             sums.append(sums_of(outputs, combined, ys, terms, loss=self.loss))

@@ -20,7 +20,7 @@ from shortback.training.sync_norm import restore_norms, synchronise_norms
 
 
 class GivenNetwork:
-    """A network in training, to be put back afterwards: all but its weights, its device and its memory format.
+    """A network in training, to be put back afterwards: all but its weights, its device, and how it runs.
 
     Args:
         net: what `attach` returned, or a network without branches.
@@ -59,13 +59,9 @@ class GivenNetwork:
         return self._fabric.setup_module(self._execution.prepare(self.net))
 
     def put_back(self) -> None:
-        """Undo what training changed."""
+        """Undo what training changed, but for the backend and memory of neurons: they go on as they were trained."""
         restore_norms(self.net)
         make_usual(self._convolutions)
-        for module, memory in self._memories:  # a network first, which sets that of its neurons
-            module.memory = memory
-        for neuron, backend in self._backends:
-            neuron.backend = backend
         if self._frozen_heads and isinstance(self.net, ShortcutNetwork):
             self.net.branches_enabled = True
             for parameter in self._frozen_heads:
@@ -73,9 +69,13 @@ class GivenNetwork:
 
     @contextmanager
     def put_back_after_an_error(self) -> Iterator[None]:
-        """Undo it where the block ends by an exception."""
+        """Undo it where the block ends by an exception, backend and memory of neurons too."""
         try:
             yield
         except BaseException:
             self.put_back()
+            for module, memory in self._memories:  # a network first, which sets that of its neurons
+                module.memory = memory
+            for neuron, backend in self._backends:
+                neuron.backend = backend
             raise

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from shortback.losses import ShortcutLoss, mean_over_time
 from shortback.outputs import LossTerms, Outputs
-from shortback.training.weighing import hits_of, num_counted, weight_of
+from shortback.training.weighing import hits_of, num_counted, sum_of, weight_of
 
 
 @dataclass
@@ -37,16 +37,16 @@ class Sums:
         """Means over the images of all processes, as the loss weighs them, and the speed.
 
         `loss` and `sum_accuracy` are of what is trained, `main_loss` and `accuracy` of the main output, which is what
-        inference has. A regression has no accuracy.
+        inference has. A regression has no accuracy, nor has a row in which no label counts; its loss is 0.
         """
         values = fabric.all_reduce(self.values, reduce_op="sum")
         assert isinstance(values, Tensor)
         loss, main, correct, sum_correct, images, count, weight = values.tolist()
         return {
-            "loss": loss / weight,
-            "main_loss": main / weight,
-            "accuracy": number_or_none(correct / count),
-            "sum_accuracy": number_or_none(sum_correct / count),
+            "loss": loss / (weight or 1),
+            "main_loss": main / (weight or 1),
+            "accuracy": number_or_none(correct / (count or math.nan)),
+            "sum_accuracy": number_or_none(sum_correct / (count or math.nan)),
             "images_per_second": images / self.seconds,
         }
 
@@ -71,7 +71,8 @@ class BatchSums(NamedTuple):
 
     @property
     def mean_loss(self) -> Tensor:
-        return self.whole[0] / self.whole[6]
+        """0 where no label counts."""
+        return (self.whole[0] / self.whole[6]).where(self.whole[6] > 0, 0)
 
 
 @torch.no_grad()
@@ -92,9 +93,9 @@ def sums_of(
     def number(value: Tensor | int) -> Tensor:
         return torch.full_like(terms.total, value, dtype=torch.float64) if isinstance(value, int) else value.double()
 
-    whole = [terms.total * weight, terms.main * weight, hits(outputs.logits), hits(combined)]
+    whole = [sum_of(terms.total, weight), sum_of(terms.main, weight), hits(outputs.logits), hits(combined)]
     whole += [len(target), num_counted(target, loss=loss.main), weight]
-    branches = [[each * weight, hits(outputs.branches[name])] for name, each in terms.branches.items()]
+    branches = [[sum_of(each, weight), hits(outputs.branches[name])] for name, each in terms.branches.items()]
     return BatchSums(
         torch.stack([number(value) for value in whole]),
         torch.stack([torch.stack([number(value) for value in each]) for each in branches], 1)
@@ -111,11 +112,12 @@ def number_or_none(value: float) -> float | None:
 def branch_means(
     sums: BatchSums, places: Sequence[str], fabric: Fabric
 ) -> dict[str, dict[str, float] | dict[str, float | None]]:
-    """Sums of branches as means over the images of every process, by the place of the branch."""
-    divisors = sums.whole[[6, 5]][:, None] * fabric.world_size
-    total = fabric.all_reduce(sums.branches / divisors, reduce_op="sum")
+    """Sums of branches as means over what counts in all processes, by the place of the branch; see `Sums.means`."""
+    total = fabric.all_reduce(torch.cat([sums.branches, sums.whole[[6, 5]][:, None]], 1), reduce_op="sum")
     assert isinstance(total, Tensor)
-    losses, accuracies = total.tolist()
+    (*losses, weight), (*hits, count) = total.tolist()
+    losses = [each / (weight or 1) for each in losses]
+    accuracies = [each / (count or math.nan) for each in hits]
     return {
         "branch_loss": dict(zip(places, losses, strict=True)),
         "branch_accuracy": dict(zip(places, map(number_or_none, accuracies), strict=True)),

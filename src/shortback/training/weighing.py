@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from shortback.errors import UserError
 from shortback.losses import ShortcutLoss, classes_of
+from shortback.outputs import Outputs
 
 _OF_LABELS = nn.CrossEntropyLoss | nn.NLLLoss
 
@@ -35,6 +36,27 @@ def weight_of(target: Tensor, *, loss: object) -> Tensor | int:
     if loss.weight is None:
         return counts.sum()
     return (loss.weight[target.long().where(counts, 0)] * counts).sum()
+
+
+def sum_of(mean: Tensor, weight: Tensor | int) -> Tensor:
+    """What a mean is over its weight; 0 where that is 0, and the mean over nothing no number."""
+    total = mean * weight
+    return total.where(weight > 0, 0) if isinstance(weight, Tensor) else total
+
+
+def no_gradient_of_nothing(outputs: Outputs | Tensor, weight: Tensor | int) -> None:
+    """Let the gradient of outputs be 0 where no label counts: the mean over none is no number, and so is its gradient.
+
+    Args:
+        outputs: of a part of a batch.
+        weight: of it.
+    """
+    if not isinstance(weight, Tensor):
+        return
+    counts = weight > 0
+    for each in (outputs,) if isinstance(outputs, Tensor) else (outputs.logits, *outputs.branches.values()):
+        if each.requires_grad:
+            each.register_hook(lambda gradient: gradient.where(counts, 0))
 
 
 def hits_of(logits: Tensor, target: Tensor, *, loss: object) -> Tensor:
