@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
@@ -223,18 +224,95 @@ def test_attention_over_time_makes_no_features(num_steps, size):
         assert [(tap.layout, tap.features_at) for tap in branched.taps] == [("time_first", 2)]
 
 
-@pytest.mark.parametrize("size", [8, 10])
+@pytest.mark.parametrize("size", [(8, 8), (8, 10)])
 def test_the_error_lists_every_axis_on_which_they_may_lie(size):
+    """Rows as many as the last convolution has outputs: of a map, features never lie between the axes of space."""
+
     class Blurred(SideBySide):
         def forward(self, x):
             return super().forward(x).flatten(1).softmax(1).view(len(x), 12, *x.shape[2:])
 
     torch.manual_seed(0)
-    net = nn.Sequential(Blurred(3), nn.Flatten(), nn.Linear(12 * 8 * size, 5))
-    if size == 8:
-        with pytest.raises(ValueError, match=r"\[2, 12, 8, 8\] .*: say features=1 or 2 or 3"):
-            sb.attach(net, at=["0"], sample=torch.randn(2, 3, 8, size))
-    assert sb.attach(net, at=["0"], sample=torch.randn(2, 3, 8, size), features=1).heads[0].in_features == 12
+    net, x = nn.Sequential(Blurred(3), nn.Flatten(), nn.Linear(12 * size[0] * size[1], 5)), torch.randn(2, 3, *size)
+    with pytest.raises(ValueError, match=rf"\[2, 12, 8, {size[1]}\] .*: say features=1 or 2 or 3"):
+        sb.attach(net, at=["0"], sample=x)
+    out = sb.attach(net, at=["0"], sample=x, features=1)(x)
+    assert out.logits.shape == out.branches["0"].shape == (2, 5)
+
+
+class Shuffled(nn.Module):
+    """A change of one feature is seen everywhere, through a norm of the whole sample."""
+
+    def __init__(self, num_inputs, width):
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(num_inputs, width, 3, padding=1), nn.ReLU()
+        self.wide, self.shuffle, self.pool = nn.Conv2d(width, 4 * width, 1), nn.PixelShuffle(2), nn.AvgPool2d(2)
+
+    def forward(self, x):
+        return F.group_norm(self.pool(self.shuffle(self.wide(self.act(self.conv(x))))), 1)
+
+
+class GatedBySpace(nn.Module):
+    """As above, after a gate of one feature."""
+
+    def __init__(self, num_inputs, width):
+        super().__init__()
+        self.conv, self.norm, self.act = nn.Conv2d(num_inputs, width, 3, padding=1), nn.GroupNorm(1, width), nn.ReLU()
+        self.gate = nn.Conv2d(width, 1, 1)
+
+    def forward(self, x):
+        y = self.act(self.norm(self.conv(x)))
+        return F.layer_norm(y * self.gate(y).sigmoid(), y.shape[1:])
+
+
+@pytest.mark.parametrize(("block", "size"), [(Shuffled, (8, 8)), (GatedBySpace, (8, 6)), (GatedBySpace, (8, 8))])
+def test_the_usual_axis_of_a_map_of_convolutions_where_a_run_does_not_tell(block, size):
+    torch.manual_seed(0)
+    layers = [block(3, 8), block(8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)]
+    branched = sb.attach(nn.Sequential(*layers), at=["0", "1"], sample=torch.randn(4, 3, *size))
+    assert [tap.features_at for tap in branched.taps] == [1, 1]
+
+
+@pytest.mark.parametrize("width", [5, 8])
+def test_a_norm_of_whole_images_does_not_tell_the_axis(width):
+    def block(num_inputs):
+        return nn.Sequential(nn.Conv2d(num_inputs, width, 3, padding=1), nn.LayerNorm([width, 8, 8]), nn.ReLU())
+
+    torch.manual_seed(0)
+    net = nn.Sequential(block(3), block(width), nn.Flatten(), nn.Linear(64 * width, 3))
+    branched = sb.attach(net, at=["0", "1", "1.1"], sample=torch.randn(4, 3, 8, 8))
+    assert [tap.features_at for tap in branched.taps] == [1, 1, 1]
+
+
+class Mixer(nn.Module):
+    """Linear layers over features and over tokens, and a norm of the whole sample."""
+
+    def __init__(self, num_tokens, width):
+        super().__init__()
+        self.features, self.act, self.tokens = nn.Linear(width, width), nn.ReLU(), nn.Linear(num_tokens, num_tokens)
+
+    def forward(self, x):
+        x = x + self.act(self.features(x))
+        return F.layer_norm(x + self.tokens(x.transpose(1, 2)).transpose(1, 2), x.shape[1:])
+
+
+class OverTime(nn.Module):
+    """A convolution of one axis, whose output comes as tokens `[N, L, C]`."""
+
+    def __init__(self, num_tokens, width):
+        super().__init__()
+        self.conv, self.act = nn.Conv1d(width, width, 3, padding=1), nn.ReLU()
+
+    def forward(self, x):
+        return F.layer_norm(self.act(self.conv(x.transpose(1, 2))).transpose(1, 2), x.shape[1:])
+
+
+@pytest.mark.parametrize(("block", "num_tokens"), [(Mixer, 5), (Mixer, 8), (OverTime, 8)])
+def test_tokens_and_time_that_a_run_does_not_tell_from_features_are_asked_about(block, num_tokens):
+    torch.manual_seed(0)
+    net = nn.Sequential(block(num_tokens, 8), nn.Flatten(), nn.Linear(8 * num_tokens, 3))
+    with pytest.raises(ValueError, match=rf"\[4, {num_tokens}, 8\] .*: say features=1 or 2"):
+        sb.attach(net, at=["0"], sample=torch.randn(4, num_tokens, 8))
 
 
 def pruned(layer):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from shortback.errors import UserError
-from shortback.inspection.features import axes_by_change
+from shortback.inspection.changes import Changes
 from shortback.inspection.layout import as_long_as_features, stacked
 
 
@@ -31,7 +31,7 @@ def axis_of_classes(model: nn.Module, sample: Tensor, *, shape: Sequence[int], l
         StepsOrClassesError: neither tells.
     """
     if layer is not None:
-        by_change = axes_by_change(model, sample, layer=layer, returned=stacked, module=model, candidates=[1, 2])
+        by_change = Changes(model, sample, {model: stacked}).axes(model, layer, [1, 2])
         by_size = as_long_as_features(shape, "folded", layer)
         for axes in (by_change, set(by_size)):
             if len(axes) == 1:

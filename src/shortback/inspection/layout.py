@@ -84,6 +84,16 @@ def usual_axis(shape: Sequence[int], layout: Layout, layer: nn.Module) -> int:
     return usual if usual in axes else axes[-1]
 
 
+def axis_of_a_map(shape: Sequence[int], layout: Layout, layers: Sequence[nn.Module]) -> int | None:
+    """The usual axis of layers that are all convolutions over the axes of a map, or norms of it; None of others.
+
+    A map has two axes of space or more: with one alone it might be of tokens or of time.
+    """
+    axes = axes_of_features(shape, layout)
+    are_of_space = all(isinstance(m, nn.GroupNorm) or _axes_of_space(m) == len(axes) - 1 for m in layers)
+    return axes[0] if layers and len(axes) > 2 and are_of_space else None
+
+
 def as_long_as_features(shape: Sequence[int], layout: Layout, layer: nn.Module) -> list[int]:
     """The axes, but for those of samples and steps, that are as long as a layer has outputs."""
     return [axis for axis in axes_of_features(shape, layout) if shape[axis] == num_features(layer)]

@@ -14,7 +14,7 @@ from shortback.errors import UserError
 from shortback.inspection.backends import running_by
 from shortback.inspection.calls import Calls
 from shortback.inspection.detect import Found, find_layouts
-from shortback.inspection.features import axis_of_features
+from shortback.inspection.features import Place, find_feature_axes
 from shortback.inspection.hooks import hooked
 from shortback.inspection.layer_calls import LayerCalls
 from shortback.inspection.layout import (
@@ -64,7 +64,7 @@ def tap(
         which = {place: calls.spikes_at.get(module) for place, module in places.items()}
     time = _time_of(model, places, sample, layout, num_steps, which)
     seen, num_classes = _dry_run(model, places, sample, time, reduce, num_steps, which)
-    axes = {place: _feature_axis(model, sample, place, one, features) for place, one in seen.items()}
+    axes = _feature_axes(model, sample, seen, features)
     parameter = next(model.parameters(), sample)
     with torch.random.fork_rng(devices=[]):  # a run with branches draws the same numbers as one without
         dtype = torch.promote_types(parameter.dtype, torch.float32)  # that of the averages
@@ -129,33 +129,37 @@ class _Seen(NamedTuple):
     layers: list[nn.Module]
     neuron: SpikingNeuron | None
 
-
-def _feature_axis(model: nn.Module, sample: Tensor, place: str, seen: _Seen, features: int | None) -> int:
-    """The axis of the features: as the caller says, or by the sizes, or where these leave it open by a run."""
-    shape, axes = seen.tensor.shape, axes_of_features(seen.tensor.shape, seen.layout)
-    if features is not None:
-        axis = features + len(shape) if features < 0 else features
-        if axis not in axes:
-            raise UserError(
-                f"features={features}: {place} returns {list(shape)}, and with layout={seen.layout!r} the features lie "
-                f"on an axis from {axes[0]} to {axes[-1]}"
-            )
-        return axis
-    found = axis_of_features(
-        model,
-        sample,
-        module=seen.module,
-        returned=lambda output: tensor_of(output, seen.which),
-        shape=shape,
-        layout=seen.layout,
-        layers=seen.layers,
-    )
-    if found is None:
-        raise UserError(
-            f"at={place!r}: which axis of {list(shape)} the features lie on is not to be told by sizes, nor by running "
-            f"it: say features={' or '.join(map(str, axes))}"
+    def place(self) -> Place:
+        return Place(
+            self.module, lambda output: tensor_of(output, self.which), self.tensor.shape, self.layout, self.layers
         )
-    return found
+
+
+def _feature_axes(model: nn.Module, sample: Tensor, seen: dict[str, _Seen], features: int | None) -> dict[str, int]:
+    """The axis of the features: as the caller says, or by the sizes, or where these leave it open by a run."""
+    if features is not None:
+        return {place: _said_axis(place, one, features) for place, one in seen.items()}
+    found = find_feature_axes(model, sample, {place: one.place() for place, one in seen.items()})
+    known = {place: axis for place, axis in found.items() if axis is not None}
+    for place, one in seen.items():
+        if place not in known:
+            shape = one.tensor.shape
+            raise UserError(
+                f"at={place!r}: which axis of {list(shape)} the features lie on is not to be told by sizes, nor by "
+                f"running it: say features={' or '.join(map(str, axes_of_features(shape, one.layout)))}"
+            )
+    return known
+
+
+def _said_axis(place: str, seen: _Seen, features: int) -> int:
+    shape, axes = seen.tensor.shape, axes_of_features(seen.tensor.shape, seen.layout)
+    axis = features + len(shape) if features < 0 else features
+    if axis not in axes:
+        raise UserError(
+            f"features={features}: {place} returns {list(shape)}, and with layout={seen.layout!r} the features lie "
+            f"on an axis from {axes[0]} to {axes[-1]}"
+        )
+    return axis
 
 
 def _dry_run(

@@ -1,7 +1,8 @@
 """Activations that a network reaches through an ordinary list, tuple or dict, where `nn.Module` does not see them.
 
 A list beside the registered modules, `self.chain = [self.conv, self.act]`, holds the same activations once more: they
-are replaced there too. What stands in such a container alone is refused.
+are replaced there too. What stands in such a container alone stays as it is, since it may be a teacher or a table of
+functions that is not meant to spike, and the caller is told of it.
 """
 
 from __future__ import annotations
@@ -11,21 +12,20 @@ from typing import Any
 
 from torch import nn
 
-from shortback.errors import UserError
 from shortback.spiking.activations import activation_function, is_activation
 
 _OF_MODULES = frozenset(nn.Module().__dict__)
 
 
-def replace_in_attributes(network: nn.Module, neurons: Mapping[nn.Module, nn.Module]) -> None:
+def replace_in_attributes(network: nn.Module, neurons: Mapping[nn.Module, nn.Module]) -> list[str]:
     """Put neurons in the place of activations in the plain attributes of all modules.
 
     Args:
         network: whose registered activations were replaced already.
         neurons: by activation, the one that took its place.
 
-    Raises:
-        ValueError: activations there that are registered nowhere, or are functions, and where.
+    Returns:
+        Where activations stay that are registered nowhere, or are functions, a line for each.
     """
     search = _Search(network, neurons)
     for name, module in network.named_modules():
@@ -34,13 +34,7 @@ def replace_in_attributes(network: nn.Module, neurons: Mapping[nn.Module, nn.Mod
                 new = search.replaced(value, f"{name}.{attribute}" if name else attribute)
                 if new is not value:
                     vars(module)[attribute] = new
-    if search.found:
-        raise UserError(
-            f"spikify() cannot replace the activations that {type(network).__name__} keeps outside of its modules:\n  "
-            + "\n  ".join(search.found)
-            + "\nMake each a module that is registered: nn.ReLU() in an attribute of its own, in an nn.ModuleList or "
-            "in an nn.ModuleDict"
-        )
+    return search.found
 
 
 class _Search:

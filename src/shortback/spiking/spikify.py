@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from torch import nn
 
 from shortback.errors import UserError
@@ -11,6 +13,8 @@ from shortback.spiking.containers import replace_in_attributes
 from shortback.spiking.copies import deep_copy
 from shortback.spiking.network import SpikingNetwork
 from shortback.torch_private import is_compiled
+
+log = logging.getLogger("shortback")
 
 
 def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = None) -> SpikingNetwork:
@@ -25,8 +29,8 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
 
     The same functions called as functions (`F.relu`, `x.relu()`, ...) cannot be replaced. They are looked for
     in the source of `forward` and of what it calls, and refused; a name imported within a function is not
-    followed. Refused too are activations in a plain list, tuple or dict that are functions, or modules that are
-    registered nowhere.
+    followed. Activations in a plain list, tuple or dict that are functions, or modules that are registered nowhere,
+    stay as they are, with a warning: a teacher that is kept there is not meant to spike.
 
     Args:
         ann: the network, `[N, C, H, W] -> [N, K]`. It is left as it is: the result is built on a deep copy.
@@ -34,9 +38,9 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
         neuron: called with `num_steps` for every activation; `LIF` if not given.
 
     Raises:
-        ValueError: a network of videos, sequences or words, activations called as functions or kept outside of the
-            modules (the message says where), no activation at all, a compiled network or none at all, or something else
-            than a factory for `neuron`.
+        ValueError: a network of videos, sequences or words, activations called as functions (the message says where),
+            no activation at all among the modules, a compiled network or none at all, or something else than a factory
+            for `neuron`.
     """
     if not isinstance(ann, nn.Module):
         raise UserError(
@@ -60,10 +64,18 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
                 parent.register_module(name, neurons[child])
         if isinstance(parent, nn.TransformerEncoderLayer):
             parent.activation_relu_or_gelu = 0  # or its fused inference path would still apply a ReLU
-    replace_in_attributes(network, neurons)
+    outside = "".join(f"\n  {line}" for line in replace_in_attributes(network, neurons))
     if not neurons:
         raise UserError(
-            f"{type(ann).__name__} holds no activation to replace: spikify() needs modules such as nn.ReLU()"
+            f"{type(ann).__name__} holds no activation to replace: spikify() needs modules such as nn.ReLU(), "
+            f"registered in an attribute of their own, in an nn.ModuleList or in an nn.ModuleDict{outside}"
+        )
+    if outside:
+        log.warning(
+            "spikify() left activations as they are that %s keeps outside of its modules:%s\nIf forward uses one, make "
+            "it a module that is registered: nn.ReLU() in an attribute of its own, in an nn.ModuleList or in an "
+            "nn.ModuleDict",
+            *(type(ann).__name__, outside),
         )
     return SpikingNetwork(network, num_steps=num_steps)
 
