@@ -12,7 +12,7 @@ from torch import nn
 from shortback.losses import CrossEntropy, ShortcutLoss
 from shortback.schedules import Adaptive
 from shortback.training import evaluate
-from shortback.training.weighing import counted, weight_of
+from shortback.training.weighing import counted, no_gradient_of_nothing, sum_of, weight_of
 from tests.training.test_engine import weights
 
 WEIGHED = {
@@ -229,3 +229,12 @@ def test_the_label_that_is_left_out_is_none_of_another_size():
     target = torch.tensor([156, 3], dtype=torch.uint8)
     assert counted(target, loss=nn.CrossEntropyLoss()).tolist() == [True, True]
     assert counted(torch.tensor([-100, 3], dtype=torch.int8), loss=nn.CrossEntropyLoss()).tolist() == [False, True]
+
+
+def test_a_weight_that_is_no_number_is_not_taken_for_nothing():
+    weight = torch.tensor(torch.nan)
+    assert sum_of(torch.tensor(1.0), weight).isnan()
+    outputs = torch.ones(2, 3, requires_grad=True)
+    no_gradient_of_nothing(outputs, weight)
+    outputs.sum().backward()
+    assert torch.equal(outputs.grad, torch.ones(2, 3))

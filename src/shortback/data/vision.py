@@ -135,5 +135,5 @@ def _missing(kind: str, *, looked_in: list[Path], layout: list[str]) -> FileNotF
         f"Expected, in the root folder:\n"
         + "".join(f"    {line}\n" for line in layout)
         + "Set root (or the environment variable SHORTBACK_DATA) to the folder that holds them, "
-        "or allow the download with download=True."
+        "or allow the download: data.download=true in a recipe, download=True in Python."
     )

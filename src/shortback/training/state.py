@@ -72,7 +72,7 @@ class BatchSums(NamedTuple):
     @property
     def mean_loss(self) -> Tensor:
         """0 where no label counts."""
-        return (self.whole[0] / self.whole[6]).where(self.whole[6] > 0, 0)
+        return (self.whole[0] / self.whole[6]).where(self.whole[6] != 0, 0)
 
 
 @torch.no_grad()

@@ -41,7 +41,7 @@ def weight_of(target: Tensor, *, loss: object) -> Tensor | int:
 def sum_of(mean: Tensor, weight: Tensor | int) -> Tensor:
     """What a mean is over its weight; 0 where that is 0, and the mean over nothing no number."""
     total = mean * weight
-    return total.where(weight > 0, 0) if isinstance(weight, Tensor) else total
+    return total.where(weight != 0, 0) if isinstance(weight, Tensor) else total
 
 
 def no_gradient_of_nothing(outputs: Outputs | Tensor, weight: Tensor | int) -> None:
@@ -53,7 +53,7 @@ def no_gradient_of_nothing(outputs: Outputs | Tensor, weight: Tensor | int) -> N
     """
     if not isinstance(weight, Tensor):
         return
-    counts = weight > 0
+    counts = weight != 0
     for each in (outputs,) if isinstance(outputs, Tensor) else (outputs.logits, *outputs.branches.values()):
         if each.requires_grad:
             each.register_hook(lambda gradient: gradient.where(counts, 0))
