@@ -36,6 +36,11 @@ def test_the_lines_are_the_numbers_of_the_report(report):
     ]
 
 
+def test_a_network_without_branches_has_one_line_however_it_was_trained(make_network, batch):
+    measured = measure(make_network(), *batch, loss=ShortcutLoss(), coefficient=0.0)
+    assert line(plots.of_layers(measured), "whole loss") == [layer.relative for layer in measured.layers]
+
+
 def test_the_first_layer_has_a_histogram_of_each(report):
     """Figure 2 of the paper: the share of the weights in every bin, which add up to 1."""
     axes = plots.first_layer(report.measurement.first_layer).axes[0]

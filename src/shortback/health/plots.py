@@ -64,7 +64,7 @@ def of_layers(measured: Measurement) -> Figure:
     """`gradient_by_layer` of the whole loss, and if there are branches of what comes through each kind of output."""
     layers = [layer for layer in measured.layers if layer.weight_norm]
     whole = {layer.name: layer.relative for layer in layers}
-    lines = {"vanilla": whole}
+    lines = {"whole loss": whole}
     if any(layer.branch_norm for layer in layers):
         lines = {
             "shortcut (whole loss)": whole,
