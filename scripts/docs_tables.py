@@ -132,7 +132,7 @@ def neuron(results: dict[str, Any]) -> list[str]:
         [case["case"], f"{case['over_bandwidth']:.2f}", f"{case['bytes_per_second'] / 1e9:.1f} GB/s"]
         for case in results["cases"]
     )
-    return table(["layer", "time / time of its bytes", "bandwidth"], rows)
+    return table(["layer", "time / time of its bytes", "bandwidth of a copy"], rows)
 
 
 def growth(results: dict[str, Any]) -> list[str]:
