@@ -10,7 +10,6 @@ import html
 import posixpath
 import re
 import shutil
-import sys
 import tomllib
 from pathlib import Path
 
@@ -23,9 +22,6 @@ from nbclient import NotebookClient
 from nbconvert import MarkdownExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from traitlets.config import Config
-
-sys.path.insert(0, str(Path(__file__).parent))
-from reference import list_commands, list_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "examples" / "notebooks"
@@ -61,9 +57,6 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             raise FileNotFoundError(f"{page.file.src_uri} links to {target}, which is not there")
         return f"]({address}/{'tree' if (ROOT / target).is_dir() else 'blob'}/main/{target})"
 
-    for name, listed in (("settings", list_settings), ("commands", list_commands)):
-        if f"<!-- {name} -->" in markdown:
-            markdown = markdown.replace(f"<!-- {name} -->", "\n".join(listed()))
     markdown = re.sub(r"^\[examples/(\w+)\.py\]\(.*\)$", _with_program, markdown, flags=re.MULTILINE)
     return re.sub(r"\]\((\.\./[^)#\s]+)\)", led, markdown)
 

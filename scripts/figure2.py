@@ -1,4 +1,4 @@
-"""Figure 2 of the paper over trained networks: what `shortback diagnose ... --json` wrote, in one picture and one raw file.
+"""Figure 2 of the paper over trained networks, from what `shortback diagnose ... --json` wrote: a picture, a raw file.
 
     shortback diagnose runs/resnet34/vanilla-seed0 --json > vanilla.json
     python scripts/figure2.py --picture vanilla=vanilla.json evolutionary=evolutionary.json --keep full=full.json \
@@ -10,6 +10,7 @@ Writes OUT.json with the first layer of every diagnosis, and OUT.png with those 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def draw(of: dict[str, dict[str, Any]]) -> Figure:
     for (name, found), colour in zip(of.items(), colours(len(of)), strict=True):
         edges, counts = found["histogram"]["edges"], found["histogram"]["counts"]["whole loss"]
         total = sum(counts)
-        widths = [right - left for left, right in zip(edges, edges[1:], strict=False)]
+        widths = [right - left for left, right in itertools.pairwise(edges)]
         density = [count / total / width for count, width in zip(counts, widths, strict=True)]
         axes.stairs(density, edges, label=name, color=colour, fill=True, alpha=0.35)
         axes.stairs(density, edges, color=colour)

@@ -28,15 +28,42 @@ RESULTS = ROOT / "benchmarks" / "results"
 ASSETS = ROOT / "docs" / "assets"
 GRADIENT = RESULTS / "first_page.json"
 
-INK, VANILLA, BRANCHES = "#3c4352", "#8a93a6", "#e65100"
+INK, VANILLA, LOSSES, LOGITS = "#3c4352", "#8a93a6", "#e65100", "#1565c0"
+SERIES = (("without branches", VANILLA), ("losses added", LOSSES), ("logits added, as in the paper", LOGITS))
 
-# What is compared: a name, its file, and the setting of its branches.
+# What is compared: a name, and of each series the files, each with the method and the setting of its branches.
 NETWORKS = (
-    ("32 plain layers\narctan", "ablation_plain32_arctan", ""),
-    ("32 plain layers\ntriangular", "ablation_plain32", ""),
-    ("ResNet-56\nbranch per stage", "ablation_resnet56", ""),
-    ("ResNet-20\nbranch per stage", "ablation_resnet20", "branches.at=stages"),
-    ("ResNet-20\nbranch per block", "ablation_resnet20", ""),
+    (
+        "32 plain layers\narctan",
+        [("ablation_plain32_arctan", "vanilla", ""), ("ablation_plain32_arctan_logits", "vanilla", "")],
+        [("ablation_plain32_arctan", "evolutionary", "")],
+        [("ablation_plain32_arctan_logits", "evolutionary", "")],
+    ),
+    (
+        "32 plain layers\ntriangular",
+        [("ablation_plain32", "vanilla", ""), ("ablation_plain32_logits", "vanilla", "")],
+        [("ablation_plain32", "evolutionary", "")],
+        [("ablation_plain32_logits", "evolutionary", "")],
+    ),
+    ("ResNet-56", [("ablation_resnet56", "vanilla", "")], [("ablation_resnet56", "evolutionary", "")], []),
+    (
+        "ResNet-20",
+        [("ablation_resnet20", "vanilla", ""), ("ablation_resnet20_logits", "vanilla", "")],
+        [("ablation_resnet20", "evolutionary", "branches.at=stages")],
+        [("ablation_resnet20_logits", "evolutionary", "")],
+    ),
+    (
+        "ResNet-34\n1/4 width",
+        [("ablation_paper_resnet34_30", "vanilla", "")],
+        [("ablation_paper_resnet34_30", "evolutionary", "branches.combine=additive")],
+        [("ablation_paper_resnet34_30", "evolutionary", "")],
+    ),
+    (
+        "ResNet-18\n1/4 width",
+        [("ablation_paper_resnet18_30", "vanilla", "")],
+        [],
+        [("ablation_paper_resnet18_30", "evolutionary", "")],
+    ),
 )
 
 
@@ -61,24 +88,29 @@ def opening() -> Figure:
     figure = Figure(figsize=(11, 3.9), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.35))
     gradients = json.loads(GRADIENT.read_text())["gradient_over_weight"]
-    for (name, layers), colour in zip(gradients.items(), (VANILLA, BRANCHES), strict=True):
+    for (name, layers), colour in zip(gradients.items(), (VANILLA, LOGITS), strict=True):
         left.plot(range(1, len(layers) + 1), list(layers.values()), color=colour, marker="o", markersize=4, label=name)
     left.set_yscale("log")
     left.set_xticks(range(1, len(layers) + 1, 4))
     left.set(xlabel="layer, from the input to the output", ylabel="gradient over weight")
     left.set_title("What reaches each layer", loc="left")
     left.legend(frameon=False)
-    for place, (_, file, setting) in enumerate(NETWORKS):
-        for method, colour, shift in (("vanilla", VANILLA, -0.14), ("evolutionary", BRANCHES, 0.14)):
-            accuracies = _accuracies(file, method, "" if method == "vanilla" else setting)
-            mean = sum(accuracies) / len(accuracies)
-            right.plot([place + shift] * len(accuracies), accuracies, "o", color=colour, alpha=0.45, markersize=5)
-            right.plot([place + shift - 0.1, place + shift + 0.1], [mean, mean], color=colour, linewidth=2.5)
+    for place, (_, *found) in enumerate(NETWORKS):
+        for (_, colour), sources, shift in zip(SERIES, found, (-0.24, 0, 0.24), strict=True):
+            accuracies = [accuracy for source in sources for accuracy in _accuracies(*source)]
+            right.plot([place + shift] * len(accuracies), accuracies, "o", color=colour, alpha=0.45, markersize=4.5)
+            if accuracies:
+                mean = sum(accuracies) / len(accuracies)
+                right.plot([place + shift - 0.1, place + shift + 0.1], [mean, mean], color=colour, linewidth=2.5)
     right.axhline(10, color=INK, linestyle=":", linewidth=1)
     right.text(len(NETWORKS) - 0.55, 10.6, "chance", ha="right", color=INK, fontsize=9)
-    right.set_xticks(range(len(NETWORKS)), [name for name, _, _ in NETWORKS], fontsize=8.5)
-    right.set(ylabel="CIFAR-10, test accuracy (%)", ylim=(0, 60))
-    right.set_title("Where it helps, and where not (losses added, one dot per seed)", loc="left")
+    right.set_xticks(range(len(NETWORKS)), [name for name, *_ in NETWORKS], fontsize=8)
+    right.set(ylabel="CIFAR-10, test accuracy (%)", ylim=(0, 80))
+    right.set_title("Where it helps, and where not (one dot per training)", loc="left")
+    marks = [right.plot([], [], "o", color=colour, label=name)[0] for name, colour in SERIES]
+    right.legend(
+        handles=marks, frameon=False, loc="upper left", ncols=3, fontsize=8.5, columnspacing=1, handletextpad=0
+    )
     for axes in (left, right):
         _plain(axes)
     return figure

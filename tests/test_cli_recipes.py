@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import yaml
+from typer.testing import CliRunner
 
+from shortback.cli import app
 from shortback.recipes.load import load_recipe
 
 COMMAND = [sys.executable, "-m", "shortback", "recipes", "new"]
@@ -19,12 +21,14 @@ def test_it_asks_for_what_is_not_given(tmp_path):
         [*COMMAND, "--out", "mine.yaml"], cwd=tmp_path, stdin=inside, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     os.close(inside)
-    for answer in ("mnist", "bundled", "plain32", "many", "5"):
+    for answer in ("mnist", "", "bundled", "plain32", "many", "5"):
         os.write(terminal, f"{answer}\n".encode())
     said = process.communicate(timeout=60)[0].decode()
     os.close(terminal)
     assert process.returncode == 0, said
     assert "'mnist' is none of images, cifar10" in said
+    assert "an answer is needed, or --data on the command line; Ctrl-C leaves > " in said
+    assert "'many' is no whole number; Ctrl-C leaves > " in said
     assert "32 layers without skips: what branches help most" in said
     assert "shortback train mine.yaml" in said
     assert yaml.safe_load((tmp_path / "mine.yaml").read_text())["extend"] == "cifar10-plain32"
@@ -49,3 +53,28 @@ def test_without_a_terminal_it_takes_options_and_names_what_is_missing(tmp_path)
     assert load_recipe(str(tmp_path / "recipe.yaml")).model.name == "resnet20"
     done = run("--data", "bundled", "--network", "resnet20", "--epochs", "2")
     assert (done.returncode, "recipe.yaml is there already" in done.stderr) == (2, True)
+
+
+def said(*arguments):
+    result = CliRunner().invoke(app, ["recipes", *arguments])
+    return result.exit_code, result.output
+
+
+def test_what_is_missing_without_a_terminal_is_named_with_its_choices(tmp_path):
+    code, text = said("new", "--out", str(tmp_path / "mine.yaml"))
+    assert (code, "no terminal to ask in; one of images, cifar10, cifar100, events, bundled" in text) == (2, True)
+
+
+def test_the_list_has_whole_sentences():
+    code, text = said("ls")
+    assert code == 0
+    assert all(line.endswith(".") for line in text.splitlines())
+    assert "section 5) on a network that it does not have here." in text
+
+
+def test_settings_are_listed_with_what_they_take():
+    code, text = said("settings", "model.neuron.surrogate")
+    assert (code, len(text.splitlines())) == (0, 4)
+    assert "rectangular, triangular, arctan, sigmoid, fast_sigmoid, tanh_window  (default: triangular)" in text
+    code, text = said("settings", "modl")
+    assert (code, "no setting begins with modl; the nearest are model" in text) == (2, True)

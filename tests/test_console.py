@@ -33,12 +33,15 @@ def test_an_error_of_the_user_ends_with_2(capsys):
         (["--version"], 0, f"shortback {__version__}"),
         (["--show-completion", "bash"], 0, "shortback_completion"),
         (["train", "quickstart", "--out", ""], 2, "is empty; name a folder"),
+        (["train", "mine.yaml", "train.batch_size=16"], 2, "write -s train.batch_size=16"),
+        (["export", "run", "file", "--to", "nirr"], 2, "'nirr' is none of nir, onnx, torch; the nearest is"),
+        (["recipes", "show", "quickstart", "more"], 2, "unexpected extra argument"),
         (["diagnose", "quickstart", "--html", " "], 2, "is empty; name a folder"),
         (["ablate", "quickstart", "--jobs", "0"], 2, "'--jobs'"),
         (["diagnose", "quickstart", "--html", "/dev/null/page.html"], 2, "--html /dev/null: cannot be written to"),
         (["train", "quickstart", "--out", "/dev/null/run"], 2, "--out /dev/null/run/vanilla: cannot be written to"),
     ],
-    ids=range(7),
+    ids=range(10),
 )
 def test_the_command(arguments, code, message):
     # What shell the tests were started from (typer asks the parent process) is nothing to them.

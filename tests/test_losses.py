@@ -1,9 +1,12 @@
+import functools
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from shortback.losses import TET, CrossEntropy, ShortcutLoss, shortcut_loss
+from shortback.losses import TET, CrossEntropy, ShortcutLoss, classes_of, shortcut_loss
 from shortback.outputs import Outputs
 
 LOG2 = 0.6931471805599453
@@ -250,3 +253,108 @@ def test_losses_of_snntorch(name, combine):
         assert terms.branches["a"].item() == pytest.approx(loss(torch.stack([branch] * T), y).item())
         terms.total.backward()
     assert branch.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (nn.NLLLoss(), r"NLLLoss takes .*use torch\.nn\.CrossEntropyLoss\(\): log_softmax of log-prob"),
+        (F.nll_loss, r"nll_loss takes .*use torch\.nn\.CrossEntropyLoss\(\)"),
+        (functools.partial(F.nll_loss, ignore_index=3), "nll_loss takes"),
+        (nn.KLDivLoss(reduction="batchmean"), r"use torch\.nn\.CrossEntropyLoss\(\), which takes probabilities"),
+        (functools.partial(F.kl_div, reduction="batchmean"), "kl_div takes"),
+        (nn.BCELoss(), r"use torch\.nn\.BCEWithLogitsLoss\(\), and a network without the sigmoid"),
+        (F.binary_cross_entropy, "binary_cross_entropy takes"),
+    ],
+)
+@pytest.mark.parametrize("combine", ["logits", "additive"])
+def test_losses_of_probabilities_are_refused_with_branches_alone(loss, message, combine):
+    """The negative log-likelihood of a sum has no lower bound, and nothing would be learned without an error."""
+    probabilities = torch.full((4, 2), 0.5)
+    target = TARGET if "nll" in str(loss).lower() else probabilities
+    with pytest.raises(ValueError, match=message):
+        ShortcutLoss(main=loss, combine=combine)(outputs(), target, coefficient=0.5)
+    alone = ShortcutLoss(main=loss)(probabilities, target, coefficient=0.5)
+    assert torch.equal(alone.total, loss(probabilities, target))
+
+
+def test_losses_of_probabilities_are_taken_where_heads_or_losses_make_some():
+    logits, y = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0)), torch.arange(4) % 3
+    usual = ShortcutLoss(combine="additive")(Outputs(logits[0], {"a": logits[1]}), y, coefficient=0.5)
+    made = Outputs(logits[0].log_softmax(1), {"a": logits[1].log_softmax(1)})
+
+    class OfLogits(nn.NLLLoss):
+        def forward(self, input, target):
+            return super().forward(input.log_softmax(1), target)
+
+    for loss, outputs in (
+        (ShortcutLoss(main=nn.NLLLoss(), branch=nn.NLLLoss(), combine="additive"), made),
+        (ShortcutLoss(main=nn.NLLLoss(), branch=nn.CrossEntropyLoss(), combine="additive"), made),
+        (ShortcutLoss(main=OfLogits(), combine="additive"), Outputs(logits[0], {"a": logits[1]})),
+    ):
+        torch.testing.assert_close(loss(outputs, y, coefficient=0.5).total, usual.total)
+
+
+def test_branches_that_cannot_be_added_are_named():
+    made = Outputs(torch.zeros(4, 3), {"a": torch.zeros(4, 3), "b": torch.zeros(4, 1)})
+    with pytest.raises(ValueError, match="the branch at b has 1 outputs, and the network 3"):
+        ShortcutLoss()(made, torch.zeros(4, dtype=torch.long), coefficient=0.5)
+
+    def own(logits, y):  # of embeddings
+        return logits.square().mean()
+
+    assert ShortcutLoss(branch=own, combine="additive")(made, torch.zeros(4, dtype=torch.long), coefficient=0.5)
+
+
+def test_what_is_advised_in_their_place_has_their_gradients():
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    probabilities = torch.softmax(torch.randn(4, 3, generator=torch.Generator().manual_seed(1)), 1)
+    of_log = F.log_softmax(logits, 1)
+    for loss, target in ((nn.NLLLoss(), torch.arange(4) % 3), (nn.KLDivLoss(reduction="batchmean"), probabilities)):
+        (theirs,) = torch.autograd.grad(loss(of_log, target), logits, retain_graph=True)
+        (advised,) = torch.autograd.grad(nn.CrossEntropyLoss()(of_log, target), logits, retain_graph=True)
+        torch.testing.assert_close(advised, theirs)
+
+
+def test_two_partials_are_alike_where_their_function_is():
+    """A loss of steps is shown branches at every step, and one of another function as they are."""
+    shapes = []
+
+    def of_steps(logits, y, *, weight):
+        shapes.append(tuple(logits.shape))
+        return weight * logits.mean()
+
+    def of_classes(logits, y, *, weight):
+        return of_steps(logits, y, weight=weight)
+
+    main, outputs = functools.partial(of_steps, weight=1.0), Outputs(torch.zeros(5, 4, 3), {"a": torch.zeros(4, 3)})
+    for branch in (functools.partial(of_classes, weight=2.0), functools.partial(of_steps, weight=2.0), of_steps):
+        if branch is of_steps:
+            branch = functools.partial(branch, weight=3.0)
+        ShortcutLoss(main=main, branch=branch, combine="additive")(outputs, TARGET, coefficient=1.0)
+    assert shapes == [(5, 4, 3), (4, 3), (5, 4, 3), (5, 4, 3), (5, 4, 3), (5, 4, 3)]
+
+
+@pytest.mark.parametrize("coefficient", [np.float32(0.5), np.float64(0.5), torch.tensor(0.5), np.int64(1)])
+def test_a_coefficient_may_be_a_number_of_numpy(coefficient):
+    for combine in ("logits", "additive", "convex"):
+        main = torch.zeros(4, 2, requires_grad=True)
+        terms = shortcut_loss(outputs()._replace(logits=main), TARGET, coefficient=coefficient, combine=combine)
+        expected = shortcut_loss(outputs(), TARGET, coefficient=float(coefficient), combine=combine)
+        assert terms.total.item() == pytest.approx(expected.total.item())
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_losses_of_several_labels_take_whole_numbers(dtype):
+    logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([[0, 1, 1, 0], [1, 0, 0, 0], [0, 0, 1, 1]])
+    listed = torch.tensor([[1, 2, -1, -1], [0, -1, -1, -1], [2, 3, -1, -1]])  # the same, by number
+    for loss, whole, exact in (
+        (nn.MultiLabelSoftMarginLoss(), labels, labels.float()),
+        (nn.SoftMarginLoss(), 2 * labels - 1, 2.0 * labels - 1),
+        (nn.MultiLabelMarginLoss(), listed, listed),
+    ):
+        both = Outputs(logits, {"a": logits})
+        terms = ShortcutLoss(main=loss)(both, whole.to(dtype), coefficient=0.5)
+        assert terms.main.item() == pytest.approx(loss(logits, exact).item())
+        assert classes_of(whole.to(dtype), loss=loss) is None

@@ -1,5 +1,6 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -84,15 +85,24 @@ def test_copies_are_independent():
         (lambda: LIF(2, decay=torch.tensor(0.5)), "decay=.*PLIF learns one"),
         (lambda: PLIF(2, decay="0.5"), "decay='0.5': must be a finite number"),
         (lambda: LIF(2, decay=float("nan")), "decay"),
+        (lambda: LIF(2, decay=2.0), r"must be in \[0, 1\]; of a time constant tau it is decay=1 - 1 / tau"),
+        (lambda: LIF(2, decay=-0.5), r"must be in \[0, 1\]"),
+        (lambda: LIF(2, threshold=0.0), "must be above 0"),
         (lambda: PLIF(2, decay=1.0), "between 0 and 1"),
         (lambda: LIF(2, reset="off"), "hard, soft"),
         (lambda: LIF(3, **REFERENCE)(torch.zeros(4, 2)), "num_steps=3 got 4 rows"),
-        (lambda: LIF(1, backend="fast")(torch.zeros(4, 2)), "auto, reference, compiled"),
+        (lambda: LIF(1, backend="fast"), "auto, reference, compiled"),
     ],
 )
 def test_wrong_values_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_numbers_of_numpy_are_numbers():
+    neuron = LIF(2, decay=np.float32(0.5), threshold=np.float32(0.5), **REFERENCE)
+    assert type(neuron.dynamics.threshold) is type(neuron.decay) is float
+    assert torch.equal(neuron(currents(4, 3)), LIF(2, decay=0.5, threshold=0.5, **REFERENCE)(currents(4, 3)))
 
 
 def test_the_representation_names_the_numbers():

@@ -64,3 +64,39 @@ def test_training_in_eval_is_told_once_for_a_network(net, caplog):
     caplog.clear()
     loss(net, 0.25).backward()
     assert not caplog.messages
+
+
+def test_logits_alone_in_a_loss_are_told_once_for_a_network(net, caplog):
+    def loss(outputs, coefficient=0.25):
+        return sb.shortcut_loss(outputs, Y, coefficient=coefficient).total
+
+    loss(net(X))
+    loss(net(X).logits, 0.0)  # branches that weigh nothing are missed by nobody
+    loss(net.model(X))  # a network without any
+    with torch.no_grad():  # a validation
+        loss(net(X).logits)
+    loss(net.eval()(X).logits)
+    assert not caplog.messages
+    outputs = net.train()(X)
+    for _ in range(2):
+        loss(outputs.logits).backward(retain_graph=True)
+    (message,) = caplog.messages
+    assert message.endswith("the coefficient 0.25 has no effect: pass net(x) itself")
+
+
+def test_the_terms_of_a_loss_say_which_to_take(net):
+    terms = sb.shortcut_loss(net(X), Y, coefficient=0.25)
+    with pytest.raises(AttributeError, match=r"no 'backward': take \.total"):
+        terms.backward()
+    with pytest.raises(AttributeError, match=r"no 'totl'$"):
+        _ = terms.totl
+    assert isinstance(pickle.loads(pickle.dumps(terms._replace(total=X, main=X, branches={}))), sb.LossTerms)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("fit", "from shortback.training import fit"), ("attch", "the nearest are attach")]
+)
+def test_the_package_says_where_a_name_is(name, hint):
+    with pytest.raises(AttributeError, match=f"'shortback' has no attribute '{name}'. {hint}"):
+        getattr(sb, name)
+    assert not hasattr(sb, "_nothing")

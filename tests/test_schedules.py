@@ -1,6 +1,8 @@
 import math
 
+import numpy as np
 import pytest
+import torch
 
 from shortback.schedules import SCHEDULES, Adaptive, Constant, Cosine, Exponential, Linear, Step, as_schedule
 
@@ -48,7 +50,14 @@ def test_falling_schedules_fall_and_end_where_they_should(kind):
         (Adaptive(start=0.8, end=0.8, combine="convex"), 0.5, [2 / 3] * 5),
         (Adaptive(start=0.5, combine="convex"), math.inf, [1, 1, 1, 1, 0]),
         (Adaptive(start=0.5, combine="convex"), math.nan, [1, 1, 1, 1, 0]),
-        (Adaptive(start=0.6, end=0.2, over=0.5), 0.0, [0] * 5),
+        (Adaptive(start=0.6, end=0.2, over=0.5), 0.0, [0.01, 0.02 / 3, 0.01 / 3, 0.01 / 3, 0.01 / 3]),
+        # The main gradient does not reach the first layer: the coefficient falls with the share, and not to 0 at once.
+        (Adaptive(), 1e-9, [0.01, 0.0075, 0.005, 0.0025, 0]),
+        (Adaptive(smallest=0.4), 0.3, [0.4, 0.3, 0.2, 0.1, 0]),
+        (Adaptive(smallest=0.4, combine="convex"), 0.0, [0.4, 0.3, 0.2, 0.1, 0]),
+        (Adaptive(smallest=0.4, largest=0.2), 0.0, [0.2, 0.2, 0.2, 0.1, 0]),
+        (Adaptive(smallest=0), 0.0, [0] * 5),
+        (Adaptive(start=0.0, end=0.5), 0.0, [0, 0.0025, 0.005, 0.0075, 0.01]),
     ],
 )
 def test_the_adaptive_coefficient_by_hand(schedule, ratio, expected):
@@ -83,6 +92,13 @@ def test_wrong_numbers_are_refused():
         (lambda: Adaptive(start=1.0), "start=1.0"),
         (lambda: Adaptive(over=2), "over=2"),
         (lambda: Adaptive(largest=0), "largest=0"),
+        (lambda: Adaptive(smallest=-1), r"smallest=-1.*0 or a positive number"),
+        (lambda: Adaptive(smallest=2, combine="convex"), r"smallest=2.*between 0 and 1"),
+        (lambda: Linear(start="1"), r"Linear\(start='1'\): must be a number"),
+        (lambda: Cosine(over=None), r"Cosine\(over=None\): must be a number"),
+        (lambda: Exponential(rate="5"), r"Exponential\(rate='5'\): must be a number"),
+        (lambda: Constant(value=torch.ones(1)), "must be a number"),
+        (lambda: Adaptive(start="0.5"), r"Adaptive\(start='0.5'\): must be a number"),
         (lambda: Adaptive(combine="convx"), "combine='convx': must be one of logits, additive, convex"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -113,3 +129,21 @@ def test_an_adaptive_one_is_for_losses_of_its_kind(schedule, combine, fits):
         return
     with pytest.raises(ValueError, match=rf"write Adaptive\(combine='{combine}'\)"):
         schedule.check_combine(combine)
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), np.array(0.5), torch.tensor(0.5)])
+def test_numbers_of_numpy_and_tensors_are_numbers(number):
+    assert as_schedule(number) == Constant(value=0.5)
+    schedule = Linear(start=number)
+    assert [schedule(p) for p in (0.0, 0.5)] == [0.5, 0.25]
+    assert repr(schedule) == repr(Linear(start=0.5))
+
+
+@pytest.mark.parametrize("num_levels", [3, 7, 50])
+def test_a_step_comes_at_its_very_iteration(num_levels):
+    """1 / 49 * 49 is a little below 1."""
+    gaps = num_levels - 1
+    schedule = Step(start=1.0, num_levels=num_levels)
+    for scale in (1, 3, 11):
+        levels = [schedule(i / (gaps * scale)) for i in range(gaps * scale + 1)]
+        assert levels == pytest.approx([1 - i // scale / gaps for i in range(gaps * scale + 1)])

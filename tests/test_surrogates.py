@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from shortback import surrogates
 from shortback.surrogates import SURROGATES, Arctan, FastSigmoid, Rectangular, Sigmoid, TanhWindow, Triangular
 
 ALL = [surrogate() for surrogate in SURROGATES.values()]
@@ -51,9 +52,14 @@ def test_smooth_step_goes_from_zero_to_the_area():
         torch.testing.assert_close(surrogate.value(far), torch.tensor([0.0, 1.0]).double(), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("wrong", [0, -1, math.inf, "wide"])
+@pytest.mark.parametrize("wrong", [0, -1, math.inf, "wide", True])
 def test_wrong_numbers_are_refused(wrong):
     with pytest.raises(ValueError, match="half_width"):
         Triangular(half_width=wrong)
     with pytest.raises(ValueError, match="'area', 'peak' or a positive number"):
         Triangular(scale=wrong)
+
+
+def test_a_name_of_another_library_names_the_nearest():
+    with pytest.raises(AttributeError, match="no attribute 'ATan'; the nearest are Arctan"):
+        _ = surrogates.ATan

@@ -29,7 +29,7 @@ def test_classes_fit_outputs_by_step():
     [
         (LOGITS, F.one_hot(Y, 3), r"of one-hot rows take target\.argmax\(1\)"),
         (LOGITS, Y[:, None], r"take target\.squeeze\(1\)"),
-        (LOGITS, Y[:, None].expand(4, 5), "for classes of pixels"),
+        (LOGITS, Y[:, None].expand(4, 5), r"for every pixel \(segmentation\) are not supported"),
         (LOGITS, Y.float(), r"classes are whole numbers, target\.long\(\)"),
         (LOGITS, torch.rand(4, 2), r"probabilities are \[N, 3\]"),
         (LOGITS, Y + 1, "labels from 1 to 3: the network has 3 classes"),
@@ -40,7 +40,7 @@ def test_classes_fit_outputs_by_step():
         (Outputs(LOGITS, {}), Y, r"pass its \.logits"),
         (LOGITS.numpy(), Y, "got ndarray for outputs"),
         (LOGITS[0], Y[0], r"outputs of shape \[3\]: must be \[N, K\], or \[T, N, K\] by step$"),
-        (LOGITS[..., None, None], Y[:, None, None], r"outputs of shape \[4, 3, 1, 1\].*for classes of pixels"),
+        (LOGITS[..., None, None], Y[:, None, None], r"outputs of shape \[4, 3, 1, 1\].*\(segmentation\)"),
     ],
     ids=range(14),
 )
@@ -72,3 +72,19 @@ def test_outputs_say_where_the_logits_are():
     with pytest.raises(AttributeError, match=r"no 'argmax': take its \.logits"):
         Outputs(LOGITS, {}).argmax(1)
     assert not hasattr(Outputs(LOGITS, {}), "nothing")
+
+
+def test_a_network_and_its_loss_compile_as_one_graph():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3))
+    x = torch.randn(4, 5)
+    net = sb.attach(model, at=["1", "3"], sample=x).train()
+
+    def step(x, y, coefficient):
+        return sb.shortcut_loss(net(x), y, coefficient=coefficient).total
+
+    compiled = torch.compile(step, fullgraph=True, backend="eager")
+    for coefficient in (0.25, torch.tensor(0.2), torch.tensor(0.1)):
+        torch.testing.assert_close(compiled(x, Y, coefficient), step(x, Y, coefficient))
+    with pytest.raises(ValueError, match="labels from 1 to 3"):
+        step(x, Y + 1, 0.1)

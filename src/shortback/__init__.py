@@ -112,7 +112,18 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"shortback.{name}")
     if name in _HOME_OF:
         return getattr(importlib.import_module(_HOME_OF[name]), name)
-    raise AttributeError(f"module 'shortback' has no attribute {name!r}")
+    raise AttributeError(f"module 'shortback' has no attribute {name!r}{_hint(name)}")
+
+
+def _hint(name: str) -> str:
+    """What to write for a name that one of the modules has, or that is nearly right."""
+    if name.startswith("_"):  # as Python itself looks for
+        return ""
+    from shortback.choices import nearest
+
+    if name in ("fit", "evaluate"):
+        return f": from shortback.training import {name}"
+    return f"; the nearest are {names}" if (names := nearest(name, __all__, or_else="")) else ""
 
 
 def __dir__() -> list[str]:

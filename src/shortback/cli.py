@@ -13,7 +13,7 @@ import typer
 from shortback import __version__
 from shortback.cli_deploy import JsonOption, evaluate, export, publish
 from shortback.cli_recipes import RecipeArgument, SettingsOption, recipes_app
-from shortback.console import closing_line, fail, path_option, say, user_errors
+from shortback.console import Command, closing_line, fail, path_option, say, user_errors
 from shortback.errors import UserError
 from shortback.files import check_folder
 
@@ -37,7 +37,7 @@ def main() -> None:
     app()
 
 
-@app.command()
+@app.command(cls=Command)
 def train(
     recipe: RecipeArgument,
     settings: SettingsOption = None,
@@ -67,12 +67,12 @@ def train(
         compare(parsed, folder, resume=resume, overwrite=overwrite, say=say)
 
 
-app.command("eval")(evaluate)
-app.command()(export)
+app.command("eval", cls=Command)(evaluate)
+app.command(cls=Command)(export)
 app.command()(publish)
 
 
-@app.command()
+@app.command(cls=Command)
 def ablate(
     recipe: RecipeArgument,
     methods: Annotated[str, typer.Option(help="Methods, with commas between.")] = "vanilla,shortcut,evolutionary",
@@ -137,7 +137,7 @@ def report(
         report_folders(folders, out or folders[0], thresholds=thresholds or ())
 
 
-@app.command()
+@app.command(cls=Command)
 def diagnose(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe, or the folder of a run.")],
     settings: SettingsOption = None,
@@ -194,7 +194,7 @@ def bench(
             print(f"{name:14}  {answer}")
 
 
-@data_app.command("show")
+@data_app.command("show", cls=Command)
 def show_data(
     recipe: RecipeArgument,
     settings: SettingsOption = None,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from shortback.choices import ExportFormat, NIRImporter
-from shortback.console import path_option, user_errors
+from shortback.console import choice_option, path_option, user_errors
 from shortback.errors import UserError
 from shortback.files import check_folder
 
@@ -113,8 +113,8 @@ def _print_evaluation(result: dict[str, Any]) -> None:
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     out: Annotated[Path, typer.Argument(help="File to write.")],
-    to: Annotated[ExportFormat, typer.Option("--to", help="Format; torch is a torch.export program.")],
-    importer: Annotated[NIRImporter, typer.Option("--for", help="Who will read the NIR file.")] = "any",
+    to: Annotated[ExportFormat, choice_option("--to", ExportFormat, "Format; torch is a torch.export program.")],
+    importer: Annotated[NIRImporter, choice_option("--for", NIRImporter, "Who will read the NIR file.")] = "any",
     streaming: Annotated[
         bool, typer.Option("--streaming", help="One frame at a time, with the state as input and output (torch).")
     ] = False,

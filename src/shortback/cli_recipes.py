@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 
-from shortback.choices import Have, RecipeNetwork
-from shortback.console import path_option, user_errors
+from shortback.choices import Have, RecipeNetwork, nearest
+from shortback.console import Command, path_option, user_errors
 from shortback.errors import UserError
 from shortback.files import check_folder
 
@@ -24,21 +25,38 @@ SettingsOption = Annotated[
 @recipes_app.command("ls")
 def list_recipes() -> None:
     """The recipes that come with Shortback."""
-    from shortback.recipes.load import recipe_names, recipe_text
+    from shortback.recipes.load import first_sentence, recipe_names, recipe_text
 
     names = recipe_names()
     for name in names:
-        first_line = recipe_text(name).splitlines()[0]
-        print(f"{name:{max(map(len, names))}}  {first_line.removeprefix('# ')}")
+        print(f"{name:{max(map(len, names))}}  {first_sentence(recipe_text(name))}")
 
 
-@recipes_app.command("show")
+@recipes_app.command("show", cls=Command)
 def show_recipe(recipe: RecipeArgument, settings: SettingsOption = None) -> None:
     """Print a recipe, every setting with its value."""
     with user_errors():
         from shortback.recipes.load import load_recipe
 
         print(load_recipe(recipe, settings=settings or ()).to_yaml(), end="")
+
+
+@recipes_app.command("settings")
+def list_settings(
+    prefix: Annotated[str, typer.Argument(help="What their keys begin with, such as model.neuron; all if empty.")] = "",
+) -> None:
+    """List the settings that a recipe can have, what each takes, and its default."""
+    with user_errors():
+        from shortback.recipes.settings import all_settings
+
+        known = list(all_settings())
+        found = [setting for setting in known if setting.key.startswith(prefix)]
+        if not found:
+            names = dict.fromkeys(name for one in known for name in (one.section, one.key))
+            near = nearest(prefix, names, or_else="model, data, branches, train")
+            raise UserError(f"no setting begins with {prefix}; the nearest are {near}")
+        for key, takes, default in found:
+            print(f"{key:{max(len(one.key) for one in found)}}  {takes.replace('`', '')}  (default: {default})")
 
 
 @recipes_app.command("copy")
@@ -57,7 +75,7 @@ def copy_recipe(recipe: RecipeArgument, to: Annotated[Path, typer.Argument(help=
         print(to)
 
 
-@recipes_app.command("validate")
+@recipes_app.command("validate", cls=Command)
 def validate_recipe(recipe: RecipeArgument, settings: SettingsOption = None) -> None:
     """Check a recipe and build its network, without data."""
     with user_errors():
@@ -89,7 +107,7 @@ def new_recipe(
         asked = questions()
         data = data or _choose("--data", *asked["data"])
         if root is None and data in ("images", "events"):
-            root = Path(_ask("--root", "Where does it lie?"))
+            root = Path(_ask("--root", "Where does it lie? The path of a folder"))
         network = network or _choose("--network", *asked["network"])
         if epochs is None:
             epochs = _ask("--epochs", "How many epochs? A few show that it runs; 100 and more are a training", kind=int)
@@ -102,13 +120,28 @@ def _choose(option: str, question: str, choices: dict[str, str]) -> str:
     """Ask for one of several, until one of them is the answer."""
     width = max(map(len, choices))
     lines = [question, *(f"  {name:{width}}  {meaning}" for name, meaning in choices.items())]
-    answer = _ask(option, "\n".join(lines) + "\n", suffix="> ")
-    while answer not in choices:
-        answer = _ask(option, f"{answer!r} is none of {', '.join(choices)}\n", suffix="> ")
-    return answer
+    question = "\n".join(lines)
+    while True:
+        answer = _ask(option, f"{question}\n", suffix="> ", choices=choices)
+        if answer in choices:
+            return answer
+        question = f"{answer!r} is none of {', '.join(choices)}"
 
 
-def _ask(option: str, question: str, *, kind: type = str, suffix: str = " > ") -> Any:
+def _ask(
+    option: str, question: str, *, kind: type = str, suffix: str = " > ", choices: Iterable[str] | None = None
+) -> Any:
+    """Ask until there is an answer of that kind."""
     if not sys.stdin.isatty():
-        raise UserError(f"{option} is missing, and there is no terminal to ask in")
-    return typer.prompt(question, type=kind, prompt_suffix=suffix)
+        known = f"; one of {', '.join(choices)}" if choices else ""
+        raise UserError(f"{option} is missing, and there is no terminal to ask in{known}")
+    while True:
+        answer = typer.prompt(question, default="", show_default=False, prompt_suffix=suffix).strip()
+        if not answer:
+            question = f"an answer is needed, or {option} on the command line; Ctrl-C leaves"
+            suffix = " > "
+            continue
+        try:
+            return kind(answer)
+        except ValueError:
+            question, suffix = f"{answer!r} is no whole number; Ctrl-C leaves", " > "

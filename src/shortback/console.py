@@ -9,12 +9,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import typer
+from typer.core import TyperCommand
 
+from shortback.choices import nearest
 from shortback.errors import UserError
 from shortback.processes import is_first
+from shortback.words import counted
 
 if TYPE_CHECKING:
     from shortback.runs.summary import Summary
@@ -30,7 +33,7 @@ def closing_line(summary: Summary, folder: Path) -> str:
     """How a training ended."""
     equal = "bit-equal" if summary["stripped_is_bit_equal"] else "NOT bit-equal"
     return (
-        f"test accuracy {summary['test_accuracy']:.2%} after {summary['epochs']} epochs and "
+        f"test accuracy {summary['test_accuracy']:.2%} after {counted(summary['epochs'], 'epoch')} and "
         f"{summary['train_seconds']:.0f} s; the stripped network, {equal} to one without branches, is in {folder}"
     )
 
@@ -70,6 +73,37 @@ def fail(message: str, *, code: int, cause: BaseException) -> NoReturn:
 def _without_long_words(message: str) -> str:
     """Names and lists of hundreds of letters cut in their middle."""
     return re.sub(r"\S{240,}", lambda word: f"{word[0][:100]}...{word[0][-40:]}", message)
+
+
+class Command(TyperCommand):
+    """Says of a setting that lacks the -s in front of it what to write."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:  # whose class is another from version to version of typer
+            said = getattr(error, "message", "")
+            settings = [word for word in words if word in said and re.match(r"[a-z_]+(\.[a-z_]+)*=", word)]
+            if not said.startswith("Got unexpected extra argument") or not settings:
+                raise
+            write = " ".join(f"-s {setting}" for setting in settings)
+            raise typer.BadParameter(f"a setting has -s in front of it: write {write}", ctx=ctx) from error
+
+
+def choice_option(name: str, choices: Any, text: str) -> Any:
+    """An option that is one of the words of a `Literal`; another is refused with the nearest."""
+    known = get_args(choices)
+
+    def parse(word: str) -> str:
+        if word not in known:
+            near = nearest(word, known, or_else="")
+            instead = f"; the nearest {'is' if ',' not in near else 'are'} {near}" if near else ""
+            raise typer.BadParameter(f"{word!r} is none of {', '.join(known)}{instead}")
+        return word
+
+    words = list(known)
+    return typer.Option(name, parser=parse, metavar="|".join(words), help=text, autocompletion=lambda: words)
 
 
 def path_option(metavar: str, text: str) -> Any:

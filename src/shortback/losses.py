@@ -13,10 +13,10 @@ each output, and `"mean"`, are Shortback's.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from shortback.choices import BranchWeights, Combine, check_choice
 from shortback.errors import UserError
-from shortback.outputs import LossTerms, Outputs, warn_of_eval
-from shortback.targets import check_classes, check_target
+from shortback.outputs import LossTerms, Outputs, warn_of_eval, warn_of_logits_alone
+from shortback.targets import OF_NUMBERS, check_classes, check_devices, check_takes_logits, check_target, kind_of
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -107,7 +107,8 @@ class ShortcutLoss:
         branch_weights: `"sum"` or `"mean"`.
 
     Raises:
-        ValueError: an unknown name, or a loss that cannot be called, such as its class.
+        ValueError: an unknown name, or a loss that cannot be called, such as its class; called with branches, one of
+            probabilities, such as `torch.nn.NLLLoss()`.
     """
 
     main: Loss = field(default_factory=CrossEntropy)
@@ -148,13 +149,16 @@ class ShortcutLoss:
         Raises:
             ValueError: a number outside its range for `coefficient`; one in a tensor is not looked at.
         """
-        self._check(coefficient)
+        coefficient = self._checked(coefficient)
         if not isinstance(outputs, Outputs):
+            warn_of_logits_alone(outputs, coefficient)
             outputs = Outputs(outputs, {})
         if not outputs.branches:
             warn_of_eval(outputs.branches, outputs.logits, coefficient)
             main = apply_loss(self.main, outputs.logits, target)
             return LossTerms(main, main, {})
+        if self.combine == "logits" or self.branch is None:  # heads for a loss of their own are the user's too
+            check_takes_logits(self.main)
         if self.combine == "logits":
             total = apply_loss(self.main, self.combined_logits(outputs, coefficient=coefficient), target)
             with torch.no_grad():
@@ -174,6 +178,13 @@ class ShortcutLoss:
         """
         if isinstance(outputs, Tensor) or not outputs.branches or self.combine != "logits":
             return outputs if isinstance(outputs, Tensor) else outputs.logits
+        num_classes = outputs.logits.shape[-1]
+        for name, branch in outputs.branches.items():
+            if branch.shape[-1] != num_classes:
+                raise UserError(
+                    f"the branch at {name} has {branch.shape[-1]} outputs, and the network {num_classes}: to be added, "
+                    "its head must give as many"
+                )
         branches = torch.stack(list(outputs.branches.values()))
         dtype = torch.promote_types(outputs.logits.dtype, torch.float32)
         added = branches.sum(0, dtype=dtype) if self.branch_weights == "sum" else branches.mean(0, dtype=dtype)
@@ -185,19 +196,20 @@ class ShortcutLoss:
             loss = CrossEntropy(label_smoothing=self.main.label_smoothing)
         # A function of someone else may take the first axis for time. Those that average over it need not be shown any.
         averages = type(loss) is CrossEntropy or isinstance(loss, nn.modules.loss._Loss)
-        is_alike = loss is self.main or (type(loss) is type(self.main) and not inspect.isroutine(loss))
+        is_alike = kind_of(loss) == kind_of(self.main)
         steps = outputs.logits.shape[:-2] if is_alike and not averages else ()
         return {name: apply_loss(loss, o.expand(*steps, *o.shape), target) for name, o in outputs.branches.items()}
 
-    def _check(self, coefficient: float | Tensor) -> None:
+    def _checked(self, coefficient: float | Tensor) -> float | Tensor:
         if callable(coefficient) and not isinstance(coefficient, Tensor):
             raise UserError(f"coefficient={coefficient!r}: is a function; call it, schedule(step / total_steps)")
-        if not isinstance(coefficient, Tensor | int | float):
+        if not isinstance(coefficient, Tensor | Real):
             raise UserError(f"coefficient={coefficient!r}: must be a number")
         largest = 1.0 if self.combine == "convex" else math.inf
         if not isinstance(coefficient, Tensor) and not (0 <= coefficient <= largest and coefficient < math.inf):
             allowed = "between 0 and 1" if self.combine == "convex" else "0 or a positive number"
             raise UserError(f"coefficient={coefficient!r}: must be {allowed} for combine={self.combine!r}")
+        return coefficient if isinstance(coefficient, Tensor) else float(coefficient)  # NumPy's multiply as arrays
 
 
 def shortcut_loss(
@@ -241,7 +253,7 @@ def classes_of(target: Tensor, *, loss: object) -> Tensor | None:
     Raises:
         ValueError: classes in more than one dimension, as those of pixels.
     """
-    if isinstance(loss, _OF_NUMBERS):
+    if isinstance(loss, OF_NUMBERS):
         return None
     if target.is_floating_point():
         is_probable = target.ndim == 2 and isinstance(loss, CrossEntropy | nn.CrossEntropyLoss)
@@ -263,24 +275,19 @@ def apply_loss(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:
         raise UserError(
             f"{type(loss).__name__}(reduction={loss.reduction!r}): batches are weighed by means, use 'mean'"
         )
+    check_devices(logits, target)
     if isinstance(loss, nn.CrossEntropyLoss):
         logits, target = check_target(logits, target, in_range=False)  # it may have an ignore_index
     logits = mean_over_time(logits)
-    if (target.is_floating_point() or isinstance(loss, _OF_NUMBERS)) and logits.shape != target.shape:
+    if (target.is_floating_point() or isinstance(loss, OF_NUMBERS)) and logits.shape != target.shape:
         raise UserError(
             f"{type(loss).__name__}: outputs of shape {list(logits.shape)} and targets of shape {list(target.shape)}, "
             "which would be stretched to each other: give targets the shape of the outputs"
         )
-    if isinstance(loss, _OF_NUMBERS) and not target.is_floating_point():
-        target = target.float()  # some of them fail on whole numbers
+    if isinstance(loss, OF_NUMBERS) and not target.is_floating_point():
+        # Some fail on whole numbers; that of several labels takes these alone, which name the labels of a sample.
+        target = target.long() if isinstance(loss, nn.MultiLabelMarginLoss) else target.float()
     return loss(logits, target)
-
-
-# Whole numbers too are no classes to these.
-_OF_NUMBERS = (
-    *(nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.PoissonNLLLoss),
-    *(nn.BCEWithLogitsLoss, nn.BCELoss, nn.KLDivLoss),
-)
 
 
 def mean_over_time(logits: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from shortback import ops
-from shortback.choices import Backend, Memory, NeuronKind, Reset
+from shortback.choices import Backend, Memory, NeuronKind, Reset, check_choice
 from shortback.errors import UserError
+from shortback.foreign import refuse_library_neurons
 from shortback.ops.dynamics import check_number
 from shortback.surrogates import Surrogate, Triangular
 
@@ -94,8 +95,8 @@ class SpikingNeuron(TimeModule):
     Attributes:
         memory: what a layer that ends in this neuron keeps for the backward pass: `"fast"`, `"balanced"` or
             `"small"`, see `shortback.ops.layer`.
-        averages_output: whether such a layer leaves the average of its spikes over time and space behind.
-        output_average: that average, `[N, C]`, until it is taken.
+        averages_output: whether such a layer leaves the average of its spikes over time and space with them, see
+            `shortback.models.fused.average_of`.
         on_spikes: called with the spikes of every forward. A hook would see them too, but a hooked neuron does not run
             as one operation with its layer.
 
@@ -128,10 +129,10 @@ class SpikingNeuron(TimeModule):
             fires_above=fires_above,
             decay_input=decay_input,
         )
+        check_choice("backend", backend, Backend)
         self.backend: Backend = backend
         self.memory: Memory = "balanced"
         self.averages_output = False
-        self.output_average: Tensor | None = None
         self.on_spikes: Callable[[Tensor], None] | None = None
 
     def leak(self) -> float | Tensor:
@@ -202,7 +203,9 @@ class LIF(SpikingNeuron):
     def __init__(self, num_steps: int = 1, *, decay: float = 0.25, **settings: Unpack[NeuronSettings]) -> None:
         super().__init__(num_steps, **settings)
         check_number("decay", decay, instead=_DECAY)
-        self.decay = decay
+        if not 0 <= decay <= 1:
+            raise UserError(f"decay={decay!r}: must be in [0, 1]; of a time constant tau it is decay=1 - 1 / tau")
+        self.decay = float(decay)
 
     def leak(self) -> float:
         return self.decay
@@ -247,7 +250,7 @@ def make_neuron(neuron: NeuronFactory | None, num_steps: int) -> nn.Module:
     """A neuron from a factory, `LIF` where it is None.
 
     Raises:
-        ValueError: `neuron` is not a factory.
+        ValueError: `neuron` is not a factory, or makes neurons of another library.
     """
     factory = LIF if neuron is None else neuron
     made = factory(num_steps) if callable(factory) and not isinstance(factory, nn.Module) else None
@@ -256,6 +259,7 @@ def make_neuron(neuron: NeuronFactory | None, num_steps: int) -> nn.Module:
             f"neuron={neuron!r}: must be callable with num_steps and return a module, "
             "e.g. LIF or functools.partial(LIF, decay=0.25)"
         )
+    refuse_library_neurons(made)
     return made
 
 

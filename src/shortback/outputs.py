@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple, NoReturn
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor
@@ -40,6 +41,40 @@ def warn_of_eval(branches: Mapping[str, Tensor], logits: Tensor, coefficient: fl
         log.warning(
             "the network is in eval(), where no branches are computed and the coefficient %g has no effect: call "
             "net.train() before training, and validate under torch.no_grad()",
+            float(coefficient),
+        )
+
+
+# The last main output that came with branches, and what says whether its network's user was told.
+_latest: list[tuple[ReferenceType[Tensor], NoBranches]] = []
+
+
+def remember_logits(logits: Tensor, told: NoBranches) -> None:
+    """Remember a main output that comes with branches, for `warn_of_logits_alone`.
+
+    Args:
+        logits: the main ones; they are not kept alive.
+        told: of the network.
+    """
+    _latest[:] = [(ref(logits), told)]
+
+
+def warn_of_logits_alone(logits: object, coefficient: float | Tensor) -> None:
+    """Say once for a network that its branches were left behind: a loss got the logits of its last outputs alone.
+
+    Args:
+        logits: what the loss got.
+        coefficient: of the branches.
+    """
+    if torch.compiler.is_compiling() or not isinstance(logits, Tensor) or not _latest:
+        return
+    latest, told = _latest[0]
+    if latest() is not logits or told.was_told:
+        return
+    if torch.is_grad_enabled() and logits.requires_grad and float(coefficient) > 0:
+        told.was_told = True
+        log.warning(
+            "the loss got .logits alone, without branches, and the coefficient %g has no effect: pass net(x) itself",
             float(coefficient),
         )
 
@@ -100,3 +135,7 @@ class LossTerms(NamedTuple):
         rows = [("total", self.total), ("main output", self.main), *self.branches.items()]
         cells = "".join(f"<tr><td>{escape(name)}</td><td>{value.item():.4g}</td></tr>" for name, value in rows)
         return f"<table><tr><th>loss</th><th></th></tr>{cells}</table>"
+
+    def __getattr__(self, name: str) -> NoReturn:
+        hint = ": take .total" if hasattr(Tensor, name) and not name.startswith("_") else ""
+        raise AttributeError(f"LossTerms, which are the total loss and what it is made of, have no {name!r}{hint}")

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from numbers import Real
+from typing import Any, ClassVar, cast
 
 from shortback.choices import Combine, ScheduleKind, check_choice
 from shortback.errors import UserError
@@ -58,13 +59,13 @@ class Function(Schedule):
 
 
 def as_schedule(schedule: Schedule | Callable[[float], float] | float) -> Schedule:
-    """A schedule, from one, from a function of progress or from a number.
+    """A schedule, from one, from a function of progress or from a number, one of NumPy's or a tensor of one too.
 
     Raises:
         ValueError: anything else, the class of a schedule too.
     """
-    if isinstance(schedule, int | float):
-        return Constant(value=schedule)
+    if _is_number(schedule):
+        return Constant(value=cast("float", schedule))
     if isinstance(schedule, type):
         raise UserError(f"schedule={schedule.__name__} is a class: write {schedule.__name__}()")
     if not callable(schedule):
@@ -79,7 +80,8 @@ class Constant(Schedule):
     value: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_coefficients(self, value=self.value)
+        _settle_numbers(self, "value")
+        _check_coefficients(self, "value")
 
     def __call__(self, progress: float, main_over_branches: float = 1.0) -> float:
         _check_progress(progress)
@@ -102,7 +104,8 @@ class _Falling(Schedule):
     over: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_coefficients(self, start=self.start, end=self.end)
+        _settle_numbers(self, "start", "end", "over")
+        _check_coefficients(self, "start", "end")
         if not 0 < self.over <= 1:
             raise UserError(f"{type(self).__name__}(over={self.over!r}): must be in (0, 1]")
 
@@ -143,6 +146,7 @@ class Exponential(_Falling):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _settle_numbers(self, "rate")
         if not 0 < self.rate < math.inf:
             raise UserError(f"Exponential(rate={self.rate!r}): must be a positive number")
 
@@ -165,7 +169,8 @@ class Step(_Falling):
 
     def _between(self, q: float) -> float:
         gaps = self.num_levels - 1
-        return self.start + (self.end - self.start) * math.floor(q * gaps) / gaps
+        # The number of an iteration over that of all, times another number, may be a little below the whole one it is.
+        return self.start + (self.end - self.start) * math.floor(q * gaps + 1e-9) / gaps
 
 
 @dataclass(frozen=True)
@@ -181,11 +186,16 @@ class Adaptive(Schedule):
     Where logits are added, the gradient of the one loss depends on $c$ itself, so $\rho$ is measured at the coefficient
     in use, a few times in a row.
 
+    Where the main gradient does not reach the first layer, $\rho$ and with it $c$ would be 0, and nothing else would
+    either: so $c$ is at least $c_{min}\, s(p) / s_{max}$, which falls to 0 with the share.
+
     Args:
         start: the share at the beginning, in [0, 1).
         end: the share from `over` on, in [0, 1).
         over: the part of training in which it falls, in (0, 1].
         largest: the coefficient is never above it, whatever is measured; never above 1 where the loss is convex.
+        smallest: $c_{min}$, which the coefficient is never below while the share is the largest, that of `start` where
+            it falls; at most 1 where the loss is convex. 0 for none.
         combine: as in the loss, `"logits"`, `"additive"` or `"convex"`.
 
     Raises:
@@ -197,9 +207,12 @@ class Adaptive(Schedule):
     over: float = 1.0
     largest: float = 10.0
     combine: Combine = "logits"
+    smallest: float = 0.01
     measures: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        _settle_numbers(self, "start", "end", "over", "largest", "smallest")
+        check_choice("combine", self.combine, Combine)
         for name, share in (("start", self.start), ("end", self.end)):
             if not 0 <= share < 1:
                 raise UserError(f"Adaptive({name}={share!r}): a share, must be in [0, 1)")
@@ -207,7 +220,9 @@ class Adaptive(Schedule):
             raise UserError(f"Adaptive(over={self.over!r}): must be in (0, 1]")
         if not 0 < self.largest < math.inf:
             raise UserError(f"Adaptive(largest={self.largest!r}): must be a positive number")
-        check_choice("combine", self.combine, Combine)
+        if not 0 <= self.smallest < math.inf or (self.combine == "convex" and self.smallest > 1):
+            allowed = "between 0 and 1" if self.combine == "convex" else "0 or a positive number"
+            raise UserError(f"Adaptive(smallest={self.smallest!r}): must be {allowed}")
 
     def share(self, progress: float) -> float:
         """The share aimed at."""
@@ -219,10 +234,10 @@ class Adaptive(Schedule):
         share = self.share(progress)
         if share == 0:
             return 0.0
-        odds = main_over_branches * share / (1 - share)
-        if self.combine != "convex":
-            return min(self.largest, odds)
-        return min(self.largest, odds / (1 + odds) if odds < math.inf else 1.0)
+        coefficient = main_over_branches * share / (1 - share)
+        if self.combine == "convex":
+            coefficient = coefficient / (1 + coefficient) if coefficient < math.inf else 1.0
+        return min(self.largest, max(coefficient, self.smallest * share / max(self.start, self.end)))
 
     def is_zero_from(self, progress: float) -> bool:
         return _has_fallen_to_0(self, progress)
@@ -254,7 +269,22 @@ def _check_progress(progress: float) -> None:
         raise UserError(f"progress={progress!r}: must be between 0 (start of training) and 1 (its end)")
 
 
-def _check_coefficients(schedule: object, **coefficients: float) -> None:
-    for name, value in coefficients.items():
+def _is_number(value: object) -> bool:
+    """Whether it is one, as NumPy's and tensors without an axis are."""
+    return isinstance(value, Real) or getattr(value, "ndim", None) == 0
+
+
+def _settle_numbers(schedule: object, *names: str) -> None:
+    """See that settings are numbers, and make them Python's own."""
+    for name in names:
+        value: Any = getattr(schedule, name)
+        if not _is_number(value):
+            raise UserError(f"{type(schedule).__name__}({name}={value!r}): must be a number")
+        object.__setattr__(schedule, name, float(value))
+
+
+def _check_coefficients(schedule: object, *names: str) -> None:
+    for name in names:
+        value = getattr(schedule, name)
         if not 0 <= value < math.inf:
             raise UserError(f"{type(schedule).__name__}({name}={value!r}): must be 0 or a positive number")

@@ -17,11 +17,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import Tensor
 
-from shortback.choices import SurrogateKind, SurrogateScale
+from shortback.choices import SurrogateKind, SurrogateScale, nearest
 from shortback.errors import UserError
 
 Scale = SurrogateScale | float
@@ -42,7 +43,8 @@ class Surrogate:
             value = getattr(self, field.name)
             if field.name == "scale" and value in ("area", "peak"):
                 continue
-            if not isinstance(value, int | float) or not (0 < value < math.inf):
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not 0 < value < math.inf:
                 allowed = "'area', 'peak' or a positive number" if field.name == "scale" else "a positive number"
                 raise UserError(f"{type(self).__name__}({field.name}={value!r}): must be {allowed}")
 
@@ -197,3 +199,10 @@ SURROGATES: dict[SurrogateKind, type[Surrogate]] = {
     "fast_sigmoid": FastSigmoid,
     "tanh_window": TanhWindow,
 }
+
+if not TYPE_CHECKING:  # to which a wrong name is an error already
+
+    def __getattr__(name: str) -> NoReturn:
+        names = [surrogate.__name__ for surrogate in SURROGATES.values()]
+        hint = "" if name.startswith("_") else f"; the nearest are {nearest(name, names, or_else=', '.join(names))}"
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")

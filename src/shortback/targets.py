@@ -2,9 +2,62 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import functools
+import inspect
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from shortback.errors import UserError
+
+# What takes probabilities or their logarithms, and what to write where outputs are numbers of any size.
+_OF_PROBABILITIES: tuple[tuple[type[nn.Module], Any, str], ...] = (
+    (
+        nn.NLLLoss,
+        F.nll_loss,
+        "use torch.nn.CrossEntropyLoss(): log_softmax of log-probabilities is itself, so the network may stay",
+    ),
+    (
+        nn.KLDivLoss,
+        F.kl_div,
+        "use torch.nn.CrossEntropyLoss(), which takes probabilities [N, K] for targets and has the gradient of "
+        "'batchmean': log_softmax of log-probabilities is itself, so the network may stay",
+    ),
+    (nn.BCELoss, F.binary_cross_entropy, "use torch.nn.BCEWithLogitsLoss(), and a network without the sigmoid"),
+)
+# Whole numbers too are no classes to these.
+OF_NUMBERS = (
+    *(nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.PoissonNLLLoss),
+    *(nn.BCEWithLogitsLoss, nn.BCELoss, nn.KLDivLoss),
+    *(nn.SoftMarginLoss, nn.MultiLabelSoftMarginLoss, nn.MultiLabelMarginLoss),
+)
+
+_PIXELS = "outputs and classes for every pixel (segmentation) are not supported"
+
+
+def kind_of(loss: object) -> object:
+    """What two losses have in common that are alike: their function, without what a `partial` fixes, or their class."""
+    while isinstance(loss, functools.partial):
+        loss = loss.func
+    return loss if inspect.isroutine(loss) else type(loss)
+
+
+def check_takes_logits(loss: object) -> None:
+    """See that a loss takes numbers of any size, which heads of branches and sums with them are.
+
+    Raises:
+        ValueError: it takes probabilities, or their logarithms, and learns nothing from anything else without an error.
+    """
+    kind = kind_of(loss)
+    for module, function, instead in _OF_PROBABILITIES:
+        if kind is function or kind is module:  # one that is derived may make probabilities by itself
+            name = module.__name__ if kind is module else function.__name__
+            raise UserError(
+                f"{name} takes probabilities or their logarithms, and branches, and sums with them, are neither: "
+                f"{instead}"
+            )
 
 
 def check_target(logits: object, target: object, *, in_range: bool = True) -> tuple[Tensor, Tensor]:
@@ -17,15 +70,16 @@ def check_target(logits: object, target: object, *, in_range: bool = True) -> tu
 
     Raises:
         ValueError: anything else, and what to do about it. The range of classes is seen on a CPU alone, where a look
-            does not make the device wait.
+            does not make the device wait, and not within what is compiled, which a look would part.
     """
     if not isinstance(logits, Tensor):
         hint = "pass its .logits, or use shortback.ShortcutLoss" if hasattr(logits, "branches") else "pass logits"
         raise UserError(f"the loss got {type(logits).__name__} for outputs: {hint}")
     if not isinstance(target, Tensor):
         raise UserError(f"the loss got {type(target).__name__} for a target: make it a tensor, torch.as_tensor(target)")
+    check_devices(logits, target)
     if logits.ndim not in (2, 3):
-        hint = "; for classes of pixels, write your own loop with sb.attach and your loss" if logits.ndim > 3 else ""
+        hint = f"; {_PIXELS}" if logits.ndim > 3 else ""
         raise UserError(f"outputs of shape {list(logits.shape)}: must be [N, K], or [T, N, K] by step{hint}")
     num_samples, num_classes = logits.shape[-2:]
     if num_classes == 1:
@@ -39,9 +93,21 @@ def check_target(logits: object, target: object, *, in_range: bool = True) -> tu
     check_classes(target, num_classes=num_classes)
     if len(target) != num_samples:
         raise UserError(f"{len(target)} labels for {num_samples} samples")
-    if in_range and target.device.type == "cpu":
+    if in_range and target.device.type == "cpu" and not torch.compiler.is_compiling():
         check_range(target, num_classes)
     return logits, target.long()
+
+
+def check_devices(logits: Tensor, target: Tensor) -> None:
+    """See that outputs and targets are on the same device.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if logits.device != target.device:
+        raise UserError(
+            f"the targets are on {target.device}, and the outputs on {logits.device}: pass y.to({str(logits.device)!r})"
+        )
 
 
 def check_classes(target: Tensor, *, num_classes: int | None = None) -> None:
@@ -52,7 +118,7 @@ def check_classes(target: Tensor, *, num_classes: int | None = None) -> None:
     """
     if target.ndim == 1:
         return
-    hint = "for classes of pixels, write your own loop with sb.attach and your loss"
+    hint = _PIXELS
     if target.ndim == 2 and target.shape[1] == 1:
         hint = "take target.squeeze(1)"
     elif target.ndim == 2 and target.shape[1] == num_classes and bool((target.sum(1) == 1).all()):

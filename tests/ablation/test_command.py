@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from shortback.ablation.command import _what_takes_time
+from shortback.ablation.command import _about, _what_takes_time
 from shortback.recipes.load import load_recipe
 from tests.browser import CHROMIUM, opened
 from tests.test_cli import SETTINGS, refused, run
@@ -25,12 +25,12 @@ def test_a_failed_cell_is_in_the_table_and_in_the_exit_code(ablation):
     assert "leaked" not in done.stderr
     assert "first not finite" in done.stdout
     table = done.stdout[done.stdout.rindex("branches.coefficient=0.5") :].splitlines()
-    row = next(line for line in table if "shortcut" in line)
+    row, difference = [line for line in table if "shortcut" in line][:2]
     results = json.loads((out / "results.json").read_text())
     group = next(g for g in results["groups"] if g["setting"] == "branches.coefficient=0.5")
     assert "2 finished" in row
     assert f"{group['accuracy']['mean']:.2%}" in row
-    assert f"{100 * group['difference']['estimate']['mean']:+.2f}" in row
+    assert f"{100 * group['difference']['estimate']['mean']:+.2f}" in difference
     failed = next(g for g in results["groups"] if g["setting"] == "branches.coefficient=1.0e+38")
     assert [one["status"] for one in failed["runs"]] == ["failed", "failed"]
 
@@ -73,7 +73,8 @@ def test_the_plan_runs_nothing(ablation, tmp_path):
     _, _, words = ablation
     done = run(*[*words[:-4], "--out", tmp_path / "plan", "--plan", "--jobs", "2"], COLUMNS="200")
     assert done.returncode == 0, done.stderr
-    assert "4 runs, about" in done.stdout
+    assert "4 runs, less than a minute of steps left, 2 side by side" in done.stdout
+    assert "so far" in done.stdout
     assert "vanilla-seed1" in done.stdout
     assert not (tmp_path / "plan").exists()
 
@@ -95,3 +96,12 @@ def test_a_plan_measures_once_what_takes_as_long():
     assert words("method=vanilla", "branches.at=stages") == words("method=vanilla")
     assert words("method=evolutionary", "branches.at=stages") != usual
     assert words("method=evolutionary", "model.num_steps=3") != usual
+
+
+def test_a_time_is_about():
+    assert [_about(n) for n in (0.2, 59, 61, 120)] == [
+        "less than a minute",
+        "less than a minute",
+        "about 1 minute",
+        "about 2 minutes",
+    ]

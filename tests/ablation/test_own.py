@@ -61,11 +61,26 @@ def test_each_method_with_each_seed(tmp_path):
         )
         / 2
     )
+    assert {run.summary["num_classes"] for group in found.groups for run in group.runs} == {3}
     assert all(run.summary["stripped_is_bit_equal"] for group in found.groups for run in group.runs)
     assert json.loads((tmp_path / "results.json").read_text()) == json.loads(json.dumps(found.to_dict()))
     assert "evolutionary" in (tmp_path / "report.html").read_text()
     assert "vanilla" in str(found)
     assert "2 finished" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"at": "blocks"}, r"compare\(\) takes no at, which is of attach\(\): give it as places={'at': 'blocks'}$"),
+        ({"sample": torch.zeros(2, 9)}, r"give it as places={'sample': \.\.\.}$"),
+        ({"make": Net()}, r"make is a function that makes a network, and this is a Net: write lambda: Net"),
+        ({"metric": 1}, r"fit\(\) takes no metric"),
+    ],
+)
+def test_a_wrong_argument_says_what_to_write(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        compared(tmp_path, **settings)
 
 
 def test_vanilla_is_the_training_of_the_network_alone(tmp_path):

@@ -63,6 +63,11 @@ def test_the_lead_forgets_no_method_whose_seeds_agree_exactly():
     assert _lead(group_runs([*runs, *worse])) == expected
 
 
+def test_the_lead_says_first_that_nothing_was_learnt():
+    runs = [replace(one, summary={**one.summary, "test_images": 100, "num_classes": 2}) for one in two_methods()]
+    assert _lead(group_runs(runs)) == "Every run is at chance, 50.0% with 2 classes: the comparison says nothing."
+
+
 def without_validation(runs):
     return [replace(one, summary={**one.summary, "best_val_accuracy": None}) for one in runs]
 

@@ -48,15 +48,31 @@ def test_a_narrow_terminal_cuts_nothing_off():
     ]
     table = printed([*runs, run("evolutionary", 0, None, settings=settings[0], error="no")], 80)
     assert max(map(len, table.splitlines())) <= 80
+    for line in table.splitlines():
+        assert line.count("95 % interval") <= 1
+    assert table.count("difference from vanilla, in points") == 2
     for whole in ("58.00% ± 8.49", "-9.71 to +15.71", "2 finished", "1 failed", "branches.at=[layer1, layer2]"):
         assert whole in table
     assert "…" not in table
 
 
+def test_an_accuracy_ends_at_0_and_100():
+    """50 % and 60 %: 55 +- 12.706 * 5, cut at 0 and at 100, where the difference is not."""
+    vanilla, shortcut = rows_of(group_runs(two_methods()))
+    assert vanilla[HEADINGS.index("95 % interval")] == "0.00 to 100.00"
+    assert shortcut[8] == "-9.71 to +15.71"
+
+
+def test_the_terminal_says_first_that_nothing_was_learnt():
+    runs = [replace(one, summary={**one.summary, "test_images": 100, "num_classes": 2}) for one in two_methods()]
+    first, *_ = printed(runs, 80).splitlines()
+    assert first == "Every run is at chance, 50.0% with 2 classes: the comparison says nothing."
+
+
 def test_the_note_says_why_an_interval_is_missing():
     runs = [run(method, seed, value) for method, value in (("vanilla", 0.5), ("shortcut", 0.55)) for seed in (0, 1)]
     groups = group_runs(runs)
-    assert "Where all values or differences are the same, there is none either." in note_on(groups)
+    assert "Where all values or differences are the same, no interval is printed" in note_on(groups)
     assert rows_of(groups)[0][HEADINGS.index("95 % interval")] == ""
     assert "two seeds" not in note_on(groups)
 

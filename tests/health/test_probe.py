@@ -5,6 +5,7 @@ from torch import nn
 
 import shortback as sb
 from shortback.health import measure
+from shortback.health.measurement import MAIN
 from shortback.losses import ShortcutLoss
 
 LOSS = ShortcutLoss()
@@ -40,7 +41,7 @@ def test_a_linear_network_by_hand():
         gradient, weight = expected[layer.name]
         assert layer.gradient_norm == pytest.approx(gradient.norm().item())
         assert layer.weight_norm == pytest.approx(weight.norm().item())
-        assert layer.terms == {"main": pytest.approx(layer.gradient_norm)}
+        assert layer.terms == {MAIN: pytest.approx(layer.gradient_norm)}
         assert layer.num_zero == 0
     assert [layer.name for layer in seen.layers] == ["0", "1"]
     assert seen.neurons == []
@@ -94,8 +95,8 @@ def through_each(outputs, y, *, combine, coefficient):
 
     Of added logits, every output gets the gradient of the one cross entropy, softmax of the sum minus the target.
     """
-    weights = {"main": 1.0 if combine != "convex" else 1 - coefficient, **dict.fromkeys(outputs.branches, coefficient)}
-    every = {"main": outputs.logits, **outputs.branches}
+    weights = {MAIN: 1.0 if combine != "convex" else 1 - coefficient, **dict.fromkeys(outputs.branches, coefficient)}
+    every = {MAIN: outputs.logits, **outputs.branches}
     if combine != "logits":
         return {name: weights[name] * F.cross_entropy(output, y) for name, output in every.items()}
     summed = sum(weights[name] * output.detach().double() for name, output in every.items())
@@ -128,12 +129,12 @@ def test_terms_add_up_to_the_total(make_network, batch, combine):
         assert layer.gradient_norm == pytest.approx(total[i].norm().item(), rel=1e-5)
         assert layer.terms == {n: pytest.approx(g.norm().item(), rel=1e-5, abs=1e-12) for n, g in mine.items()}
         assert layer.vanilla_norm == pytest.approx(vanilla[i].norm().item(), rel=1e-5)
-        branches = summed - mine["main"]
+        branches = summed - mine[MAIN]
         assert layer.branch_norm == pytest.approx(branches.norm().item(), rel=1e-4, abs=1e-9)
         if layer.cosine is not None:
-            cosine = F.cosine_similarity(mine["main"].flatten(), branches.flatten(), dim=0).item()
+            cosine = F.cosine_similarity(mine[MAIN].flatten(), branches.flatten(), dim=0).item()
             assert layer.cosine == pytest.approx(cosine, abs=1e-4)
-    assert seen.losses.keys() == {"main", "layer1", "layer2"}
+    assert seen.losses.keys() == {MAIN, "layer1", "layer2"}
 
 
 def test_the_gradient_of_the_first_layer_is_counted(make_network, batch):
@@ -173,7 +174,7 @@ def test_all_branches_together_are_their_sum(make_network, batch):
     one, other = (measure(net, x, y, loss=LOSS, coefficient=1.0, by_branch=each) for each in (True, False))
     for a, b in zip(one.layers, other.layers, strict=True):
         assert a.branch_norm == pytest.approx(b.branch_norm, rel=1e-4, abs=1e-9)
-        assert list(b.terms) == ["main"]
+        assert list(b.terms) == [MAIN]
 
 
 @pytest.mark.parametrize("attached", [False, True])

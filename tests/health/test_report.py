@@ -3,7 +3,7 @@ import json
 
 import shortback as sb
 from shortback.health import GradientReport, Suggestion, judge, measure
-from shortback.health.report import plain
+from shortback.health.report import plain, slopes
 from shortback.losses import ShortcutLoss
 
 
@@ -52,6 +52,25 @@ def test_a_suggestion_helps_where_the_network_gets_better(make_network, batch):
     good = judge(measure(make_network(), x, y, loss=ShortcutLoss(), coefficient=0.0))
     assert good.verdict == "healthy"
     assert not Suggestion("nothing", (), good, good).helps
+
+
+def test_without_a_slope_none_is_printed(make_network, batch):
+    x, y = batch
+    report = report_of(make_network(), x, y)
+    silent = dataclasses.replace(report.judgement, slope=float("nan"))
+    text = "\n".join(dataclasses.replace(report, judgement=silent, main_only=silent).headline())
+    assert "nan" not in text
+    assert "decades" not in text
+    assert slopes(Suggestion("x", (), silent, dataclasses.replace(silent, slope=0.5))) == "none > +0.500"
+
+
+def test_a_coefficient_of_0_is_said_to_make_two_lines_one(make_network, batch):
+    x, y = batch
+    net, said = make_network(), "their lines lie on each other"
+    for network, coefficient, is_there in ((net, 0.0, False), (sb.attach(net, at="stages", sample=x), 0.0, True)):
+        measured = measure(network, x, y, loss=ShortcutLoss(), coefficient=coefficient)
+        assert (said in "\n".join(GradientReport.of(measured).headline())) == is_there
+    assert said not in "\n".join(report_of(network, x, y).headline())
 
 
 def test_a_notebook_shows_it_as_tables_and_pictures(make_network, batch):

@@ -7,6 +7,7 @@ from torch import nn
 
 from shortback import attach
 from shortback.health import branch_share, first_layer_balance, main_over_branches, measure, settled_ratio
+from shortback.health.measurement import MAIN
 from shortback.losses import ShortcutLoss
 from shortback.outputs import Outputs
 from shortback.schedules import Adaptive
@@ -114,7 +115,7 @@ def test_the_first_layer_is_the_one_called_first():
     balance = first_layer_balance(net, x, y, loss=loss, coefficient=0.5)
     layer = measure(net, x, y, loss=loss, coefficient=0.5).layers[0]
     assert layer.name == "a"
-    assert balance == pytest.approx((layer.terms["main"], layer.branch_norm))
+    assert balance == pytest.approx((layer.terms[MAIN], layer.branch_norm))
     assert 0 < main_over_branches(net, x, y, loss=loss) < math.inf
 
 
@@ -123,3 +124,20 @@ def test_where_all_is_frozen_nothing_reaches_it():
     net = attach(Backwards(), at=["first"], sample=x)
     net.requires_grad_(False)
     assert first_layer_balance(net, x, y, loss=ShortcutLoss(), coefficient=0.5) == (0, 0)
+
+
+class Cut(TwoPaths):
+    """Nothing of the main output reaches the weight."""
+
+    def forward(self, x):
+        out = super().forward(x)
+        return out._replace(logits=out.logits.detach() + 0 * out.logits) if self.training else out
+
+
+@pytest.mark.parametrize("combine", ["logits", "additive", "convex"])
+def test_branches_count_where_the_main_gradient_is_0(combine):
+    net, x, y = Cut(), torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1])
+    at = functools.partial(Adaptive(smallest=0.2, combine=combine), 0.5)
+    ratio = settled_ratio(net, x, y, loss=ShortcutLoss(combine=combine), coefficient_of=at)
+    assert ratio == 0
+    assert at(ratio) == pytest.approx(0.1)

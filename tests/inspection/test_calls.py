@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import shortback as sb
 from shortback.inspection.calls import Calls
 from tests.networks.research import AudioNetwork, MemoryNeuron, RectangleSpike, SequenceResNet, StepResNet
 
@@ -95,3 +96,56 @@ class MembraneFirst(Fire):
 def test_which_of_several_tensors_are_the_spikes(images):
     net = nn.Sequential(nn.Conv2d(1, 4, 3), MembraneFirst())
     assert Calls.of(net, images).spikes_at == {net[1]: 1}
+
+
+class Inline(nn.Module):
+    """Neurons that are lines of the `forward`."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2, self.fc = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 10)
+
+    def forward(self, x):
+        x = RectangleSpike.apply(self.conv1(x), 0.2, 0.5)
+        return self.fc(RectangleSpike.apply(self.conv2(x), 0.2, 0.5).mean((2, 3)))
+
+
+class Hushed(Fire):
+    def forward(self, x):
+        return RectangleSpike.apply(x, 1e9, 0.5)
+
+
+def test_spikes_that_no_module_returns_and_neurons_that_never_fire(images):
+    calls = Calls.of(Inline(), images)
+    assert calls.spikes_inside
+    assert not calls.firing
+    assert not calls.silent
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), Hushed(), nn.Conv2d(4, 4, 3))
+    calls = Calls.of(net, (images > 0).float())  # of zeros and ones itself
+    assert calls.silent == [net[2]]
+    assert not calls.spikes_inside
+
+
+class Layer(nn.Sequential):
+    """A sequence with a neuron of its own."""
+
+    def forward(self, x):
+        return RectangleSpike.apply(super().forward(x), 0.2, 0.5)
+
+
+def test_a_sequence_that_fires_by_itself(images):
+    net = nn.Sequential(Layer(nn.Conv2d(1, 4, 3)), nn.Sequential(nn.Conv2d(4, 4, 3), Fire()))
+    calls = Calls.of(net, images)
+    assert names(net, calls.firing) == {"0", "1.1"}
+
+
+def test_an_output_of_neurons_that_never_fire(images):
+    def has_silent_output(threshold, *after):
+        torch.manual_seed(0)
+        neuron = sb.LIF(1, threshold=threshold, backend="reference")
+        return Calls.of(nn.Sequential(nn.Flatten(), nn.Linear(256, 8), neuron, *after), images).has_silent_output
+
+    assert has_silent_output(1e9)
+    assert has_silent_output(1e9, nn.Flatten())
+    assert not has_silent_output(0.01)
+    assert not has_silent_output(1e9, nn.Linear(8, 4, bias=False))  # zeros of a layer are no spikes

@@ -7,7 +7,7 @@ from torch import nn
 import shortback as sb
 from shortback.inspection.classes import axis_of_classes
 from shortback.training import evaluate
-from shortback.training._evaluate import check_steps_first
+from shortback.training._evaluate import layout_of_output
 
 N, K = 4, 6
 X = torch.rand(N, 5, generator=torch.Generator().manual_seed(0))
@@ -42,8 +42,7 @@ def test_as_many_steps_as_classes(num_steps, time_last, fires):
         expected = net(X).mean(2 if time_last else 1)
     attached = sb.attach(net, at=["blocks.0"], sample=X, reduce="mean")
     torch.testing.assert_close(attached(X).logits, expected)
-    with pytest.raises(ValueError, match=r"returns \[N, K, T\]" if time_last else r"returns \[N, T, K\]"):
-        check_steps_first(net, X, num_samples=N)
+    assert layout_of_output(net, X, num_samples=N) == ("time_last" if time_last else "batch_first")
 
 
 def test_classes_of_several_outputs_each_are_found_by_a_run():
@@ -68,7 +67,7 @@ def test_what_neither_size_nor_run_tells_is_asked_for():
     with pytest.raises(ValueError, match=r"is \[N, T, K\] or \[N, K, T\] is not to be told .* layout='batch_first' or"):
         sb.attach(net, sample=X)
     sb.attach(net, sample=X, layout="time_last")
-    with pytest.raises(ValueError, match=r"returns \[N, T, K\] or \[N, K, T\]: what has no branches must"):
+    with pytest.raises(ValueError, match=r"returns \[N, T, K\] or \[N, K, T\], and which is not to be told"):
         evaluate(net, [(X, torch.arange(N))])
     with pytest.raises(ValueError, match="is not to be told"):
         axis_of_classes(net, X, shape=(N, 5, 5), layer=None)

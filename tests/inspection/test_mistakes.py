@@ -107,3 +107,17 @@ def test_the_input_is_not_blamed_for_what_comes_after_the_first_layer(x):
 def test_the_first_layer_that_is_called_is_asked_and_the_error_itself_is_told():
     with pytest.raises(ValueError, match=r"has 4 channels, and the first convolution takes 3 \(RuntimeError: .*weight"):
         sb.attach(Bytes(), at=["conv"], sample=torch.randn(6, 4, 9, 9))
+
+
+def test_an_input_or_targets_on_another_device():
+    """Meta is one on every machine."""
+    fc = nn.Sequential(nn.Flatten(), nn.Linear(27, 4), nn.ReLU(), nn.Linear(4, 2))
+    x = torch.randn(4, 3, 3, 3)
+    with pytest.raises(ValueError, match=r"sample is on meta, and the weights are on cpu: pass x.to\('cpu'\)"):
+        sb.attach(fc, at=["2"], sample=x.to("meta"))
+    net = sb.attach(fc, at=["2"], sample=x)
+    for loss in (sb.ShortcutLoss(), sb.ShortcutLoss(main=nn.CrossEntropyLoss())):
+        with pytest.raises(ValueError, match=r"targets are on meta, and the outputs on cpu: pass y.to\('cpu'\)"):
+            loss(net(x), torch.zeros(4, dtype=torch.long, device="meta"), coefficient=0.5)
+    with pytest.raises(ValueError, match="sample is on cpu, and the weights are on meta"):
+        sb.attach(sb.strip(net).to("meta"), at=["2"], sample=x)

@@ -360,3 +360,37 @@ def test_inference_mode_packs_nothing():
         spikes = layer(x)
         assert packing.packed_of(spikes) is None
     assert torch.equal(spikes, layer(x))
+
+
+def test_a_norm_without_a_bias_runs_as_a_module():
+    layer, x = channels_last(OneLayer(LIF(4)).double()), channels_last(random(*SHAPE))
+    layer.norm.bias = None
+    assert torch.equal(layer(x), layer.neuron(layer.norm(layer.conv(x))))
+
+
+def test_an_image_of_another_dtype_is_refused_as_by_the_modules():
+    layer = channels_last(OneLayer(LIF(4)))
+    for dtype in (torch.uint8, torch.int64, torch.float64):
+        with pytest.raises(RuntimeError):
+            layer(channels_last(random(*SHAPE).to(dtype)))
+
+
+def test_fixed_statistics_may_move_before_the_backward_pass():
+    """As where a network evaluates, trains, and both losses are differentiated at once."""
+    layer, x = channels_last(OneLayer(LIF(4)).double()).eval(), channels_last(random(*SHAPE))
+    (expected,) = torch.autograd.grad(layer(x).sum(), layer.conv.weight)
+    spikes = layer(x)
+    layer.train()(x)
+    (got,) = torch.autograd.grad(spikes.sum(), layer.conv.weight)
+    assert torch.equal(got, expected)
+
+
+def test_a_residual_of_a_neuron_with_other_steps():
+    first, second = channels_last(OneLayer(LIF(4, threshold=0.3)).double()), channels_last(OneLayer(LIF(2)).double())
+    x = channels_last(random(4, 5, 9, 7))
+    outputs = []
+    for fused in (True, False):
+        if not fused:
+            second.neuron.register_forward_hook(lambda module, inputs, output: None)
+        outputs.append(second(x, first(x)))
+    assert torch.equal(*outputs)

@@ -80,3 +80,32 @@ def test_tebn_takes_its_first_factors_for_fewer_steps_and_has_none_for_more():
     norm.num_steps = 4
     with pytest.raises(ValueError, match="num_steps=4: norm='tebn' has learned factors for 3 time steps"):
         norm(x)
+
+
+def test_tdbn_is_scaled_down_where_currents_are_added_alone():
+    made = []
+
+    def neuron(num_steps):
+        made.append(sb.LIF(num_steps, threshold=0.5))
+        return made[-1]
+
+    for residual, alpha in (
+        ("spiking", 1 / math.sqrt(2)),
+        ("sew", 1.0),
+        ("membrane", 1 / math.sqrt(2)),
+        ("plain", 1.0),
+    ):
+        made.clear()
+        model = sb.create_model("resnet20", width=0.25, norm="tdbn", residual=residual, neuron=neuron)
+        block = model.network.layer2[0]
+        assert block.norm1.weight[0].item() == pytest.approx(0.5)
+        assert block.norm2.weight[0].item() == pytest.approx(0.5 * alpha)
+        if residual != "plain":
+            assert block.shortcut.norm.weight[0].item() == pytest.approx(0.5 * alpha)
+        used = sum(isinstance(module, sb.LIF) for module in model.modules())
+        assert len(made) == used + 1  # one to read the threshold of
+
+
+def test_tdbn_needs_a_threshold():
+    with pytest.raises(ValueError, match="norm='tdbn' starts in proportion to the threshold, and ReLU"):
+        sb.create_model("resnet20", width=0.25, norm="tdbn", neuron=lambda num_steps: nn.ReLU())

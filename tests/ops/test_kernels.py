@@ -62,6 +62,36 @@ def test_any_number_of_threads(monkeypatch):
     assert len(set(map(id, compiled))) == len(compiled) == 3
 
 
+def test_what_dynamo_guards_on_has_a_kernel_of_its_own(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(kernels, "compile_whole", lambda function: compiled.append(function.__code__) or function)
+    monkeypatch.setattr(kernels, "_KERNELS", {})
+    kernels.run(double_and_count, (2,), torch.ones(4, 3), None)
+    with torch.inference_mode():
+        kernels.run(double_and_count, (2,), torch.ones(4, 3), None)
+    torch.use_deterministic_algorithms(True)
+    try:
+        kernels.run(double_and_count, (2,), torch.ones(4, 3), None)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert len(set(map(id, compiled))) == len(compiled) == 3
+
+
+def test_a_state_of_any_strides_is_given_to_kernels_contiguous(monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        kernels, "compile_whole", lambda function: lambda *tensors: given.extend(tensors) or function(*tensors)
+    )
+    monkeypatch.setattr(kernels, "_KERNELS", {})
+    neuron = LIF(1, backend="compiled")
+    for state in (torch.zeros(()).expand(4, 3), torch.zeros(4, 3, 2)[..., 0], torch.zeros(4, 6)[:, ::2]):
+        x = torch.ones(4, 3, requires_grad=True)
+        _, after = neuron.step(x, state)
+        after.sum().backward()  # whose gradient is one number, expanded
+    assert len(given) > 10
+    assert all(tensor is None or tensor.is_contiguous() for tensor in given)
+
+
 @pytest.mark.slow
 def test_autocast_compiles_nothing_again():
     """Dynamo guards on it, and a backward pass runs without: each kernel would be there twice, for one size each."""

@@ -74,3 +74,9 @@ def test_a_learned_decay_in_half_precision_is_taken_in_that_of_the_membrane():
         (spikes.sum() + state.sum()).backward()
         results.append((spikes, state, decay.grad.bfloat16()))
     assert all(torch.equal(half, full) for half, full in zip(*results, strict=True))
+
+
+def test_a_decay_of_several_elements_is_refused():
+    arguments = {"dynamics": Dynamics(), "num_steps": 2, "backend": "reference"}
+    with pytest.raises(ValueError, match=r"a decay of shape \[3\]: must be one number for the layer"):
+        multi_step(torch.zeros(2, 4, 3), decay=torch.full((3,), 0.5), **arguments)

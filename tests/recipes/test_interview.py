@@ -85,6 +85,20 @@ def test_a_recipe_for_recordings_says_that_the_sensor_is_missing(tmp_path):
     assert "# data.sensor is to be [height, width] of the camera" in (tmp_path / "new.yaml").read_text()
 
 
+def test_a_batch_is_one_that_few_images_fill(tmp_path):
+    for label, count in (("a", 20), ("b", 22)):
+        (tmp_path / "train" / label).mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (40, 32)).save(tmp_path / "train" / label / f"{number}.png")
+    made = recipe(tmp_path, data="images", network="resnet20", root=tmp_path)
+    assert made.train.batch_size == 8  # 42 less a tenth are 37
+    text = (tmp_path / "new.yaml").read_text()
+    assert "as in cifar10-resnet20, by AutoAugment with the policy that was found for cifar10 too" in text
+    recipe(tmp_path, data="cifar10", network="resnet20")
+    assert "AutoAugment" not in (tmp_path / "new.yaml").read_text()
+    assert "batch_size" not in (tmp_path / "new.yaml").read_text()
+
+
 @pytest.mark.parametrize("name", ["0.tif", "0.tiff", "0.gif", "0.ppm", "0.bmp"])
 def test_images_are_those_of_the_source_for_folders(tmp_path, name):
     (tmp_path / "train" / "a").mkdir(parents=True)

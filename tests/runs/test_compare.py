@@ -17,6 +17,16 @@ def test_one_of_several_processes_prints_the_table(tmp_path, monkeypatch, capsys
     assert capsys.readouterr().out.count("the table") == times
 
 
+def test_what_is_printed_meanwhile_has_the_name_of_the_variant(tmp_path, monkeypatch):
+    named = []
+    monkeypatch.setattr(comparison, "check", lambda *arguments, **settings: None)
+    monkeypatch.setattr(comparison, "train_recipe", lambda *arguments, name, **settings: named.append(name))
+    monkeypatch.setattr(comparison, "comparison_table", lambda summaries, out: Table())
+    recipe = load_recipe("quickstart")
+    comparison.compare(recipe, tmp_path, resume=False, overwrite=False, say=lambda line: None)
+    assert named == ["vanilla", "evolutionary-logits", "evolutionary"]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -20,7 +20,7 @@ def test_a_recipe_is_diagnosed_as_its_training_would_begin():
     checkup = check_recipe_gradients(tiny())
     assert checkup.title.endswith("before training")
     assert checkup.report.measurement.coefficient == 1.0
-    assert set(checkup.report.measurement.losses) > {"main"}
+    assert set(checkup.report.measurement.losses) > {".main"}
     assert checkup.run is None
 
 

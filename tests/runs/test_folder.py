@@ -42,8 +42,23 @@ def test_a_finished_run_is_refused_unless_told(folder):
 
 def test_resuming_another_recipe_says_what_differs(folder):
     other = load_recipe("quickstart", settings=["compare=", "train.epochs=99"])
-    with pytest.raises(ValueError, match=r"train\.epochs: 99, "):
+    with pytest.raises(ValueError, match=r"train\.epochs: 99, ") as refused:
         folder.check(other, resume=True, overwrite=False)
+    *_, last = str(refused.value).splitlines()
+    assert last.startswith("The learning rate and the coefficient go by the number of epochs")
+    assert last.endswith("To train by this recipe, name another folder with --out")
+    folder.weights.touch()
+    other = load_recipe("quickstart", settings=["compare=", "seed=1"])
+    with pytest.raises(ValueError, match=r"seed: 1, 0\nTo train by .* sb\.load_weights\(net, '.*model\.safetensors'\)"):
+        folder.check(other, resume=True, overwrite=False)
+
+
+def test_a_folder_of_several_runs_names_them(tmp_path):
+    for name in ("vanilla", "evolutionary"):
+        RunFolder(tmp_path / name).start(RECIPE, overwrite=False)
+    named = f"{tmp_path}/evolutionary, {tmp_path}/vanilla"
+    with pytest.raises(ValueError, match=f"holds several runs: name one of {named}$"):
+        RunFolder(tmp_path).read_recipe()
 
 
 @pytest.fixture
@@ -93,7 +108,7 @@ def test_resuming_with_settings_that_change_no_weight(folder):
     folder.check(other, resume=True, overwrite=False)
     for setting in ("seed=3", "method=vanilla", "optimizer.lr=0.01"):
         another = load_recipe("quickstart", settings=["compare=", *WITHOUT_EFFECT, setting])
-        with pytest.raises(ValueError, match=rf"\(asked for, there\):\n  {setting.partition('=')[0]}: .*$"):
+        with pytest.raises(ValueError, match=rf"\(asked for, there\):\n  {setting.partition('=')[0]}: .*\nTo train by"):
             folder.check(another, resume=True, overwrite=False)
 
 
@@ -102,7 +117,7 @@ def test_where_the_coefficient_follows_what_is_measured_it_matters_how_often(tmp
     folder = RunFolder(tmp_path)
     folder.start(load_recipe("quickstart", settings=adaptive), overwrite=False)
     folder.metrics.write_text("{}\n")
-    with pytest.raises(ValueError, match=r"\n  health.every: None, 200$"):
+    with pytest.raises(ValueError, match=r"\n  health.every: None, 200\nTo train by"):
         folder.check(load_recipe("quickstart", settings=[*adaptive, "health.every=null"]), resume=True, overwrite=False)
 
 

@@ -21,7 +21,7 @@ from shortback.runs.compare import branch_shares
 from shortback.runs.evaluate import evaluate_run, load_run
 from shortback.runs.folder import RunFolder
 from shortback.runs.run import Run
-from shortback.runs.train import _equals_unbranched, train_recipe
+from shortback.runs.train import _COMPILING, _equals_unbranched, _say_once, train_recipe
 from shortback.training import JsonLines, build_fabric
 from shortback.training.checkpoint import read_checkpoint
 
@@ -44,8 +44,16 @@ def tiny(*settings):
 def run(tmp_path_factory):
     """A finished run and what was said."""
     out, said = tmp_path_factory.mktemp("runs") / "tiny", []
-    summary = train_recipe(tiny(), out, say=said.append)
+    summary = train_recipe(tiny(), out, say=said.append, name="mine")
     return out, summary, said
+
+
+def test_that_the_first_step_compiles_is_said_once():
+    said = []
+    for _ in range(2):
+        _say_once(said.append, _COMPILING)
+    (line,) = said
+    assert line.startswith("the first step compiles kernels")
 
 
 def test_the_folder_has_all_it_should(run):
@@ -65,7 +73,8 @@ def test_the_folder_has_all_it_should(run):
     assert summary["epochs"] == 2
     assert 0 <= summary["test_accuracy"] <= 1
     assert RunFolder(out).read_recipe().train.device == "cpu"
-    assert any("8 branches" in line for line in said)
+    assert any(line.startswith("mine: resnet20, 2 steps, 8 branches, ") for line in said)
+    assert not any("compiles" in line for line in said)
     assert any("cpu" in line and "fp32" in line for line in said)
 
 

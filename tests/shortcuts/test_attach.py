@@ -185,6 +185,43 @@ def test_unsuitable_networks_are_refused(make_network, batch):
         sb.attach(sb.attach(make_network(), at="blocks", sample=x), at="blocks", sample=x)
 
 
+class Reads(nn.Module):
+    """A linear map by step after a block, read in one of several ways."""
+
+    def __init__(self, read, *, batch_first=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.block, self.fc = nn.Sequential(nn.Linear(6, 8), nn.ReLU()), nn.Linear(8, 8)
+        self.read, self.axis = read, int(batch_first)
+
+    def forward(self, x):
+        return self.read(self.fc(self.block(torch.stack([x, 2 * x, x - 1], self.axis))))
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_what_makes_the_output_is_no_place(batch_first):
+    x, axis = torch.randn(4, 6), int(batch_first)
+    for read in (lambda o: o, lambda o: o.mean(axis), lambda o: o.sum(axis), lambda o: [*o.unbind(axis)]):
+        net = Reads(read, batch_first=batch_first)
+        with pytest.raises(ValueError, match=r"at='fc': the module makes the network's output.*leave it out"):
+            sb.attach(net, at=["block", "fc"], sample=x)
+        assert sb.attach(net, at=["block"], sample=x).places == ("block",)  # as many features as classes
+    net = Reads(lambda o: o.relu().mean(axis), batch_first=batch_first)
+    assert sb.attach(net, at=["block", "fc"], sample=x).places == ("block", "fc")
+
+
+def test_an_output_of_spikes_that_are_zeros_is_told(caplog):
+    x = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    for threshold, count in ((0.01, 0), (1e9, 1)):
+        torch.manual_seed(0)
+        neuron = sb.LIF(1, threshold=threshold, backend="reference")
+        net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4), neuron)
+        sb.attach(net, at=["1"], sample=x)
+        assert len(caplog.messages) == count
+    assert "the output of Sequential is spikes, and 0 for all samples" in caplog.text
+    assert "use a readout that does not fire, or a lower threshold" in caplog.text
+
+
 def test_a_failed_attach_leaves_no_hook(make_network, batch):
     model = Shared()
     with pytest.raises(ValueError, match="called 2 times"):
@@ -294,3 +331,40 @@ def test_a_reset_that_was_forgotten_is_told(caplog, resets):
     told = [record.message for record in caplog.records if "remembers the batch before" in record.message]
     assert len(told) == (resets == "not")
     assert all("sb.reset_states(net)" in message for message in told)
+
+
+def test_a_head_that_is_no_module_is_refused():
+    model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3))
+    with pytest.raises(ValueError, match=r"head: makes a NoneType of 6 features, and must make an nn\.Module"):
+        sb.attach(model, at=["1"], sample=torch.randn(4, 5), head=lambda features, classes: None)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_lazy_heads_draw_weights_of_their_own():
+    model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3))
+    x = torch.randn(4, 5)
+    net = sb.attach(model, at=["1", "3"], sample=x, head=lambda features, classes: nn.LazyLinear(classes))
+    net(x)
+    assert not torch.equal(net.heads[0].weight, net.heads[1].weight)
+
+
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [
+        (nn.Linear(2, 2), "give the names of modules"),
+        (nn.Sequential(nn.Linear(2, 2)), "give the names of modules"),
+        (nn.Sequential(), "give the names of modules"),
+        (None, "at=None: write 'blocks', 'stages' or 'auto', or names"),
+        (3, "at=3: write"),
+        ([3], r"at=\[3\]: write"),
+    ],
+)
+def test_places_are_a_word_or_names(at, message):
+    with pytest.raises(ValueError, match=message):
+        sb.attach(nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)), at=at, sample=torch.randn(4, 5))
+
+
+def test_names_may_come_from_anything_that_gives_them():
+    for names in ((n for n in ("1", "3")), {"3": 0, "1": 0}.keys(), ("1", "3")):
+        model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3))
+        assert sb.attach(model, at=names, sample=torch.randn(4, 5)).places == ("1", "3")

@@ -3,17 +3,21 @@ import logging
 
 import pytest
 import torch
+from torch import nn
 
 import shortback as sb
 from shortback.health import LayerGradient, Measurement, measure
 from shortback.health.judgement import BAND, reference
+from shortback.health.measurement import MAIN
 from shortback.losses import ShortcutLoss
 from shortback.shortcuts.auto import choose_places, smallest_set
+from shortback.shortcuts.places import find_places
 from shortback.surrogates import Triangular
 
 
-def layer(name, **terms):
+def layer(name, *, main, **terms):
     weight = {"weight_norm": 1.0, "gradient_norm": 1.0, "branch_norm": 0.0, "cosine": None}
+    terms = {MAIN: main, **terms}
     return LayerGradient(name, "Conv2d", terms=terms, num_weights=1, num_zero=0, num_nan=0, num_inf=0, **weight)
 
 
@@ -74,3 +78,41 @@ def test_it_leaves_the_network_as_it_was(make_network, batch, steps):
     assert list(before) == list(model.state_dict())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
+
+
+class Named(nn.Module):
+    """Four blocks, of which the first has a name that is given."""
+
+    def __init__(self, first):
+        super().__init__()
+        torch.manual_seed(0)
+        neuron = functools.partial(sb.LIF, 2, surrogate=Triangular(half_width=0.05, scale="peak"), backend="reference")
+        self.names = [first, "b", "c", "d"]
+        for name, channels in zip(self.names, (1, 8, 8, 8), strict=True):
+            conv = nn.Conv2d(channels, 8, 3, padding=1, bias=False)
+            self.add_module(name, nn.Sequential(conv, nn.BatchNorm2d(8), neuron()))
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x):
+        for name in self.names:
+            x = self.get_submodule(name)(x)
+        return self.fc(x.mean((2, 3)))
+
+
+def test_a_block_may_be_called_main(batch):
+    x, y = batch
+    seen = {}
+    for first in ("main", "a"):
+        net = sb.attach(sb.SpikingNetwork(Named(first), num_steps=2), at="blocks", sample=x)
+        assert net.places == (first, "b", "c")
+        measured = measure(net, x, y, loss=ShortcutLoss(combine="additive"), coefficient=1.0)
+        terms = ShortcutLoss()(net.train()(x), y, coefficient=1.0)
+        assert list(measured.losses) == [MAIN, first, "b", "c"]
+        assert measured.losses[MAIN] == pytest.approx(terms.main.item(), rel=1e-5)
+        assert measured.losses[first] == pytest.approx(terms.branches[first].item(), rel=1e-5)
+        layer = measured.layers[0]
+        assert list(layer.terms) == [*net.places, MAIN]
+        chosen = sb.attach(sb.strip(net), at="auto", sample=x).places
+        seen[first] = *measured.losses.values(), *layer.terms.values(), [place.replace(first, "-") for place in chosen]
+    assert seen["main"] == seen["a"]
+    assert list(find_places(Named("main"), ["main"])) == ["main"]

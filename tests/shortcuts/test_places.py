@@ -29,13 +29,6 @@ def test_a_misspelt_place_names_the_nearest():
         find_places(create_model("resnet20"), "block")
 
 
-def test_a_branch_cannot_be_called_as_the_main_output_is():
-    net = nn.Module()
-    net.main = nn.Linear(2, 2)
-    with pytest.raises(ValueError, match="'main' is the name of the main output"):
-        find_places(net, ["main"])
-
-
 class Mine(nn.Module):
     """A neuron of a class that nobody knows."""
 
@@ -305,3 +298,56 @@ def test_neurons_that_are_run_by_steps_are_told():
     with pytest.raises(ValueError, match=r"e\.g\. at=\['a', 'b'\]\. lif, lif2: never called, and neuron\.step"):
         sb.attach(net, sample=x)
     assert sb.attach(net, at=["a", "b"], sample=x).places == ("a", "b")
+
+
+class Inline(nn.Module):
+    """Neurons that are lines of the `forward`."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv1, self.conv2, self.fc = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 10)
+
+    def forward(self, x):
+        x = (self.conv1(x) > 0.3).to(x.dtype)
+        return self.fc((self.conv2(x) > 0.3).to(x.dtype).mean((2, 3)))
+
+
+class Functional(Inline):
+    """No spikes at all."""
+
+    def forward(self, x):
+        return self.fc(self.conv2(self.conv1(x).relu()).relu().mean((2, 3)))
+
+
+class Hushed(Mine):
+    def forward(self, x):
+        return (x > 1e9).to(x.dtype)
+
+
+def test_neurons_that_are_no_modules_are_told_of(batch, caplog):
+    with pytest.raises(ValueError, match=r"0 blocks.*no module of Inline returns spikes: put each neuron") as caught:
+        sb.attach(Inline(), sample=batch[0])
+    assert "at=[" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"returns spikes.*In a network without neurons name the modules.*'conv1'"):
+        sb.attach(Functional(), sample=batch[0])
+    assert not caplog.messages
+    assert sb.attach(Inline(), at=["conv1", "conv2"], sample=batch[0]).places == ("conv1", "conv2")
+    (message,) = caplog.messages
+    assert "no module of Inline returns spikes, so the branches at conv1, conv2 sit on currents" in message
+
+
+def test_names_in_networks_that_fire_or_have_no_neurons_are_taken_as_they_are(batch, caplog):
+    x, _ = batch
+    sb.attach(Functional(), at=["conv1"], sample=x)
+    sb.attach(Functional(), at=["conv1"], sample=(x > 0).float())
+    sb.attach(Plainly(), at=["conv1"], sample=x)
+    sb.attach(torchvision.models.resnet18(num_classes=10), at=["layer1"], sample=x.expand(-1, 3, -1, -1))
+    assert not caplog.messages
+
+
+def test_neurons_that_never_fire_are_named(batch):
+    net = Plainly()
+    net.lif1, net.lif2 = Hushed(), Hushed()
+    with pytest.raises(ValueError, match=r"none fired: lif1, lif2 returned zeros alone.*e\.g\. at=\['lif1'\]"):
+        sb.attach(net, sample=batch[0])

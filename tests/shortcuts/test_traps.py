@@ -1,6 +1,8 @@
 """What networks do that spoils a tap: it works all the same, or it is refused with a reason."""
 
 import copy
+import functools
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import shortback as sb
+from shortback.models.fused import average_of, conv_norm_fire
 
 
 @pytest.fixture
@@ -239,3 +242,86 @@ def test_a_module_called_once_a_step_may_have_another_number_of_steps(x):
     handle.remove()
     assert len(spikes) == 5
     torch.testing.assert_close(out.branches["lif"], net.heads[0](torch.stack(spikes).mean(0)))
+
+
+class Counted(nn.Module):
+    """Two layers of one operation each, which share a neuron, and something after each of them."""
+
+    def __init__(self, num_steps=2, first=nn.Identity, second=nn.Identity):
+        super().__init__()
+        torch.manual_seed(0)
+        self.convs = nn.ModuleList(nn.Conv2d(i, 6, 3, padding=1, bias=False) for i in (1, 6))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(6) for _ in range(2))
+        self.neuron, self.fc = sb.LIF(num_steps, backend="compiled"), nn.Linear(6, 10)
+        self.after = nn.ModuleList([first(), second()])
+        for norm in self.norms:
+            nn.init.ones_(norm.bias)
+
+    def forward(self, x):
+        for conv, norm, after in zip(self.convs, self.norms, self.after, strict=True):
+            x = after(conv_norm_fire(x, conv=conv, norm=norm, neuron=self.neuron))
+        return self.fc(x.mean((2, 3)))
+
+
+class Steps(Counted):
+    def forward(self, x):
+        return torch.stack([super(Steps, self).forward(step) for step in x])
+
+
+@contextmanager
+def returned_by(*modules):
+    """The averages over space of what modules return, and whether a layer had counted them."""
+    seen = [[] for _ in modules]
+    hooks = [
+        module.register_forward_hook(
+            lambda module, inputs, output, seen=each: seen.append(
+                (output.detach().mean((2, 3)), average_of(output) is not None)
+            )
+        )
+        for module, each in zip(modules, seen, strict=True)
+    ]
+    yield seen
+    for hook in hooks:
+        hook.remove()
+
+
+class Doubled(nn.Module):
+    """Changes what it is given in place, in training."""
+
+    @torch.no_grad()
+    def forward(self, x):
+        return x.mul_(2) if self.training else x
+
+
+@pytest.mark.slow  # kernels are compiled
+@pytest.mark.parametrize(
+    "first", [nn.Identity, functools.partial(nn.Dropout, 0.5), Doubled], ids=["itself", "dropout", "in place"]
+)
+def test_what_a_layer_counted_is_taken_of_the_very_tensor_it_returned(x, first):
+    """In `eval()`, where the dry run is, dropout returns what it is given."""
+    model = sb.SpikingNetwork(Counted(first=first).to(memory_format=torch.channels_last), num_steps=2)
+    net = sb.attach(model, at=["after.0", "after.1"], sample=x)
+    assert all(tap.neuron is model.network.neuron for tap in net.taps)
+    with returned_by(*model.network.after) as seen:
+        out = net(x.to(memory_format=torch.channels_last))
+    for (average, is_counted), head, place, module in zip(
+        *([each[0] for each in seen], net.heads, net.places, model.network.after), strict=True
+    ):
+        assert is_counted == isinstance(module, nn.Identity)
+        torch.testing.assert_close(out.branches[place], head(average.unflatten(0, (2, -1)).mean(0)))
+    sum(branch.sum() for branch in out.branches.values()).backward()
+    assert all(conv.weight.grad.abs().sum() > 0 for conv in model.network.convs)
+    assert all(average_of(spikes) is None for spikes in (x, x + 1))
+
+
+@pytest.mark.slow
+def test_what_is_counted_once_a_step_is_added_up():
+    xs = torch.randn(3, 4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    model = Steps(num_steps=1).to(memory_format=torch.channels_last)
+    net = sb.attach(model, at=["after.0"], sample=xs, layout="steps")
+    with returned_by(model.after[0]) as seen:
+        out = net(xs)
+    averages, are_counted = zip(*seen[0], strict=True)
+    assert are_counted == (True, True, True)
+    assert not torch.equal(averages[0], averages[2])
+    torch.testing.assert_close(out.branches["after.0"], net.heads[0](torch.stack(averages).mean(0)))

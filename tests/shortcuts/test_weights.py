@@ -130,3 +130,10 @@ def test_a_part_that_is_compiled_in_either():
     other = compiled()
     sb.load_weights(other, plain.state_dict())
     assert same(other.model, source.model)
+
+
+def test_of_many_names_that_do_not_fit_five_are_told():
+    net = nn.Sequential(*(nn.Linear(2, 2) for _ in range(6)))
+    with pytest.raises(ValueError, match=r"weights that the network lacks: b0, b1, b2, b3, b4 and 4 more\n") as caught:
+        sb.load_weights(net, {f"b{index}": torch.zeros(1) for index in range(9)})
+    assert str(caught.value).endswith("0.weight, 0.bias, 1.weight, 1.bias, 2.weight and 7 more")

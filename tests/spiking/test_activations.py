@@ -2,6 +2,7 @@
 
 import functools
 import re
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -227,3 +228,71 @@ def test_networks_of_other_inputs_are_refused_at_once():
         with pytest.raises(ValueError, match=f"networks of images.*0 is a {kind}"):
             spikify(net, num_steps=2)
     assert spikify(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(2), nn.Conv1d(2, 2, 1)), num_steps=2)
+
+
+TABLE = {"relu": F.relu}
+
+
+class ByTable(Calls):
+    def forward(self, x):
+        return TABLE["relu"](x)
+
+
+class ByProperty(Calls):
+    @property
+    def chosen(self):
+        return F.relu
+
+    def forward(self, x):
+        return self.chosen(x)
+
+
+class ByGetattr(Calls):
+    def forward(self, x):
+        return getattr(F, "relu")(x)  # noqa: B009
+
+
+class ByDefault(Calls):
+    def forward(self, x, act=F.relu):
+        return act(x)
+
+
+@pytest.mark.parametrize("network", [ByTable, ByProperty, ByGetattr, ByDefault])
+def test_what_reading_the_source_does_not_find_a_trace_does(network):
+    with pytest.raises(ValueError, match=rf"(?s)cannot replace .*{re.escape(__file__)}:\d+"):
+        spikify(network(), num_steps=2, neuron=NEURON)
+
+
+class MemoryEfficientSwish(nn.Module):
+    def forward(self, x):
+        return x * torch.sigmoid(x)
+
+
+def test_modules_that_are_only_named_like_activations_are_told_of(caplog):
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), MemoryEfficientSwish())
+    spikify(network, num_steps=2, neuron=NEURON)
+    assert "left 2 (MemoryEfficientSwish) as they are" in caplog.text
+
+
+class SpikingReLU(nn.Module):
+    """A neuron of one's own, which computes with what is an activation elsewhere."""
+
+    def __init__(self, num_steps):
+        super().__init__()
+        self.levels = 4
+
+    def forward(self, x):
+        return (F.relu6(x) * self.levels).floor() / self.levels
+
+
+def test_what_neurons_compute_is_theirs(caplog):
+    for factory in (SpikingReLU, lambda steps: nn.Sequential(SpikingReLU(steps))):
+        spikify(nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.Flatten()), num_steps=2, neuron=factory)
+    assert "named like activations" not in caplog.text
+
+
+def test_scripted_networks_are_refused():
+    with warnings.catch_warnings(action="ignore"):  # it is deprecated
+        scripted = torch.jit.trace(nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU()), torch.zeros(1, 3, 2, 2))
+    with pytest.raises(ValueError, match=r"before torch.jit.script"):
+        spikify(scripted, num_steps=2)

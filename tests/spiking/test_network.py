@@ -498,3 +498,51 @@ def test_networks_with_nothing_to_replace_and_compiled_ones_are_refused():
         spikify(nn.Sequential(nn.ReLU()), num_steps=2, neuron=LIF(2))
     with pytest.raises(ValueError, match=r"spikify\(\) got function: .* a network"):
         spikify(torchvision.models.resnet18, num_steps=2)
+
+
+def test_a_foreign_neuron_with_another_number_of_steps_is_told(caplog):
+    network = nn.Sequential(chain()[:4], Counting(3), Head())
+    model = SpikingNetwork(network, num_steps=3)
+    assert "number of its own" not in caplog.text
+    model.num_steps = 6
+    assert "num_steps=6: 1 is a Counting, no TimeModule, with a number of its own, 3" in caplog.text
+    caplog.clear()
+    network[1].T = 6
+    model.num_steps = 6
+    assert caplog.text == ""
+    assert model(images(5, 2, 8, 8)).shape == (5, 3)
+
+
+def test_a_library_neuron_with_another_number_of_steps_is_refused():
+    neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
+
+    class Unfolding(nn.Module):
+        def __init__(self, num_steps):
+            super().__init__()
+            self.T, self.neuron = num_steps, neuron.LIFNode(step_mode="m")
+
+        def forward(self, x):
+            self.neuron.reset()
+            return self.neuron(x.unflatten(0, (self.T, -1))).flatten(0, 1)
+
+    with pytest.raises(ValueError, match="num_steps=6: 1 is a Unfolding, no TimeModule, with a number of its own, 3"):
+        SpikingNetwork(nn.Sequential(chain()[:4], Unfolding(3), Head()), num_steps=6)
+    model = SpikingNetwork(nn.Sequential(chain()[:4], Unfolding(3), Head()), num_steps=3)
+    with pytest.raises(ValueError, match="num_steps=6"):
+        model.num_steps = 6
+    assert {m.num_steps for m in model.modules() if isinstance(m, TimeModule)} == {3} == {model.num_steps}
+
+
+def test_a_hook_that_changes_an_output_is_part_of_the_network():
+    block = nn.Sequential(NEURON(3), nn.Conv2d(4, 4, 3, padding=1))
+    block.register_forward_hook(lambda module, inputs, output: output + inputs[0])
+    model = SpikingNetwork(nn.Sequential(nn.Conv2d(2, 4, 3), block, NEURON(3), Head()), num_steps=3).eval()
+    x = images(5, 2, 8, 8)
+    torch.testing.assert_close(model(x), model(x.expand(3, *x.shape)))
+
+
+def test_data_parallel_inside_is_refused():
+    model = SpikingNetwork(chain(), num_steps=3)
+    model.network = nn.DataParallel(model.network)
+    with pytest.raises(ValueError, match=r"wrap the model itself, nn.DataParallel\(model\)"):
+        model(images(5, 2, 8, 8))

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDa
 from shortback.data import ArrayImages, BatchLoader
 from shortback.training import Batches, SeededBatches
 from shortback.training._fit import loader_of
-from shortback.training.batches import _warn_once
+from shortback.training.batches import _warn_once, warn_if_short
 
 
 def test_the_order_is_that_of_the_seed_and_the_epoch():
@@ -218,3 +218,14 @@ def test_a_loader_with_the_number_of_its_epoch_is_a_loader():
     loader.epoch = 3
     for fabric in (None, Rank(0)):
         assert isinstance(loader_of(copy.copy(loader), seed=0, fabric=fabric), SeededBatches)
+
+
+def test_an_epoch_with_fewer_batches_than_were_said_is_told(caplog):
+    batches = SeededBatches(DataLoader(range_pairs(8), batch_size=2))
+    assert not warn_if_short(batches, 4)
+    assert not caplog.messages
+    assert warn_if_short(batches, 3)
+    assert caplog.messages == [
+        "DataLoader gave 3 batches in an epoch, and its len() is 4: the coefficient and the learning rate go by the "
+        "second, and end at 75 % of their way; let len() say how many it gives"
+    ]

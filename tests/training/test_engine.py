@@ -289,3 +289,31 @@ def test_a_schedule_may_return_a_tensor(make_trainer, rows):
     log = rows()
     make_trainer(loggers=[log], epochs=1, log_every=1, schedule=lambda progress: torch.tensor(0.5)).fit()
     assert [row["coefficient"] for row in log.rows if row["kind"] == "step"] == [0.5] * 4
+
+
+class Short:
+    """Says that it has more batches than it gives."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __len__(self):
+        return 2 * len(self.batches)
+
+    def epoch(self, epoch, *, start=0):
+        return self.batches.epoch(epoch, start=start)
+
+
+def test_epochs_that_are_shorter_than_was_said_are_told_once(make_trainer, caplog):
+    trainer = make_trainer(network=nn.Sequential(nn.Flatten(), nn.Linear(144, 4)), branches=False, epochs=3)
+    trainer.train = Short(trainer.train)
+    trainer.fit()
+    (told,) = [message for message in caplog.messages if "its len() is" in message]
+    assert told.startswith("Short gave 4 batches in an epoch, and its len() is 8")
+
+
+def test_without_branches_the_coefficient_is_0(make_trainer, rows):
+    log = rows()
+    network = nn.Sequential(nn.Flatten(), nn.Linear(144, 4))
+    make_trainer(network=network, branches=False, epochs=1, schedule=Constant(value=0.5), loggers=[log]).fit()
+    assert {row["coefficient"] for row in log.rows if "coefficient" in row} == {0.0}

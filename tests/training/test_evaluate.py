@@ -95,3 +95,21 @@ def test_one_image_a_process_says_nothing_of_all(each, is_constant):
 def test_one_output_for_all_is_noted(rows, is_constant):
     batches = [(torch.tensor(each).float(), torch.zeros(len(each), dtype=torch.long)) for each in rows]
     assert evaluate(Table(), batches).is_constant == is_constant
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_steps_may_lie_on_any_axis(count):
+    class ByStep(nn.Module):
+        def __init__(self, order):
+            super().__init__()
+            torch.manual_seed(0)
+            self.fc, self.order = nn.Linear(6, 4), order
+
+        def forward(self, x):
+            return torch.stack([self.fc(x * (1 + step)) for step in range(3)]).permute(self.order)
+
+    batches = [(torch.randn(n, 6, generator=torch.Generator().manual_seed(n)), torch.arange(n) % 4) for n in (count, 3)]
+    expected, *others = (evaluate(ByStep(order), batches) for order in ((0, 1, 2), (1, 0, 2), (1, 2, 0)))
+    assert expected.num_images == count + 3
+    for found in others:
+        assert (found.accuracy, found.loss) == (expected.accuracy, pytest.approx(expected.loss))

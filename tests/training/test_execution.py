@@ -1,4 +1,6 @@
+import pytest
 import torch
+from torch import nn
 
 import shortback as sb
 from shortback.neurons import LIF
@@ -35,3 +37,11 @@ def test_what_is_chosen_is_said_with_how_to_choose():
     assert words.startswith(f"on {chosen.describe()}; to choose: execution=choose_execution(precision=")
     other = eval(words.rpartition("execution=")[2], {"choose_execution": choose_execution})
     assert other.precision != chosen.precision
+
+
+@pytest.mark.parametrize(("neuron", "said"), [(nn.ReLU(), False), (sb.LIF(2), True)])
+def test_neurons_are_said_to_be_compiled_where_there_are_some(neuron, said):
+    net = nn.Sequential(nn.Linear(2, 2), neuron)
+    chosen = choose_execution()
+    assert ("compiled neurons" in choice_in_words(net)) == said
+    assert chosen.describe(net) == chosen.describe() if said else chosen.describe().startswith(chosen.describe(net))

@@ -7,7 +7,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import shortback as sb
 from shortback.schedules import Constant, Linear
-from shortback.training import choose_execution, evaluate, fit
+from shortback.training import JsonLines, choose_execution, evaluate, fit
+from shortback.training.rows import read_epochs
 from tests.networks.zoo import OverSteps
 
 pytestmark = pytest.mark.slow
@@ -190,17 +191,30 @@ def test_without_branches_an_output_is_read_as_with(data, tmp_path, stacks):
     assert evaluate(net, loader(data)).accuracy == (logits.argmax(1) == y).double().mean().item()
 
 
-def test_samples_before_steps_are_refused_without_branches(data):
+def test_samples_before_steps_without_branches(data, tmp_path):
     class ByStep(nn.Module):
         def __init__(self):
             super().__init__()
-            self.fc = nn.Linear(36, 4)
+            self.layers, self.fc = nn.Sequential(nn.Linear(36, 8), nn.ReLU()), nn.Linear(8, 4)
 
         def forward(self, x):
-            return self.fc(x.unflatten(2, (4, 3)).transpose(1, 2).flatten(2))  # [N, T, K], T = 4
+            return self.fc(self.layers(x.unflatten(2, (4, 3)).transpose(1, 2).flatten(2)))  # [N, T, K], T = 4
 
-    with pytest.raises(ValueError, match=r"returns \[N, T, K\]: .* transpose it"):
-        evaluate(ByStep(), DataLoader(data, batch_size=4))
+    class Mean(ByStep):
+        def forward(self, x):
+            return super().forward(x).mean(1)
+
+    accuracies = []
+    for index, make in enumerate((ByStep, Mean)):
+        torch.manual_seed(0)
+        net = sb.attach(make(), at=["layers"], sample=data.tensors[0][:4])
+        fit(net, loader(data), epochs=1, folder=tmp_path / str(index), **plainly())
+        plain = sb.strip(net)
+        accuracies.append(evaluate(plain, DataLoader(data, batch_size=4)))  # as many samples as steps and classes
+        fit(plain, loader(data), epochs=1, folder=tmp_path / f"plain{index}", **plainly())
+        accuracies.append(evaluate(plain, DataLoader(data, batch_size=16)))
+    for by_step, of_means in zip(accuracies[:2], accuracies[2:], strict=True):
+        assert (by_step.accuracy, by_step.loss) == (of_means.accuracy, pytest.approx(of_means.loss, rel=1e-4))
 
 
 def test_it_begins_with_what_was_chosen(data, tmp_path, capsys):
@@ -251,3 +265,64 @@ def test_one_output_for_all_in_eval_is_told_once_with_the_reason(data, tmp_path,
         "in eval(), as at inference, all samples get the same output: 2 fires in training and never there, since the "
         "running statistics of the norms lag behind; train longer, or raise their momentum"
     ]
+
+
+def test_a_network_that_keeps_branches_inside_has_to_return_them(data, tmp_path):
+    class Drops(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = attached(data)
+
+        def forward(self, x):
+            return self.net(x).logits
+
+    with pytest.raises(ValueError, match="Drops has a network with branches inside, net, and returns none of them"):
+        fit(Drops(), loader(data), epochs=1, folder=tmp_path / "drops", **plainly())
+    whole, inside = attached(data), nn.Sequential(attached(data))
+    for name, net in (("whole", whole), ("inside", inside)):
+        fit(net, loader(data), epochs=1, folder=tmp_path / name, **plainly())
+    for one, other in zip(whole.parameters(), inside.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_branches_that_only_training_returns_are_trained(data, tmp_path):
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.flat = nn.Flatten()
+            self.main, self.side = (nn.Linear(data.tensors[0][0].numel(), 4) for _ in range(2))
+
+        def forward(self, x):
+            x = self.flat(x)
+            return sb.Outputs(self.main(x), {"side": self.side(x)}) if self.training else self.main(x)
+
+    net = Own()
+    before = net.side.weight.clone()
+    loggers = [JsonLines(tmp_path / "metrics.jsonl")]
+    fit(net, loader(data), epochs=1, schedule=1.0, folder=tmp_path, **plainly(loggers=loggers))
+    assert not torch.equal(net.side.weight, before)
+    assert [row["coefficient"] for row in read_epochs(tmp_path / "metrics.jsonl")] == [1.0]
+
+
+def test_an_optimizer_comes_back_with_its_rate(data, tmp_path):
+    net = attached(data)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    fit(net, loader(data), epochs=1, optimizer=optimizer, folder=tmp_path, **plainly())
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1]
+
+
+def test_the_first_lines_say_nothing_of_what_is_not_there(data, tmp_path, capsys):
+    images = data.tensors[0][:2]
+
+    def net():
+        return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 4))
+
+    for index, schedule in enumerate((0.0, None)):
+        given = sb.attach(net(), at=["1"], sample=images) if schedule is not None else net()
+        fit(given, loader(data), epochs=1, folder=tmp_path / str(index), schedule=schedule, log_every=2)
+        lines = capsys.readouterr().out
+        assert "accuracy" in lines
+        assert not any(word in lines for word in ("compiled neurons", "coefficient", "branch share"))
+    fit(sb.attach(net(), at=["1"], sample=images), loader(data), epochs=1, folder=tmp_path / "with", log_every=2)
+    assert capsys.readouterr().out.count("coefficient") == 3

@@ -1,5 +1,7 @@
 """A network is given back as it was, but for what it learned."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from torch import nn
 import shortback as sb
 from shortback.neurons import LIF
 from shortback.spiking import SpikingNetwork
-from shortback.training import build_fabric, choose_execution
+from shortback.training import Execution, build_fabric, choose_execution
 from shortback.training.given import GivenNetwork
 
 
@@ -51,6 +53,32 @@ def test_convolutions_are_put_back_after_an_error_too():
     with pytest.raises(KeyError), given.put_back_after_an_error():
         raise KeyError
     assert "_conv_forward" not in net[0].__dict__
+
+
+def test_convolutions_elsewhere_than_on_a_cpu_are_left_alone():
+    net = nn.Sequential(nn.Conv2d(1, 4, 1, stride=2))
+    fabric = SimpleNamespace(world_size=1, device=torch.device("cuda"), setup_module=lambda module: module)
+    execution = Execution(device="cuda", precision="fp32", channels_last=False, compile="off")
+    GivenNetwork(net, execution=execution, fabric=fabric).prepare()
+    assert "_conv_forward" not in net[0].__dict__
+
+
+def test_branches_with_heads_that_are_frozen_are_there_again_too(make_network):
+    net = sb.attach(make_network(), at="stages", sample=torch.zeros(2, 1, 12, 12))
+    net.heads.requires_grad_(False)
+    given = lent(net)
+    given.prepare()
+    given.drop_branches()
+    assert not net.branches_enabled
+    given.put_back()
+    assert net.branches_enabled
+    assert not any(p.requires_grad for p in net.heads.parameters())
+    net.branches_enabled = False  # by its user, and so it stays
+    given = lent(net)
+    given.prepare()
+    assert given.drop_branches() is None
+    given.put_back()
+    assert not net.branches_enabled
 
 
 def test_branches_are_dropped_once_and_there_again(make_network):

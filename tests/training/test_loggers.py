@@ -105,3 +105,17 @@ def test_a_note_comes_first(capsys):
         terminal.start(step=0, total_steps=1)
         terminal.close()
     assert capsys.readouterr().out == "mine  on some machine\n"
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_nothing_is_said_of_branches_without_any(is_terminal):
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=is_terminal, soft_wrap=True, width=80)
+    terminal = Terminal("vanilla", has_branches=False, console=console)
+    terminal.start(step=0, total_steps=8)
+    terminal.log({**STEP, "coefficient": 0.0})
+    terminal.advance(2)
+    terminal.log({**EPOCH, "coefficient": 0.0, "branch_share": 0.0})
+    terminal.close()
+    assert "100 im" in out.getvalue()
+    assert not any(word in out.getvalue() for word in ("coefficient", "branch", "c 0.0"))

@@ -7,7 +7,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import shortback as sb
 from shortback.training import choose_execution, fit
-from tests.networks.research import StepResNet
 
 EXECUTION = choose_execution(compile="off", precision="fp32")
 
@@ -47,12 +46,72 @@ def test_what_is_refused_leaves_the_folder_free(make_network, data, tmp_path, ch
     assert train(net, [data], tmp_path / "run").steps == 1
 
 
-def test_samples_before_steps_and_as_many_of_both_are_refused_without_branches(tmp_path):
-    torch.manual_seed(0)
-    x, y = torch.randn(3, 1, 16, 16), torch.tensor([0, 1, 2])
-    with pytest.raises(ValueError, match=r"returns \[N, T, K\].*transpose it"):
-        train(StepResNet(3), [(x, y)], tmp_path / "a")
-    assert train(sb.attach(StepResNet(3), sample=x, reduce="mean"), [(x, y)], tmp_path / "b").steps == 1
+class ByStep(nn.Module):
+    """Logits of a linear map at each of three steps, in one of the ways they may lie."""
+
+    def __init__(self, order, *, softmax=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.order, self.softmax = nn.Linear(6, 4), order, softmax
+
+    def forward(self, x):
+        logits = torch.stack([self.fc(x * (1 + step)) for step in range(3)])
+        logits = logits.softmax(-1) if self.softmax else logits
+        return logits.permute(self.order)
+
+
+@pytest.mark.parametrize("num_samples", [3, 5])
+@pytest.mark.parametrize("order", [(1, 0, 2), (1, 2, 0)])
+def test_samples_before_steps_train_as_steps_before_samples(tmp_path, order, num_samples):
+    """With as many samples as steps too, which is no question of sizes."""
+    x, y = torch.randn(num_samples, 6), torch.arange(num_samples) % 4
+    seen = []
+
+    def entropy(logits, target):
+        seen.append([*logits.shape])
+        return nn.functional.cross_entropy(logits.mean(0), target)
+
+    nets = ByStep((0, 1, 2)), ByStep(order)
+    for net, name in zip(nets, "ab", strict=True):
+        train(net, [(x, y)] * 2, tmp_path / name, validation=[(x, y)], loss=entropy)
+    assert all(shape == [3, num_samples, 4] for shape in seen)
+    torch.testing.assert_close(nets[0].fc.weight, nets[1].fc.weight)
+
+
+def test_an_output_of_which_no_axis_is_known_is_refused(tmp_path):
+    class Alike(ByStep):
+        def forward(self, x):  # as many classes as steps, and the first feature changes all of them
+            return super().forward(x)[:, :, :3].softmax(2).cumsum(1).softmax(1)
+
+    x, y = torch.randn(5, 6), torch.arange(5) % 3
+    with pytest.raises(ValueError, match=r"\[N, T, K\] or \[N, K, T\].*have it return \[T, N, K\]"):
+        train(Alike((1, 0, 2), softmax=True), [(x, y)], tmp_path)
+
+
+class Fires(nn.Module):
+    """Neurons at the end, over as many layers as it takes."""
+
+    def __init__(self, threshold):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU())
+        self.fc, self.out = nn.Linear(8, 4), sb.LIF(1, threshold=threshold, backend="reference")
+
+    def forward(self, x):
+        return self.out(self.fc(self.body(x)))
+
+
+def test_an_output_that_never_fires_is_told_once(tmp_path, caplog):
+    x, y = 3 * torch.randn(8, 6, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 4
+    zeros = nn.Sequential(nn.Linear(6, 4))
+    nn.init.zeros_(zeros[0].weight), nn.init.zeros_(zeros[0].bias)
+    for index, healthy in enumerate((Fires(0.01), zeros)):
+        train(healthy, [(x, y)] * 2, tmp_path / str(index))
+    assert "the output of" not in caplog.text
+    train(Fires(1e6), [(x, y)] * 2, tmp_path / "dead")
+    (message,) = (m for m in caplog.messages if m.startswith("the output of"))
+    assert "the output of Fires is 0 for all samples of the first batch" in message
+    assert "a readout that does not fire, or a lower threshold" in message
 
 
 class Volumes(nn.Module):

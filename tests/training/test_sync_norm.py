@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from shortback.training._evaluate import check_steps_first
+from shortback.training._evaluate import layout_of_output
 from shortback.training.sync_norm import SyncNorm, local_norms, restore_norms, synchronise_norms
 
 
@@ -129,5 +129,5 @@ def test_finding_out_how_an_output_is_read_asks_no_other_process(monkeypatch):
     net = BySteps()
     synchronise_norms(net)
     monkeypatch.setattr(dist, "all_reduce", lambda *args, **settings: pytest.fail("another process was asked"))
-    check_steps_first(net, torch.randn(6, 3), num_samples=6)
+    layout_of_output(net, torch.randn(6, 3), num_samples=6)
     assert isinstance(net.norm, SyncNorm)

@@ -25,6 +25,7 @@ from shortback.files import write_text
 from shortback.recipes.load import flatten
 from shortback.recipes.methods import BASELINE, OF_THE_FALL, heeds
 from shortback.recipes.schema import Recipe
+from shortback.words import counted
 
 RESULTS_FILE, PAGE_FILE = "results.json", "report.html"
 
@@ -56,7 +57,7 @@ class Ablation:
         self._check()
         jobs = min(jobs, len(self.cells))
         measured: dict[str, tuple[float, int]] = {}
-        table = Table(Column("run", overflow="fold"), "steps", "s a step", "minutes", "")
+        table = Table(Column("run", overflow="fold"), "steps", "s a step", "minutes", "so far")
         total = 0.0
         for cell, run in zip(self.cells, self._runs(), strict=True):
             kind = _what_takes_time(cell.recipe)
@@ -66,11 +67,11 @@ class Ablation:
             done = steps if run.summary else run.last["step"] if run.last else 0
             total += per_step * (steps - done)
             row = [str(cell.folder), str(steps), f"{per_step:.3f}", f"{per_step * steps / 60:.1f}"]
-            table.add_row(*row, "finished" if run.summary else f"{done / steps:.0%} done" if done else "")
+            table.add_row(*row, "finished" if run.summary else f"{done / steps:.0%} done" if done else "nothing")
         self.console.print(table)
         side_by_side = f", {jobs} side by side, each with its share of the machine" if jobs > 1 else ""
         self.console.print(
-            f"{len(self.cells)} runs, about {total / jobs / 60:.0f} minutes of steps are left{side_by_side}; "
+            f"{counted(len(self.cells), 'run')}, {_about(total / jobs)} of steps left{side_by_side}; "
             "validation, looks at gradients and checkpoints come on top"
         )
 
@@ -122,6 +123,12 @@ class Ablation:
             for cell in self.cells
         }
         write_text(self.out / CELLS_FILE, json.dumps(read_cells(self.out) | own, indent=2) + "\n")
+
+
+def _about(seconds: float) -> str:
+    if seconds < 60:
+        return "less than a minute"
+    return f"about {counted(round(seconds / 60), 'minute')}"
 
 
 def _what_takes_time(recipe: Recipe) -> str:

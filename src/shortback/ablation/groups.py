@@ -92,7 +92,7 @@ def _group(settings: Settings, method: str, runs: Sequence[CellRun], thresholds:
     def compared(value: Callable[[Summary], float | None]) -> tuple[Estimate | None, Difference | None]:
         ours, theirs = _by_seed(own, value), _by_seed(baseline, value)
         difference = paired_difference(ours, theirs) if method != BASELINE else None
-        return estimate(list(ours.values())) if ours else None, difference
+        return estimate(list(ours.values()), within=(0.0, 1.0)) if ours else None, difference
 
     validation, validation_difference = compared(lambda summary: summary.get("best_val_accuracy"))
     accuracy, difference = compared(lambda summary: summary["test_accuracy"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,6 +115,7 @@ def compare(
         ValueError: what `attach` and `fit` raise; a method or a seed twice, or none; a folder with other runs.
         NonFiniteError, Interrupted, CheckpointError: see `Trainer.fit`.
     """
+    _check_arguments(make, settings)
     methods, seeds = list(methods), list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     for method in methods:
         check_choice("methods", method, Method)
@@ -170,6 +172,17 @@ def compare(
         write_text(folder / "results.json", json.dumps(comparison.to_dict(), indent=2) + "\n")
         write_ablation_page(folder / "report.html", comparison.groups, title=f"Comparison: {folder.name}")
     return comparison
+
+
+def _check_arguments(make: Any, settings: Mapping[str, Any]) -> None:
+    """Refuse a network where one is to be made, and settings of `attach` among those of `fit`."""
+    if isinstance(make, nn.Module):
+        name = type(make).__name__
+        raise UserError(f"make is a function that makes a network, and this is a {name}: write lambda: {name}(...)")
+    of_attach = inspect.signature(attach).parameters.keys() - inspect.signature(fit).parameters.keys()
+    for key in settings.keys() & of_attach - {"model"}:
+        value = repr(settings[key]) if isinstance(settings[key], str | int | list | tuple) else "..."
+        raise UserError(f"compare() takes no {key}, which is of attach(): give it as places={{{key!r}: {value}}}")
 
 
 def _schedule(method: Method, loss: ShortcutLoss) -> Schedule:
@@ -248,6 +261,7 @@ def _summary(
         "best_val_accuracy": result.best_val_accuracy,
         "peak_memory_mb": peak_bytes(fabric.device) / 2**20,
         "num_parameters": sum(p.numel() for p in model.parameters()),
+        "num_classes": before.shape[-1],
         "stripped_is_bit_equal": torch.equal(before, _output(model, sample)),
         "split": None,
         "execution": execution.describe(),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from shortback.ablation.chance import all_at_chance
 from shortback.ablation.groups import NO_INTERVAL, Group, to_dict
 from shortback.ablation.run import CellRun
 from shortback.ablation.significance import Difference
@@ -115,6 +116,8 @@ def _curves(groups: Sequence[Group], key: str, label: str) -> Figure:
 
 def _lead(groups: Sequence[Group]) -> str:
     """What is best on the validation split, and what the test split says of it; without the first, by the second."""
+    if nothing := all_at_chance([run for group in groups for run in group.runs]):
+        return nothing
     compared = {
         index: group.difference
         for index, group in enumerate(groups)

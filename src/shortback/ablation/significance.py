@@ -42,8 +42,12 @@ class Difference:
     p_value: float | None
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Mean, standard deviation and 95 % interval of some values, one at least."""
+def estimate(values: Sequence[float], *, within: tuple[float, float] = (-math.inf, math.inf)) -> Estimate:
+    """Mean, standard deviation and 95 % interval of some values, one at least.
+
+    Args:
+        within: what values can be, such as 0 and 1 of accuracies; the interval ends there.
+    """
     mean, count = statistics.fmean(values), len(values)
     if count < 2:
         return Estimate(mean, None, None, count)
@@ -51,7 +55,8 @@ def estimate(values: Sequence[float]) -> Estimate:
     if std <= 1e-9 * abs(mean):
         return Estimate(mean, std, None, count)
     half = float(_student().ppf((1 + LEVEL) / 2, count - 1)) * std / math.sqrt(count)
-    return Estimate(mean, std, (mean - half, mean + half), count)
+    low, high = within
+    return Estimate(mean, std, (max(low, mean - half), min(high, mean + half)), count)
 
 
 def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference | None:

@@ -8,12 +8,13 @@ from rich import box
 from rich.console import Group as Lines
 from rich.table import Table as TerminalTable
 
+from shortback.ablation.chance import all_at_chance
 from shortback.ablation.groups import NO_INTERVAL, Group
 from shortback.ablation.run import CellRun
 from shortback.ablation.significance import Difference, Estimate
 
-HEADINGS = ("setting", "method", "runs", "validation", "to vanilla", "test", "95 % interval", "to vanilla")
-HEADINGS += ("95 % interval", "p")
+INTERVAL = "95 % interval"
+HEADINGS = ("setting", "method", "runs", "validation", "to vanilla", "test", INTERVAL, "to vanilla", INTERVAL, "p")
 
 
 def rows_of(groups: Sequence[Group]) -> list[list[str]]:
@@ -36,18 +37,25 @@ def rows_of(groups: Sequence[Group]) -> list[list[str]]:
 
 
 def terminal_tables(groups: Sequence[Group]) -> Lines:
-    """The result for a terminal: a table a setting and two lines a group, of which 80 columns cut nothing off."""
-    tables: dict[str, TerminalTable] = {}
-    for setting, method, runs, *numbers, difference, interval, p_value in rows_of(groups):
-        table = tables.setdefault(setting, _terminal_table(setting))
-        numbers += [f"{difference}, p {p_value}" if p_value else difference, interval]
-        pairs = (f"{above}\n{below}" for above, below in zip(numbers[::2], numbers[1::2], strict=True))
-        table.add_row(method, runs.replace(", ", "\n"), *pairs)
-    return Lines(*tables.values(), note_on(groups))
+    """The result for a terminal: of a setting one table of accuracies and one of differences, in 80 columns."""
+    runs = [run for group in groups for run in group.runs]
+    nothing = all_at_chance(runs)
+    accuracies: dict[str, TerminalTable] = {}
+    differences: dict[str, TerminalTable] = {}
+    for setting, method, status, *numbers, p_value in rows_of(groups):
+        validation, to_vanilla, test, interval, difference, its_interval = numbers
+        title = None if setting == "-" else setting
+        table = accuracies.setdefault(setting, _terminal_table(title, ["runs", "validation", "test", INTERVAL]))
+        table.add_row(method, status.replace(", ", "\n"), validation, test, interval)
+        if difference:
+            headings = ["validation", "test", INTERVAL, "p"]
+            table = differences.setdefault(setting, _terminal_table("difference from vanilla, in points", headings))
+            table.add_row(method, to_vanilla, difference, its_interval, p_value)
+    tables = [table[setting] for setting in accuracies for table in (accuracies, differences) if setting in table]
+    return Lines(*([nothing] if nothing else []), *tables, note_on(groups))
 
 
-def _terminal_table(setting: str) -> TerminalTable:
-    title = None if setting == "-" else setting
+def _terminal_table(title: str | None, headings: Sequence[str]) -> TerminalTable:
     table = TerminalTable(
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
@@ -57,9 +65,8 @@ def _terminal_table(setting: str) -> TerminalTable:
         title_style="bold",
     )
     table.add_column("method", no_wrap=True)
-    table.add_column("runs", no_wrap=True)
-    for heading in ("validation\nto vanilla", "test\n95 % interval", "to vanilla, p\n95 % interval"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "runs" else "right", no_wrap=True)
     return table
 
 
@@ -70,9 +77,9 @@ def note_on(groups: Sequence[Group]) -> str:
     estimates += [group.accuracy for group in groups if group.accuracy]
     parts = ["Differences are of runs of the same seed, in points of accuracy. Settings are chosen by validation."]
     if any(found.num_values < 2 for found in estimates):
-        parts.append(f"Where none is printed, {NO_INTERVAL}.")
+        parts.append(f"Where no interval is printed: {NO_INTERVAL}.")
     if any(found.num_values > 1 and found.interval is None for found in estimates):
-        parts.append("Where all values or differences are the same, there is none either.")
+        parts.append("Where all values or differences are the same, no interval is printed, for it cannot be told.")
     if any(run.tested_on == "validation" for group in groups for run in group.runs):
         parts.append(
             "No test split was given: what is called test is the validation split again, which chose the weights."

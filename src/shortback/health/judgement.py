@@ -23,6 +23,7 @@ from typing import Literal
 
 from shortback.health.activity import NeuronActivity
 from shortback.health.measurement import LayerGradient, Measurement
+from shortback.words import counted
 
 Verdict = Literal["healthy", "vanishing", "exploding", "dead", "saturated", "not finite"]
 
@@ -121,7 +122,7 @@ def _stuck(neurons: Sequence[NeuronActivity], verdict: Literal["dead", "saturate
     first = stuck[0]
     what = "never fire on this batch" if verdict == "dead" else "fire at every step of every sample"
     share = f"{getattr(first, verdict):.0%} of the neurons of {first.name} {what}"
-    return verdict, first.name, f"{share}; so it is in {len(stuck)} of {len(neurons)} layers of neurons"
+    return verdict, first.name, f"{share}; so it is in {len(stuck)} of {counted(len(neurons), 'layer')} of neurons"
 
 
 def _without_gradient(every: Sequence[LayerGradient], neurons: Sequence[NeuronActivity]) -> _Finding:
@@ -142,7 +143,8 @@ def _without_gradient(every: Sequence[LayerGradient], neurons: Sequence[NeuronAc
     else:
         why = "nothing comes through what is after them, or they are given zeros"
     where = f"from {without[-1].name} to {without[0].name}" if len(without) > 1 else f"at {without[0].name}"
-    return "dead", without[-1].name, f"no gradient at all in {len(without)} of {len(layers)} layers, {where}: {why}"
+    share = f"{len(without)} of {counted(len(layers), 'layer')}"
+    return "dead", without[-1].name, f"no gradient at all in {share}, {where}: {why}"
 
 
 def _out_of_band(layers: Sequence[LayerGradient]) -> _Finding:
@@ -168,7 +170,11 @@ def _out_of_band(layers: Sequence[LayerGradient]) -> _Finding:
 def _span(relative: Sequence[float]) -> str:
     if not relative:
         return "every weight is 0, so that no gradient can be held against one"
-    return f"gradient over weight is between {min(relative):.1e} and {max(relative):.1e} in all {len(relative)} layers"
+    return f"gradient over weight is between {min(relative):.1e} and {max(relative):.1e} in {_all(len(relative))}"
+
+
+def _all(count: int) -> str:
+    return f"all {count} layers" if count > 1 else "the one layer"
 
 
 def _why_unseen(unseen: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from shortback.health.activity import NeuronActivity
 
-MAIN = "main"
+MAIN = ".main"  # which no module is called: their names begin with no dot
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class LayerGradient:
         kind: its class.
         weight_norm: of the weights.
         gradient_norm: of the gradient of the whole loss.
-        terms: norm of the gradient through each output, `"main"` and the branches by their place, coefficient included.
+        terms: norm of the gradient through each output, `".main"` and the branches by place, coefficient included.
         branch_norm: of the gradient through all branches together.
         cosine: between the gradient through the main output and that through the branches; None if one is 0.
         num_weights: elements.
@@ -26,7 +26,7 @@ class LayerGradient:
         num_nan: elements with a gradient of NaN.
         num_inf: elements with an infinite gradient.
         vanilla_norm: of the gradient that the loss of the main output alone gives, which is that of vanilla training.
-            Where logits are added it is not `terms["main"]`: there the one loss depends on all outputs. None if it was
+            Where logits are added it is not `terms[".main"]`: there the one loss depends on all outputs. None if it was
             not measured.
         vanilla_zero: elements in which that gradient is exactly 0.
     """
@@ -78,7 +78,7 @@ class Measurement:
         layers: in the order in which a forward first uses them.
         neurons: in that order too.
         loss: of the batch.
-        losses: of every output, before weight and coefficient.
+        losses: of every output, `".main"` and the branches by place, before weight and coefficient.
         coefficient: of the branches.
         num_samples: in the batch.
         unused: layers with weights that no output leads back to: not used, or cut off, as by `torch.no_grad()`.

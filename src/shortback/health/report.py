@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from shortback.health.activity import NeuronActivity
 from shortback.health.judgement import Judgement, factors, judge
 from shortback.health.measurement import MAIN, LayerGradient, Measurement
+from shortback.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -112,15 +113,19 @@ class GradientReport:
         judgement = self.judgement
         lines = [
             f"{judgement.verdict}: {judgement.reason}",
-            f"on {self.measurement.num_samples} samples: effective depth {judgement.effective_depth} of "
-            f"{judgement.num_layers} layers, "
-            f"{judgement.slope:+.3f} decades a layer towards the input",
+            f"on {counted(self.measurement.num_samples, 'sample')}: effective depth {judgement.effective_depth} of "
+            f"{counted(judgement.num_layers, 'layer')}{_slope(judgement, ' towards the input')}",
         ]
         if self.main_only is not None:
             alone = self.main_only
             lines.append(
-                f"by the loss of the main output alone: {alone.verdict}, effective depth {alone.effective_depth}, "
-                f"{alone.slope:+.3f} decades a layer"
+                f"by the loss of the main output alone: {alone.verdict}, effective depth {alone.effective_depth}"
+                f"{_slope(alone)}"
+            )
+        if self.measurement.coefficient == 0 and len(self.measurement.losses) > 1:
+            lines.append(
+                "the coefficient of the branches is 0, as at the end of evolutionary training: the whole loss is that "
+                "of the main output, and where both are drawn their lines lie on each other"
             )
         if (silent := self.measurement.silent_in_eval) is not None:
             lines.append(why_constant_in_eval(silent))
@@ -171,11 +176,21 @@ class GradientReport:
             before, after = suggestion.before, suggestion.after
             lines.append(
                 f"  {'+' if suggestion.helps else '-'} {suggestion.what}: {after.verdict}, effective depth "
-                f"{before.effective_depth} > {after.effective_depth}, "
-                f"slope {before.slope:+.3f} > {after.slope:+.3f}"
+                f"{before.effective_depth} > {after.effective_depth}, slope {slopes(suggestion)}"
                 f"   ({suggestion.how})"
             )
         return lines
+
+
+def _slope(judgement: Judgement, towards: str = "") -> str:
+    """Nothing where fewer than two layers have a gradient."""
+    return "" if math.isnan(judgement.slope) else f", {judgement.slope:+.3f} decades a layer{towards}"
+
+
+def slopes(suggestion: Suggestion) -> str:
+    """Before and after, `none` where fewer than two layers have a gradient."""
+    both = suggestion.before.slope, suggestion.after.slope
+    return " > ".join("none" if math.isnan(slope) else f"{slope:+.3f}" for slope in both)
 
 
 def why_constant_in_eval(silent: str) -> str:

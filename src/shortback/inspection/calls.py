@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shortback.errors import UserError
 from shortback.inspection.hooks import hooked
-from shortback.inspection.layout import num_features
+from shortback.inspection.layout import num_features, stacked
 from shortback.inspection.libraries import is_library_neuron, whole_modules
 from shortback.inspection.probes import probes, set_norms
 from shortback.inspection.reset import reset_states
@@ -30,6 +31,10 @@ class Calls:
         firing_layers: hold weights and fire by themselves, without a neuron that is a module.
         before_neurons: the layers with weights (convolutions, norms) called last before a neuron is, in order.
         spikes_at: of modules that return several tensors, the place of the spikes among them; of a dict their name.
+        silent: hold no layer, and returned nothing but zeros of something else, as neurons that never fire.
+        spikes_inside: whether a layer was given spikes, be it that a line of a `forward` made them.
+        has_silent_output: whether the network ends in a neuron, and its output was 0 for the whole sample, with norms
+            by their averages and by the batch.
     """
 
     counts: Counter[nn.Module] = field(default_factory=Counter)
@@ -37,6 +42,9 @@ class Calls:
     firing_layers: set[nn.Module] = field(default_factory=set)
     before_neurons: list[nn.Module] = field(default_factory=list)
     spikes_at: dict[nn.Module, int | str] = field(default_factory=dict)
+    silent: list[nn.Module] = field(default_factory=list)
+    spikes_inside: bool = False
+    has_silent_output: bool = False
 
     @property
     def firing(self) -> set[nn.Module]:
@@ -48,7 +56,7 @@ class Calls:
 
         Fresh batch norms hold deep neurons back, so they are run on the statistics of the batch too.
         """
-        calls, seen, order = cls(), _Seen(), ()
+        calls, seen, order, are_zero = cls(), _Seen(), (), list[bool]()
         with undisturbed(model, sample), torch.no_grad():
             model.eval()
             for index, (x, norms_train) in enumerate(probes(sample)):
@@ -56,7 +64,8 @@ class Calls:
                 reset_states(model)
                 try:
                     with hooked((module, seen.note) for name, module in whole_modules(model) if name):
-                        model(x.clone())
+                        output = model(x.clone())
+                    are_zero.append(index < 2 and _is_zero(output))  # of the sample itself
                 except Exception:  # of the network's own code, on an input or in a mode that it may not take
                     if not index:
                         raise
@@ -65,6 +74,8 @@ class Calls:
         calls.counts = Counter(order)
         calls._find_firing(model, seen)
         calls._find_before_neurons(order)
+        last_layer = max((i for i, m in enumerate(order) if num_features(m) is not None), default=len(order))
+        calls.has_silent_output = all(are_zero[:2]) and any(m in calls.neurons for m in order[last_layer:])
         calls.spikes_at = {m: place for m in seen.outputs if (place := seen.spikes_at(m)) is not None}
         return calls
 
@@ -77,6 +88,9 @@ class Calls:
         self.neurons |= {m for m in modules if type(m) in classes and not holds_layer(m)}
         layers = {m for m in fire if holds_layer(m) and not self.neurons & {*m.modules()}}
         layers = {m for m in layers if not layers & {part for part in m.modules() if part is not m}}
+        zeros = [m for m in seen.outputs if not holds_layer(m) and not _is_container(m) and seen.makes_zeros(m)]
+        self.silent = [m for m in zeros if m in _outermost(zeros)]
+        self.spikes_inside = any(num_features(m) is not None for m in seen.given_spikes - seen.given)
         self.firing_layers = layers | {m for m in modules if type(m) in {type(layer) for layer in layers}}
 
     def _find_before_neurons(self, order: Sequence[nn.Module]) -> None:
@@ -109,12 +123,14 @@ class _Seen:
         outputs: by module, of every tensor it returned, by its place or name (0 where it is only one): whether there
             was a one, and nothing but zeros and ones.
         given: modules that were given something else than zeros and ones.
+        given_spikes: modules that were given zeros and ones, of these some.
     """
 
     def __init__(self) -> None:
         self.order: list[nn.Module] = []
         self.outputs: dict[nn.Module, dict[int | str, tuple[bool, bool]]] = {}
         self.given: set[nn.Module] = set()
+        self.given_spikes: set[nn.Module] = set()
         self._several: set[nn.Module] = set()
 
     def note(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -122,6 +138,8 @@ class _Seen:
         x = next((value for value in inputs if isinstance(value, Tensor)), None)
         if x is not None and not _is_binary(x):
             self.given.add(module)
+        elif x is not None and x.is_floating_point() and x.any():
+            self.given_spikes.add(module)
         by_place = self.outputs.setdefault(module, {})
         tensors = list(_tensors(output))
         if len(tensors) > 1 or isinstance(output, Mapping):
@@ -134,6 +152,11 @@ class _Seen:
         """Whether it made zeros and ones, some ones among them, of something else (or by weights of its own)."""
         fires = any(has_one and binary for has_one, binary in self.outputs[module].values())
         return fires and (module in self.given or holds_layer(module))
+
+    def makes_zeros(self, module: nn.Module) -> bool:
+        """Whether it made nothing but zeros of something else."""
+        made = self.outputs[module].values()
+        return bool(made) and module in self.given and all(binary and not has_one for has_one, binary in made)
 
     def spikes_at(self, module: nn.Module) -> int | str | None:
         """Which of several tensors that it returned was of zeros and ones."""
@@ -150,12 +173,21 @@ def _tensors(output: Any) -> Iterator[tuple[int | str, Tensor]]:
             yield place, value
 
 
+def _is_zero(output: Any) -> bool:
+    """Whether a network's output is 0 for all samples; what is no output is not."""
+    try:
+        return not stacked(output).any()
+    except UserError:
+        return False
+
+
 def _is_binary(x: Tensor) -> bool:
     return bool(((x == 0) | (x == 1)).all())
 
 
 def _is_container(module: nn.Module) -> bool:
-    return isinstance(module, nn.Sequential | nn.ModuleList)
+    """Whether it does no more than its parts: one of a derived class may have neurons that are lines of its own."""
+    return isinstance(module, nn.ModuleList) or type(module).forward is nn.Sequential.forward
 
 
 def _outermost(modules: list[nn.Module]) -> set[nn.Module]:

@@ -1,4 +1,4 @@
-"""How often neurons fire."""
+"""How often neurons fire, and whether those of an output ever do."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shortback.inspection.backends import running_by
 from shortback.inspection.calls import Calls, is_known_neuron
 from shortback.inspection.hooks import hooked
-from shortback.inspection.layout import tensor_of
+from shortback.inspection.layer_calls import LayerCalls
+from shortback.inspection.layout import stacked, tensor_of
 from shortback.inspection.libraries import is_integrator, whole_modules
+from shortback.inspection.probes import set_norms
 from shortback.inspection.reset import reset_states
 from shortback.inspection.untouched import modes_kept, undisturbed
 from shortback.neurons import SpikingNeuron
@@ -74,3 +77,19 @@ def _rates(
         for x in batches:
             model(x.clone())
     return {name: spikes[name] / outputs[name] for name in layers if outputs[name]}
+
+
+@torch.no_grad()
+def has_silent_output(model: nn.Module, x: Tensor) -> bool:
+    """Whether a network returns 0 for all samples, in `eval()` and with norms by the batch, as if nothing ever fires.
+
+    A last layer that begins with zeros is no such case.
+    """
+    with undisturbed(model, x), running_by("reference", model), LayerCalls.of(model) as calls:
+        model.eval()
+        for by_batch in (False, True):
+            set_norms(model, training=by_batch)
+            reset_states(model)
+            if stacked(model(x.clone())).any():
+                return False
+    return calls.last is None or any(bool(p.any()) for p in calls.last.parameters())

@@ -11,15 +11,9 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from shortback.errors import UserError
+from shortback.foreign import LIBRARY_NEURONS, is_one_of
 
-_NEURONS = {
-    "spikingjelly": {"BaseNode"},
-    "snntorch": {"SpikingNeuron"},
-    "norse": {"SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell"},
-    "sinabs": {"StatefulLayer"},
-}
-
-# Of these what only integrates: its output is its membrane, as of a readout.
+# Of neurons what only integrates: its output is its membrane, as of a readout.
 _INTEGRATORS = {"norse": {"LI", "LIBoxCell", "LICell"}, "sinabs": {"ExpLeak", "ExpLeakSqueeze"}}
 _NO_SPIKES = "NonSpiking"  # begins the name of one in SpikingJelly, and in its examples
 
@@ -33,17 +27,13 @@ _RESETS = {
 
 def is_library_neuron(module: nn.Module) -> bool:
     """Whether it is a neuron of one of the libraries, or of a class derived from one."""
-    return _is_one_of(module, _NEURONS)
+    return is_one_of(module, LIBRARY_NEURONS)
 
 
 def is_integrator(module: nn.Module) -> bool:
     """Whether it is a neuron of one of the libraries that never fires, such as a leaky integrator as a readout."""
     named = any(cls.__name__.startswith(_NO_SPIKES) for cls in type(module).__mro__)
-    return is_library_neuron(module) and (named or _is_one_of(module, _INTEGRATORS))
-
-
-def _is_one_of(module: nn.Module, classes: dict[str, set[str]]) -> bool:
-    return any(cls.__name__ in classes.get(cls.__module__.partition(".")[0], ()) for cls in type(module).__mro__)
+    return is_library_neuron(module) and (named or is_one_of(module, _INTEGRATORS))
 
 
 def whole_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -41,7 +41,7 @@ def check_batch(x: object, *, what: str = "sample") -> Tensor:
         raise UserError(f"the {what} is a {type(x).__name__}{hint}; a tensor is needed, samples first")
     if not x.numel() or not x.ndim:
         raise UserError(f"the {what} is empty: its shape is {list(x.shape)}")
-    if x.is_floating_point() and x.ndim >= 4 and 128 <= x.max() <= 255 and x.min() >= 0:
+    if not x.is_meta and x.is_floating_point() and x.ndim >= 4 and 128 <= x.max() <= 255 and x.min() >= 0:
         log.warning(
             "the %s has values up to %g: pixels from 0 to 255 make every neuron fire; divide by 255 and normalise",
             *(what, x.max().item()),
@@ -57,8 +57,8 @@ def explaining(model: nn.Module, x: Tensor, *, what: str = "sample") -> Iterator
     an input that the first layer takes.
 
     Raises:
-        ValueError: the input has another dtype than the weights, channels last, or one sample without a batch; with
-            the error itself at the end.
+        ValueError: the input has another dtype or device than the weights, channels last, or one sample without a
+            batch; with the error itself at the end.
     """
     try:
         yield
@@ -76,9 +76,11 @@ def _mistake(model: nn.Module, x: Tensor) -> str | None:
     layer, given, is_taken = _first_call(model, x)
     shape, is_alone = list(x.shape), isinstance(layer, nn.Conv2d) and given.shape == x.shape and x.ndim == 3
     alone = f"{shape} is one image without a batch: pass x.unsqueeze(0), or better several" if is_alone else None
-    if is_taken:
-        return alone
     weight = next(_matrices(layer or model), None)
+    if is_taken and weight is not None and given.device == weight.device:
+        return alone
+    if weight is not None and given.device == x.device != weight.device:
+        return f"is on {x.device}, and the weights are on {weight.device}: pass x.to({str(weight.device)!r})"
     if weight is None or isinstance(layer, nn.Embedding | nn.EmbeddingBag):
         return None
     names = [str(t.dtype).removeprefix("torch.") for t in (x, weight)]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from shortback import ops
 from shortback.inspection.pointwise import is_patched
 from shortback.neurons import SpikingNeuron
-from shortback.torch_private import is_functional, is_hooked
+from shortback.torch_private import is_functional, is_hooked, version_of
 
 
 def conv_norm_fire(
@@ -57,11 +59,27 @@ def conv_norm_fire(
     if output.statistics is not None:
         rows = output.spikes[:, 0].numel() // (neuron.num_steps if neuron.static_input else 1)
         _update(norm, output.statistics, rows)
-    if output.average is not None:
-        neuron.output_average = output.average
+    if output.average is not None and not output.spikes.is_inference():
+        output.spikes._average = _Average(output.average, version_of(output.spikes))  # type: ignore[attr-defined]
     if neuron.on_spikes is not None:
         neuron.on_spikes(output.spikes)
     return output.spikes
+
+
+class _Average(NamedTuple):
+    """What spikes carry: their average, and their version when it was taken."""
+
+    value: Tensor
+    version: int
+
+
+def average_of(spikes: Tensor) -> Tensor | None:
+    """The average over time and space, `[N, C]`, that a layer left with its spikes where its neuron `averages_output`.
+
+    None of any other tensor, and of spikes that were changed in place since.
+    """
+    left: _Average | None = getattr(spikes, "_average", None)
+    return left.value if left is not None and left.version == version_of(spikes) else None
 
 
 @torch.no_grad()
@@ -86,17 +104,23 @@ def _is_one_operation(x: Tensor, conv: nn.Module, norm: nn.Module, neuron: nn.Mo
         and conv.padding_mode == "zeros"
         and not isinstance(conv.padding, str)
         and type(norm) is nn.BatchNorm2d
-        and norm.affine
+        and norm.weight is not None
+        and norm.bias is not None
         and norm.track_running_stats
         and isinstance(neuron, SpikingNeuron)
         and type(neuron).forward is SpikingNeuron.forward
         and x.ndim == 4
         and x.numel() > 0
         and _is_channels_last(x, conv.weight)
+        and (x.dtype == conv.weight.dtype or _is_cast(x))  # or it is the convolution's error
         and not any(is_hooked(module) or is_patched(module) for module in (conv, norm, neuron))
         and ops.resolve(neuron.backend, x.device.type) == "compiled"
         and (x.shape[0] > 1 or not norm.training)  # one value a channel is an error of the norm's
     )
+
+
+def _is_cast(x: Tensor) -> bool:
+    return x.is_floating_point() and torch.is_autocast_enabled(x.device.type)
 
 
 def _is_channels_last(x: Tensor, weight: Tensor) -> bool:

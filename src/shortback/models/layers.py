@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ class Layers:
         width: factor on the number of channels of every layer.
 
     Raises:
-        ValueError: an unknown norm, or a width that is not a positive number.
+        ValueError: an unknown norm, a width that is not a positive number, or tdBN with neurons whose threshold is not
+            known.
     """
 
     num_steps: int
@@ -60,14 +62,23 @@ class Layers:
         return nn.Conv2d(in_channels, channels, kernel_size, stride, padding=kernel_size // 2, bias=bias)
 
     def normalize(self, channels: int, *, is_added: bool = False) -> nn.Module:
-        """The norm of a layer; `is_added` where its output is added to that of another."""
+        """The norm of a layer; `is_added` where its output is added to that of another norm."""
         if self.norm == "tdbn":
-            neuron = self.fire()
-            threshold = neuron.dynamics.threshold if isinstance(neuron, SpikingNeuron) else 1.0
-            return threshold_dependent(channels, threshold=threshold, is_added=is_added)
+            return threshold_dependent(channels, threshold=self._threshold, is_added=is_added)
         if self.norm == "tebn":
             return TemporalEffectiveNorm(channels, num_steps=self.num_steps)
         return nn.BatchNorm2d(channels) if self.norm == "batch" else nn.Identity()
+
+    @functools.cached_property
+    def _threshold(self) -> float:
+        made = self.fire()
+        neuron = next((module for module in made.modules() if isinstance(module, SpikingNeuron)), None)
+        if neuron is None:
+            raise UserError(
+                f"norm='tdbn' starts in proportion to the threshold, and {type(made).__name__} is no neuron of "
+                "shortback.neurons, whose threshold is known: take norm='batch', and set the weights of its norms to it"
+            )
+        return neuron.dynamics.threshold
 
     def fire(self) -> nn.Module:
         return make_neuron(self.neuron, self.num_steps)

@@ -4,7 +4,7 @@ With $\hat x$ normalised over time, batch and space, and $\gamma$, $\beta$ learn
 
 - batch norm: $y = \gamma \hat x + \beta$, $\gamma$ starts at 1;
 - tdBN (Zheng et al., AAAI 2021): the same, $\gamma$ starts at $\alpha V_{th}$, with $\alpha = 1$, or $1/\sqrt 2$ where
-  two branches are added, so that currents begin in proportion to the threshold;
+  two currents are added (not where spikes are), so that they begin in proportion to the threshold;
 - TEBN (Duan et al., NeurIPS 2022): $y[t] = p[t]\,(\gamma \hat x[t] + \beta)$, with $p$ learned and starting at 1.
 """
 

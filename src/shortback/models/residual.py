@@ -51,7 +51,7 @@ class ResidualBlock(nn.Module):
         self.norm1 = layers.normalize(channels)
         self.neuron1 = layers.fire()
         self.conv2 = layers.conv(channels, channels)
-        self.norm2 = layers.normalize(channels, is_added=self.has_shortcut)
+        self.norm2 = layers.normalize(channels, is_added=self.has_shortcut and not self.shortcut_fires)
         self.neuron2 = layers.fire()
         if not self.has_shortcut:
             return
@@ -64,7 +64,7 @@ class ResidualBlock(nn.Module):
             else:
                 self.shortcut.add_module("subsample", Subsample(stride))
         self.shortcut.add_module("conv", layers.conv(in_channels, channels, kernel_size=1))
-        self.shortcut.add_module("norm", layers.normalize(channels, is_added=True))
+        self.shortcut.add_module("norm", layers.normalize(channels, is_added=not self.shortcut_fires))
         if self.shortcut_fires:
             self.shortcut.add_module("neuron", layers.fire())
 

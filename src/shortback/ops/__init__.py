@@ -12,7 +12,7 @@ from shortback.choices import Backend, Memory, Reset
 from shortback.errors import UserError
 from shortback.ops import compiled, reference
 from shortback.ops.backend import resolve
-from shortback.ops.dynamics import Dynamics
+from shortback.ops.dynamics import Dynamics, one_decay
 from shortback.ops.kernels import num_kernels
 from shortback.ops.layer import Convolution, conv_norm_neuron
 from shortback.ops.norm import Statistics
@@ -58,8 +58,9 @@ def multi_step(
         The spikes, `[T, ...]` of the dtype of `x`, and the membrane `[...]` or None.
 
     Raises:
-        ValueError: an initial membrane of another shape than a step of `x`.
+        ValueError: an initial membrane of another shape than a step of `x`, or a decay of several elements.
     """
+    decay = one_decay(decay)
     if initial is not None and initial.shape != x.shape[1:]:
         raise UserError(
             f"a membrane of shape {list(initial.shape)} for an input of shape {list(x.shape[1:])} a step: they must be "

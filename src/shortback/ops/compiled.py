@@ -42,7 +42,7 @@ def multi_step(
     shape = [x.shape[d] for d in order]
     rows = x.permute(order).view(x.shape[0], -1)
     if initial is not None:
-        initial = initial.permute([d - 1 for d in order[1:]]).reshape(-1)
+        initial = initial.permute([d - 1 for d in order[1:]]).reshape(-1).contiguous()
     spikes, state = _MultiStep.apply(rows, learned, initial, kind, return_state)
     back = [order.index(d) for d in range(len(order))]
     spikes = spikes.view(num_steps, *shape[1:]).permute(back)
@@ -80,6 +80,8 @@ class _MultiStep(torch.autograd.Function):
             grad_spikes = x.new_zeros(ctx.kind.num_steps, *x.shape[1:])
         elif not torch.compiler.is_compiling():
             grad_spikes = grad_spikes.contiguous()
+        if grad_state is not None and not torch.compiler.is_compiling():
+            grad_state = grad_state.contiguous()
         grads = kernels.run(_backward, (ctx.kind,), x, decay, initial, grad_spikes, grad_state)
         return *grads, None, None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
+from numbers import Real
 
 from torch import Tensor
 
@@ -14,9 +15,25 @@ from shortback.surrogates import Surrogate, Triangular
 
 def check_number(name: str, value: object, *, instead: str = "") -> None:
     """Raise `UserError` if a setting is no finite number; `instead` says what to do with a tensor."""
-    if not isinstance(value, int | float) or not math.isfinite(value):
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
         hint = f" ({instead})" if instead and isinstance(value, Tensor) else ""
         raise UserError(f"{name}={value!r}: must be a finite number{hint}")
+
+
+def one_decay(decay: float | Tensor) -> float | Tensor:
+    """A decay as the operations take it, a learned one without an axis.
+
+    Raises:
+        ValueError: it has several elements.
+    """
+    if not isinstance(decay, Tensor):
+        return decay
+    if decay.numel() != 1:
+        raise UserError(
+            f"a decay of shape {list(decay.shape)}: must be one number for the layer, as PLIF learns it; one for each "
+            "channel is not supported"
+        )
+    return decay.reshape(())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +60,8 @@ class Dynamics:
         decay_input: take $(1 - \lambda)\,x[t]$ for $x[t]$, as SpikingJelly does by default.
 
     Raises:
-        ValueError: a number that is not finite, an unknown reset, a `reset_to` without a hard reset, or a surrogate of
+        ValueError: a number that is not finite, a threshold that is not positive, an
+            unknown reset, a `reset_to` without a hard reset, or a surrogate of
             one's own with numbers that do not tell it from others.
     """
 
@@ -58,8 +76,12 @@ class Dynamics:
 
     def __post_init__(self) -> None:
         check_number("threshold", self.threshold, instead=_LEARNED_THRESHOLD)
+        if self.threshold <= 0:
+            raise UserError(f"threshold={self.threshold!r}: must be above 0, where the membrane rests")
         check_number("reset_to", self.reset_to, instead="a value for each neuron is not supported")
         check_number("initial", self.initial, instead="pass it to step() as the state")
+        for name in ("threshold", "reset_to", "initial"):  # NumPy's numbers too are constants of kernels then
+            object.__setattr__(self, name, float(getattr(self, name)))
         check_choice("reset", self.reset, Reset)
         if self.reset_to and self.reset != "hard":
             raise UserError(

@@ -140,13 +140,15 @@ def run(body: Callable, constants: tuple[Any, ...], *tensors: Tensor | None) -> 
     """Call `body(*constants, *tensors)` compiled; as it stands within a graph that is compiled, or a transform.
 
     Once compiled, a kernel serves all sizes: of a tensor with two axes or more the first is a number of steps and a
-    constant, all others are free. Constants must be hashable. What is compiled is shared out among a number of threads;
-    for another there is a kernel of its own, as Dynamo gives up on one that it has compiled for eight.
+    constant, all others are free. Constants must be hashable, and tensors contiguous. For another number of threads,
+    for tensors of inference mode and for deterministic algorithms there are kernels of their own: Dynamo compiles for
+    these too, and gives up on one that it has compiled eight times.
     """
     if torch.compiler.is_compiling() or is_transformed(*tensors):
         return body(*constants, *tensors)
     detached = [None if tensor is None else tensor.detach() for tensor in tensors]
-    key = body, constants, torch.get_num_threads(), tuple(map(_signature, detached))
+    modes = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    key = body, constants, modes, tuple(map(_signature, detached))
     kernel = _KERNELS.get(key)
     if kernel is None:
         kernel = _KERNELS[key] = _Kernel.of(body, constants)
@@ -189,7 +191,7 @@ def _signature(tensor: Tensor | None) -> Any:
     if tensor is None:
         return None
     steps = tensor.shape[0] if tensor.ndim > 1 else None
-    return tensor.dtype, tensor.device, steps, tuple(size == 1 for size in tensor.shape)
+    return tensor.dtype, tensor.device, tensor.is_inference(), steps, tuple(size == 1 for size in tensor.shape)
 
 
 def refuse_second_derivative() -> None:
@@ -201,7 +203,8 @@ def refuse_second_derivative() -> None:
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         raise UserError(
             "create_graph=True: the kernels of compiled neurons have no second derivative; make the neurons with "
-            "backend='reference', e.g. functools.partial(LIF, backend='reference'), or take the gradient by torch.func"
+            "backend='reference', e.g. functools.partial(LIF, backend='reference'), or take both "
+            "by torch.func.grad or jacrev: forward mode, as in torch.func.hessian and jvp, has none"
         )
 
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from shortback.choices import Memory
 from shortback.ops import kernels, layer_kernels, norm, packing
-from shortback.ops.dynamics import Dynamics
+from shortback.ops.dynamics import Dynamics, one_decay
 from shortback.ops.kernels import Kind
 from shortback.ops.norm import Statistics
 from shortback.ops.packing import PackedSpikes
@@ -93,10 +93,13 @@ def conv_norm_neuron(
         memory: what is kept for the backward pass, see above.
         average: whether the average of the spikes over time and space is wanted.
     """
+    decay = one_decay(decay)
     learned = decay if isinstance(decay, Tensor) else None
     inputs = x, conv_weight, norm_weight, norm_bias, residual, learned
     packed_input = None if memory == "fast" else packing.packed_of(x)
     packed_residual = None if memory == "fast" or residual is None else packing.packed_of(residual)
+    if packed_residual is not None and packed_residual.num_steps != num_steps:
+        packed_residual = None  # of a neuron with other steps: bits are by step
     plan = _Plan(
         kind=Kind.of(dynamics, decay, num_steps),
         convolution=convolution,
@@ -150,7 +153,8 @@ class _ConvNormNeuron(torch.autograd.Function):
         if plan.fixed is None:
             statistics, affine = norm.measure(rows, norm_weight, norm_bias, plan.eps)
         else:
-            statistics = Statistics(*(v.to(kernels.accumulation_dtype(v.dtype)) for v in plan.fixed))
+            # Copied: the norm may move its own before the backward pass, which needs them as they are now.
+            statistics = Statistics(*(v.to(kernels.accumulation_dtype(v.dtype), copy=True) for v in plan.fixed))
             affine = norm.affine(statistics, norm_weight, norm_bias, plan.eps)
         spikes, bits = kernels.run(
             layer_kernels.forward,

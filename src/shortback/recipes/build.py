@@ -33,6 +33,7 @@ from shortback.errors import UserError
 from shortback.losses import TET, CrossEntropy, ShortcutLoss
 from shortback.models import create_model
 from shortback.neurons import NEURONS
+from shortback.recipes.batch_size import check_batch_size
 from shortback.recipes.memory import check_memory
 from shortback.recipes.schema import (
     BranchesConfig,
@@ -136,6 +137,8 @@ def build_data(config: DataConfig, *, num_steps: int, seed: int) -> Splits:
 def build_loader(images: ImageSet, recipe: Recipe, source: ImageData, *, training: bool, fabric: Fabric) -> BatchLoader:
     """Batches of a split, augmented and in random order for training."""
     data = recipe.data
+    if training:
+        check_batch_size(recipe.train.batch_size, num_images=len(images))
     augmentation = Augmentation(**data.augment.model_dump())
     size = source.image_size
     transform = train_transform(augmentation, image_size=size) if training else eval_transform(image_size=size)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +19,10 @@ from shortback.data.events.formats import READERS, read_recording
 from shortback.data.events.sensor import SensorUnknownError
 from shortback.data.image_files import FORMATS
 from shortback.errors import UserError
+from shortback.recipes.batch_size import fitting_batch_size
 from shortback.recipes.build import check_recipe
 from shortback.recipes.load import merged, parse_recipe, read_tree
-from shortback.recipes.schema import FramesConfig
+from shortback.recipes.schema import FramesConfig, Recipe
 from shortback.recipes.yaml_text import write_yaml
 
 WHAT = {
@@ -67,14 +70,38 @@ def make_recipe(answers: Answers) -> str:
     known = read_tree(base)
     if warmup := known.get("optimizer", {}).get("warmup_epochs"):
         tree["optimizer"] = {"warmup_epochs": min(warmup, answers.epochs / 4)}
-    check_recipe(parse_recipe(merged(known, tree), name="the recipe"))
+    made = parse_recipe(merged(known, tree), name="the recipe")
+    if answers.root is not None and answers.data in ("images", "events"):
+        fits = _batch_size_for(answers.root, made)
+        if fits < made.train.batch_size:
+            tree["train"]["batch_size"] = fits
+            made = parse_recipe(merged(known, tree), name="the recipe")
+    check_recipe(made)
     unsaid = "sensor" in data
+    policy = made.data.augment.auto_augment if answers.data == "images" else None
     return (
         f"# {answers.network} on {answers.data}; `shortback recipes show` prints every setting of it.\n"
         "# method: vanilla (no branches), shortcut (a coefficient that stays), evolutionary (one that falls)\n"
         + ("# data.sensor is to be [height, width] of the camera: the recordings do not say it.\n" if unsaid else "")
+        + (
+            f"# Images are augmented as in {base}, by AutoAugment with the policy that was found for {policy} too;\n"
+            "# data: {augment: {auto_augment: null}} leaves it out. `shortback data show` draws what comes of it.\n"
+            if policy
+            else ""
+        )
         + write_yaml({"extend": base, **tree})
     )
+
+
+def _batch_size_for(root: Path, recipe: Recipe) -> int:
+    """A batch that fits the images or recordings in a folder, no larger than that of the recipe."""
+    largest = recipe.train.batch_size
+    folder = root / "train" if (root / "train").is_dir() else root
+    files = (name for _, _, names in os.walk(folder) for name in names if not name.startswith("."))
+    held_out = recipe.data.validation_fraction + (0.2 if recipe.data.split == FIFTH else 0.0)
+    enough = 4 * largest / (1 - held_out)
+    count = sum(1 for _ in itertools.islice(files, math.ceil(enough)))
+    return min(largest, fitting_batch_size(int(count * (1 - held_out))))
 
 
 def _found(answers: Answers) -> tuple[str, dict[str, Any]]:

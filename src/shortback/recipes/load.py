@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from shortback.recipes.fields import Section, section_in
 from shortback.recipes.methods import COEFFICIENTS, heeds
 from shortback.recipes.schema import Recipe, usual_coefficient
 from shortback.recipes.yaml_text import RecipeError, read_keys, read_yaml, text_of
+from shortback.words import counted
 
 # Where the data lies and how it is read, and what is watched and written meanwhile: no weight depends on it.
 WITHOUT_EFFECT = frozenset(
@@ -65,6 +67,13 @@ def recipe_text(recipe: str) -> str:
         f"{recipe!r} is neither a recipe nor a file{near and f'; the nearest recipes are {near}'} "
         "(all of them: shortback recipes ls)"
     )
+
+
+def first_sentence(text: str) -> str:
+    """What a recipe is, from the comment that its YAML begins with."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    comment = " ".join(line.removeprefix("#").strip() for line in lines)
+    return re.split(r"(?<=\.) ", comment)[0]
 
 
 def _is_file(name: str) -> bool:
@@ -156,7 +165,7 @@ def parse_recipe(tree: dict[str, Any], *, name: str) -> Recipe:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         lines = _described(error.errors())
-        raise RecipeError(f"{name}: {len(lines)} problem(s)\n" + "\n".join(lines)) from None
+        raise RecipeError(f"{name}: {counted(len(lines), 'problem')}\n" + "\n".join(lines)) from None
 
 
 def changed(recipe: Recipe, settings: Iterable[str], *, name: str) -> Recipe:
@@ -226,8 +235,18 @@ def _describe(keys: tuple[str, ...], problems: Sequence[Any]) -> str:
     message = ", or ".join([first, *(other.removeprefix("Input should be ") for other in others)])
     problem = problems[0]
     if problem["type"] not in ("extra_forbidden", "missing") and not isinstance(problem["input"], dict):
-        message += f", got {problem['input']!r}"
+        message += f", got {problem['input']!r}{_near(problems)}"
     return f"  {'.'.join(keys)}: {message}" if keys else f"  {message}"
+
+
+def _near(problems: Iterable[Any]) -> str:
+    """Of the words that a setting takes those most like the one that was given, if there are any."""
+    wrong = [
+        problem for problem in problems if problem["type"] == "literal_error" and isinstance(problem["input"], str)
+    ]
+    known = [word for problem in wrong for word in re.findall("'([^']*)'", problem["ctx"]["expected"])]
+    near = nearest(wrong[0]["input"], known, or_else="") if wrong else ""
+    return near and f"; the nearest are {near}"
 
 
 def _message(problem: Any) -> str:

@@ -36,7 +36,7 @@ def compare(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, say: Sa
     for method, one in recipes.items():
         check(one, out / method, resume=resume, overwrite=overwrite)
     summaries = {
-        method: train_recipe(one, out / method, resume=resume, overwrite=overwrite, say=say)
+        method: train_recipe(one, out / method, resume=resume, overwrite=overwrite, say=say, name=method)
         for method, one in recipes.items()
     }
     if is_first():

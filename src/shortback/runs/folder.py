@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast, get_args
 
@@ -30,12 +31,15 @@ def runs_in(folder: Path) -> dict[str, Path]:
     Raises:
         ValueError: there is neither.
     """
-    if not RunFolder(folder).recipe.exists() and folder.is_dir():
-        inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and RunFolder(path).recipe.exists()]
-        if inside:
-            return {path.name: path for path in inside}
+    if not RunFolder(folder).recipe.exists() and (inside := _runs_inside(folder)):
+        return {path.name: path for path in inside}
     RunFolder(folder).read_recipe()
     return {"": folder}
+
+
+def _runs_inside(folder: Path) -> list[Path]:
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in paths if path.is_dir() and RunFolder(path).recipe.exists()]
 
 
 def _is_there(path: Path) -> bool:
@@ -118,8 +122,23 @@ class RunFolder:
         different = differences(recipe, self.read_recipe(), ignoring=ignoring)
         if different:
             raise UserError(
-                f"--resume: {self.path} holds a run of another recipe (asked for, there):\n  " + "\n  ".join(different)
+                f"--resume: {self.path} holds a run of another recipe (asked for, there):\n  "
+                + "\n  ".join(different)
+                + f"\n{self._instead(different)}"
             )
+
+    def _instead(self, different: Sequence[str]) -> str:
+        """What to do where a run is asked to go on by another recipe."""
+        why = ""
+        if any(line.startswith("train.epochs:") for line in different):
+            why = (
+                "The learning rate and the coefficient go by the number of epochs, so that a run cannot be made longer "
+                "or shorter. "
+            )
+        weights = ""
+        if self.weights.exists():
+            weights = f"; in Python, sb.load_weights(net, {str(self.weights)!r}) and fit() begin from these weights"
+        return f"{why}To train by this recipe, name another folder with --out{weights}"
 
     def start(self, recipe: Recipe, *, overwrite: bool) -> None:
         """Write the recipe, having deleted what an earlier run wrote (and nothing else) where that is asked for.
@@ -151,6 +170,8 @@ class RunFolder:
             ValueError: there is no run here, or its recipe is none.
         """
         if not self.recipe.exists():
+            if inside := _runs_inside(self.path):
+                raise UserError(f"{self.path} holds several runs: name one of {', '.join(map(str, inside))}")
             raise UserError(f"{self.path} holds no run: there is no {self.recipe.name} in it")
         tree = read_keys(text_of(self.recipe), name=str(self.recipe))
         return parse_recipe(tree, name=str(self.recipe))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from shortback.health import GradientReport
 from shortback.health.plots import pictures
-from shortback.health.report import layer_rows, neuron_rows
+from shortback.health.report import layer_rows, neuron_rows, slopes
 from shortback.reports.html import Section, Table, write_page
 from shortback.reports.plots import through_training
 from shortback.runs.diagnose import Checkup
@@ -45,7 +45,7 @@ def _suggestions(report: GradientReport) -> Table:
             "yes" if s.helps else "no",
             f"{s.before.verdict} > {s.after.verdict}",
             f"{s.before.effective_depth} > {s.after.effective_depth}",
-            f"{s.before.slope:+.3f} > {s.after.slope:+.3f}",
+            slopes(s),
             s.options,
         ]
         for s in report.suggestions

@@ -9,10 +9,12 @@ from shortback.recipes.build import build_data
 from shortback.recipes.schema import Recipe
 from shortback.reports.pictures import check_picture, save_picture
 from shortback.reports.samples import draw_samples
+from shortback.runs.shown import how_resized
+from shortback.words import counted
 
 
 def write_samples(recipe: Recipe, file: Path, *, count: int) -> str:
-    """Draw training samples of a recipe into a picture; returns a sentence about the data.
+    """Draw training samples of a recipe into a picture; returns a sentence or two about the data.
 
     Args:
         count: of samples, at most as many as there are.
@@ -33,7 +35,10 @@ def write_samples(recipe: Recipe, file: Path, *, count: int) -> str:
     shape = " x ".join(map(str, source.batch_shape(1)[-3:]))
     steps = "" if source.num_steps is None else f"{source.num_steps} frames of "
     sensor = "" if source.sensor is None else f", sensor of {source.sensor}"
+    resized = how_resized(source, splits.train, resized_crop=recipe.data.augment.resized_crop)
+    classes = counted(source.num_classes, "class", "classes")
     return (
-        f"{source.name}{split}: {source.num_classes} classes; {len(splits.train)} samples to train on, {held_out} to "
+        f"{source.name}{split}: {classes}; {len(splits.train)} samples to train on, {held_out} to "
         f"validate, {len(source.test)} to test, {steps}{shape}{sensor}; drawn in {file}"
+        + (f"\n{resized}" if resized else "")
     )

@@ -32,6 +32,7 @@ class Summary(Environment):
         peak_memory_mb: the most memory in use, in MiB.
         num_parameters: of the network without its branches.
         classes: names of the outputs, in their order; missing from runs made before it was stored.
+        num_classes: their number, where they have no names, as in `compare`.
         stripped_is_bit_equal: whether it gives, bit for bit, the logits of a network that never had branches.
         split: how training and test data are told apart, with a hash, where there is no official way; else None.
         execution: device, precision, memory format and compilation, in words.
@@ -49,6 +50,7 @@ class Summary(Environment):
     peak_memory_mb: float
     num_parameters: int
     classes: NotRequired[list[str]]
+    num_classes: NotRequired[int]
     stripped_is_bit_equal: bool
     split: str | None
     execution: str

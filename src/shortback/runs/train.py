@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,20 +17,33 @@ from shortback.runs.branches import save_branches
 from shortback.runs.environment import environment
 from shortback.runs.folder import RunFolder
 from shortback.runs.run import Run
+from shortback.runs.shown import RunTerminal, how_resized
 from shortback.runs.summary import Summary
 from shortback.shortcuts import ShortcutNetwork, strip
 from shortback.spiking import SpikingNetwork
-from shortback.training import FitResult, JsonLines, Logger, Terminal, Trainer, evaluate, make_tracker
+from shortback.training import FitResult, JsonLines, Logger, Trainer, evaluate, make_tracker
 from shortback.training.alone import alone_in
 from shortback.training.checkpoint import save_weights
 from shortback.training.peak_memory import forget_peak, peak_bytes
 from shortback.training.trackers import check_tracker
+from shortback.words import counted
 
 Say = Callable[[str], None]
 
+_COMPILING = (
+    "the first step compiles kernels, which takes seconds to minutes where they are not in PyTorch's cache, and counts "
+    "in the first images/s"
+)
+
 
 def train_recipe(
-    recipe: Recipe, out: Path, *, resume: bool = False, overwrite: bool = False, say: Say = print
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    say: Say = print,
+    name: str | None = None,
 ) -> Summary:
     """Train what a recipe says into a run folder; returns the summary that is written there.
 
@@ -39,6 +53,7 @@ def train_recipe(
         resume: whether to go on with the run in `out`; one that is finished is left as it is.
         overwrite: whether to delete a run in `out` first.
         say: takes lines for a person.
+        name: in front of what is printed; the method if it is not given.
 
     Raises:
         ValueError: a mistake in the recipe, the data or the folder, before any training; another that trains there.
@@ -48,10 +63,10 @@ def train_recipe(
     with alone_in(out):
         if is_first():  # whoever trained here a moment ago may have left something
             RunFolder(out).check(recipe, resume=resume, overwrite=overwrite)
-        return _train_alone(recipe, out, resume=resume, overwrite=overwrite, say=say)
+        return _train_alone(recipe, out, resume=resume, overwrite=overwrite, say=say, name=name or recipe.method)
 
 
-def _train_alone(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, say: Say) -> Summary:
+def _train_alone(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, say: Say, name: str) -> Summary:
     folder = RunFolder(out)
     if resume and folder.is_finished:
         return folder.read_summary()
@@ -62,9 +77,11 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, sa
     forget_peak(run.fabric.device)
     model, net = run.build_network()
     if is_first():
-        for line in _announcement(run, net):
+        for line in _announcement(run, net, name=name):
             say(line)
-    result = _train(run, net, folder, resume=resume)
+        if run.execution.compile != "off":
+            _say_once(say, _COMPILING)
+    result = _train(run, net, folder, resume=resume, name=name)
     if isinstance(net, ShortcutNetwork):
         if run.recipe.branches.keep and is_first():
             save_branches(net, folder.branches)
@@ -120,14 +137,15 @@ def check(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool) -> Recipe
     return recipe
 
 
-def _train(run: Run, net: nn.Module, folder: RunFolder, *, resume: bool) -> FitResult:
+def _train(run: Run, net: nn.Module, folder: RunFolder, *, resume: bool, name: str) -> FitResult:
     """Train, with checkpoints and numbers into the folder."""
     train = run.loader(run.splits.train, training=True)
     validation = None if run.splits.validation is None else run.loader(run.splits.validation, training=False)
     parts = build_training(run.recipe, net, steps_per_epoch=len(train))
     loggers: list[Logger] = []
     if is_first():
-        loggers = [JsonLines(folder.metrics), Terminal(run.recipe.method)]
+        has_branches = run.recipe.method != "vanilla"
+        loggers = [JsonLines(folder.metrics), RunTerminal(name, folder=folder.path, has_branches=has_branches)]
         settings = run.recipe.model_dump(mode="json", exclude_none=True)
         loggers += [make_tracker(kind, folder.path, settings=settings) for kind in run.recipe.train.loggers]
     trainer = Trainer(
@@ -147,22 +165,30 @@ def _train(run: Run, net: nn.Module, folder: RunFolder, *, resume: bool) -> FitR
     return trainer.fit(resume=resume)
 
 
-def _announcement(run: Run, net: nn.Module) -> list[str]:
+def _announcement(run: Run, net: nn.Module, *, name: str) -> list[str]:
     """What is about to happen, and what was chosen for it."""
     recipe, splits = run.recipe, run.splits
     model, data, train = recipe.model, recipe.data, recipe.train
     held_out = 0 if splits.validation is None else len(splits.validation)
-    branches = f"{len(net.places)} branches" if isinstance(net, ShortcutNetwork) else "no branches"
+    branches = counted(len(net.places), "branch", "branches") if isinstance(net, ShortcutNetwork) else "no branches"
     parameters = sum(p.numel() for p in net.parameters())
     samples = "images" if splits.source.num_steps is None else "recordings"
+    resized = how_resized(splits.source, splits.train, resized_crop=data.augment.resized_crop)
     return [
-        f"{recipe.method}: {model.name}, {model.num_steps} steps, {branches}, {parameters:,} parameters in training",
+        f"{name}: {model.name}, {counted(model.num_steps, 'step')}, {branches}, {parameters:,} parameters in training",
         f"data: {data.kind}, {len(splits.train)} {samples} to train on, {held_out} to validate, "
-        f"{len(splits.source.test)} to test, {len(splits.source.classes)} classes",
-        f"plan: {train.epochs} epochs, batches of {train.batch_size}, {recipe.optimizer.kind}, "
+        f"{len(splits.source.test)} to test, {counted(len(splits.source.classes), 'class', 'classes')}",
+        *([f"data: {resized}"] if resized else []),
+        f"plan: {counted(train.epochs, 'epoch')}, batches of {train.batch_size}, {recipe.optimizer.kind}, "
         f"learning rate {recipe.optimizer.lr}",
         f"on: {run.execution.describe()}",
     ]
+
+
+@functools.cache
+def _say_once(say: Say, line: str) -> None:
+    """What holds for the first of several trainings in a process, whose kernels serve the next ones too."""
+    say(line)
 
 
 @torch.no_grad()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -15,15 +16,18 @@ from shortback.inspection.mistakes import check_batch, explaining
 from shortback.shortcuts.auto import choose_places
 from shortback.shortcuts.heads import HeadFactory, linear_head
 from shortback.shortcuts.network import ShortcutNetwork, Tap, drop_idle_taps
-from shortback.shortcuts.places import find_places
+from shortback.shortcuts.places import find_places, warn_of_currents
 from shortback.shortcuts.tapping import tap
+from shortback.spiking import SpikingNetwork
 from shortback.torch_private import hooks_of, is_compiled
+
+log = logging.getLogger("shortback")
 
 
 def attach(
     model: nn.Module,
     *,
-    at: str | Sequence[str] = "blocks",
+    at: str | Iterable[str] = "blocks",
     sample: Tensor,
     head: HeadFactory = linear_head,
     layout: Layout | Literal["auto"] = "auto",
@@ -67,16 +71,38 @@ def attach(
     check_batch(sample)
     settings: dict[str, Any] = {"layout": layout, "reduce": reduce, "num_steps": num_steps}
     settings |= {"features": features, "output": output}
+    at = _names(at)
     run = functools.cache(lambda: Calls.of(model, sample))
     with explaining(model, sample):
-        if not isinstance(at, str) and any(isinstance(place, nn.Module) for place in at):
-            raise UserError("at: give the names of modules, as model.named_modules() has them, and not the modules")
         if isinstance(head, nn.Module):
             raise UserError(
                 "head: give what makes a head, e.g. lambda features, classes: torch.nn.Linear(features, classes)"
             )
-        places = choose_places(model, sample, **settings) if at == "auto" else at
-        return tap(model, find_places(model, places, run=run), sample=sample, head=head, run=run, **settings)
+        chosen = choose_places(model, sample, **settings) if at == "auto" else at
+        places = find_places(model, chosen, run=run)
+        net = tap(model, places, sample=sample, head=head, run=run, **settings)
+        if output is None and not isinstance(model, SpikingNetwork):  # then it was run
+            if at not in ("auto", "blocks", "stages"):
+                warn_of_currents(model, places, run())
+            if run().has_silent_output:
+                log.warning(
+                    "the output of %s is spikes, and 0 for all samples, from which the main loss learns little or "
+                    "nothing: use a readout that does not fire, or a lower threshold",
+                    type(model).__name__,
+                )
+        return net
+
+
+def _names(at: object) -> str | list[str]:
+    """What a user gives for places: a word, or names of modules as a list."""
+    if isinstance(at, str):
+        return at
+    names: list[Any] = list(at) if isinstance(at, Iterable) else [at]
+    if any(isinstance(name, nn.Module) for name in (at, *names)):
+        raise UserError("at: give the names of modules, as model.named_modules() has them, and not the modules")
+    if not all(isinstance(name, str) for name in names):
+        raise UserError(f"at={at!r}: write 'blocks', 'stages' or 'auto', or names of modules, ['layer1', 'layer2']")
+    return names
 
 
 def _refuse_unsuitable(model: object) -> None:

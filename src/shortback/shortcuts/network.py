@@ -16,8 +16,10 @@ from shortback.choices import Layout, Reduction
 from shortback.inspection.layout import average_over_space, average_over_time, logits_of, tensor_of
 from shortback.inspection.pointwise import make_usual
 from shortback.inspection.untouched import first_in_graph, remembered_graph
+from shortback.models.fused import average_of
 from shortback.neurons import SpikingNeuron
-from shortback.outputs import NoBranches, Outputs
+from shortback.outputs import NoBranches, Outputs, remember_logits
+from shortback.shortcuts.heads import Heads
 from shortback.shortcuts.weights import with_branches
 from shortback.spiking import SpikingNetwork
 from shortback.torch_private import drop_hooks, hooks_of, is_replica
@@ -35,7 +37,8 @@ class Tap:
         features: the axis of the features, where it is not the usual one of the layout.
         which: of several tensors that the module returns, by place or name; the first where it is None.
         neuron: the neuron whose spikes the module returns; None if it returns something else. A layer that runs as one
-            operation counts the spikes itself, which costs no pass over the activation.
+            operation counts the spikes itself, which costs no pass over the activation. That is taken of the very
+            tensor the layer returned: in training the module may return another, as dropout does.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class Tap:
         if value:
             self.needs_gradient = torch.is_grad_enabled()
         if self.neuron is not None:
-            self.neuron.averages_output, self.neuron.output_average = value, None
+            self.neuron.averages_output = value
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if not self._is_open:
@@ -77,12 +80,12 @@ class Tap:
                 "whole; under torch.no_grad() a branch cannot train what comes before it"
             )
         self.num_calls += 1
-        if self.neuron is not None and self.neuron.output_average is not None:
-            self.average, self.neuron.output_average = self.neuron.output_average, None
-            return
         tensor = tensor_of(output, self.which)
         assert tensor is not None
-        average = average_over_space(tensor, self.layout, features=self.features_at)
+        is_counted = self.neuron is not None and not torch.compiler.is_compiling()  # where no layer is one operation
+        average = average_of(tensor) if is_counted else None
+        if average is None:
+            average = average_over_space(tensor, self.layout, features=self.features_at)
         self.average = average if self.average is None else self.average + average
 
     def take(self, num_samples: int) -> Tensor:
@@ -137,7 +140,7 @@ class ShortcutNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        self.heads = nn.ModuleList(heads)
+        self.heads: nn.ModuleList = Heads(heads, places)
         self.places = tuple(places)
         self.branches_enabled = True
         self.is_stripped = False
@@ -149,7 +152,7 @@ class ShortcutNetwork(nn.Module):
         self._handles = handles
         self._num_checked = 0  # forwards in training, of which the first two are looked at
         self._convolutions = convolutions
-        self._no_branches = NoBranches()
+        self._no_branches, self._logits_alone = NoBranches(), NoBranches()
         _networks.add(self)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Outputs:
@@ -189,6 +192,8 @@ class ShortcutNetwork(nn.Module):
                     "each batch",
                     name or "the network",
                 )
+        if not torch.compiler.is_compiling():
+            remember_logits(logits, self._logits_alone)
         heads = zip(self.places, self.heads, strict=True)
         return Outputs(logits, {place: head(_as_of(head, averages[place])) for place, head in heads})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -12,12 +12,13 @@ from torch import nn
 
 from shortback.choices import nearest
 from shortback.errors import UserError
-from shortback.health.measurement import MAIN
 from shortback.inspection.calls import Calls, holds_layer, is_known_neuron
 from shortback.spiking import SpikingNetwork
 from shortback.spiking.activations import is_activation
 
 log = logging.getLogger("shortback")
+
+_MAKE_MODULES = "put each neuron, or conv, norm and neuron together, into an nn.Module of its own"
 
 
 class HasPlaces(Protocol):
@@ -48,7 +49,7 @@ def find_places(
         if len(places) < 2:
             raise UserError(
                 f"at={at!r}: {type(network).__name__} has {len(places)} {at}, and a branch goes after each but the "
-                f"last; name the modules instead, e.g. at={_examples(network, calls)}{_hint_of_steps(network, calls)}"
+                f"last; {_what_instead(network, calls)}"
             )
         return {name: modules[name] for name in places[:-1]}
     names = [at] if isinstance(at, str) else list(at)
@@ -62,8 +63,6 @@ def find_places(
                 f"at={name!r}: {type(network).__name__} has no such module; "
                 f"the nearest are {nearest(name, ['auto', 'blocks', 'stages', *modules])}"
             )
-    if MAIN in names:
-        raise UserError(f"at={names!r}: {MAIN!r} is the name of the main output among the losses; tap a module in it")
     if len({modules[name] for name in names}) < len(names):
         raise UserError(f"at={names!r}: a module is named twice")
     order = {module: index for index, module in enumerate(network.modules())}
@@ -81,6 +80,35 @@ def _has_places(network: nn.Module) -> HasPlaces | None:
     """The network, if it has the methods, and not modules of these names."""
     has = all(inspect.ismethod(getattr(network, name, None)) for name in ("blocks", "stages"))
     return cast("HasPlaces", network) if has else None
+
+
+def warn_of_currents(model: nn.Module, places: Iterable[str], calls: Calls) -> None:
+    """Say so where modules are named in a network whose neurons are lines of its `forward`: none returns spikes."""
+    if calls.spikes_inside and not _has_units(model, calls):
+        log.warning(
+            "no module of %s returns spikes, so the branches at %s sit on currents: to tap spikes, %s",
+            *(type(model).__name__, ", ".join(places), _MAKE_MODULES),
+        )
+
+
+def _has_units(network: nn.Module, calls: Calls) -> bool:
+    """Whether any module fires, is known as a neuron, or is an activation that is called."""
+    return bool(calls.firing) or any(is_activation(m) and calls.counts[m] for m in network.modules())
+
+
+def _what_instead(network: nn.Module, calls: Calls | None) -> str:
+    """What to do about a network without blocks."""
+    by_name = f"name the modules instead, e.g. at={_examples(network, calls)}{_hint_of_steps(network, calls)}"
+    if calls is None or _has_units(network, calls):
+        return by_name
+    if calls.silent:
+        names = [name for name, module in network.named_modules() if module in calls.silent]
+        return (
+            f"none fired: {', '.join(names[:3])} returned zeros alone, so neurons are not to be told from other "
+            f"modules: lower their threshold, or name them, e.g. at={names[:-1] or names}"
+        )
+    of_no_neurons = "" if calls.spikes_inside else f". In a network without neurons {by_name}"
+    return f"no module of {type(network).__name__} returns spikes: {_MAKE_MODULES}{of_no_neurons}"
 
 
 def _examples(network: nn.Module, calls: Calls | None) -> list[str]:

@@ -19,8 +19,11 @@ from shortback.inspection.hooks import hooked
 from shortback.inspection.layer_calls import LayerCalls
 from shortback.inspection.layout import (
     LAYOUTS,
+    average_over_space,
+    average_over_time,
     axes_of_features,
     first_tensor,
+    leading_axes,
     logits_of,
     tensor_of,
     warn_of_steps_in_a_tuple,
@@ -29,6 +32,7 @@ from shortback.inspection.layout import (
 from shortback.inspection.pointwise import make_safe
 from shortback.inspection.reset import reset_states
 from shortback.inspection.untouched import undisturbed
+from shortback.losses import mean_over_time
 from shortback.neurons import SpikingNeuron
 from shortback.shortcuts.heads import HeadFactory, linear_head
 from shortback.shortcuts.network import ShortcutNetwork, Tap
@@ -68,10 +72,14 @@ def tap(
     parameter = next(model.parameters(), sample)
     with torch.random.fork_rng(devices=[]):  # a run with branches draws the same numbers as one without
         dtype = torch.promote_types(parameter.dtype, torch.float32)  # that of the averages
-        heads = [
-            head(seen[place].tensor.shape[axes[place]], num_classes).to(parameter.device, dtype) for place in places
-        ]
-    taps = [Tap(time.modules[place], axes[place], which[place], seen[place].neuron) for place in places]
+        widths = [seen[place].tensor.shape[axes[place]] for place in places]
+        heads = [_made_by(head, width, num_classes).to(parameter.device, dtype) for width in widths]
+    # What a layer counts itself is by channel.
+    neurons = [seen[place].neuron if axes[place] == 1 else None for place in places]
+    taps = [
+        Tap(time.modules[place], axes[place], which[place], neuron)
+        for place, neuron in zip(places, neurons, strict=True)
+    ]
     handles = [module.register_forward_hook(hook) for module, hook in zip(places.values(), taps, strict=True)]
     convolutions = make_safe(model)
     network = ShortcutNetwork(
@@ -89,6 +97,13 @@ def tap(
     network.training = model.training  # and no module's within, of which some may be frozen in `eval()`
     network.heads.train(model.training)
     return network
+
+
+def _made_by(head: HeadFactory, in_features: int, num_classes: int) -> nn.Module:
+    made = head(in_features, num_classes)
+    if not isinstance(made, nn.Module):
+        raise UserError(f"head: makes a {type(made).__name__} of {in_features} features, and must make an nn.Module")
+    return made
 
 
 def _time_of(
@@ -205,9 +220,25 @@ def _dry_run(
         elsewhere = {n for layer, n in calls.counts.items() if layer not in set(places[place].modules())}
         counts = elsewhere | {len(logits) if logits.ndim == 3 else 1}
         tensor = _checked(place, found, time, num_samples, counts, which[place])
+        if _makes_output([tensor_of(output, which[place]) for output in found], logits, time.modules[place]):
+            raise UserError(
+                f"at={place!r}: the module makes the network's output, which has the main loss already: leave it out"
+            )
         module, neuron = places[place], sources.get(place)
         seen[place] = _Seen(module, which[place], time.modules[place], tensor, layers[place], neuron)
     return seen, num_classes
+
+
+def _makes_output(outputs: list[Any], logits: Tensor, layout: Layout) -> bool:
+    """Whether what a module returned is the network's output: the same but for the mean, or sum, over time."""
+    last = outputs[0].ndim - 1
+    if not leading_axes(layout) <= last <= 2:
+        return False
+    averages = torch.stack([average_over_space(output, layout, features=last) for output in outputs]).mean(0)
+    features, main = average_over_time(averages, logits.shape[-2], layout), mean_over_time(logits).to(averages)
+    if features.shape != main.shape or not main.any():
+        return False
+    return torch.allclose(features * (main.norm() / features.norm()), main, rtol=1e-3, atol=1e-3 * float(main.std()))
 
 
 def _checked(

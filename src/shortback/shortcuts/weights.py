@@ -158,7 +158,7 @@ def weight_differences(given: Mapping[str, Tensor], own: Mapping[str, Tensor], *
 
 
 def _listed(what: str, names: list[str]) -> str:
-    return f"{what}: {', '.join(names)}" if names else ""
+    return f"{what}: {_some(names)}" if names else ""
 
 
 def _some(names: list[str]) -> str:

@@ -9,13 +9,17 @@ import ast
 import functools
 import inspect
 import logging
+import os
+import re
 import sys
 import types
+from collections.abc import Collection
 from typing import Any
 
 from torch import nn
 
 from shortback.errors import UserError
+from shortback.spiking.static_input import trace
 
 log = logging.getLogger("shortback")
 
@@ -28,7 +32,11 @@ _GATES = frozenset({"sigmoid", "hardsigmoid", "hsigmoid"})  # often built on ReL
 
 def _common_name(function: Any) -> str:
     """The name of a class or function whatever its spelling: `HardSwishMe`, `hard_swish_` -> `hardswish`."""
-    name = getattr(function, "__name__", "").replace("_", "").lower()
+    return _spelled(getattr(function, "__name__", ""))
+
+
+def _spelled(name: str) -> str:
+    name = name.replace("_", "").lower()
     for suffix in ("me", "jit", "activation"):
         name = name.removesuffix(suffix)
     return name
@@ -65,6 +73,43 @@ def refuse_functional(network: nn.Module) -> None:
         raise UserError("\n".join(message))
 
 
+def refuse_called(network: nn.Module, *, neurons: Collection[nn.Module]) -> None:
+    """Raise ValueError where a symbolic trace meets an activation as a function that reading the source did not find.
+
+    What cannot be traced passes, and so does what the neurons themselves compute.
+    """
+    gates = tuple({type(module) for module in network.modules() if is_gate(module)})
+    try:
+        names = {name for name, module in network.named_modules(remove_duplicate=False) if module in neurons}
+        _, graph = trace(network, leaves=gates, names=names, keeps_lines=True)
+    except Exception:  # a symbolic trace runs the network's own code, which may raise anything
+        return
+    for node in graph.nodes:
+        called = activation_function(node.target) if node.op == "call_function" else None
+        if called or (node.op == "call_method" and node.target in ("relu", "relu_")):
+            frames = re.findall(r'File "(.*)", line (\d+), in (.*)', node.stack_trace or "")
+            own = [frame for frame in frames if f"{os.sep}torch{os.sep}" not in frame[0]]
+            if own and not any(_spelled(function) in _GATES for *_, function in own):
+                raise UserError(
+                    f"spikify() cannot replace {called or node.target}, which {type(network).__name__} calls as a "
+                    f"function, {own[-1][0]}:{own[-1][1]}. Make it a module in __init__, self.act = nn.ReLU(), call "
+                    "that: x = self.act(x)"
+                )
+
+
+def like_activations(network: nn.Module, *, neurons: Collection[nn.Module]) -> list[str]:
+    """Modules without others inside that are named like activations and are neither known nor in neurons, by name."""
+    put_in = {module for neuron in neurons for module in neuron.modules()}
+    return [
+        f"{name} ({type(module).__name__})"
+        for name, module in network.named_modules()
+        if module not in put_in
+        and not any(module.children())
+        and not is_activation(module)
+        and any(part in type(module).__name__.lower() for part in ("relu", "gelu", "swish", "silu", "mish"))
+    ]
+
+
 def _functional_activations(module: nn.Module) -> list[str]:
     """Where `forward`, or a function it mentions, uses a functional activation: `file:line: source`."""
     places: list[str] = []
@@ -76,6 +121,10 @@ def _functional_activations(module: nn.Module) -> list[str]:
         if not isinstance(function, types.FunctionType) or (id(owner), function) in seen:
             continue
         seen.add((id(owner), function))
+        for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+            if default := activation_function(value):
+                place = f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}"
+                places.append(f"{place}: {default} as a default of {function.__qualname__}")
         try:
             lines, _ = inspect.findsource(function)
         except OSError:

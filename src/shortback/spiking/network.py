@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from shortback.choices import Memory, Readout, check_choice
 from shortback.errors import UserError
+from shortback.foreign import LIBRARY_NEURONS, is_one_of, refuse_library_neurons, steps_of
 from shortback.neurons import SpikingNeuron, TimeModule
-from shortback.spiking.static_input import find_first_neurons
+from shortback.spiking.static_input import find_first_neurons, is_foreign
 
 log = logging.getLogger("shortback")
 
@@ -39,15 +40,17 @@ class SpikingNetwork(nn.Module):
 
     Attributes:
         readout: `"mean"` for logits `[N, K]`, `"steps"` for the outputs of every step, `[T, N, K]`.
-        memory: what layers keep for the backward pass, `"fast"`, `"balanced"` (as given) or `"small"`: see
-            `shortback.ops.layer`.
+        memory: what layers keep for the backward pass, `"fast"`, `"balanced"` or `"small"`: see `shortback.ops.layer`.
+            It starts as `"balanced"`, in the neurons of `network` too, whatever they had.
 
     Raises:
-        ValueError: `num_steps` below 1, or an unknown readout.
+        ValueError: `num_steps` below 1 or another than a neuron keeps that is no `TimeModule`, an unknown readout, or
+            neurons of another library that are in no such module.
     """
 
     def __init__(self, network: nn.Module, *, num_steps: int, readout: Readout = "mean") -> None:
         super().__init__()
+        refuse_library_neurons(network)
         self.network = network
         self.training = network.training
         self.num_steps = num_steps
@@ -64,13 +67,25 @@ class SpikingNetwork(nn.Module):
 
     @property
     def num_steps(self) -> int:
-        """Number of time steps `T`; setting it sets that of every `TimeModule` inside."""
+        """Number of time steps `T`; setting it sets that of every `TimeModule` inside.
+
+        One that is put in afterwards has a number of its own: write `model.num_steps = model.num_steps` then.
+        """
         return self._num_steps
 
     @num_steps.setter
     def num_steps(self, value: int) -> None:
         if not isinstance(value, int) or value < 1:
             raise UserError(f"num_steps={value!r}: must be a whole number, 1 or more")
+        for name, module in self.network.named_modules():
+            if is_foreign(module) and steps_of(module) != value:
+                what = (
+                    f"num_steps={value}: {name or 'the network'} is a {type(module).__name__}, no TimeModule, with a "
+                    f"number of its own, {steps_of(module)}; if that is of time steps, set it first"
+                )
+                if any(is_one_of(part, LIBRARY_NEURONS) for part in module.modules()):
+                    raise UserError(what)
+                log.warning("%s", what)
         self._num_steps = value
         for module in self.modules():
             if isinstance(module, TimeModule):
@@ -123,6 +138,8 @@ class SpikingNetwork(nn.Module):
                 f"sequence of shape {list(x.shape)} for num_steps={self.num_steps}: must be "
                 f"[T, N, C, H, W] with T={self.num_steps}, or set num_steps of the model"
             )
+        if self._first_neurons and isinstance(self.network, nn.DataParallel):
+            raise UserError("model.network = nn.DataParallel(...): wrap the model itself, nn.DataParallel(model)")
         for name in self._first_neurons:
             # Without a look at what it was: torch.compile would guard on that, and compile once more.
             self.network.get_submodule(name).static_input = static  # type: ignore[assignment]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 
+import torch
 from torch import nn
 
 from shortback.errors import UserError
 from shortback.neurons import NeuronFactory, make_neuron
-from shortback.spiking.activations import is_activation, is_gate, refuse_functional
+from shortback.spiking.activations import is_activation, is_gate, like_activations, refuse_called, refuse_functional
 from shortback.spiking.containers import replace_in_attributes
 from shortback.spiking.copies import deep_copy
 from shortback.spiking.network import SpikingNetwork
@@ -28,9 +29,9 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
     else stays: gates (Sigmoid, Hardsigmoid, Softmax), Tanh, Hardtanh, dropout.
 
     The same functions called as functions (`F.relu`, `x.relu()`, ...) cannot be replaced. They are looked for
-    in the source of `forward` and of what it calls, and refused; a name imported within a function is not
-    followed. Activations in a plain list, tuple or dict that are functions, or modules that are registered nowhere,
-    stay as they are, with a warning: a teacher that is kept there is not meant to spike.
+    in the source of `forward` and of what it calls, and in a symbolic trace where there can be one, and refused.
+    Activations in a plain list, tuple or dict that are functions, or modules that are registered nowhere, stay as they
+    are if no trace meets them, with a warning: a teacher that is kept there is not meant to spike.
 
     Args:
         ann: the network, `[N, C, H, W] -> [N, K]`. It is left as it is: the result is built on a deep copy.
@@ -47,6 +48,8 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
             f"spikify() got {type(ann).__name__}: give it a network, a torch.nn.Module, such as "
             "torchvision.models.resnet18()"
         )
+    if isinstance(ann, torch.jit.ScriptModule):
+        raise UserError("spikify() takes the network before torch.jit.script or trace: pass it as it was")
     if is_compiled(ann):
         raise UserError("spikify() takes the network before torch.compile: pass it as it was, then compile the result")
     _refuse_other_inputs(ann)
@@ -77,6 +80,14 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
             "nn.ModuleDict",
             *(type(ann).__name__, outside),
         )
+    put_in = set(neurons.values())
+    if like := like_activations(network, neurons=put_in):
+        log.warning(
+            "spikify() left %s as they are, which are named like activations: if they are, derive their classes from "
+            "nn.ReLU, or put nn.ReLU() in their place",
+            ", ".join(like),
+        )
+    refuse_called(network, neurons=put_in)
     return SpikingNetwork(network, num_steps=num_steps)
 
 

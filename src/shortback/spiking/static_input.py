@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 
 from torch import fx, nn
 
 from shortback.errors import UserError
+from shortback.foreign import steps_of
 from shortback.neurons import TimeModule
 from shortback.spiking.copies import shared_copy
 
@@ -22,7 +24,7 @@ def find_first_neurons(network: nn.Module) -> tuple[str, ...]:
         ValueError: it cannot be expanded there, and why.
         Exception: whatever a symbolic trace of the network raises.
     """
-    foreign = tuple({type(module) for module in network.modules() if _is_foreign(module)})
+    foreign = tuple({type(module) for module in network.modules() if is_foreign(module)})
     shell, graph = trace(network, leaves=foreign)
     static: set[fx.Node] = set()
     timed: set[fx.Node] = set()
@@ -51,15 +53,22 @@ def find_first_neurons(network: nn.Module) -> tuple[str, ...]:
     return tuple(name for name, first in is_first.items() if first)
 
 
-def _is_foreign(module: nn.Module) -> bool:
+def is_foreign(module: nn.Module) -> bool:
     """Whether it is a neuron of someone else's, told by a number of time steps that it keeps."""
-    keeps = any(isinstance(vars(module).get(name), int) for name in ("num_steps", "T", "time_steps", "timesteps"))
     holds = any(isinstance(child, TimeModule) for child in module.modules())
-    return keeps and not holds and not type(module).__module__.startswith("torch.")
+    return steps_of(module) is not None and not holds and not type(module).__module__.startswith("torch.")
 
 
-def trace(network: nn.Module, *, leaves: tuple[type[nn.Module], ...] = ()) -> tuple[nn.Module, fx.Graph]:
-    """What a network on folded time computes, down to `torch.nn` modules, neurons and `leaves`.
+def trace(
+    network: nn.Module,
+    *,
+    leaves: tuple[type[nn.Module], ...] = (),
+    names: Collection[str] = (),
+    keeps_lines: bool = False,
+) -> tuple[nn.Module, fx.Graph]:
+    """What a network on folded time computes, down to `torch.nn` modules, neurons, `leaves` and modules of `names`.
+
+    With `keeps_lines` the nodes have the lines of code they come from.
 
     Returns:
         The `shared_copy` that was traced, and its graph.
@@ -70,7 +79,9 @@ def trace(network: nn.Module, *, leaves: tuple[type[nn.Module], ...] = ()) -> tu
     shell = shared_copy(network)
     _, *others = inspect.signature(network.forward).parameters.values()
     defaults = {p.name: p.default for p in others if p.default is not p.empty}
-    return shell, _Tracer(leaves).trace(shell, defaults)
+    tracer = _Tracer(leaves, names)
+    tracer.record_stack_traces = keeps_lines
+    return shell, tracer.trace(shell, defaults)
 
 
 class _Tracer(fx.Tracer):
@@ -78,12 +89,12 @@ class _Tracer(fx.Tracer):
 
     proxy_buffer_attributes = True
 
-    def __init__(self, leaves: tuple[type[nn.Module], ...]) -> None:
+    def __init__(self, leaves: tuple[type[nn.Module], ...], names: Collection[str]) -> None:
         super().__init__()
-        self.leaves = (TimeModule, *leaves)
+        self.leaves, self.names = (TimeModule, *leaves), names
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, self.leaves):
+        if isinstance(m, self.leaves) or module_qualified_name in self.names:
             return True
         holds_time = any(isinstance(child, TimeModule) for child in m.modules())
         return not holds_time and super().is_leaf_module(m, module_qualified_name)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from shortback.choices import Layout
 from shortback.errors import UserError
 from shortback.inspection.backends import running_by
 from shortback.inspection.classes import StepsOrClassesError
 from shortback.inspection.detect import find_layouts
-from shortback.inspection.layout import sample_axis, stacked
+from shortback.inspection.layout import logits_of, sample_axis, stacked
 from shortback.inspection.mistakes import explaining
 from shortback.inspection.reset import reset_states
 from shortback.inspection.trunk import Branched
@@ -40,32 +41,41 @@ class Evaluation(NamedTuple):
     is_constant: bool = False
 
 
-def outputs_of(output: Any) -> Outputs | Tensor:
-    """What a network returned: `Outputs` as they are, else its logits, the first of a tuple or a list over steps."""
-    return output if isinstance(output, Outputs) else stacked(output)
+def outputs_of(output: Any, layout: Layout = "time_first") -> Outputs | Tensor:
+    """What a network returned: `Outputs` as they are, else its logits, `[N, K]` or `[T, N, K]`.
+
+    Args:
+        output: `Outputs`; a tensor, the first of a tuple, or a list over steps.
+        layout: of a tensor of three axes, see `layout_of_output`.
+    """
+    return output if isinstance(output, Outputs) else logits_of(output, layout, None)
 
 
-def check_steps_first(net: nn.Module, x: Tensor, *, num_samples: int) -> None:
-    """See that a network without branches returns `[T, N, K]` where it returns three axes.
+def layout_of_output(net: nn.Module, x: Tensor, *, num_samples: int) -> Layout:
+    """How time and samples lie in the output of a network without branches that has three axes.
+
+    It is found by running the network. Where that does not tell, the steps are taken to be first.
 
     Raises:
-        ValueError: it returns `[N, T, K]` or `[N, K, T]`.
+        ValueError: the samples are first, and which of the other axes is of the steps is not to be told.
     """
     few = x.narrow(axis, 0, min(2, num_samples)) if (axis := sample_axis(net, x, num_samples)) is not None else x
     # Processes stop looking after different runs: none may wait for another in a norm.
     with local_norms(net), running_by("reference", net):
         try:
-            output = find_layouts(net, few, {}).output
-        except StepsOrClassesError:
-            output = None
+            return find_layouts(net, few, {}).output
+        except StepsOrClassesError as error:
+            raise UserError(
+                f"{type(net).__name__} returns [N, T, K] or [N, K, T], and which is not to be told by running it: "
+                "have it return [T, N, K], or [N, K], averaged over time"
+            ) from error
         except UserError:
-            return
-    returned = {"batch_first": "[N, T, K]", "time_last": "[N, K, T]", None: "[N, T, K] or [N, K, T]"}
-    if output in returned:
-        raise UserError(
-            f"{type(net).__name__} returns {returned[output]}: what has no "
-            "branches must return [T, N, K] here, or [N, K]: transpose it, or average it over time"
-        )
+            return "time_first"
+
+
+def has_unknown_steps(net: nn.Module, returned: Any) -> bool:
+    """Whether a network returned a tensor of three axes, and none of ours knows which of them is time."""
+    return not isinstance(net, Branched | SpikingNetwork) and stacked(returned).ndim == 3
 
 
 def _alone_on(device: torch.device) -> Fabric:
@@ -83,8 +93,8 @@ def evaluate(
     """Evaluate a network, summing over all processes; states of other libraries' neurons are reset before each batch.
 
     Args:
-        model: what `attach` returned, or a network that returns `[N, K]` or `[T, N, K]`; run in `eval()`, each of its
-            modules put back into its own mode.
+        model: what `attach` returned, or a network that returns `[N, K]`, or one such for each step, on whichever axis;
+            run in `eval()`, each of its modules put back into its own mode.
         batches: this process's part of the split, with classes `[N]`, or probabilities `[N, K]`, of which the largest
             is the class.
         loss: of outputs and targets, a mean over the batch, as in training. Cross entropy if not given; of one with
@@ -96,17 +106,18 @@ def evaluate(
         loss = CrossEntropy()
     if isinstance(loss, nn.Module):
         loss.to(fabric.device)  # its weights
-    sums, first = torch.zeros(5, dtype=torch.float64), None
+    sums, first, layout = torch.zeros(5, dtype=torch.float64), None, cast(Layout, "time_first")
     with modes_kept(model):
         model.eval()
         for x, y in batches:
             x, y = fabric.to_device((x, y))
             with fabric.autocast(), explaining(model, x, what="batch"):
                 reset_states(model)
-                outputs = outputs_of(model(x))
+                returned = model(x)
+                if first is None and has_unknown_steps(model, returned):
+                    layout = layout_of_output(model, x, num_samples=len(y))
+                outputs = outputs_of(returned, layout)
                 by_step = outputs if isinstance(outputs, Tensor) else outputs.logits
-                if first is None and by_step.ndim == 3 and not isinstance(model, Branched | SpikingNetwork):
-                    check_steps_first(model, x, num_samples=len(y))
             logits = mean_over_time(by_step).float()
             first = logits[:1] if first is None else first
             judged = logits if isinstance(loss, CrossEntropy) else by_step.float()  # as in training

@@ -16,7 +16,8 @@ from shortback.choices import nearest, usual_start
 from shortback.data.seeding import derive_seed
 from shortback.errors import UserError
 from shortback.losses import Loss, ShortcutLoss
-from shortback.schedules import Linear, Schedule
+from shortback.schedules import Linear, Schedule, as_schedule
+from shortback.shortcuts import ShortcutNetwork
 from shortback.training.alone import alone_in
 from shortback.training.batches import Batches, SeededBatches
 from shortback.training.checkpoint import CheckpointFolder
@@ -78,7 +79,7 @@ def fit(
     States of SpikingJelly, snnTorch and sinabs are reset before every batch. `strip` the network afterwards.
 
     Args:
-        net: what `attach` returned; a network without branches must return `[N, K]` or `[T, N, K]` itself.
+        net: what `attach` returned, or a network without branches, which returns `[N, K]`, or one such for each step.
         train: pairs of inputs and classes `[N]` (or probabilities `[N, K]`): a `DataLoader`, a
             `shortback.data.BatchLoader`, or anything that has a length and can be iterated over once an epoch.
         epochs: of the whole training.
@@ -86,6 +87,7 @@ def fit(
         validation: chooses the best weights; without it the last are kept.
         schedule: the balance coefficient by progress, or a number that it stays at. If it is not given, it falls in a
             straight line to 0: from 0.25 where the loss adds logits (eq. 10 of the paper), from 1 where it adds losses.
+            Without branches it is 0.
         loss: `ShortcutLoss()` if not given, which adds logits; one of a single output, such as `TET()`, is its `main`.
         lr: the largest learning rate, for the optimizer and the schedule of it that are made if none are given: SGD
             with momentum 0.9 and weight decay 1e-4, and a cosine to 0.
@@ -104,7 +106,7 @@ def fit(
     Raises:
         ValueError: a learning rate that is none, a folder with another run or one that trains now, a loader without a
             length, an optimizer that does not move the heads of the branches, or moves the parameters of another
-            network.
+            network; a network that keeps one with branches inside and drops them.
         NonFiniteError, Interrupted, CheckpointError: see `Trainer.fit`.
     """
     folder = Path(folder)
@@ -120,23 +122,26 @@ def fit(
     loss = ShortcutLoss.of(loss)
     check_rates(lr, learning_rate)
     title = title or type(getattr(net, "model", net)).__name__
-    note = choice_in_words() if execution is None and fabric is None else None
+    note = choice_in_words(net) if execution is None and fabric is None else None
     execution = execution or choose_execution()
     fabric = fabric or build_fabric(execution)
     plan_of = Plan(epochs=epochs, **plan)
     batches = loader_of(train, seed=seed, fabric=fabric, even=True)
     total_steps = epochs * len(batches)
+    schedule = Linear(start=usual_start(loss.combine)) if schedule is None else schedule
     peak = lr if optimizer is None else max(group["lr"] for group in optimizer.param_groups)
     if loggers is None:
         folder.mkdir(parents=True, exist_ok=True)
-        loggers = [JsonLines(metrics), Terminal(title, note=note)]
+        has_branches = isinstance(net, ShortcutNetwork) and not as_schedule(schedule).is_zero_from(0.0)
+        loggers = [JsonLines(metrics), Terminal(title, note=note, has_branches=has_branches)]
     with alone_in(folder):
+        rates = [] if optimizer is None else [group["lr"] for group in optimizer.param_groups]
         trainer = Trainer(
             net,
             train=batches,
             validation=None if validation is None else loader_of(validation, seed=seed, fabric=fabric),
             loss=loss,
-            schedule=Linear(start=usual_start(loss.combine)) if schedule is None else schedule,
+            schedule=schedule,
             optimizer=optimizer or build_optimizer(net, lr=lr),
             learning_rate=learning_rate or WarmupCosine(peak=peak, total_steps=total_steps),
             plan=plan_of,
@@ -145,7 +150,11 @@ def fit(
             folder=folder / "checkpoints",
             loggers=loggers if fabric.is_global_zero else (),
         )
-        return trainer.fit(resume=resume)
+        try:
+            return trainer.fit(resume=resume)
+        finally:  # or a training that goes on with this optimizer would start from the end of this one
+            for group, rate in zip(optimizer.param_groups if optimizer else (), rates, strict=True):
+                group["lr"] = rate
 
 
 def loader_of(loader: Loader, *, seed: int, fabric: Fabric | None = None, even: bool = False) -> Batches:

@@ -102,6 +102,19 @@ def _with_new_workers(loader: Any) -> Any:
     return alike
 
 
+def warn_if_short(batches: Batches, given: int) -> bool:
+    """Say so where an epoch had fewer batches than it was said to have, and return whether."""
+    if given >= len(batches):
+        return False
+    loader = getattr(batches, "loader", batches)
+    log.warning(
+        "%s gave %d batches in an epoch, and its len() is %d: the coefficient and the learning rate go by the second, "
+        "and end at %.0f %% of their way; let len() say how many it gives",
+        *(type(loader).__name__, given, len(batches), 100 * given / len(batches)),
+    )
+    return True
+
+
 @functools.cache
 def _warn_once(message: str) -> None:
     log.warning("%s", message)

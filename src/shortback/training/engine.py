@@ -20,7 +20,7 @@ from shortback.schedules import Schedule, as_schedule
 from shortback.shortcuts import ShortcutNetwork
 from shortback.training._evaluate import evaluate, outputs_of
 from shortback.training.average import WeightAverage
-from shortback.training.batches import Batches, in_parts
+from shortback.training.batches import Batches, in_parts, warn_if_short
 from shortback.training.best import BestWeights
 from shortback.training.checkpoint import CheckpointFolder
 from shortback.training.execution import Execution
@@ -95,13 +95,14 @@ class Trainer:
             self.has_states = reset_states(net) > 0
             self.average = None if plan.ema is None else WeightAverage(net, decay=plan.ema)
             self.learning_rate_shares = shares_of_groups(optimizer)
-            self.identity = identity_of(net, train, optimizer, epochs=plan.epochs)
+            chosen: dict[str, Any] = {"loss": loss, "schedule": self.schedule, "learning_rate": learning_rate}
+            self.identity = identity_of(net, train, optimizer, epochs=plan.epochs, **chosen)
             self.gradient = Gradient(net, optimizer, fabric)
             self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
         self.watch = GradientWatch(net, loss=loss, every=plan.watch_every, num_samples=plan.watch_samples)
         self.finite = FiniteCheck(net, later=fabric.device.type != "cpu")
         self.preflight, self.hangs = Preflight(net, loss=loss, fabric=fabric), HangWatch(plan.hang_minutes)
-        self.state, self.row_sums = TrainState(), Sums()
+        self.state, self.row_sums, self.was_short, self.has_branches = TrainState(), Sums(), False, False
         self.tick = time.perf_counter()
         self.total_steps = plan.epochs * len(train)
 
@@ -167,6 +168,7 @@ class Trainer:
 
         row_is_due = (state.step + 1) % self.plan.log_every == 0
         sums = self._forward_backward(x, y, coefficient, by_branch=row_is_due)
+        coefficient = state.coefficient = coefficient if self.has_branches else 0.0
         norm = self.gradient.norm(clip=self.plan.clip_norm)
         with self.fabric.autocast():
             self.finite.look(x, step=state.step + 1, loss=sums.mean_loss, norm=norm, coefficient=coefficient)
@@ -232,7 +234,8 @@ class Trainer:
             with self.fabric.no_backward_sync(self.module) if more_to_come else nullcontext():
                 if self.has_states:
                     reset_states(self.net)
-                outputs, weight = outputs_of(self.module(xs)), weight_of(ys, loss=self.loss.main)
+                outputs, weight = outputs_of(self.module(xs), self.preflight.layout), weight_of(ys, loss=self.loss.main)
+                self.has_branches = not isinstance(outputs, Tensor) and len(outputs.branches) > 0
                 no_gradient_of_nothing(outputs, weight)
                 terms = self.loss(outputs, ys, coefficient=coefficient, by_branch=by_branch)
                 with saying_what_remembers():
@@ -245,8 +248,8 @@ class Trainer:
     def _finish_epoch(self) -> None:
         """Validate, keep the weights if they are the best, and save."""
         self.finite.finish()
-        state = self.state
-        result = None
+        state, result = self.state, None
+        self.was_short = self.was_short or warn_if_short(self.train, state.batch)
         evaluated: nn.Module = self.net if self.average is None else self.average.module
         if self.validation is not None:
             batches = self.hangs.over(self.validation.epoch(0), "validation")

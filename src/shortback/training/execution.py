@@ -31,13 +31,21 @@ class Execution:
     compile: Compile
     memory: Memory | None = None
 
-    def describe(self) -> str:
-        """One line for a person."""
+    def describe(self, net: nn.Module | None = None) -> str:
+        """One line for a person, of a network if one is given: only with neurons of ours are any compiled."""
         memory_format = "channels-last" if self.channels_last else "contiguous"
-        compiled = {"neuron": "compiled neurons", "model": "compiled model", "off": "nothing compiled"}[self.compile]
+        compiled = {"neuron": ", compiled neurons", "model": ", compiled model", "off": ", nothing compiled"}[
+            self.compile
+        ]
         name = torch.cuda.get_device_name() if self.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
         memory = f", {self.memory} memory" if self.memory is not None and self.compile == "neuron" else ""
-        return f"{self.device} ({name}), {self.precision}, {memory_format}, {compiled}{memory}"
+        if (
+            net is not None
+            and self.compile == "neuron"
+            and not any(isinstance(m, SpikingNeuron) for m in net.modules())
+        ):
+            compiled = memory = ""
+        return f"{self.device} ({name}), {self.precision}, {memory_format}{compiled}{memory}"
 
     def prepare(self, net: nn.Module) -> nn.Module:
         """The module to call in training: `net` in its memory format, its neurons on their backend, compiled if asked.
@@ -90,11 +98,15 @@ def choose_execution(
     return Execution(device=device, precision=precision, channels_last=channels_last, compile=compile, memory=memory)
 
 
-def choice_in_words() -> str:
-    """What `choose_execution` chooses by itself, and how to choose: a line for who trains without having chosen."""
+def choice_in_words(net: nn.Module | None = None) -> str:
+    """What `choose_execution` chooses by itself, and how to choose: a line for who trains without having chosen.
+
+    Args:
+        net: that is trained, see `Execution.describe`.
+    """
     execution = choose_execution()
     other = "fp32" if execution.precision != "fp32" else "bf16"
-    return f"on {execution.describe()}; to choose: execution=choose_execution(precision={other!r})"
+    return f"on {execution.describe(net)}; to choose: execution=choose_execution(precision={other!r})"
 
 
 def _multiplies_in_bf16(device: str) -> bool:

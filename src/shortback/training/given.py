@@ -36,21 +36,22 @@ class GivenNetwork:
         self._backends: list[tuple[SpikingNeuron, Backend]] = [
             (m, m.backend) for m in net.modules() if isinstance(m, SpikingNeuron)
         ]
-        self._frozen_heads: list[nn.Parameter] = []
+        self._has_dropped, self._frozen_heads = False, list[nn.Parameter]()
         self._convolutions: list[nn.Conv2d] = []
 
     def prepare(self) -> Any:
         """Make it ready to be trained; returns the module to call, which wraps it."""
         if self._fabric.world_size > 1:
             synchronise_norms(self.net)
-        self._convolutions += make_safe(self.net)
+        if self._fabric.device.type == "cpu":
+            self._convolutions += make_safe(self.net)
         return self._fabric.setup_module(self._execution.prepare(in_training(self.net)))
 
     def drop_branches(self) -> Any:
         """Compute the branches no more; returns the module to call from now on, None for the one before."""
         if not isinstance(self.net, ShortcutNetwork) or not self.net.branches_enabled:
             return None
-        self.net.branches_enabled = False
+        self.net.branches_enabled, self._has_dropped = False, True
         self._frozen_heads = [p for p in self.net.heads.parameters() if p.requires_grad]
         self.net.heads.requires_grad_(False)
         if self._fabric.world_size == 1:
@@ -62,7 +63,7 @@ class GivenNetwork:
         """Undo what training changed, but for the backend and memory of neurons: they go on as they were trained."""
         restore_norms(self.net)
         make_usual(self._convolutions)
-        if self._frozen_heads and isinstance(self.net, ShortcutNetwork):
+        if self._has_dropped and isinstance(self.net, ShortcutNetwork):
             self.net.branches_enabled = True
             for parameter in self._frozen_heads:
                 parameter.requires_grad_()

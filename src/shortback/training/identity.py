@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +10,45 @@ import torch
 from torch import nn
 
 from shortback.inspection.reset import without_states
+from shortback.losses import ShortcutLoss
+from shortback.schedules import SCHEDULES, Schedule
 from shortback.shortcuts import ShortcutNetwork
 from shortback.shortcuts.weights import weight_differences
 from shortback.training.batches import Batches
 from shortback.training.checkpoint import CheckpointError
+from shortback.training.optim import WarmupCosine
 
 
-def identity_of(net: nn.Module, train: Batches, optimizer: torch.optim.Optimizer, *, epochs: int) -> dict[str, Any]:
-    """What tells a training from another, as plain values in words of `training.fit`."""
+def identity_of(
+    net: nn.Module,
+    train: Batches,
+    optimizer: torch.optim.Optimizer,
+    *,
+    epochs: int,
+    loss: ShortcutLoss,
+    schedule: Schedule,
+    learning_rate: Callable[[int], float],
+) -> dict[str, Any]:
+    """What tells a training from another, as plain values in words of `training.fit`.
+
+    Of a schedule and a learning rate that are functions of the user's own nothing is said, and of how branches weigh
+    only where there are some.
+    """
     loader = getattr(train, "loader", train)
-    return {
+    identity: dict[str, Any] = {
         "epochs": epochs,
         "batches an epoch": len(train),
         "batch size": getattr(loader, "batch_size", None),
         "optimizer": type(optimizer).__name__,
         "branches": list(net.places) if isinstance(net, ShortcutNetwork) else [],
     }
+    if type(learning_rate) is WarmupCosine:
+        identity["learning rate"] = repr(learning_rate)
+    if isinstance(net, ShortcutNetwork):
+        identity |= {"combine": loss.combine, "branch weights": loss.branch_weights}
+        if type(schedule) in SCHEDULES.values():
+            identity["schedule"] = repr(schedule)
+    return identity
 
 
 def check_same(content: Mapping[str, Any], now: Mapping[str, Any], net: nn.Module, *, folder: Path) -> None:

@@ -82,11 +82,14 @@ class Terminal:
     Args:
         title: in front of every line.
         note: a line to begin with.
+        has_branches: whether to print coefficient and share of branches where these are 0.
         console: to print to; standard output if it is not given.
     """
 
-    def __init__(self, title: str, *, note: str | None = None, console: Console | None = None) -> None:
-        self.title, self.note = title, note
+    def __init__(
+        self, title: str, *, note: str | None = None, has_branches: bool = True, console: Console | None = None
+    ) -> None:
+        self.title, self.note, self.has_branches = title, note, has_branches
         self.console = console or Console(highlight=False, markup=False, soft_wrap=True, force_jupyter=False)
         self._progress: Progress | None = None
         self._bar: NotebookBar | None = None
@@ -118,6 +121,8 @@ class Terminal:
             self._bar.update(step)
 
     def log(self, row: Row) -> None:
+        if not (self.has_branches or row["coefficient"]):
+            row = {**row, "coefficient": None, "branch_share": None}
         if row["kind"] == "health":
             if row["verdict"] != self._verdict:
                 self.console.print(f"{self.title}  {_health_line(row)}")
@@ -142,7 +147,7 @@ class Terminal:
 
 def _step_line(row: Row) -> str:
     return (
-        f"loss {row['loss']:.3f}  {_accuracy(row, 'accuracy')}coefficient {row['coefficient']:.2f}  "
+        f"loss {row['loss']:.3f}  {_accuracy(row, 'accuracy')}{_coefficient(row, 'coefficient')}"
         f"{row['images_per_second']:.0f} images/s"
     )
 
@@ -150,6 +155,11 @@ def _step_line(row: Row) -> str:
 def _accuracy(row: Row, name: str, end: str = "  ") -> str:
     """Nothing in a regression."""
     return "" if row["accuracy"] is None else f"{name} {row['accuracy']:.1%}{end}"
+
+
+def _coefficient(row: Row, name: str, end: str = "  ") -> str:
+    """Nothing without branches."""
+    return "" if row["coefficient"] is None else f"{name} {row['coefficient']:.2f}{end}"
 
 
 def _health_line(row: Row) -> str:
@@ -162,7 +172,7 @@ def _health_line(row: Row) -> str:
 def _short_line(row: Row) -> str:
     """What fits beside the bar in 80 columns."""
     return (
-        f"loss {row['loss']:.3g}, {_accuracy(row, 'acc', ', ')}c {row['coefficient']:.2f}, "
+        f"loss {row['loss']:.3g}, {_accuracy(row, 'acc', ', ')}{_coefficient(row, 'c', ', ')}"
         f"{row['images_per_second']:.0f} img/s"
     )
 
@@ -175,7 +185,8 @@ def _epoch_line(row: Row) -> str:
         parts.append(f"validation {row['val_accuracy']:.1%}")
     elif row.get("val_loss") is not None:
         parts.append(f"validation {row['val_loss']:.3f}")
-    parts.append(f"coefficient {row['coefficient']:.2f}")
+    if row["coefficient"] is not None:
+        parts.append(_coefficient(row, "coefficient", ""))
     if row["branch_share"] is not None:
         parts.append(f"branch share of the first layer's gradient {row['branch_share']:.2f}")
     parts.append(f"{row['images_per_second']:.0f} images/s")

@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from shortback.choices import Layout
+from shortback.errors import UserError
 from shortback.health import first_samples
 from shortback.inspection.backends import running_by
+from shortback.inspection.firing import has_silent_output
 from shortback.inspection.layout import warn_of_steps_in_a_tuple
 from shortback.inspection.mistakes import check_batch, explaining
 from shortback.inspection.reset import reset_states
-from shortback.inspection.trunk import Branched
+from shortback.inspection.trunk import trunk_of
 from shortback.inspection.untouched import undisturbed
 from shortback.losses import CrossEntropy, ShortcutLoss
-from shortback.spiking import SpikingNetwork
+from shortback.outputs import Outputs
+from shortback.shortcuts import ShortcutNetwork
 from shortback.targets import check_target
-from shortback.training._evaluate import check_steps_first, outputs_of
+from shortback.training._evaluate import has_unknown_steps, layout_of_output, outputs_of
+from shortback.training.sync_norm import local_norms
+
+log = logging.getLogger("shortback")
 
 
 class Preflight:
-    """Looks at the first batch it is given: two of its samples run once, in `eval()` and on the reference backend."""
+    """Looks at the first batch it is given: two of its samples run once, in `eval()` and on the reference backend.
+
+    Attributes:
+        layout: how time lies in what it returns, where that is by step and has no branches.
+    """
 
     def __init__(self, net: nn.Module, *, loss: ShortcutLoss, fabric: Fabric) -> None:
         self.net, self.loss, self.fabric, self.done = net, loss, fabric, False
+        self.layout: Layout = "time_first"
 
     def check(self, x: Tensor, y: Tensor) -> None:
         """See that the network takes the inputs, and the loss what it returns and the classes.
 
         Raises:
-            ValueError: it does not, and what to do about it; outputs whose first axis are samples, and not steps.
+            ValueError: it does not, and what to do about it; outputs of which no axis is known to be of the steps.
         """
         if self.done:
             return
@@ -41,10 +55,29 @@ class Preflight:
             with explaining(self.net, x, what="batch"):
                 returned = self.net.eval()(few.clone())
                 outputs = outputs_of(returned)
+            if has_unknown_steps(self.net, returned):
+                self.layout = layout_of_output(self.net, few, num_samples=min(2, len(y)))
+                outputs = outputs_of(returned, self.layout)
+        _refuse_lost_branches(self.net, outputs)
         warn_of_steps_in_a_tuple(returned)
         logits = outputs if isinstance(outputs, Tensor) else outputs.logits
         if isinstance(self.loss.main, CrossEntropy):
             check_target(torch.empty(len(y), logits.shape[-1]), y.cpu())  # a GPU would die of a class that is none
-        if logits.ndim == 3 and not isinstance(self.net, Branched | SpikingNetwork):
-            with self.fabric.autocast():
-                check_steps_first(self.net, few, num_samples=min(2, len(y)))
+        with self.fabric.autocast(), local_norms(self.net):
+            if len(y) > 1 and not logits.any() and has_silent_output(self.net, x):
+                log.warning(
+                    "the output of %s is 0 for all samples of the first batch, as of neurons that never fire: use a "
+                    "readout that does not fire, or a lower threshold",
+                    type(trunk_of(self.net)).__name__,
+                )
+
+
+def _refuse_lost_branches(net: nn.Module, outputs: Outputs | Tensor) -> None:
+    if not isinstance(outputs, Tensor):
+        return
+    for name, module in net.named_modules():
+        if isinstance(module, ShortcutNetwork) and not module.is_stripped:
+            raise UserError(
+                f"{type(net).__name__} has a network with branches inside, {name}, and returns none of them: return "
+                "what it returns, give fit() what attach() returned, or strip() it and attach to the whole"
+            )

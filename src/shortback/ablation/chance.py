@@ -1,0 +1,38 @@
+r"""Whether runs have learnt anything at all.
+
+Of $n$ test images in $K$ classes guessing gets a share $p = 1 / K$ right, give or take $\sqrt{p (1 - p) / n}$. A run is
+at chance if it got no more than $p$ and three of these right. Classes of unequal size, where naming the largest gets
+more right than $p$, are not known of here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from shortback.ablation.run import CellRun
+from shortback.runs.summary import Summary
+from shortback.words import counted
+
+
+def all_at_chance(runs: Sequence[CellRun]) -> str | None:
+    """A sentence where every finished run is at chance; None where one is not, or where it cannot be told of one."""
+    summaries = [run.summary for run in runs if run.summary is not None]
+    if not summaries or not all(_is_at_chance(summary) for summary in summaries):
+        return None
+    kinds = sorted({_num_classes(summary) for summary in summaries})
+    chance = " or ".join(f"{1 / kind:.1%} with {counted(kind, 'class', 'classes')}" for kind in kinds)
+    return f"Every run is at chance, {chance}: the comparison says nothing."
+
+
+def _is_at_chance(summary: Summary) -> bool:
+    num_classes, num_images = _num_classes(summary), summary.get("test_images", 0)
+    if num_classes < 2 or not num_images:
+        return False
+    guessed = 1 / num_classes
+    return summary["test_accuracy"] <= guessed + 3 * math.sqrt(guessed * (1 - guessed) / num_images)
+
+
+def _num_classes(summary: Summary) -> int:
+    """0 where it is not known."""
+    return summary.get("num_classes", 0) or len(summary.get("classes", ()))

@@ -1,0 +1,60 @@
+"""Neurons of other libraries and of someone's own, told by their classes and by the time steps that they keep."""
+
+from __future__ import annotations
+
+import logging
+
+from torch import nn
+
+from shortback.errors import UserError
+
+log = logging.getLogger("shortback")
+
+LIBRARY_NEURONS = {
+    "spikingjelly": {"BaseNode"},
+    "snntorch": {"SpikingNeuron"},
+    "norse": {"SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell"},
+    "sinabs": {"StatefulLayer"},
+}
+"""Classes by library that its neurons derive from; none is imported."""
+
+
+def is_one_of(module: nn.Module, classes: dict[str, set[str]]) -> bool:
+    """Whether a module is of a class, or one derived from it, that is named in a table by library."""
+    return any(cls.__name__ in classes.get(cls.__module__.partition(".")[0], ()) for cls in type(module).__mro__)
+
+
+def steps_of(module: nn.Module) -> int | None:
+    """The number of time steps that a module, or its class, keeps by one of its usual names."""
+    kept = (vars(module).get(name, getattr(type(module), name, None)) for name in _STEPS)
+    return next((number for number in kept if isinstance(number, int) and not isinstance(number, bool)), None)
+
+
+_STEPS = ("num_steps", "T", "time_steps", "timesteps")
+_OURS = {"shortback": {"SpikingNeuron"}}
+
+
+def refuse_library_neurons(module: nn.Module, inside: tuple[nn.Module, ...] = ()) -> None:
+    """Raise `UserError` for a neuron of another library that nothing tells of the time steps.
+
+    On folded time it would take the steps of a sequence for a batch, and its membrane would stay to the next. Modules
+    of someone's own that it is `inside` of may know how to call it: where none of them keeps a number of steps, that
+    is warned of.
+    """
+    if is_one_of(module, LIBRARY_NEURONS):
+        packages = [cls.__module__.partition(".")[0] for cls in type(module).__mro__]
+        library = next(package for package in packages if package in LIBRARY_NEURONS)
+        what = (
+            f"{type(module).__name__} of {library} does not know folded time, [T*N, ...]: take sb.LIF(num_steps, "
+            "decay=..., threshold=...) or another neuron of shortback, or a module of your own with num_steps, whose "
+            "forward is x.unflatten(0, (self.num_steps, -1)), a reset of the neuron, its steps, and .flatten(0, 1)"
+        )
+        own = [outer for outer in inside if not type(outer).__module__.startswith("torch.")]
+        if not own:
+            raise UserError(what)
+        parts = (part for outer in own for part in outer.modules() if not is_one_of(part, _OURS))
+        if all(steps_of(part) is None for part in parts):
+            log.warning("%s", what)
+        return
+    for child in module.children():
+        refuse_library_neurons(child, (*inside, module))

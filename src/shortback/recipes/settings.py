@@ -1,0 +1,84 @@
+"""Every setting of a recipe in words, from the schema: what it takes, and what it is where nothing says it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from shortback.recipes.schema import Recipe, Variant
+from shortback.recipes.yaml_text import write_yaml
+
+MUST_BE_SAID = "must be said"
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "`true` or `false`",
+    Path: "a path",
+    type(None): "`null`",
+    Variant: "a variant: `name`, `method`, `combine`, `coefficient`, `start`",
+}
+
+
+class Setting(NamedTuple):
+    """A setting by its dotted key; words of YAML in what it takes are in backticks."""
+
+    key: str
+    takes: str
+    default: str
+
+    @property
+    def section(self) -> str:
+        """The key without its last part; empty at the top."""
+        return self.key.rpartition(".")[0]
+
+
+def all_settings(section: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[Setting]:
+    """Of a section those that are no section first, then section by section."""
+    nested = []
+    for name, field in section.model_fields.items():
+        inner = next((a for a in (field.annotation, *get_args(field.annotation)) if _is_section(a)), None)
+        if inner is not None:
+            nested.append((inner, f"{prefix}{name}."))
+            continue
+        default = MUST_BE_SAID if field.is_required() else _plain(field.default)
+        yield Setting(f"{prefix}{name}", f"{_said(field.annotation)} {_limits(field.metadata)}".strip(), default)
+    for inner, key in nested:
+        yield from all_settings(inner, key)
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation is not Variant
+
+
+def _plain(value: Any) -> str:
+    return write_yaml(list(value) if isinstance(value, tuple) else value, default_flow_style=True).split("\n")[0]
+
+
+def _limits(metadata: Iterable[Any]) -> str:
+    """Bounds of a number in words."""
+    words = {"Ge": "at least", "Gt": "above", "Le": "at most", "Lt": "below"}
+    found = [re.match(r"(Ge|Gt|Le|Lt)\(\w+=(.*)\)$", str(each)) for each in metadata]
+    return ", ".join(f"{words[match[1]]} {match[2]}" for match in found if match)
+
+
+def _said(annotation: Any) -> str:
+    """The words that a setting takes, or the kind of number."""
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{word}`" for word in get_args(annotation))
+    if get_origin(annotation) is Annotated:
+        inner, *metadata = get_args(annotation)
+        return f"{_said(inner)} {_limits(m for each in metadata for m in _parts(each))}".strip()
+    if get_args(annotation):
+        words = list(dict.fromkeys(_said(each) for each in get_args(annotation) if each is not ...))
+        return f"a list of: {', '.join(words)}" if get_origin(annotation) in (list, tuple) else ", or ".join(words)
+    return _WORDS[annotation]
+
+
+def _parts(each: Any) -> list[Any]:
+    return each.metadata if isinstance(each, FieldInfo) else [each]
