@@ -155,6 +155,11 @@ class One(nn.Module):
         return self.fc(self.between(x).flatten(1))
 
 
+class Growing(sb.LIF):
+    def leak(self):
+        return 1.5
+
+
 class Doubles(nn.Module):
     def forward(self, x):
         return x + x
@@ -177,7 +182,7 @@ class Multiplies(nn.Module):
             lambda: sb.spikify(One(nn.Identity()), num_steps=2, neuron=functools.partial(sb.LIF, reset="soft")),
             "no soft",
         ),
-        (lambda: sb.spikify(One(nn.Identity()), num_steps=2, neuron=functools.partial(sb.LIF, decay=1.5)), "outside"),
+        (lambda: sb.spikify(One(nn.Identity()), num_steps=2, neuron=Growing), "outside"),
         (lambda: sb.spikify(One(nn.Identity()), num_steps=2, neuron=functools.partial(sb.LIF, initial=0.5)), "begins"),
         (lambda: sb.create_model("vgg11", norm="tebn", width=0.25), "differs from step to step"),
     ],

@@ -98,7 +98,12 @@ def test_out_of_reach_it_is_dead():
 
 
 def test_below_everything_it_is_saturated():
-    judgement, seen = judged(network(neuron={"threshold": -50.0}))
+    net = network(neuron={})
+    with torch.no_grad():
+        for norm in net.modules():
+            if isinstance(norm, torch.nn.BatchNorm2d):
+                norm.bias.fill_(50)
+    judgement, seen = judged(net)
     assert judgement.verdict == "saturated"
     assert judgement.layer == seen.neurons[0].name
     assert all(neuron.firing_rate == 1 for neuron in seen.neurons)
