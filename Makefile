@@ -1,7 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
-# Without bytecode of what is never imported, which is most of it.
+# Without bytecode of what is never imported, which is most of it. What is imported must keep its own, whatever the
+# environment says: without it each of many processes compiles the sources of PyTorch again, for seven seconds.
 PIP := -m pip install --quiet --disable-pip-version-check --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 RUN := $(BIN)/.ready
 DEV := $(BIN)/.ready-dev
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -58,15 +59,22 @@ def sew_resnet18() -> nn.Module:
     return net
 
 
+@functools.cache
+def vgg11() -> nn.Module:
+    """Narrow, and made once: its class draws a classifier of 120 million weights, which takes longer than a test."""
+    neuron, surrogate, layer = _jelly("neuron"), _jelly("surrogate"), _jelly("layer")
+    widths = [16, "M", 32, "M", 64, 64, "M", 64, 64, "M", 64, 64, "M"]
+    settings = {"surrogate_function": surrogate.ATan(), "detach_reset": True}
+    net = _jelly("model.spiking_vgg").SpikingVGG(widths, batch_norm=True, spiking_neuron=neuron.LIFNode, **settings)
+    net.features[0] = layer.Conv2d(1, 16, 3, padding=1)
+    net.classifier = nn.Sequential(layer.Flatten(), layer.Linear(64, 10))
+    net.avgpool = layer.AdaptiveAvgPool2d(1)
+    return net
+
+
 def spiking_vgg11(step_mode: str) -> nn.Module:
-    neuron, functional, surrogate = _jelly("neuron"), _jelly("functional"), _jelly("surrogate")
-    net = _jelly("model.spiking_vgg").spiking_vgg11_bn(
-        spiking_neuron=neuron.LIFNode, num_classes=10, surrogate_function=surrogate.ATan(), detach_reset=True
-    )
-    net.features[0] = _jelly("layer").Conv2d(1, 64, 3, padding=1)
-    net.classifier = nn.Sequential(_jelly("layer").Flatten(), _jelly("layer").Linear(512, 10))
-    net.avgpool = _jelly("layer").AdaptiveAvgPool2d(1)
-    functional.set_step_mode(net, step_mode)
+    net = copy.deepcopy(vgg11())
+    _jelly("functional").set_step_mode(net, step_mode)
     return net if step_mode == "m" else OverSteps(net)
 
 
