@@ -10,7 +10,7 @@ import gates
 from harness import Settings, Side, compare, run
 from peaks import peak_of
 from shortback.losses import ShortcutLoss
-from shortback.recipes.schema import HealthConfig
+from shortback.recipes.training_settings import HealthConfig
 from shortback.training.watch import GradientWatch
 from workloads import Variant, Workload, autocast, batch, build, diagnosis, training_side, workloads
 

@@ -1,6 +1,7 @@
 """Write the tables of the pages in docs from benchmarks/results, each between `<!-- name -->` and `<!-- end -->`.
 
-A name is that of a file of results, with `-something` behind it where one file makes several tables.
+A name is that of a file of results, with `-something` behind it where one file makes several tables; `logits` is made
+of several files.
 
 python scripts/docs_tables.py
 """
@@ -17,6 +18,19 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (ROOT / "docs" / "performance.md", ROOT / "docs" / "results.md")
 MIB = 2**20
+WITH_LOGITS = {  # what was trained with added logits, by the file that has it
+    "ablation_plain32_arctan_logits": "32 plain layers, arctan",
+    "ablation_plain32_logits": "32 plain layers, triangular",
+    "ablation_resnet20_logits": "ResNet-20, a branch per stage",
+    "ablation_paper_resnet18": "narrow ResNet-18, 15 epochs",
+    "ablation_paper_resnet18_30": "narrow ResNet-18, 30 epochs",
+    "ablation_paper_resnet34": "narrow ResNet-34, 15 epochs",
+    "ablation_paper_resnet34_30": "narrow ResNet-34, 30 epochs",
+    "ablation_nmnist_plain32": "N-MNIST, 32 plain layers",
+    "ablation_nmnist_resnet20": "N-MNIST, ResNet-20",
+    "ablation_objects_plain32": "DVS128 objects, 32 plain layers",
+    "ablation_objects_resnet20": "DVS128 objects, ResNet-20",
+}
 
 
 def render(text: str) -> str:
@@ -24,6 +38,8 @@ def render(text: str) -> str:
 
     def fill(match: re.Match[str]) -> str:
         name = match[1]
+        if name == "logits":
+            return f"<!-- {name} -->\n" + "\n".join(logits()) + "\n<!-- end -->"
         found = read(name.partition("-")[0])
         kind = re.sub("_(avx2|amx|jemalloc)", "", name)  # the same benchmark on another processor or allocator
         lines = ablation(found["groups"]) if "groups" in found else TABLES[kind](found["results"])
@@ -197,6 +213,24 @@ def ablation(groups: list[dict[str, Any]]) -> list[str]:
         rows.append([*row, steps_to_vanilla(group) if group["difference"] else ""])
     headings = ["method", "validation", "to vanilla", "test by seed", "test", "to vanilla", "95 % interval", "p"]
     return table([*(["setting"] if varied else []), *headings, "steps to vanilla's end"], rows)
+
+
+def logits() -> list[str]:
+    """A row a training with added logits: the mean test accuracy of its methods, as the recipe has them."""
+    rows = []
+    for name, training in WITH_LOGITS.items():
+        of = {group["method"]: group for group in read(name)["groups"] if not group["setting"]}
+        counts = {method: sum(run["summary"] is not None for run in group["runs"]) for method, group in of.items()}
+        row = [training, ", ".join(map(str, dict.fromkeys(counts.values())))]
+        row += [
+            format(100 * of[method]["accuracy"]["mean"], ".1f") if method in of else "not run"
+            for method in ("vanilla", "shortcut", "evolutionary")
+        ]
+        difference = of["evolutionary"]["difference"]["estimate"]
+        interval = " to ".join(f"{100 * bound:.1f}" for bound in difference["interval"] or ())
+        rows.append([*row, f"{100 * difference['mean']:+.1f}" + (f" ({interval})" if interval else "")])
+    headings = ["network", "seeds", "vanilla", "constant", "falling", "falling to vanilla"]
+    return table(headings, rows)
 
 
 def points(found: dict[str, Any] | None, *, signed: bool = False) -> str:

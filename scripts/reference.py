@@ -32,9 +32,10 @@ def render(text: str) -> str:
 def list_settings() -> Iterator[str]:
     """A table for each section of a recipe."""
     for section, settings in itertools.groupby(all_settings(), key=lambda setting: setting.section):
-        yield from ("", f"## {section or 'At the top'}", "", "| key | what it takes | default |", "|---|---|---|")
-        for key, takes, default in settings:
-            yield f"| `{key}` | {takes} | {default if default == MUST_BE_SAID else f'`{default}`'} |"
+        yield from ("", f"## {section or 'At the top'}", "")
+        yield from ("| key | what it is | what it takes | default |", "|---|---|---|---|")
+        for key, means, takes, default in settings:
+            yield f"| `{key}` | {means} | {takes} | {default if default == MUST_BE_SAID else f'`{default}`'} |"
 
 
 def list_commands() -> Iterator[str]:

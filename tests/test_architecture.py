@@ -145,7 +145,9 @@ def test_every_module_has_a_test_where_it_is_itself():
         *("__main__", "config", "experiment", "errors", "processes", "console"),
         *("shortcuts/network", "shortcuts/tapping", "models/layers", "models/residual", "health/measurement"),
         *("training/signals", "training/state"),
-        *("training/outcome", "recipes/schema", "spiking/static_input", "spiking/spikify", "inspection/hooks"),
+        *("training/outcome", "spiking/static_input", "spiking/spikify", "inspection/hooks"),
+        *("recipes/schema", "recipes/network_settings", "recipes/data_settings", "recipes/training_settings"),
+        *("recipes/schema", "recipes/network_settings", "recipes/data_settings", "recipes/training_settings"),
         *("ops/layer", "ops/layer_kernels"),  # by models/test_fused.py, which has what it joins to compare with
         *("runs/run", "runs/summary", "runs/compare", "runs/evaluate", "runs/environment", "runs/gradient_page"),
         *("export/nir_nodes", "export/executors"),  # by test_nir.py and test_writing.py

@@ -45,7 +45,7 @@ def show_recipe(recipe: RecipeArgument, settings: SettingsOption = None) -> None
 def list_settings(
     prefix: Annotated[str, typer.Argument(help="What their keys begin with, such as model.neuron; all if empty.")] = "",
 ) -> None:
-    """List the settings that a recipe can have, what each takes, and its default."""
+    """List the settings that a recipe can have: what each is, what it takes, and its default."""
     with user_errors():
         from shortback.recipes.settings import all_settings
 
@@ -55,8 +55,8 @@ def list_settings(
             names = dict.fromkeys(name for one in known for name in (one.section, one.key))
             near = nearest(prefix, names, or_else="model, data, branches, train")
             raise UserError(f"no setting begins with {prefix}; the nearest are {near}")
-        for key, takes, default in found:
-            print(f"{key:{max(len(one.key) for one in found)}}  {takes.replace('`', '')}  (default: {default})")
+        for key, means, takes, default in found:
+            print(f"{key}  ({takes}; default: {default})\n    {means}".replace("`", ""))
 
 
 @recipes_app.command("copy")

@@ -3,7 +3,7 @@
 import pytest
 
 from shortback.recipes.methods import COEFFICIENTS, heeds
-from shortback.recipes.schema import BranchesConfig
+from shortback.recipes.training_settings import BranchesConfig
 
 
 @pytest.mark.parametrize(

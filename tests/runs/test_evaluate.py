@@ -14,8 +14,8 @@ from shortback.cli import main
 from shortback.data.events.frames import Frames, to_frames
 from shortback.data.events.recording import Events
 from shortback.errors import UserError
+from shortback.recipes.data_settings import FramesConfig
 from shortback.recipes.load import changed, load_recipe
-from shortback.recipes.schema import FramesConfig
 from shortback.runs.diagnose import check_run_gradients
 from shortback.runs.evaluate import evaluate_run, preprocessing
 from shortback.runs.folder import RunFolder

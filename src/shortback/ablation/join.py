@@ -14,9 +14,10 @@ from shortback.ablation.run import CellRun, read_run
 from shortback.choices import Combine, EventKind
 from shortback.errors import UserError
 from shortback.recipes.build import resolve
+from shortback.recipes.data_settings import FramesConfig
 from shortback.recipes.load import WITHOUT_EFFECT, flatten
 from shortback.recipes.methods import BASELINE, heeds
-from shortback.recipes.schema import BranchesConfig, FramesConfig
+from shortback.recipes.training_settings import BranchesConfig
 from shortback.runs.folder import RunFolder, runs_in
 
 CELLS_FILE = "cells.json"

@@ -34,17 +34,11 @@ from shortback.losses import TET, CrossEntropy, ShortcutLoss
 from shortback.models import create_model
 from shortback.neurons import NEURONS
 from shortback.recipes.batch_size import check_batch_size
+from shortback.recipes.data_settings import DataConfig, FramesConfig
 from shortback.recipes.memory import check_memory
-from shortback.recipes.schema import (
-    BranchesConfig,
-    DataConfig,
-    FramesConfig,
-    LossConfig,
-    ModelConfig,
-    NeuronConfig,
-    Recipe,
-    TrainConfig,
-)
+from shortback.recipes.network_settings import ModelConfig, NeuronConfig
+from shortback.recipes.schema import Recipe
+from shortback.recipes.training_settings import BranchesConfig, LossConfig, TrainConfig
 from shortback.shortcuts.places import find_places
 from shortback.spiking import SpikingNetwork
 from shortback.surrogates import SURROGATES

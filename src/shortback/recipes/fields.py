@@ -19,9 +19,9 @@ def _types_in(annotation: Any) -> set[Any]:
 
 
 class Section(BaseModel):
-    """Settings that are what they were read as, and no others."""
+    """Settings that are what they were read as, and no others; the text below each says what it is."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -21,8 +21,9 @@ from shortback.data.image_files import FORMATS
 from shortback.errors import UserError
 from shortback.recipes.batch_size import fitting_batch_size
 from shortback.recipes.build import check_recipe
+from shortback.recipes.data_settings import FramesConfig
 from shortback.recipes.load import merged, parse_recipe, read_tree
-from shortback.recipes.schema import FramesConfig, Recipe
+from shortback.recipes.schema import Recipe
 from shortback.recipes.yaml_text import write_yaml
 
 WHAT = {

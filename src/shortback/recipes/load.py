@@ -20,7 +20,8 @@ from pydantic import ValidationError
 from shortback.choices import Combine, nearest, usual_start
 from shortback.recipes.fields import Section, section_in
 from shortback.recipes.methods import COEFFICIENTS, heeds
-from shortback.recipes.schema import Recipe, usual_coefficient
+from shortback.recipes.schema import Recipe
+from shortback.recipes.training_settings import usual_coefficient
 from shortback.recipes.yaml_text import RecipeError, read_keys, read_yaml, text_of
 from shortback.words import counted
 

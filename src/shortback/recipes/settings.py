@@ -1,4 +1,4 @@
-"""Every setting of a recipe in words, from the schema: what it takes, and what it is where nothing says it."""
+"""Every setting of a recipe in words, from the schema: what it is, what it takes, and its default."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ _WORDS = {
 
 
 class Setting(NamedTuple):
-    """A setting by its dotted key; words of YAML in what it takes are in backticks."""
+    """A setting by its dotted key; words of YAML are in backticks, but for the default."""
 
     key: str
+    means: str
     takes: str
     default: str
 
@@ -47,7 +48,8 @@ def all_settings(section: type[BaseModel] = Recipe, prefix: str = "") -> Iterato
             nested.append((inner, f"{prefix}{name}."))
             continue
         default = MUST_BE_SAID if field.is_required() else _plain(field.default)
-        yield Setting(f"{prefix}{name}", f"{_said(field.annotation)} {_limits(field.metadata)}".strip(), default)
+        takes = f"{_said(field.annotation)} {_limits(field.metadata)}".strip()
+        yield Setting(f"{prefix}{name}", field.description or "", takes, default)
     for inner, key in nested:
         yield from all_settings(inner, key)
 

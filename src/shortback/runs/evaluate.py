@@ -9,8 +9,8 @@ from typing import Any
 from shortback.errors import UserError
 from shortback.export.operations import count_operations
 from shortback.recipes.build import with_device_here
+from shortback.recipes.data_settings import FramesConfig
 from shortback.recipes.load import changed
-from shortback.recipes.schema import FramesConfig
 from shortback.runs.folder import RunFolder
 from shortback.runs.run import Run
 from shortback.shortcuts.weights import load_weights
