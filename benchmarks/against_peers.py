@@ -19,11 +19,11 @@ PEERS: tuple[Library, ...] = ("spikingjelly", "snntorch")
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """Ours by default over each peer, as its own examples run it and tuned by hand.
+    """Compare ours at its defaults with each peer, as its own examples run it and as tuned by hand.
 
-    As run is float32 and contiguous. Tuned is our precision, in channels-last and, since SpikingJelly's neuron returns
-    contiguous spikes whatever it is given, without. With `compile` there is one more comparison, of whole compiled
-    models; where a peer's does not compile, the error is its result.
+    "As run" is float32 and contiguous. "Tuned" is in our precision, channels-last, and also contiguous, since
+    SpikingJelly's neuron returns contiguous spikes for any input. `compile` adds a comparison of whole compiled models;
+    if a peer's does not compile, its result is the error.
     """
     cases = []
     for work in workloads(settings, *CASES):
@@ -48,7 +48,7 @@ def measure(settings: Settings) -> dict[str, Any]:
 
 
 def _gate(work: Workload, ours: Variant) -> dict[str, float]:
-    """The peers against our reference neurons, and what is timed of ours against these."""
+    """Check the peers, and the variant of ours that is timed, against our reference neurons."""
     peers = {f"{library}: {what}": off for library in PEERS for what, off in gates.peer(work, library).items()}
     return peers | gates.reference(work, ours) | gates.inference(work, ours)
 

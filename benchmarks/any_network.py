@@ -1,4 +1,4 @@
-"""What do branches cost in training on a network of another library, over the same network without?"""
+"""What do branches cost in training on another library's network, relative to the same network without?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NUM_STEPS = 4
 
 @dataclass(frozen=True)
 class Case:
-    """A network for images `[N, 3, 32, 32]`, what makes its input of them, and how its output becomes logits."""
+    """A network, how it makes its input from images `[N, 3, 32, 32]`, and how its output becomes logits."""
 
     name: str
     make: Callable[[], nn.Module]
@@ -50,7 +50,7 @@ def sew_resnet18() -> nn.Module:
 
 
 class SnnTorchNet(nn.Module):
-    """Six layers, called once a step."""
+    """Six convolutions, called once per time step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ CASES = (
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """A training step with a branch after every block but the last, over one without; states reset in both."""
+    """Compare a training step with a branch after every block but the last with one without; both reset states."""
     return {"cases": [_compare(case, settings) for case in filter(settings.asks_for, CASES)]}
 
 
@@ -105,7 +105,7 @@ def _compare(case: Case, settings: Settings) -> dict[str, Any]:
 
 
 def _network(case: Case, x: Tensor, settings: Settings, *, branches: bool) -> sb.ShortcutNetwork:
-    """The same weights each time; without branches nothing but the reading of the output is left of `attach`."""
+    """The network, with the same weights each time; without branches, `attach` still reads its output."""
     torch.manual_seed(0)
     net = sb.attach(case.make().to(settings.device), sample=x, **case.settings)
     if not branches:

@@ -1,4 +1,4 @@
-"""What do shortcut branches cost in training, in time and memory, and does anything of them stay after stripping?"""
+"""What do shortcut branches cost in training, in time and memory, and is anything of them left after stripping?"""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from peaks import peaks_of
 from workloads import Variant, Workload, batch, inference_step, training_side, workloads
 
 CASES = Workload(model="resnet18", batch_size=16), Workload(model="resnet32", batch_size=64)
-STAGES_ONLY = {"resnet18"}  # in the others, a branch after every block but the last
+STAGES_ONLY = {"resnet18"}  # the others have a branch after every block but the last
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """Training with branches over training without, and inference of a stripped network over one never attached to."""
+    """Compare training with and without branches, and inference of a stripped network with one that never had any."""
     cases = []
     for work in workloads(settings, *CASES):
         vanilla = Variant(device=settings.device)
@@ -42,7 +42,7 @@ def measure(settings: Settings) -> dict[str, Any]:
 
 
 def _inference(settings: Settings, work: Workload, variant: Variant, *, title: str) -> dict[str, Any]:
-    """A network that had branches against one with the same weights that never had any."""
+    """Compare a network that had branches with one of the same weights that never had any."""
     x, y = batch(work, variant)
     stripped, never = work.network().to(settings.device), work.network().to(settings.device)
     net = sb.attach(stripped, at=variant.branches or "blocks", sample=x[:2])

@@ -1,4 +1,4 @@
-"""How long does a run of an ablation take to the end of its first step, after others in the same process?"""
+"""How long does an ablation's run take to finish its first step, after other runs in the same process?"""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ POLL_SECONDS = 0.02
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """Seconds a cell, in the order in which one process runs them: the method's first, then those that follow it.
+    """Time each cell, in the order in which one process runs them: each method's first seed, then the later seeds.
 
-    A cell begins where its log is made, and the row of its first step is there when the step is over: reading the data,
-    building the network, the look at its gradients and what is compiled lie between.
+    The time is from the creation of a cell's log to the row of its first step. It includes reading the data, building
+    the network, measuring its gradients, and compiling.
     """
     recipe, changes = "quickstart", BUNDLED
     if settings.data is not None:

@@ -1,4 +1,4 @@
-"""How many photographs a second does a core decode and crop, over torchvision's reference loader?"""
+"""How many photographs a second does a core decode and crop, relative to torchvision's reference loader?"""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from shortback.data.packed import PackedStrings
 from shortback.data.shards import pack_folder
 
 BATCH = 64
-NAMES = 1_281_167  # of ImageNet's training images
+NAMES = 1_281_167  # as many as ImageNet's training images
 WORKERS = 8
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """An epoch of photographs of 500 x 375 to batches of 224 x 224, by one process with one thread."""
+    """Time an epoch of 500 x 375 photographs, made into batches of 224 x 224 by one process with one thread."""
     torch.set_num_threads(1)
-    keep_freed_memory()  # as a training does; it helps both sides
+    keep_freed_memory()  # as training does; helps both sides
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "photographs"
         size = _write(root, batches=1 if settings.quick else 4)
@@ -62,7 +62,7 @@ def measure(settings: Settings) -> dict[str, Any]:
 
 
 def _write(root: Path, *, batches: int) -> dict[str, float]:
-    """Noise in octaves, which has detail at every scale and takes as many bytes as a photograph of ImageNet."""
+    """Write images of noise in octaves, with detail at every scale and as many bytes as a photograph of ImageNet."""
     rng, sizes = np.random.default_rng(0), []
     for split, number in (("train", batches * BATCH), ("test", 4)):
         for i in range(number):
@@ -80,7 +80,7 @@ def _write(root: Path, *, batches: int) -> dict[str, float]:
 
 
 def _reference(root: Path) -> Callable[[], None]:
-    """As torchvision's `references/classification` has it: Pillow, crop, flip, conversion, normalisation."""
+    """The pipeline of torchvision's `references/classification`: Pillow, crop, flip, conversion, normalisation."""
     transform = transforms.Compose(
         [
             transforms.RandomResizedCrop(224),
@@ -128,7 +128,7 @@ def _same_pixels(root: Path) -> dict[str, float]:
 
 
 def _memory(number: int) -> dict[str, Any]:
-    """MiB that each of the workers copies of a list of names, and of the same in two arrays, by reading all."""
+    """Measure the MiB that each worker copies by reading all names, from a list and from two arrays that hold them."""
     names = [f"train/n{i % 1000:08}/n{i % 1000:08}_{i:07}.JPEG" for i in range(number)]
     copied = {}
     for kind, each in (("list", names), ("arrays", PackedStrings.of(names))):

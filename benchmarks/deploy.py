@@ -1,4 +1,4 @@
-"""How long do exported networks, a frame of a stream and counting operations take, over inference as it is?"""
+"""How long do exported networks, a frame of a stream and counting operations take, relative to plain inference?"""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NUM_STEPS = 4
 
 
 def network(settings: Settings) -> sb.SpikingNetwork:
-    """ResNet-20 whose statistics make deep layers fire."""
+    """A ResNet-20 with norm statistics that make deep layers fire."""
     torch.manual_seed(0)
     model = sb.create_model("resnet20", num_steps=NUM_STEPS, width=0.25 if settings.quick else 1.0)
     with torch.no_grad():
@@ -32,7 +32,7 @@ def network(settings: Settings) -> sb.SpikingNetwork:
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """Inference of ResNet-20 at T=4 in float32 on the CPU, by batch, and the time of a frame."""
+    """Time inference of ResNet-20 at T=4 in float32 on the CPU, by batch size, and a frame of a stream."""
     import onnxruntime
 
     model = network(settings)
@@ -84,7 +84,7 @@ def _without_gradients(call: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def _agree(outputs: dict[str, Tensor]) -> dict[str, float]:
-    """The largest differences to the first; the class must be the same for all but one image in a hundred."""
+    """The largest difference of each output from the first; classes must agree for all but one image in a hundred."""
     first, *_ = outputs.values()
     found = {}
     for name, other in outputs.items():

@@ -18,7 +18,7 @@ CASES = (Workload(model="resnet20", batch_size=64),)
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """A diagnosis, and the look that training takes by default, over a training step; a branch after every block."""
+    """Compare a diagnosis, and training's default look at its gradients, with a step; a branch after every block."""
     health = HealthConfig()
     assert health.every is not None
     cases = []

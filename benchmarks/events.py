@@ -1,4 +1,4 @@
-"""How fast are recordings of event cameras read, made into frames, and brought to training?"""
+"""How fast are recordings of event cameras read, turned into frames, and loaded for training?"""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ AUGMENTATIONS = {
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """Files of random events in the formats of CIFAR10-DVS and DVS128 Gesture, from the page cache, on one thread."""
+    """Time reading random events as CIFAR10-DVS and DVS128 Gesture store them, from the page cache, on one thread."""
     number = 2_000 if settings.quick else NUM_EVENTS
     threads = torch.get_num_threads()
     keep_freed_memory()
@@ -64,7 +64,7 @@ def measure(settings: Settings) -> dict[str, Any]:
 
 
 def read_dvs(path: Path) -> Events:
-    """Ours, a recording of CIFAR10-DVS."""
+    """Read a recording of CIFAR10-DVS with our reader."""
     return read_aedat2(path, lies_on_its_side=True)
 
 
@@ -83,7 +83,7 @@ def _reading(
 
 
 def _making(settings: Settings, path: Path) -> dict[str, Any]:
-    """Frames of the sensor's size are compared, as the libraries make them smaller in different ways."""
+    """Time a file to its frames; the gate compares frames of the sensor's size, as libraries downsample differently."""
 
     def ours(frames: Frames = FRAMES) -> np.ndarray:
         return to_frames(read_dvs(path), frames)[0]
@@ -101,7 +101,7 @@ def _making(settings: Settings, path: Path) -> dict[str, Any]:
 
 
 def _loading(settings: Settings) -> dict[str, Any]:
-    """A step with branches after every block against batches of frames, by kind of augmentation."""
+    """Compare a training step with branches after every block with loading batches of frames, by augmentation."""
     work = Workload(model="resnet20", batch_size=4, num_steps=2, width=0.25, events=True) if settings.quick else WORK
     generator = torch.Generator().manual_seed(0)
     shape = (BATCHES * work.batch_size, work.num_steps * 2, work.image_size, work.image_size)
@@ -144,7 +144,7 @@ def _loading(settings: Settings) -> dict[str, Any]:
 
 
 def _load(loader: BatchLoader) -> Callable[[], None]:
-    """Loads an epoch with every call."""
+    """Each call loads a new epoch."""
     epochs = count()
 
     def step() -> None:
@@ -163,7 +163,7 @@ def _write_aedat2(path: Path, number: int) -> None:
 
 
 def _write_aedat3(path: Path, number: int) -> None:
-    """Packets of some hundred events, as the camera's software writes them."""
+    """Write packets of some hundred events, as the camera's software does."""
     rng = np.random.default_rng(0)
     events = np.empty((number, 2), "<u4")
     x, y, on = rng.integers(0, 128, number), rng.integers(0, 128, number), rng.integers(0, 2, number)

@@ -1,4 +1,4 @@
-"""What does a training step cost over that of the same network with a ReLU in the place of every neuron?"""
+"""What does a training step cost, relative to the same network with a ReLU in place of every neuron?"""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ CASES = Workload(model="resnet18", batch_size=16), Workload(model="resnet20", ba
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """Ours over the ANN on a batch of `T*N`, in the same precision, memory format and compile mode.
+    """Compare ours with the ANN on a batch of `T*N`, in the same precision, memory format and compile mode.
 
-    Ours takes the first convolution of a static image once, the ANN `T` times.
+    Ours runs the first convolution of a static image once, the ANN `T` times.
     """
     modes: tuple[Compile, ...] = ("neuron", "model") if settings.compile else ("neuron",)
     cases = []

@@ -1,7 +1,7 @@
-"""What must agree before anything is timed: outputs and gradients, in float64, where no rounding flips a spike.
+"""The checks before any timing: outputs and gradients must agree, in float64, where no rounding flips a spike.
 
-In float32 two right networks may differ by a lot: a membrane within rounding of the threshold fires in one of them and
-not in the other, and all that follows differs.
+In float32 two correct networks may differ widely: a membrane within rounding error of the threshold may fire in one and
+not in the other, which changes everything after it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ TOLERANCE = 1e-9
 
 
 def reference(work: Workload, *variants: Variant) -> dict[str, float]:
-    """Variants of ours against the same with the reference neurons, in training: loss and gradient.
+    """Check loss and gradient of our variants, in training, against the same network with reference neurons.
 
-    A variant that compiles the whole model is taken with compiled neurons, or this would take minutes.
+    A variant with a whole compiled model is checked with compiled neurons instead, which saves minutes.
     """
     differences = {}
     for variant in variants:
@@ -37,7 +37,7 @@ def reference(work: Workload, *variants: Variant) -> dict[str, float]:
 
 
 def inference(work: Workload, variant: Variant) -> dict[str, float]:
-    """A variant of ours against the same with the reference neurons, in `eval()`: logits."""
+    """Check the logits of our variant, in `eval()`, against the same network with reference neurons."""
     logits = []
     for each in (replace(variant, compile="neuron"), replace(variant, compile="off", channels_last=False, memory=None)):
         net, (x, _) = build(work, each).double(), batch(work, each, size=2)
@@ -48,7 +48,7 @@ def inference(work: Workload, variant: Variant) -> dict[str, float]:
 
 
 def peer(work: Workload, library: str) -> dict[str, float]:
-    """A peer's network against ours: logits in `eval()`, and where it has our surrogate the gradient in training."""
+    """Check a peer's network against ours: logits in `eval()`, and the gradient in training if it has our surrogate."""
     ours = build(work, Variant(compile="off", channels_last=False))
     x, y = work.images(2)
     settle(ours, x)
@@ -64,9 +64,9 @@ def peer(work: Workload, library: str) -> dict[str, float]:
 
 
 def neuron(neuron: sb.LIF, x: Tensor, gradient: Tensor) -> dict[str, float]:
-    """One neuron on its own against the reference in float64: spikes that differ, and the gradient of the input.
+    """Check a single neuron against the reference in float64: spikes that differ, and the gradient of the input.
 
-    Its input is what is timed, in its own precision, so some spike may flip and gradients are rounded.
+    The neuron gets the timed input in its own precision, so that a few spikes may flip and gradients are rounded.
     """
     reference = sb.LIF(neuron.num_steps, decay=neuron.decay, backend="reference")
     spikes, gradients = [], []
@@ -82,14 +82,14 @@ def neuron(neuron: sb.LIF, x: Tensor, gradient: Tensor) -> dict[str, float]:
 
 
 def bit_equal(what: str, a: Tensor, b: Tensor) -> dict[str, float]:
-    """Two outputs must be the same to the last bit."""
+    """Check that two outputs are the same to the last bit."""
     if not torch.equal(a, b):
         raise DisagreementError(f"{what} are not bit-equal")
     return {what: 0.0}
 
 
 def difference(what: str, a: Tensor, b: Tensor, *, tolerance: float = TOLERANCE) -> float:
-    """The distance of two tensors over the norm of the second; rows that are all alike would prove nothing."""
+    """The distance of two tensors over the norm of the second; its first rows must differ, or nothing fires."""
     if b.ndim and torch.equal(b[0], b[1]):
         raise DisagreementError(f"{what}: the first two rows are the same, so nothing seems to fire")
     distance = ((a - b).norm() / b.norm()).item()
@@ -100,19 +100,19 @@ def difference(what: str, a: Tensor, b: Tensor, *, tolerance: float = TOLERANCE)
 
 @torch.no_grad()
 def settle(net: nn.Module, x: Tensor) -> None:
-    """Give the norms the statistics of a batch, so that in `eval()` neurons fire as they do in training."""
+    """Set the norms' running statistics to those of a batch, so that in `eval()` neurons fire as in training."""
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the mean over batches, of which there is one
+        norm.momentum = None  # cumulative average, here of a single batch
     net.train()(x)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
 
 def _backward(net: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss, and the gradient of the first convolution's weight: all other gradients are on the way to it."""
+    """The loss, and the gradient of the first convolution's weight, which depends on all other gradients."""
     weight = next(p for p in net.parameters() if p.ndim == 4)
     loss = sb.shortcut_loss(net(x), y, coefficient=0.5).total
     return loss.detach(), torch.autograd.grad(loss, weight)[0]

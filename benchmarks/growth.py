@@ -18,7 +18,7 @@ DEPTHS = 20, 32, 44, 56, 110
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """Time and peak of ResNets of CIFAR along each axis, the other two at T=4, batch 32 and depth 20."""
+    """Measure time and peak memory of CIFAR ResNets along each axis, the others at T=4, batch 32 and depth 20."""
     axes = {
         "time steps": [(steps, Workload(model="resnet20", batch_size=32, num_steps=steps)) for steps in STEPS],
         "batch": [(batch, Workload(model="resnet20", batch_size=batch)) for batch in BATCHES],
@@ -51,7 +51,7 @@ def _along(settings: Settings, axis: str, points: list[tuple[int, Workload]], va
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Seconds and gigabytes along every axis, each with the line through the first point and the origin."""
+    """Plot seconds and gibibytes along every axis, each with the line through the origin and the first point."""
     try:
         import matplotlib as mpl
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""The one harness: sides timed in interleaved rounds, after a gate and a warm-up, and their medians and spread."""
+"""The harness of all benchmarks: median and spread of steps timed in interleaved rounds, after a gate and a warm-up."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ Device = Literal["cpu", "cuda"]
 Step = Callable[[], object]
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "device": {"choices": ("cpu", "cuda"), "help": "a GPU where there is one, if not given"},
-    "only": {"help": "part of the names of the cases to run"},
-    "batch_size": {"type": int, "help": "in place of that of every case"},
-    "compile": {"action": "store_true", "help": "whole compiled models too, which take minutes each to compile"},
+    "device": {"choices": ("cpu", "cuda"), "help": "a GPU if there is one, by default"},
+    "only": {"help": "run only cases whose name contains this"},
+    "batch_size": {"type": int, "help": "replaces the batch size of every case"},
+    "compile": {"action": "store_true", "help": "also whole compiled models, each of which takes minutes to compile"},
     "data": {"type": Path, "help": "folder of CIFAR-10 as images"},
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a benchmark is asked for.
+    """The settings of a benchmark.
 
     Args:
-        quick: small sizes, to see that it works; its figures mean nothing.
-        rounds: of timing, each a step of every side.
-        warmup: steps of every side before that.
-        device, only, batch_size, compile, data: see `OPTIONS`; not every benchmark heeds each of them.
+        quick: use small sizes, to see that the benchmark works; its figures mean nothing.
+        rounds: rounds of timing, each with one step of every side.
+        warmup: steps of every side before timing.
+        device, only, batch_size, compile, data: see `OPTIONS`; a benchmark uses only some of them.
     """
 
     quick: bool = False
@@ -54,7 +54,7 @@ class Settings:
         return self.only in str(case)
 
     def timing(self) -> dict[str, Any]:
-        """The arguments of `compare` that are settings."""
+        """The arguments of `compare` that are among the settings."""
         return {"rounds": self.rounds, "warmup": self.warmup, "device": self.device}
 
 
@@ -63,10 +63,10 @@ class Side:
     """One side of a comparison.
 
     Args:
-        name: of the side in the results.
-        set_up: builds what is timed, and returns a call that does one step of it. What the step returns, if it is a
-            tensor, must be finite.
-        may_fail: whether an error while it is built or warmed up goes into the results, where it would stop all.
+        name: name in the results.
+        set_up: builds what is timed, and returns a function that runs one step of it. If a step returns a tensor, it
+            must be finite.
+        may_fail: whether an error in set-up or warm-up is put into the results instead of being raised.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Side:
 
 
 class DisagreementError(RuntimeError):
-    """The sides do not compute the same, so their times must not be compared."""
+    """The sides compute different results, so their times must not be compared."""
 
 
 def compare(
@@ -88,23 +88,23 @@ def compare(
     over: Sequence[tuple[str, str]] | None = None,
     title: str = "",
 ) -> dict[str, Any]:
-    """Time the steps of several sides in turn, A B A B, and one side over another.
+    """Time the steps of several sides in turn, A B A B, and the ratios between sides.
 
     Args:
-        sides: built in this order, and timed in it in every round.
-        rounds: a round times one step of every side.
-        warmup: untimed steps of every side; compilation is among them.
-        device: is waited for before the clock is read.
-        gate: runs first, raises `DisagreementError` where outputs differ, and returns the differences it saw.
-        over: the pairs of names to take the ratio of; the first side over each other one, if not given.
+        sides: are built, and timed in every round, in this order.
+        rounds: number of rounds; each times one step of every side.
+        warmup: untimed steps of every side, which include compilation.
+        device: synchronised before the clock is read.
+        gate: runs first, raises `DisagreementError` if outputs differ, and returns the differences.
+        over: pairs of names whose ratio is taken; by default the first side over each other one.
         title: printed before the figures.
 
     Returns:
         `sides`: by name the `spread` of its seconds, or the error under `failed`; `over`: by pair, `"A / B"`, the ratio
-        of the medians, and the median and quartiles of the ratios by round; `gate`: what it returned.
+        of the medians, and the median and quartiles of the ratios by round; `gate`: the differences it returned.
     """
     agreement = gate() if gate else {}
-    torch.compiler.reset()  # a process keeps a limited number of graphs for one and the same `forward`
+    torch.compiler.reset()  # a process keeps only a limited number of graphs per `forward`
     steps: dict[str, Step] = {}
     failed: dict[str, dict[str, str]] = {}
     for side in sides:
@@ -134,7 +134,7 @@ def compare(
 
 
 def seconds(step: Step, *, device: Device = "cpu") -> float:
-    """How long a step takes, the work it leaves to a GPU included."""
+    """The seconds that a step takes, including its work on a GPU."""
     _wait_for(device)
     start = time.perf_counter()
     step()
@@ -143,7 +143,7 @@ def seconds(step: Step, *, device: Device = "cpu") -> float:
 
 
 def spread(samples: Sequence[float]) -> dict[str, Any]:
-    """Median, quartiles and the samples themselves."""
+    """The median, the quartiles and the samples themselves."""
     quartiles = statistics.quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else [*samples] * 3
     return {"median": quartiles[1], "quartiles": [quartiles[0], quartiles[2]], "samples": list(samples)}
 
@@ -155,18 +155,18 @@ def run(
     takes: Sequence[str] = (),
     draw: Callable[[dict[str, Any], Path], None] | None = None,
 ) -> None:
-    """The `main` of a benchmark: read the command line, measure, and write the results with all that belongs to them.
+    """The `main` of a benchmark: read the command line, measure, and write the results with settings and environment.
 
     Args:
-        measure: the question; its module's docstring begins with it.
-        argv: the words after the command, those of this process if None.
-        takes: the settings of `OPTIONS` that the benchmark heeds.
-        draw: makes a plot of the results, a PNG beside the JSON.
+        measure: answers the question that its module's docstring begins with.
+        argv: command-line arguments; those of this process if None.
+        takes: the `OPTIONS` that the benchmark uses.
+        draw: plots the results to a PNG beside the JSON.
     """
     name, question = Path(inspect.getfile(measure)).stem, (inspect.getmodule(measure).__doc__ or "").splitlines()[0]
     parser = argparse.ArgumentParser(prog=f"bench {name}", description=question)
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that the benchmark works")
     parser.add_argument("--rounds", type=int, help="rounds of timing; 9, or 2 with --quick")
     for option in takes:
         parser.add_argument(f"--{option.replace('_', '-')}", **OPTIONS[option])
@@ -193,7 +193,7 @@ def run(
 
 
 def write(path: Path, report: dict[str, Any]) -> None:
-    """Write a report as JSON, a list of numbers on one line."""
+    """Write a report as JSON, with each list of numbers on one line."""
     text = json.dumps(report, indent=2, default=str)
     text = re.sub(r"\[\s+([^\[\]{}]+?)\s+\]", lambda match: "[" + re.sub(r"\n\s+", " ", match[1]) + "]", text)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -202,7 +202,7 @@ def write(path: Path, report: dict[str, Any]) -> None:
 
 def _check_finite(name: str, value: object) -> None:
     if isinstance(value, Tensor) and not value.isfinite().all():
-        raise DisagreementError(f"{name}: a step returned what is not finite")
+        raise DisagreementError(f"{name}: a step returned a value that is not finite")
 
 
 def _ratio(a: Sequence[float], b: Sequence[float]) -> dict[str, Any]:
@@ -214,7 +214,7 @@ def _ratio(a: Sequence[float], b: Sequence[float]) -> dict[str, Any]:
 
 
 def _lines(title: str, result: dict[str, Any]) -> list[str]:
-    """The figures for a person."""
+    """The figures as lines of text."""
     lines = [title] if title else []
     width = max(map(len, (*result["sides"], *result["over"])))
     for name, side in result["sides"].items():

@@ -1,4 +1,4 @@
-"""How many times faster than ResNet-20 trains on them does the loader bring images?"""
+"""How many times faster does the loader deliver images than ResNet-20 trains on them?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shortback.data import Augmentation, BatchLoader, load_data, train_transform
 from workloads import Variant, Workload, training_side
 
 WORK = Workload(model="resnet20", batch_size=128)
-BATCHES = 20  # loaded in a round
+BATCHES = 20  # loaded per round
 AUGMENTATIONS = {
     "crop, flip": Augmentation(crop_padding=4, flip=True),
     "crop, flip, AutoAugment, Cutout": Augmentation(crop_padding=4, flip=True, auto_augment="cifar10", cutout=16),
@@ -21,7 +21,7 @@ AUGMENTATIONS = {
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """A step with branches after every block against batches of CIFAR-10 from `data`, by kind of augmentation."""
+    """Compare a training step with branches after every block with loading CIFAR-10 from `data`, by augmentation."""
     if settings.data is None:
         raise ValueError("loading is measured on images: --data path/to/cifar10")
     data = load_data("image_folder", root=settings.data)
@@ -61,7 +61,7 @@ def measure(settings: Settings) -> dict[str, Any]:
 
 
 def _load(loader: BatchLoader) -> Callable[[], None]:
-    """Loads some batches of a new epoch with every call."""
+    """Each call loads some batches of a new epoch."""
     epochs = count()
 
     def step() -> None:

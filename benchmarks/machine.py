@@ -1,4 +1,4 @@
-"""The machine, the versions and the moment that a figure belongs to."""
+"""Record the machine, the versions and the time of a measurement."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import torch
 
 LIBRARIES = ("shortback", "torch", "torchvision", "triton", "numpy", "spikingjelly", "snntorch")
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
-LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")  # instructions that are there and are not to be used
-ALLOCATOR = ("LD_PRELOAD", "MALLOC_CONF", "GLIBC_TUNABLES")  # what gives memory, where it is not glibc as it is
+LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")  # variables that forbid instructions the processor has
+ALLOCATOR = ("LD_PRELOAD", "MALLOC_CONF", "GLIBC_TUNABLES")  # variables that replace or tune glibc's allocator
 
 
 def environment() -> dict[str, Any]:
-    """All of it, as plain values."""
+    """Date, commit, versions, processor, GPU and allocator, as plain values."""
     here = Path(__file__).parent
     gpu = None
     if torch.cuda.is_available():
@@ -66,7 +66,7 @@ def _set_in_environment(names: Sequence[str]) -> dict[str, str]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints; None where there is no git or no repository, as in a wheel."""
+    """The output of git; None if it is empty, or without git or a repository, as in a wheel."""
     try:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
     except OSError:

@@ -1,4 +1,4 @@
-"""How much memory does a training step take, at each setting of `memory`, over SpikingJelly's, and at what time?"""
+"""How much memory and time does a training step take at each setting of `memory`, relative to SpikingJelly's?"""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ OURS: tuple[Memory, ...] = ("fast", "balanced", "small")
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """Peak bytes, bytes saved for backward and seconds of ours at every setting, and of SpikingJelly's.
+    """Measure peak bytes, bytes saved for backward and seconds, of ours at every setting and of SpikingJelly.
 
-    SpikingJelly's as run (float32, contiguous), tuned (our precision, channels-last), and tuned with level 1 of its
-    memory optimisation, which keeps the inputs of its blocks as bits and computes the blocks again in the backward.
+    SpikingJelly runs as in its examples (float32, contiguous), tuned (our precision, channels-last), and tuned with
+    level 1 of its memory optimisation, which keeps the inputs of its blocks as bits and recomputes them in backward.
     """
     tuned = Variant(library="spikingjelly", device=settings.device, compile="off")
     theirs = {

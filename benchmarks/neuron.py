@@ -24,10 +24,10 @@ TENSORS_COPIED = 2
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """The neuron over copies of a tensor as large, in the same rounds, scaled by the bytes that each moves.
+    """Compare the neuron with copies of an equally large tensor, in the same rounds, scaled by the bytes each moves.
 
-    The copy goes into memory that is there already. A neuron returns new tensors, and where these are large the system
-    gives it new pages every time; `clone` copies into such memory too and shows what that costs.
+    `copy` writes into existing memory. A neuron returns new tensors, for which the system provides new pages every time
+    if they are large; `clone` also copies into new memory, and so shows the cost of that.
     """
     shapes = QUICK_SHAPES if settings.quick else SHAPES
     names = [(shape, precision) for shape in shapes for precision in PRECISIONS]

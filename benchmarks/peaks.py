@@ -1,15 +1,15 @@
-"""Peak memory of training steps, measured in processes of their own.
+"""Measure the peak memory of training steps, each in a child process.
 
-On Linux the kernel keeps the most memory a process ever had resident, and forgets it on request. The child builds the
-network, takes two steps with tiny batches, which compile and initialise all there is, has the C library give back what
-these freed, and asks the kernel to forget. Then it is measured twice, each time in a new child:
+The Linux kernel records the most memory a process ever had resident, and resets that on request. The child builds the
+network, takes two steps with tiny batches, which compile and initialise everything, has the C library return what these
+freed, and asks the kernel to reset the peak. Then one of two measurements follows, each in a new child:
 
-- The *peak* is what some whole steps add to a process that treats freed memory as that side does when it is used: our
-  networks have glibc keep it when they are prepared (`shortback.allocator`), others leave glibc as it is. Both leave
-  gaps that no later request fits into, so this is more than what is in use, and varies by a tenth.
-- What is *in use* is what one step adds where freed memory goes back to the system at once.
+- The *peak* is the memory that some full-size steps add when freed memory is handled as in real use of that side: our
+  networks, when prepared, have glibc keep it (`shortback.allocator`); others leave glibc's defaults. Both leave gaps
+  that no later request fits into, so the peak exceeds the memory in use, and varies by a tenth.
+- The memory *in use* is what one step adds if freed memory returns to the system at once.
 
-On a GPU PyTorch's allocator counts, and both are what is in use.
+On a GPU, PyTorch's allocator counts, and both measure the memory in use.
 
     python peaks.py '{"work": {...}, "variant": {...}}'
 """
@@ -35,22 +35,22 @@ from harness import Device, Settings
 from shortback.training.peak_memory import forget_peak, peak_bytes
 from workloads import Variant, Workload, autocast, batch, build, diagnosis, training_step
 
-TINY = (2, 3)  # two sizes, after which a compiler knows that the size varies
+TINY = (2, 3)  # two sizes, so that the compiler learns that the size varies
 CALLS = {"step": training_step, "diagnosis": diagnosis}
-STEPS = 3  # of which the highest counts: gaps come with the second
+STEPS = 3  # the highest counts: gaps appear from the second on
 AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-MALLOPT = (-3, -1, -4)  # the parameters of these two, and how many blocks may be mapped
+MALLOPT = (-3, -1, -4)  # mallopt's numbers for these two, and for the number of mapped blocks
 
 
 def peak_of(work: Workload, variant: Variant, *, runs: int = 3, call: str = "step") -> dict[str, Any]:
-    """Bytes of training steps, or of another of `CALLS`, each run in a child process; see above.
+    """The memory of training steps, or of another of `CALLS`, with each run in a child process; see above.
 
     Returns:
-        `peak_bytes`: the median; `samples`: of every run; `in_use_bytes`; `saved_bytes`: see `saved_bytes`, None where
-        it cannot be seen.
+        `peak_bytes`: the median; `samples`: the peak of every run; `in_use_bytes`; `saved_bytes`: see the function of
+        that name, None where it cannot be measured.
 
     Raises:
-        RuntimeError: the child failed; its output is in the message.
+        RuntimeError: a child failed; its output is in the message.
         NotImplementedError: neither Linux nor a GPU.
     """
     if variant.device == "cpu" and not Path("/proc/self/clear_refs").exists():
@@ -69,7 +69,7 @@ def peak_of(work: Workload, variant: Variant, *, runs: int = 3, call: str = "ste
 def peaks_of(
     work: Workload, variants: Mapping[str, Variant], settings: Settings, *, over: Sequence[tuple[str, str]]
 ) -> dict[str, Any]:
-    """`peak_of` every variant by name, and the ratios of pairs of them: of the peaks, and of what is in use."""
+    """`peak_of` every variant by name, and for pairs of variants the ratios of the peaks and of the memory in use."""
     peaks = {name: peak_of(work, variant, runs=1 if settings.quick else 3) for name, variant in variants.items()}
     ratios = {
         key: {f"{a} / {b}": peaks[a][key] / peaks[b][key] for a, b in over} for key in ("peak_bytes", "in_use_bytes")
@@ -85,7 +85,7 @@ def peaks_of(
 
 
 def saved_bytes(net: nn.Module, x: Tensor) -> int:
-    """Bytes autograd keeps between forward and backward, each storage once, the network's own tensors left out."""
+    """Bytes that autograd keeps from forward to backward: each storage once, without the network's own tensors."""
     own = {tensor.untyped_storage().data_ptr() for tensor in (*net.parameters(), *net.buffers())}
     storages: dict[int, int] = {}
 
@@ -95,7 +95,7 @@ def saved_bytes(net: nn.Module, x: Tensor) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        outputs = net(x)  # alive until all is counted, and with it what it keeps
+        outputs = net(x)  # keeps the saved tensors alive until they are counted
     del outputs
     return sum(size for pointer, size in storages.items() if pointer not in own)
 
@@ -114,7 +114,7 @@ def _run_child(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _measure(work: Workload, variant: Variant, call: str, *, at_once: bool) -> dict[str, int | None]:
-    """What a child does."""
+    """Measure once, in this process, which is a child."""
     step = CALLS[call](work, variant)
     for size in TINY:
         step(*batch(work, variant, size=size))
@@ -128,14 +128,14 @@ def _measure(work: Workload, variant: Variant, call: str, *, at_once: bool) -> d
     if _num_graphs() > graphs:
         raise RuntimeError("the measured step compiled something, so its peak is the compiler's")
     saved = None
-    if call == "step" and not variant.recompute:  # what a checkpoint keeps is kept by no node of the graph
+    if call == "step" and not variant.recompute:  # a checkpoint keeps tensors outside the graph's nodes
         with autocast(variant.execution()):
             saved = saved_bytes(build(work, variant), x)
     return {"peak_bytes": peak, "saved_bytes": saved}
 
 
 def give_back_freed_memory(*, from_now_on: bool) -> None:
-    """Have glibc, if it is the C library, return to the system what is free, and what will be freed."""
+    """Have glibc, if it is the C library, return free memory to the system, and with `from_now_on` later frees."""
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "malloc_trim"):
         return
@@ -146,7 +146,7 @@ def give_back_freed_memory(*, from_now_on: bool) -> None:
 
 
 def _num_graphs() -> int:
-    """Graphs compiled so far."""
+    """The number of graphs compiled so far."""
     from torch._dynamo.utils import counters
 
     return counters["stats"]["unique_graphs"]

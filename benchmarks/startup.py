@@ -21,10 +21,10 @@ WARM_STEPS = 5
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """Seconds of wait in a process with an empty cache of compiled code, and in a second one that finds it filled.
+    """Measure the wait in a process with an empty cache of compiled code, and in a second one that finds it filled.
 
-    The wait is from the finished imports and data to the end of the first step (the network built, its branches
-    attached, what the trainer measures at the beginning of an epoch, one step), less the same without compiling.
+    The wait is from the finished imports and data to the end of the first step: building the network, attaching its
+    branches, the trainer's measurement at the start of an epoch, one step; minus a warm measurement and a warm step.
     """
     processes: dict[str, list[dict[str, Any]]] = {"empty cache": [], "filled cache": []}
     for _ in range(1 if settings.quick else min(settings.rounds, 3)):
@@ -48,7 +48,7 @@ def _in_child(cache: str) -> dict[str, Any]:
 
 
 def _measure_here() -> dict[str, Any]:
-    """What a child does."""
+    """Measure in this process, which is a child."""
     from shortback.recipes.load import load_recipe
     from shortback.runs.one_step import Rehearsal
 
@@ -68,7 +68,7 @@ def _measure_here() -> dict[str, Any]:
 
 
 def _phases() -> dict[str, list[float]]:
-    """How often each phase of compiling was entered and its seconds, phases within others included, longest first."""
+    """How often each phase of compiling was entered, and its seconds including nested phases; longest first."""
     from torch._dynamo.utils import compilation_time_metrics
 
     totals = {name: [len(laps), round(sum(laps), 3)] for name, laps in compilation_time_metrics.items()}

@@ -1,4 +1,4 @@
-"""What share of the bare training step's speed is left in `shortback train`, with data, logging and checkpoints?"""
+"""What share of the bare training step's speed does `shortback train` keep, with data, logging and checkpoints?"""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from shortback.runs.one_step import Rehearsal
 BUNDLED = ["compare=null", "method=evolutionary"]
 CIFAR10 = ["data.kind=image_folder", "data.train_images=25600", "train.epochs=1"]
 QUICK = ["data.train_images=256", "train.epochs=1", "model.width=0.125"]
-STEPS = 20  # of the bare loop in a round
+STEPS = 20  # of the bare loop per round
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """Images a second of the command, a process of its own, over those of its step on a batch in memory, in turn.
+    """Compare the command, in its own process, with its bare step on a batch in memory, in turn, in images per second.
 
-    `in_steps` is the speed of the run's own summary: loading, logging and what is compiled in the first step count, and
-    validation between epochs does not. In `in_all` everything from the first batch to the last checkpoint counts.
+    `in_steps` is the speed in the run's summary, with loading, logging and the first step's compilation, but without
+    validation between epochs. `in_all` includes everything from the first batch to the last checkpoint.
     """
     recipe, changes = "quickstart", BUNDLED
     if settings.data is not None:
@@ -60,7 +60,7 @@ def measure(settings: Settings) -> dict[str, Any]:
 
 
 def _train(recipe: str, changes: Sequence[str]) -> dict[str, Any]:
-    """The summary of a run of the command."""
+    """Run the command, and return the summary of its run."""
     with tempfile.TemporaryDirectory() as folder:
         options = [word for change in changes for word in ("-s", change)]
         command = [sys.executable, "-m", "shortback", "train", recipe, *options, "--out", f"{folder}/run"]

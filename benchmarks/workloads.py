@@ -1,4 +1,4 @@
-"""What is timed: a network and its batch, the variants of running it, and the training and inference step of each."""
+"""What is timed: a network with its batch, variants of running it, and their training and inference steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TrainStep = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """A network by name, the number of its steps, and a batch of random images, or of frames of events."""
+    """A network by name, its number of time steps, and a batch of random images or event frames."""
 
     model: str
     batch_size: int
@@ -36,13 +36,13 @@ class Workload:
         return f"{self.model} b{self.batch_size} T{self.num_steps}"
 
     def network(self, **settings: Any) -> sb.SpikingNetwork:
-        """The same weights each time."""
+        """The network, with the same weights each time."""
         torch.manual_seed(0)
         settings = {"num_steps": self.num_steps, "width": self.width, **settings}
         return sb.create_model(self.model, num_classes=10, in_channels=2 if self.events else 3, **settings)
 
     def images(self, size: int | None = None) -> tuple[Tensor, Tensor]:
-        """Images `[N, 3, H, W]`, or frames `[T, N, 2, H, W]`, and classes, `batch_size` where no size is given."""
+        """Images `[N, 3, H, W]` or frames `[T, N, 2, H, W]`, and classes `[N]`; N is `size`, or else `batch_size`."""
         size = size or self.batch_size
         generator = torch.Generator().manual_seed(0)
         if self.events:
@@ -58,15 +58,15 @@ QUICK = Workload(model="resnet20", batch_size=4, num_steps=2, image_size=16, wid
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """How a workload is run: all that may differ between the sides of a comparison, as plain values.
+    """How a workload is run: everything that may differ between the sides of a comparison, as plain values.
 
     Args:
-        library: `"shortback"`, a peer, or `"relu"`, the ANN twin: ours with a ReLU for every neuron, which takes the
-            image repeated over time as one batch of `T*N`.
-        precision, channels_last, compile, memory: see `shortback.training.choose_execution`; where `memory` is None it
-            is the default. A peer compiles its whole model or nothing.
-        branches: where shortcut branches are attached, if anywhere.
-        recompute: level 1 of SpikingJelly's memory optimisation.
+        library: `"shortback"`, a peer, or `"relu"`, the ANN twin: our network with a ReLU for every neuron, which takes
+            the images repeated over time as one batch of `T*N`.
+        precision, channels_last, compile, memory: see `shortback.training.choose_execution`; a `memory` of None is the
+            default. A peer compiles its whole model or nothing.
+        branches: where shortcut branches are attached, if at all.
+        recompute: use level 1 of SpikingJelly's memory optimisation.
     """
 
     library: Library = "shortback"
@@ -90,7 +90,7 @@ class Variant:
 
 
 def workloads(settings: Settings, *full: Workload) -> list[Workload]:
-    """The cases asked for."""
+    """The cases that the settings ask for."""
     if settings.quick:
         return [QUICK]
     if settings.batch_size is not None:
@@ -99,7 +99,7 @@ def workloads(settings: Settings, *full: Workload) -> list[Workload]:
 
 
 def batch(work: Workload, variant: Variant, *, size: int | None = None) -> tuple[Tensor, Tensor]:
-    """Images and classes where and as a variant takes them."""
+    """Images and classes, on the device and in the layout of a variant."""
     x, y = work.images(size)
     if variant.library == "relu":
         x, y = x.repeat(work.num_steps, 1, 1, 1), y.repeat(work.num_steps)
@@ -108,7 +108,7 @@ def batch(work: Workload, variant: Variant, *, size: int | None = None) -> tuple
 
 
 def build(work: Workload, variant: Variant) -> nn.Module:
-    """The module to call, in training mode and where it runs, from images to logits or to `Outputs`."""
+    """The module to call, in training mode and on its device; it maps images to logits or to `Outputs`."""
     execution = variant.execution()
     if variant.library == "shortback":
         net: nn.Module = work.network().to(execution.device)
@@ -129,7 +129,7 @@ def build(work: Workload, variant: Variant) -> nn.Module:
 
 
 def training_step(work: Workload, variant: Variant) -> TrainStep:
-    """Forward, loss, backward and optimizer step of a batch; returns the loss."""
+    """A function that does forward, loss, backward and optimizer step on a batch, and returns the loss."""
     net, execution = build(work, variant), variant.execution()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
 
@@ -149,7 +149,7 @@ def training_step(work: Workload, variant: Variant) -> TrainStep:
 
 
 def diagnosis(work: Workload, variant: Variant) -> Callable[[Tensor, Tensor], sb.GradientReport]:
-    """The diagnosis of a batch, without trials."""
+    """A function that diagnoses the network on a batch, without trials."""
     net, execution = build(work, variant), variant.execution()
 
     def call(x: Tensor, y: Tensor) -> sb.GradientReport:
@@ -160,7 +160,7 @@ def diagnosis(work: Workload, variant: Variant) -> Callable[[Tensor, Tensor], sb
 
 
 def inference_step(net: nn.Module, execution: Execution) -> Callable[[Tensor], Tensor]:
-    """Logits of a batch, without autograd."""
+    """A function that computes the logits of a batch, without autograd."""
     net.eval()
 
     @torch.inference_mode()

@@ -1,7 +1,7 @@
 """Classify frames as they arrive, with a network that keeps its state: python examples/camera.py RUN [FOLDER]
 
-RUN is the folder of a finished run. Frames are the pictures in FOLDER, in the order of their names, or noise without
-one; replace `frames` by your camera.
+RUN is the folder of a finished run. Frames are the pictures in FOLDER, sorted by name, or noise if it is not given;
+replace `frames` with your camera.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from shortback.runs.evaluate import load_run
 
 
 def frames(folder: Path | None, size: int, channels: int) -> Iterator[torch.Tensor]:
-    """Pictures `[C, H, W]` in [0, 1]."""
+    """Yield pictures `[C, H, W]` in [0, 1]."""
     for path in sorted(folder.iterdir()) if folder else [None] * 20:
         if path is None:
             yield torch.rand(channels, size, size)

@@ -17,7 +17,7 @@ from shortback.training import evaluate, fit
 
 
 def record(folder: Path, *, count: int, seed: int) -> None:
-    """Recordings as npz: time in microseconds, column, row, and whether the pixel became brighter."""
+    """Write recordings as npz: time in microseconds, column, row, and whether the pixel became brighter."""
     rng = np.random.default_rng(seed)
     for name, direction in (("left", -1), ("right", 1)):
         (folder / name).mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ EPSILON = 1e-5
 
 
 class ResNet18:
-    """For images `[N, C, H, W]`, normalised as `config.json` says; hard reset to zero."""
+    """Spiking ResNet-18 with a hard reset to zero, for images `[N, C, H, W]` normalised as in `config.json`."""
 
     def __init__(self, folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text())["model"]
@@ -34,13 +34,13 @@ class ResNet18:
             and not (neuron["fires_above"] or neuron["decay_input"])
         )
         if not is_written_here:
-            raise ValueError(f"this is not the network that is written here: {config}")
+            raise ValueError(f"this file does not implement the network in config.json: {config}")
         self.num_steps: int = config["num_steps"]
         self.decay, self.threshold = neuron.get("decay", 0.25), neuron["threshold"]
         self.weights = load_file(folder / "model.safetensors")
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits `[N, K]`: the mean over the steps."""
+        """Return logits `[N, K]`, the mean over the steps."""
         self.membranes: dict[str, Tensor | float] = {}
         return torch.stack([self.step(images) for _ in range(self.num_steps)]).mean(0)
 

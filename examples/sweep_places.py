@@ -1,7 +1,7 @@
 """Let Optuna search where branches go and how much they weigh: python examples/sweep_places.py [RECIPE] [TRIALS]
 
-Shortback has no sweep of its own: a run is a function of a recipe, and an optimizer needs no more than that. Every
-trial is a run folder, judged on its validation images; `shortback report sweep` puts them on one page.
+Shortback has no sweep of its own: a run is a function of a recipe, which is all that an optimizer needs. Every trial
+is a run folder, scored on its validation images; `shortback report sweep` puts them on one page.
 """
 
 import sys

@@ -27,11 +27,11 @@ def build(source: Path, out: Path) -> None:
 
     Args:
         source: folder of the original files, plain or compressed.
-        out: folder to write to; it is made where missing.
+        out: folder to write to, created if missing.
 
     Raises:
-        FileNotFoundError: if a file of `source` is missing.
-        ValueError: if one is damaged.
+        FileNotFoundError: a file of `source` is missing.
+        ValueError: a file of `source` is damaged.
     """
     out.mkdir(parents=True, exist_ok=True)
     for split, count in NUM_PER_CLASS.items():

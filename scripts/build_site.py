@@ -1,6 +1,6 @@
 """Hooks of mkdocs (mkdocs.yml) for what its plugins do not do: notebooks with outputs, links out of docs/, mathematics.
 
-Notebooks of examples/notebooks are executed once for a state of themselves and of src/, and kept in .cache/notebooks.
+Notebooks in examples/notebooks are executed again only if they or src/ change; the results are in .cache/notebooks.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lead links to files that are no pages to the repository."""
+    """Point links to files that are not pages to the repository."""
     address = _repository()
     here = posixpath.dirname(page.file.src_uri)
 
@@ -62,12 +62,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _with_program(link: re.Match[str]) -> str:
-    """A link to a program that stands in a line of its own, with the program below it."""
+    """Append the program to a link to it that stands on a line of its own."""
     return f"{link[0]}\n\n```python\n{(ROOT / 'examples' / f'{link[1]}.py').read_text()}```"
 
 
 def _repository(*, colab: bool = False) -> str:
-    """Its address, of which pyproject.toml has the one copy; or the part of it that Colab wants, to the notebooks."""
+    """The address of the repository, from pyproject.toml; or the path to its notebooks, in the form Colab expects."""
     tree = tomllib.loads((ROOT / "pyproject.toml").read_text())
     address = tree["tool"]["hatch"]["metadata"]["hooks"]["custom"]["repository"]
     name = "/".join(address.split("/")[-2:])
@@ -75,7 +75,7 @@ def _repository(*, colab: bool = False) -> str:
 
 
 def on_page_content(content: str, **_) -> str:
-    """Write mathematics as MathML, which browsers draw by themselves."""
+    """Convert mathematics to MathML, which browsers draw without a script."""
 
     def draw(match: re.Match[str]) -> str:
         tag, latex = match[1], html.unescape(match[2])[2:-2]  # between \( and \), or \[ and \]
@@ -86,7 +86,7 @@ def on_page_content(content: str, **_) -> str:
 
 
 def execute(path: Path) -> nbformat.NotebookNode:
-    """The notebook at `path` with its outputs; an error in a cell ends the build."""
+    """Return the notebook at `path` with its outputs; an error in a cell ends the build."""
     sources = [path, *sorted((ROOT / "src").rglob("*.py")), *sorted((ROOT / "src").rglob("*.yaml"))]
     state = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()[:16]
     kept = EXECUTED / f"{path.stem}-{state}.ipynb"
@@ -103,7 +103,7 @@ def execute(path: Path) -> nbformat.NotebookNode:
 
 
 def as_markdown(notebook: nbformat.NotebookNode, name: str) -> tuple[str, dict[str, bytes]]:
-    """A page and the pictures that it shows, by file name."""
+    """Convert a notebook to a page, and return it with its pictures by file name."""
     exporter = MarkdownExporter(config=Config({"MarkdownExporter": {"preprocessors": [CoalesceStreamsPreprocessor]}}))
     resources = {"output_files_dir": name, "unique_key": "output"}
     text, resources = exporter.from_notebook_node(notebook, resources=resources)

@@ -2,8 +2,8 @@
 
     python scripts/check_exports.py --root path/to/cifar10 [--images 1000] [--out exports.json]
 
-Real images and weights that have been trained: a network that does not fire agrees with anything. A quarter of an hour
-on two cores.
+Images are real and weights are trained, because a network that does not fire agrees with anything. It takes a quarter
+of an hour on two cores.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RESIDUAL = ("spiking", "sew", "membrane", "plain")
 
 
 def cases() -> list[tuple[str, dict[str, str]]]:
-    """Names and settings of all networks."""
+    """List the names and settings of all networks."""
     found: list[tuple[str, dict[str, str]]] = []
     for name in list_models():
         kinds = RESIDUAL if name == "resnet20" else ("spiking",)
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def checked(name: str, settings: dict[str, str], train: DataLoader, x: torch.Tensor) -> dict:
-    """A row of one network."""
+    """Train and export one network, and return its row of results."""
     torch.manual_seed(0)
     neuron = functools.partial(sb.LIF, decay=0.5)
     model = sb.create_model(name, num_steps=NUM_STEPS, width=0.25, neuron=neuron, **settings)
@@ -84,7 +84,7 @@ def checked(name: str, settings: dict[str, str], train: DataLoader, x: torch.Ten
 
 
 def tensors(data: ImageData, images: ImageSet, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Normalised images and their classes."""
+    """Return normalised images and their classes."""
     pixels = torch.stack([images.image(int(index)) for index in indices]).float() / 255
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
     return (pixels - mean) / std, images.labels[indices]

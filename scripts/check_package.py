@@ -1,4 +1,4 @@
-"""That an installed package works without the checkout: `make package` runs it in a bare environment, elsewhere.
+"""Check that an installed package works without the checkout: `make package` runs it elsewhere, in a bare environment.
 
 cd /tmp && path/to/environment/bin/python path/to/scripts/check_package.py
 """
@@ -20,14 +20,14 @@ from shortback import bench
 from shortback.cli import app
 
 COMMAND = [sys.executable, "-m", "shortback"]
-SLOWEST = {"import": 0.15, "help": 0.4}  # seconds, of the quickest of three
+SLOWEST = {"import": 0.15, "help": 0.4}  # seconds that the quickest of three runs may take
 
 
 def main() -> None:
     checkout = Path(__file__).resolve().parents[1]
     package = Path(shortback.__file__).resolve()
     if checkout in package.parents and "site-packages" not in package.parts:
-        raise SystemExit(f"{package} is that of the checkout, and not an installed one")
+        raise SystemExit(f"{package} is the package in the checkout, not an installed one")
     description = metadata("shortback")
     if "](docs/" in (description.get_payload() or "") or not description.get_all("Project-URL"):
         raise SystemExit("the description of the package has links that do not work outside the repository")
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def commands(command: Any) -> list[list[str]]:
-    """The words of a command and of all below it."""
+    """The words of a command and of all commands below it."""
     below = getattr(command, "commands", {})
     return [[], *([name, *words] for name, child in below.items() for words in commands(child))]
 

@@ -1,7 +1,7 @@
 """Write the tables of the pages in docs from benchmarks/results, each between `<!-- name -->` and `<!-- end -->`.
 
-A name is that of a file of results, with `-something` behind it where one file makes several tables; `logits` is made
-of several files.
+The name is that of a file of results, followed by `-something` where one file yields several tables; `logits` combines
+several files.
 
 python scripts/docs_tables.py
 """
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (ROOT / "docs" / "performance.md", ROOT / "docs" / "results.md")
 MIB = 2**20
-WITH_LOGITS = {  # what was trained with added logits, by the file that has it
+WITH_LOGITS = {  # trainings with added logits, by the file with their results
     "ablation_plain32_arctan_logits": "32 plain layers, arctan",
     "ablation_plain32_logits": "32 plain layers, triangular",
     "ablation_resnet20_logits": "ResNet-20, a branch per stage",
@@ -34,7 +34,7 @@ WITH_LOGITS = {  # what was trained with added logits, by the file that has it
 
 
 def render(text: str) -> str:
-    """The page with its tables made anew."""
+    """Return the page with its tables updated."""
 
     def fill(match: re.Match[str]) -> str:
         name = match[1]
@@ -98,7 +98,7 @@ def peers(job: str) -> Callable[[dict[str, Any]], list[str]]:
 
 
 def branches(results: dict[str, Any]) -> list[str]:
-    """The memory is what is in use where that was measured, and the peak in files of before."""
+    """Memory is the memory in use where it was measured, and the peak in older files."""
     key = "over_in_use" if all("over_in_use" in case["memory"] for case in results["cases"]) else "over"
     rows = (
         [
@@ -196,7 +196,7 @@ def startup(results: dict[str, Any]) -> list[str]:
 
 
 def ablation(groups: list[dict[str, Any]]) -> list[str]:
-    """A row a group that has finished runs."""
+    """One row per group with finished runs."""
     varied = any(group["settings"] for group in groups)
     rows = []
     for group in groups:
@@ -216,7 +216,7 @@ def ablation(groups: list[dict[str, Any]]) -> list[str]:
 
 
 def logits() -> list[str]:
-    """A row a training with added logits: the mean test accuracy of its methods, as the recipe has them."""
+    """One row per training with added logits: the mean test accuracy of each method, with the recipe's settings."""
     rows = []
     for name, training in WITH_LOGITS.items():
         of = {group["method"]: group for group in read(name)["groups"] if not group["setting"]}
@@ -234,14 +234,14 @@ def logits() -> list[str]:
 
 
 def points(found: dict[str, Any] | None, *, signed: bool = False) -> str:
-    """The mean of an estimate, or of a difference, in points."""
+    """Format the mean of an estimate, or of a difference, in percentage points."""
     if found is None:
         return ""
     return format(100 * found.get("estimate", found)["mean"], "+.2f" if signed else ".2f")
 
 
 def steps_to_vanilla(group: dict[str, Any]) -> str:
-    """By seed: when the last validation accuracy of vanilla was reached, over when vanilla itself first did."""
+    """By seed: the step that first reaches vanilla's final validation accuracy, over the step at which vanilla did."""
     if not group["times"]:
         return ""
     ratios = group["times"][-1]["steps_ratio_by_seed"].values()

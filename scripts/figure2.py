@@ -1,4 +1,4 @@
-"""Figure 2 of the paper over trained networks, from what `shortback diagnose ... --json` wrote: a picture, a raw file.
+"""Draw figure 2 of the paper for trained networks, from the output of `shortback diagnose ... --json`.
 
     shortback diagnose runs/resnet34/vanilla-seed0 --json > vanilla.json
     python scripts/figure2.py --picture vanilla=vanilla.json evolutionary=evolutionary.json --keep full=full.json \
@@ -21,7 +21,7 @@ from shortback.health.plots import INK, canvas, colours
 
 
 def first_layer(path: Path) -> dict[str, Any]:
-    """What a diagnosis has of the first layer, and of its network in a line."""
+    """Pick the first layer from a diagnosis, with a short description of its network."""
     report = json.loads(path.read_text())
     measured = report["measurement"]
     layer = measured["layers"][0]
@@ -38,7 +38,7 @@ def first_layer(path: Path) -> dict[str, Any]:
 
 
 def draw(of: dict[str, dict[str, Any]]) -> Figure:
-    """The density of the first layer's gradient, a line for each network, over its own bins."""
+    """Draw the density of the first layer's gradient, one curve per network over the network's own bins."""
     figure, axes = canvas("gradient of a weight of the first layer", "density")
     for (name, found), colour in zip(of.items(), colours(len(of)), strict=True):
         edges, counts = found["histogram"]["edges"], found["histogram"]["counts"]["whole loss"]
@@ -54,7 +54,7 @@ def draw(of: dict[str, dict[str, Any]]) -> Figure:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--picture", nargs="+", default=[], metavar="NAME=FILE")
-    parser.add_argument("--keep", nargs="*", default=[], metavar="NAME=FILE", help="for the raw file alone")
+    parser.add_argument("--keep", nargs="*", default=[], metavar="NAME=FILE", help="for OUT.json only")
     parser.add_argument("--out", type=Path, required=True, help="without an ending")
     arguments = parser.parse_args()
     named = [entry.split("=", 1) for entry in arguments.picture + arguments.keep]

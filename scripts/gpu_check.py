@@ -1,9 +1,9 @@
-"""What a GPU must get right, then how fast it is there; `scripts/gpu_check.sh` runs it. The first CUDA device is taken.
+"""Check results on a GPU, then measure speed; `scripts/gpu_check.sh` runs this. The first CUDA device is used.
 
     python scripts/gpu_check.py --out gpu.json --root path/to/images    # the folder has train/ and test/
 
-Neurons and networks in float64 are held against the reference on the CPU, so that no rounding flips a spike. Then the
-step of each network of the paper's table 1 is timed, with nothing compiled, with compiled neurons and as a whole.
+Neurons and networks are compared with the reference on the CPU, in float64, so that no rounding flips a spike. Then the
+step of each network in table 1 of the paper is timed: not compiled, with compiled neurons, and compiled as a whole.
 """
 
 from __future__ import annotations
@@ -41,10 +41,8 @@ WARM_UP, ROUNDS = 5, 20
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="file for the numbers, JSON")
-    parser.add_argument(
-        "--root", type=Path, help="folder of images to time with; without it only what is right is seen"
-    )
-    parser.add_argument("--quick", action="store_true", help="time one network, and nothing compiled as a whole")
+    parser.add_argument("--root", type=Path, help="folder of images to time with; without it, only results are checked")
+    parser.add_argument("--quick", action="store_true", help="time one network, and do not compile it as a whole")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("PyTorch sees no GPU")
@@ -80,7 +78,7 @@ def main() -> None:
 
 
 def checks() -> Iterator[tuple[str, Callable[[], float]]]:
-    """What must agree with the CPU's reference, by name."""
+    """Yield the comparisons with the reference on the CPU: their names, and functions that return the difference."""
     kinds = [(surrogate, "hard", False) for surrogate in (Triangular(), Rectangular(), Sigmoid(), Arctan())]
     for surrogate, reset, detach in (*kinds, (Triangular(), "soft", False), (Triangular(), "hard", True)):
         yield (
@@ -100,7 +98,7 @@ def checks() -> Iterator[tuple[str, Callable[[], float]]]:
 
 
 def augmentation_difference() -> float:
-    """Of two batches made on the GPU from those of the CPU's loader, which they must be."""
+    """Largest difference between the batches made on the GPU and those of the CPU's loader."""
     pixels = torch.randint(0, 256, (300, 3, 32, 32), dtype=torch.uint8)
     images = ArrayImages(pixels, torch.arange(300) % 10)
     augmentation = Augmentation(crop_padding=4, flip=True, cutout=8)
@@ -113,7 +111,7 @@ def augmentation_difference() -> float:
 
 
 def neuron_difference(surrogate: Any, reset: Any, detach: bool) -> float:
-    """Of spikes and of the gradient of the input, compiled on the GPU against the reference on the CPU."""
+    """Largest difference in spikes and input gradients: compiled on the GPU against the reference on the CPU."""
     torch.manual_seed(0)
     x, weights = torch.randn(4, 3, 5, 7, 7, dtype=torch.float64), torch.randn(4, 3, 5, 7, 7, dtype=torch.float64)
 
@@ -129,7 +127,7 @@ def neuron_difference(surrogate: Any, reset: Any, detach: bool) -> float:
 
 
 def network_difference(model: str, settings: dict[str, Any], *, channels_last: bool) -> float:
-    """Of the logits of every branch and of every gradient, relative to the largest of the tensor."""
+    """Largest difference in the logits, with those of branches, and in gradients, relative to each tensor's largest."""
     torch.manual_seed(0)
     x, y = torch.randn(4, 3, 32, 32, dtype=torch.float64), torch.arange(4)
 
@@ -153,7 +151,7 @@ def _largest(ours: Any, theirs: Any) -> float:
 
 
 def train(precision: Any, compile: Any) -> tuple[float, float]:
-    """The loss of the first and of the last of some steps on one batch, by `sb.training.fit` with its checkpoint."""
+    """Train 20 steps on 64 images with `sb.training.fit` and its checkpoints; return the first and the last loss."""
     torch.manual_seed(0)
     labels = torch.arange(64) % 4
     images = torch.randn(4, 3, 16, 16)[labels] + torch.randn(64, 3, 16, 16) / 4
@@ -190,7 +188,7 @@ class _Losses:
 
 
 def times(root: Path, *, quick: bool) -> Iterator[dict[str, Any]]:
-    """Median milliseconds of an optimizer step and peak memory, of table 1's networks and of narrow ones."""
+    """Measure an optimizer step, median milliseconds and peak memory, of table 1's networks and of narrow ones."""
     for network, steps, width in itertools.product(NETWORKS[:1] if quick else NETWORKS, STEPS, (1.0, 0.25)):
         for method, compile in itertools.product(
             ("vanilla", "evolutionary"), ("off", "neuron") if quick else ("off", "neuron", "model")

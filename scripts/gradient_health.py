@@ -2,7 +2,7 @@
 
     python scripts/gradient_health.py --data path/to/cifar10 --runs runs/gradient-health
 
-Runs that are finished are not run again. Writes benchmarks/results/gradient-health.json and pictures beside it.
+Finished runs are not repeated. Writes benchmarks/results/gradient-health.json and pictures beside it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def recipe_of(network: str, method: str, data: Path) -> Recipe:
 
 
 def numbers(checkup: Checkup) -> dict[str, Any]:
-    """What the example prints of a report."""
+    """The parts of a report that the example uses."""
     report = checkup.report.to_dict()
     kept = ("name", "relative", "branch_share", "cosine", "num_zero", "num_weights")
     return {

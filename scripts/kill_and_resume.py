@@ -1,9 +1,9 @@
-"""Kill trainings at random moments, start them again until they end, and compare them with ones that nobody disturbed.
+"""Kill trainings at random moments, resume them until they finish, and compare them with undisturbed ones.
 
     python scripts/kill_and_resume.py [--kills 50] [--seed 0]
 
-Bit-equal ends and rows without a gap or a double are what is promised (docs/reliability.md). It prints a line for every
-kind of kill and a count, and ends with 1 if anything differs. It takes a quarter of an hour on two cores.
+The promise is bit-equal results, and rows without gaps or duplicates (docs/reliability.md). The script prints a line
+for each kind of kill and a count, and exits with 1 if anything differs. It takes a quarter of an hour on two cores.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SETTINGS = [
 ]
 SAVED = ("net", "optimizer", "random")
 
-# Where a run is killed by a call: who has the function, its name, and the first and last call of those to choose from.
+# Function calls at which a run is killed: owner and name of the function, and the first and last call to choose from.
 CALLS = {
     "within a checkpoint's rename": ("shortback.files:os", "replace", 2, 9),
     "within validation": ("shortback.training.engine", "evaluate", 1, 2),
@@ -73,7 +73,7 @@ def _die() -> None:
 
 
 class After:
-    """Dies so many seconds from now."""
+    """Makes the process kill itself after some seconds."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -85,7 +85,7 @@ class After:
 
 
 class AtCall:
-    """Dies at the n-th call of a function, before it or after it."""
+    """Makes the process kill itself at the n-th call of a function, before or after it."""
 
     def __init__(self, owner: str, name: str, count: int, *, before: bool) -> None:
         self.owner, self.name, self.count, self.before = owner, name, count, before
@@ -107,7 +107,7 @@ class AtCall:
 
 
 def owner_of(words: str) -> Any:
-    """A module, or with `module:name` what it has by that name."""
+    """A module, or with `module:name` the attribute of that name."""
     module, _, name = words.partition(":")
     owner = importlib.import_module(module)
     return getattr(owner, name) if name else owner
@@ -129,7 +129,7 @@ def run(out: Path, arm: Callable[[], None]) -> int | None:
 
 
 def differences(whole: Path, cut: Path) -> list[str]:
-    """What of a run that was killed is not what it is in one that was not."""
+    """Name the parts of a killed run that differ from the undisturbed one."""
     found = []
     a, b = (load_file(path / "model.safetensors") for path in (whole, cut))
     if not all(torch.equal(a[name], b[name]) for name in a):
@@ -156,7 +156,7 @@ def _equal(a: object, b: object) -> bool:
 
 
 def _rows(run: Path) -> list[dict]:
-    """All rows but for what they say of time."""
+    """All rows, without the fields that measure time."""
     timed = ("seconds", "images_per_second", "step_seconds")
     rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     return [{key: value for key, value in row.items() if key not in timed} for row in rows]
@@ -188,7 +188,7 @@ def call(arguments: list[str]) -> subprocess.CompletedProcess:
 
 
 def kill_in(arguments: list[str], seconds: float, whom: str, generator: random.Random) -> None:
-    """Start a command and kill it, one of its processes or all of them, so many seconds later."""
+    """Start a command; some seconds later, kill `whom`: its parent process, one child, or all of them."""
     process = subprocess.Popen(
         arguments, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
@@ -221,7 +221,7 @@ def _descendants(pid: int) -> list[int]:
 
 
 def on_a_full_disk(base: Path) -> str:
-    """A run on a disk that becomes full, which is then given more room."""
+    """Start a run on a disk that becomes full, give the disk more room, and resume; return how it went."""
     disk = base / "disk"
     disk.mkdir()
     mounted = call(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)])
@@ -248,7 +248,7 @@ def on_a_full_disk(base: Path) -> str:
 
 
 def in_one_process(base: Path, kills: int, generator: random.Random) -> tuple[int, int]:
-    """Kill a run wherever it is; returns how many times, and how many of the runs ended differently."""
+    """Kill a run of one process at all kinds of places; return the numbers of kills and of runs that differ."""
     started = time.monotonic()
     assert run(base / "whole", Fine()) == 0
     seconds = time.monotonic() - started
@@ -282,7 +282,7 @@ def in_one_process(base: Path, kills: int, generator: random.Random) -> tuple[in
 
 
 def by_command(base: Path, generator: random.Random) -> tuple[int, int]:
-    """Kill what a command started; as `in_one_process`."""
+    """Kill processes that a command started; returns the same as `in_one_process`."""
     total = different = 0
     for name, make_command, whom in (
         ("one of two processes", torchrun, "child"),
@@ -307,7 +307,7 @@ def by_command(base: Path, generator: random.Random) -> tuple[int, int]:
 
 
 def begun_or_not(arguments: list[str], out: Path) -> list[str]:
-    """The command without `--resume` where there is nothing yet."""
+    """The command, without `--resume` if there is nothing to resume."""
     return arguments if (out / "recipe.yaml").exists() else [part for part in arguments if part != "--resume"]
 
 

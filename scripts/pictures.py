@@ -1,6 +1,6 @@
-"""The pictures of README and of the site's first page, from raw files: python scripts/pictures.py
+"""Draw the pictures of README and of the site's first page from raw files: python scripts/pictures.py
 
-With --measure the program of docs/index.md is run first, and what it finds is written to the raw file.
+With --measure, the program of docs/index.md is run first, and its measurements are written to the raw file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ GRADIENT = RESULTS / "first_page.json"
 INK, VANILLA, LOSSES, LOGITS = "#3c4352", "#8a93a6", "#e65100", "#1565c0"
 SERIES = (("without branches", VANILLA), ("losses added", LOSSES), ("logits added, as in the paper", LOGITS))
 
-# What is compared: a name, and of each series the files, each with the method and the setting of its branches.
+# The networks compared: a name, then for each series its files, with method and setting of the branches.
 NETWORKS = (
     (
         "32 plain layers\narctan",
@@ -68,7 +68,7 @@ NETWORKS = (
 
 
 def measure() -> None:
-    """Run the first program of the first page, and write the gradients that it sees."""
+    """Run the first program of the first page, and write the gradients that it measures."""
     (program, *_) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "index.md").read_text(), flags=re.DOTALL)
     here, space = Path.cwd(), {}
     with tempfile.TemporaryDirectory() as folder:
@@ -84,7 +84,7 @@ def measure() -> None:
 
 
 def opening() -> Figure:
-    """The gradient by layer of the first page's network, and the accuracies of docs/results.md, a dot a seed."""
+    """Draw the gradient by layer of the first page's network, and the accuracies of docs/results.md, a dot per seed."""
     figure = Figure(figsize=(11, 3.9), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.35))
     gradients = json.loads(GRADIENT.read_text())["gradient_over_weight"]
@@ -132,7 +132,7 @@ def _plain(axes: Axes) -> None:
 
 
 def terminal(folder: Path) -> str:
-    """How `shortback train quickstart --out FOLDER` went, as a picture of a terminal: its epochs and its table."""
+    """Draw what `shortback train quickstart --out FOLDER` printed, epochs and table, as the SVG of a terminal."""
     console = Console(record=True, width=110, file=io.StringIO(), highlight=False, markup=False)
     console.print("$ shortback train quickstart", style="bold")
     runs = {path.name: path for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_ctime)}
@@ -145,7 +145,7 @@ def terminal(folder: Path) -> str:
             )
     console.print(comparison_table({name: RunFolder(path).read_summary() for name, path in runs.items()}, folder))
     drawn = console.export_svg(title="shortback train quickstart")
-    return re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL)  # from another host: the page's own will do
+    return re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL)  # fonts of another host: the page's own will do
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ PAGES = (API / "settings.md", API / "commands.md")
 
 
 def render(text: str) -> str:
-    """The page with its list made anew."""
+    """Return the page with its lists updated."""
 
     def fill(match: re.Match[str]) -> str:
         return f"<!-- {match[1]} -->\n" + "\n".join(LISTS[match[1]]()) + "\n\n<!-- end -->"

@@ -1,10 +1,10 @@
-"""The step time of ResNet-34 at 224 x 224 on 8 to 64 GPUs, from bytes and operations: a model on paper, not measured.
+"""Estimate the step time of ResNet-34 at 224 x 224 on 8 to 64 GPUs from bytes and operations; nothing is measured.
 
     python scripts/step_time_on_paper.py [--batch 2048] [--steps 4]
 
-For every convolution the operations over what the GPU computes, or the bytes over what its memory moves, whichever
-takes longer; for every layer the bytes of norm and neuron; then the sum of the gradients over the GPUs as far as the
-backward pass does not hide it, and never less than launching the kernels takes. The constants are data sheets times a
+A convolution takes the time of its operations or that of its bytes, whichever is longer; norm and neuron of every layer
+add the time of theirs. Both passes together take at least as long as launching their kernels. Summing the gradients
+over the GPUs adds the time that the backward pass does not hide. The constants are values from data sheets times a
 share that is an assumption, named below.
 """
 
@@ -18,27 +18,25 @@ from torch import nn
 
 from shortback.models import create_model
 
-FLOPS = (
-    989e12 * 0.25
-)  # of bf16: an H100's data sheet, and the share that convolutions of this size are assumed to reach
-BANDWIDTH = 3.35e12 * 0.80  # bytes a second of its memory, and the share of it
-WITHIN = 450e9 * 0.70  # bytes a second of a GPU to the others of its machine (NVLink, one direction)
-BETWEEN = 50e9 * 0.70  # to other machines (400 Gbit/s a GPU)
+FLOPS = 989e12 * 0.25  # bf16: an H100's data sheet, times the share assumed for convolutions of this size
+BANDWIDTH = 3.35e12 * 0.80  # bytes per second of its memory, times the assumed share
+WITHIN = 450e9 * 0.70  # bytes per second from a GPU to the others in its machine (NVLink, one direction)
+BETWEEN = 50e9 * 0.70  # bytes per second to other machines (400 Gbit/s per GPU)
 PER_MACHINE = 8
-LAUNCH = 5e-6  # seconds of Python and driver for a kernel, without CUDA graphs
-KERNELS = 14  # of a layer, forward and backward
-HIDDEN = 0.5  # of the backward pass, during which gradients are sent already
+LAUNCH = 5e-6  # seconds of Python and driver per kernel, without CUDA graphs
+KERNELS = 14  # per layer, forward and backward
+HIDDEN = 0.5  # share of the backward pass during which gradients are already being sent
 GPUS = (8, 16, 32, 64)
 
-# Bytes that a layer moves per element of its output [T, N, C, H, W], in bf16, beside its convolution. Forward: the norm
-# reads z (2); the neuron reads z and writes spikes and their bits (2 + 2 + 1/8). Back: the neuron reads z and the
-# gradient of the spikes and writes that of z (6); the norm reads both and writes (6).
+# Bytes that a layer moves per element of its output [T, N, C, H, W], in bf16, apart from its convolution. Forward: the
+# norm reads z (2); the neuron reads z and writes spikes and their bits (2 + 2 + 1/8). Backward: the neuron reads z and
+# the gradient of the spikes and writes that of z (6); the norm reads both and writes (6).
 FORWARD_BYTES, BACKWARD_BYTES = 2 + 4.125, 6 + 6
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """Multiplications, and elements that go in and out, for one image and one step; `runs` of them a step."""
+    """Multiplications, input and output elements of a convolution for one image and one time step; weight elements."""
 
     macs: int
     inputs: int
@@ -48,7 +46,7 @@ class Convolution:
 
 
 def convolutions() -> list[Convolution]:
-    """Of ResNet-34 with the stem for ImageNet; the first sees a static image, once for all steps."""
+    """The convolutions of ResNet-34 with the ImageNet stem; the first sees a static image, once for all time steps."""
     net = create_model("resnet34", num_classes=1000, num_steps=1, stem="imagenet").eval()
     found: list[Convolution] = []
 
@@ -79,7 +77,7 @@ def seconds_of_one_gpu(layers: list[Convolution], *, images: int, num_steps: int
 
 
 def seconds_of_gradients(weights: int, gpus: int) -> float:
-    """Of the sum over all GPUs, in float32: within a machine, then between them, each sending what it has a part of."""
+    """Seconds to sum float32 gradients over all GPUs: within machines, then between them, each sending a share."""
     within = min(gpus, PER_MACHINE)
     machines = gpus // within
     bytes_ = 4 * weights
@@ -88,7 +86,7 @@ def seconds_of_gradients(weights: int, gpus: int) -> float:
 
 
 def rows(batch: int, num_steps: int) -> list[tuple[int, int, float, float]]:
-    """GPUs, images of each, seconds of a step, and images a second of all; the batch is that of all together."""
+    """For each number of GPUs: that number, images per GPU, seconds per step, and images per second of all GPUs."""
     layers = convolutions()
     weights = sum(layer.weights for layer in layers) + 512 * 1000
     result = []

@@ -3,8 +3,8 @@
     python scripts/table1.py --plan              # how long it takes on this machine, from measured steps; runs nothing
     python scripts/table1.py --root path/to/cifar100 --jobs 4
 
-It is `shortback ablate` for either network; the same command goes on where it was stopped. CIFAR-100 is downloaded only
-with --download. At the end it prints what the paper reports beside what was found; its exit code is 1 if runs failed.
+It runs `shortback ablate` for both networks; the same command continues where it was stopped. CIFAR-100 is downloaded
+only with --download. At the end it prints the paper's results beside those found; the exit code is 1 if runs failed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from shortback.ablation.join import join
 NETWORKS = ("resnet18", "resnet34")
 STEPS = ("2", "4")
 
-# Top-1 in percent; the evolutionary numbers of ResNet-34 are not at hand.
+# Top-1 accuracy in percent; the evolutionary numbers of ResNet-34 are not known here.
 PAPER = {
     ("resnet18", "2"): {"vanilla": 71.42, "shortcut": 73.68, "evolutionary": 74.02},
     ("resnet18", "4"): {"vanilla": 72.22, "shortcut": 74.78, "evolutionary": 74.83},
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def found(folder: Path) -> dict[tuple[str, str], list[float]]:
-    """Test accuracies in percent by steps and method, of the runs that are finished."""
+    """Test accuracies of the finished runs, in percent, by steps and method."""
     accuracies: dict[tuple[str, str], list[float]] = {}
     for run in join([folder]):
         if run.summary is not None:
@@ -74,7 +74,7 @@ def found(folder: Path) -> dict[tuple[str, str], list[float]]:
 
 
 def beside_the_paper(results: dict[str, dict[tuple[str, str], list[float]]]) -> Table:
-    """A row a network and number of steps: paper / ours, the mean of the seeds and their standard deviation."""
+    """One row per network and number of steps: paper / ours, the mean over seeds and the standard deviation."""
     table = Table("network", "T", *(f"{method}\npaper / here" for method in METHODS))
     for (network, steps), reported in PAPER.items():
         cells = []

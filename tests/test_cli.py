@@ -131,7 +131,7 @@ def test_recipes(tmp_path):
     assert "epochs: 9" in shown
     copy = tmp_path / "mine.yaml"
     assert run("recipes", "copy", "quickstart", copy).returncode == 0
-    assert "is there already" in refused("recipes", "copy", "quickstart", copy)
+    assert "already exists" in refused("recipes", "copy", "quickstart", copy)
     assert run("recipes", "validate", copy).stdout == f"{copy}: fine\n"
     (tmp_path / "own.yaml").write_text("extend: mine.yaml\nseed: 3\n")
     (tmp_path / "there").mkdir()
@@ -148,7 +148,7 @@ def test_a_method_that_is_said_beside_a_comparison_heeds_its_settings(tmp_path):
     compare = ["-s", "compare=[vanilla, shortcut]", "-s", "branches.coefficient=0.5"]
     assert invoke("recipes", "validate", "quickstart", *compare).exit_code == 0
     message = refused("diagnose", "quickstart", *compare)
-    assert "branches.coefficient=...: it is of method=shortcut, and this is evolutionary; choose" in message
+    assert "branches.coefficient=...: applies only to method=shortcut, and this is evolutionary; choose" in message
 
 
 @pytest.mark.parametrize(
@@ -161,15 +161,15 @@ def test_a_method_that_is_said_beside_a_comparison_heeds_its_settings(tmp_path):
         (["train", "quickstart", "-s", "branches.at=[layr1]"], "the nearest are layer1"),
         (["train", "quickstart", "--resume", "--overwrite"], "exclude each other"),
         (["train", "quickstart", "-s", "train={[a]: 1}"], "-s train={[a]: 1}, line 1: not valid YAML"),
-        (["train", "quickstart", "-s", "seed=2001-99-99"], "not valid YAML, a value is no timestamp"),
-        (["train", "quickstart", "-s", "seed=!!int x"], "not valid YAML, a value is no int"),
+        (["train", "quickstart", "-s", "seed=2001-99-99"], "not valid YAML, a value is not a valid timestamp"),
+        (["train", "quickstart", "-s", "seed=!!int x"], "not valid YAML, a value is not a valid int"),
         (["train", "quickstart", "-s", "method=vanilla"], "add -s compare= to train by one"),
-        (["train", "cifar10-resnet20", "-s", "optimizer.momentum=0.5"], "-s optimizer.momentum=...: it is of"),
+        (["train", "cifar10-resnet20", "-s", "optimizer.momentum=0.5"], "-s optimizer.momentum=...: applies"),
         (
             ["diagnose", "cifar10-resnet20", "-s", "branches.rate=3"],
-            "-s branches.rate=...: it is of branches.schedule=",
+            "-s branches.rate=...: applies only to branches.schedule=",
         ),
-        (["recipes", "validate", "cifar10-resnet20", "-s", "loss.tet_weight=0.5"], "-s loss.tet_weight=...: it is of"),
+        (["recipes", "validate", "cifar10-resnet20", "-s", "loss.tet_weight=0.5"], "-s loss.tet_weight=...: applies"),
         (["ablate", "quickstart", "--plan", "--methods", "vanilla, shortcuts"], "--methods shortcuts: no such method"),
         (["data", "show", "quickstart", "--out", "samples.xyz"], "--out samples.xyz: the name of a picture ends in"),
         (["train", "cifar10-resnet20", "-s", "data.root=/nowhere"], "/nowhere"),

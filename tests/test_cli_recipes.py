@@ -27,9 +27,9 @@ def test_it_asks_for_what_is_not_given(tmp_path):
     os.close(terminal)
     assert process.returncode == 0, said
     assert "'mnist' is none of images, cifar10" in said
-    assert "an answer is needed, or --data on the command line; Ctrl-C leaves > " in said
-    assert "'many' is no whole number; Ctrl-C leaves > " in said
-    assert "32 layers without skips: what branches help most" in said
+    assert "an answer is needed, or --data on the command line; Ctrl-C quits > " in said
+    assert "'many' is not a whole number; Ctrl-C quits > " in said
+    assert "32 layers without skips, where branches help most" in said
     assert "shortback train mine.yaml" in said
     assert yaml.safe_load((tmp_path / "mine.yaml").read_text())["extend"] == "cifar10-plain32"
     assert load_recipe(str(tmp_path / "mine.yaml")).train.epochs == 5
@@ -48,11 +48,11 @@ def test_without_a_terminal_it_takes_options_and_names_what_is_missing(tmp_path)
         )
 
     done = run("--data", "bundled", "--network", "resnet20")
-    assert (done.returncode, done.stderr) == (2, "error: --epochs is missing, and there is no terminal to ask in\n")
+    assert (done.returncode, done.stderr) == (2, "error: --epochs is missing, and there is no terminal to ask on\n")
     assert run("--data", "bundled", "--network", "resnet20", "--epochs", "2").returncode == 0
     assert load_recipe(str(tmp_path / "recipe.yaml")).model.name == "resnet20"
     done = run("--data", "bundled", "--network", "resnet20", "--epochs", "2")
-    assert (done.returncode, "recipe.yaml is there already" in done.stderr) == (2, True)
+    assert (done.returncode, "recipe.yaml already exists" in done.stderr) == (2, True)
 
 
 def said(*arguments):
@@ -62,14 +62,14 @@ def said(*arguments):
 
 def test_what_is_missing_without_a_terminal_is_named_with_its_choices(tmp_path):
     code, text = said("new", "--out", str(tmp_path / "mine.yaml"))
-    assert (code, "no terminal to ask in; one of images, cifar10, cifar100, events, bundled" in text) == (2, True)
+    assert (code, "no terminal to ask on; one of images, cifar10, cifar100, events, bundled" in text) == (2, True)
 
 
 def test_the_list_has_whole_sentences():
     code, text = said("ls")
     assert code == 0
     assert all(line.endswith(".") for line in text.splitlines())
-    assert "section 5) on a network that it does not have here." in text
+    assert "section 5) on a network that the paper does not use for these data." in text
 
 
 def test_settings_are_listed_with_what_they_take():

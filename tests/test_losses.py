@@ -175,7 +175,7 @@ def test_branches_are_smoothed_as_the_main_output_is(combine):
 @pytest.mark.parametrize("loss", [nn.MSELoss(), nn.L1Loss(), nn.SmoothL1Loss(), nn.HuberLoss(), nn.PoissonNLLLoss()])
 def test_whole_numbers_are_not_stretched_to_the_outputs_either(loss):
     numbers = torch.tensor([0, 1, 2, 0])
-    with pytest.raises(ValueError, match=r"outputs of shape \[4, 1\] and targets of shape \[4\], .* stretched"):
+    with pytest.raises(ValueError, match=r"outputs of shape \[4, 1\] and targets of shape \[4\], .* broadcast"):
         ShortcutLoss(main=loss)(torch.randn(4, 1), numbers, coefficient=1.0)
     assert ShortcutLoss(main=loss)(torch.randn(4, 1), numbers[:, None], coefficient=1.0).total.isfinite()
     classes = ShortcutLoss(main=nn.MultiMarginLoss())(torch.randn(4, 3), numbers, coefficient=1.0)
@@ -258,7 +258,7 @@ def test_losses_of_snntorch(name, combine):
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
-        (nn.NLLLoss(), r"NLLLoss takes .*use torch\.nn\.CrossEntropyLoss\(\): log_softmax of log-prob"),
+        (nn.NLLLoss(), r"NLLLoss takes .*use torch\.nn\.CrossEntropyLoss\(\): log_softmax leaves log-prob"),
         (F.nll_loss, r"nll_loss takes .*use torch\.nn\.CrossEntropyLoss\(\)"),
         (functools.partial(F.nll_loss, ignore_index=3), "nll_loss takes"),
         (nn.KLDivLoss(reduction="batchmean"), r"use torch\.nn\.CrossEntropyLoss\(\), which takes probabilities"),

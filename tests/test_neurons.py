@@ -85,7 +85,7 @@ def test_copies_are_independent():
         (lambda: LIF(2, decay=torch.tensor(0.5)), "decay=.*PLIF learns one"),
         (lambda: PLIF(2, decay="0.5"), "decay='0.5': must be a finite number"),
         (lambda: LIF(2, decay=float("nan")), "decay"),
-        (lambda: LIF(2, decay=2.0), r"must be in \[0, 1\]; of a time constant tau it is decay=1 - 1 / tau"),
+        (lambda: LIF(2, decay=2.0), r"must be in \[0, 1\]; for a time constant tau, write decay=1 - 1 / tau"),
         (lambda: LIF(2, decay=-0.5), r"must be in \[0, 1\]"),
         (lambda: LIF(2, threshold=0.0), "must be above 0"),
         (lambda: PLIF(2, decay=1.0), "between 0 and 1"),

@@ -27,7 +27,7 @@ def test_classes_fit_outputs_by_step():
 @pytest.mark.parametrize(
     ("logits", "target", "message"),
     [
-        (LOGITS, F.one_hot(Y, 3), r"of one-hot rows take target\.argmax\(1\)"),
+        (LOGITS, F.one_hot(Y, 3), r"for one-hot rows, take target\.argmax\(1\)"),
         (LOGITS, Y[:, None], r"take target\.squeeze\(1\)"),
         (LOGITS, Y[:, None].expand(4, 5), r"for every pixel \(segmentation\) are not supported"),
         (LOGITS, Y.float(), r"classes are whole numbers, target\.long\(\)"),

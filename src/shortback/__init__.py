@@ -1,6 +1,6 @@
 """Shortback: train deep spiking neural networks with shortcut back-propagation and evolutionary training.
 
-The names below are imported when they are first used, so that `import shortback` and `shortback --help` are quick.
+The names below are imported on first use, so that `import shortback` and `shortback --help` are fast.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ def __getattr__(name: str) -> Any:
 
 
 def _hint(name: str) -> str:
-    """What to write for a name that one of the modules has, or that is nearly right."""
-    if name.startswith("_"):  # as Python itself looks for
+    """Return the end of a message about an unknown name: where it is found, or the most similar names."""
+    if name.startswith("_"):  # Python itself probes for such names
         return ""
     from shortback.choices import nearest
 

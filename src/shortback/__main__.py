@@ -1,4 +1,4 @@
-"""`python -m shortback`, which is what `torchrun -m shortback` runs."""
+"""Run the command line as `python -m shortback`, or in several processes as `torchrun -m shortback`."""
 
 from shortback.cli import main
 

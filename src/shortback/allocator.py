@@ -1,4 +1,4 @@
-"""The C library's allocator, told what a training run does with memory."""
+"""Settings of the C library's allocator that suit a training run."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ log = logging.getLogger("shortback")
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Have glibc keep what is freed for the next request, for the rest of the process.
+    """Make glibc keep freed memory for the next request, for the rest of the process.
 
-    A step of training asks for the same tensors again and again. Left alone, glibc maps each large one anew and returns
-    it when it is freed, and the kernel clears every page once more: about a sixth of the time of a step of ResNet-20.
-    PyTorch keeps a GPU's memory in the same way.
+    Training allocates the same tensors at every step. By default, glibc maps each large tensor anew and unmaps it when
+    it is freed, so that the kernel clears every page again: about a sixth of the time of a step of ResNet-20. PyTorch
+    caches GPU memory for the same reason.
 
     Returns:
-        Whether it could be told: False if the C library is another one.
+        Whether the settings took effect; False with a C library other than glibc.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,4 +1,4 @@
-"""Where the benchmarks are, in the checkout or in the wheel, and how one is run."""
+"""Find the benchmarks, in the checkout or in the wheel, and run one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def folder() -> Path:
     """The folder of the benchmarks.
 
     Raises:
-        ValueError: it is not there.
+        ValueError: there is none.
     """
     for place in (PACKAGE / "_benchmarks", PACKAGE.parents[1] / "benchmarks"):
         if (place / "harness.py").is_file():
@@ -26,7 +26,7 @@ def folder() -> Path:
 
 
 def questions() -> dict[str, str]:
-    """Every benchmark and what it answers."""
+    """Every benchmark by name, with the question that it answers."""
     answers = {}
     for file in sorted(folder().glob("*.py")):
         tree = ast.parse(file.read_text())
@@ -36,14 +36,14 @@ def questions() -> dict[str, str]:
 
 
 def run(name: str, argv: Sequence[str]) -> None:
-    """Run a benchmark with options of its own.
+    """Run a benchmark with its own options `argv`.
 
     Raises:
         ValueError: there is no such benchmark, or a library it compares with is missing.
     """
     known = questions()
     if name not in known:
-        raise UserError(f"{name!r} is no benchmark: choose among {', '.join(known)}")
+        raise UserError(f"{name!r} is not a benchmark: choose one of {', '.join(known)}")
     sys.path.insert(0, str(folder()))
     try:
         importlib.import_module(name).main(argv)

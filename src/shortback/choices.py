@@ -1,6 +1,6 @@
-"""The choices there are, by name: what code, recipes and command line share.
+"""The named choices that code, recipes and command line share.
 
-Nothing heavy is imported here, so that a recipe is checked at once.
+This module imports nothing heavy, so that recipes are checked instantly.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Resize = Literal["sum", "nearest"]
 FrameValues = Literal["count", "binary"]
 DVSSplit = Literal["last100", "lexicographic", "seeded"]
 
-# What `shortback recipes new` may be answered
+# Answers to the questions of `shortback recipes new`
 Have = Literal["images", "cifar10", "cifar100", "events", "bundled"]
 RecipeNetwork = Literal["resnet18", "resnet20", "resnet34", "vgg16", "plain32"]
 
@@ -62,17 +62,17 @@ Compile = Literal["neuron", "model", "off"]
 
 
 def check_choice(name: str, value: object, choices: Any, *, or_else: tuple[str, ...] = ()) -> None:
-    """Raise `UserError` if a setting is none of the values of a `Literal`, nor one of `or_else`."""
+    """Raise `UserError` if `value` is neither one of the values of the `Literal` `choices` nor in `or_else`."""
     allowed = (*or_else, *get_args(choices))
     if value not in allowed:
         raise UserError(f"{name}={value!r}: must be one of {', '.join(allowed)}")
 
 
 def nearest(wrong: str, known: Iterable[str], *, or_else: str = "none") -> str:
-    """The names most like a wrong one, three at most, with commas between; `or_else` if none is like it."""
+    """Return up to three known names most similar to a wrong one, comma-separated; `or_else` if none is similar."""
     return ", ".join(difflib.get_close_matches(wrong, list(known), n=3, cutoff=0.3)) or or_else
 
 
 def usual_start(combine: Combine) -> float:
-    """Where the coefficient of evolutionary training begins: 0.25 for added logits (the paper), 1 for added losses."""
+    """Return the initial coefficient of evolutionary training: 0.25 for added logits (the paper), otherwise 1."""
     return 0.25 if combine == "logits" else 1.0

@@ -1,4 +1,4 @@
-"""The command line: thin, and quick to say what it can do (nothing heavy is imported before it is needed)."""
+"""The command line: thin, and quick to print help, as heavy imports wait until a command needs them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ app.add_typer(data_app, name="data")
 
 ThresholdOption = Annotated[
     list[float] | None,
-    typer.Option("--threshold", metavar="ACCURACY", help="Give the time to this validation accuracy, e.g. 0.6."),
+    typer.Option("--threshold", metavar="ACCURACY", help="Report the time to this validation accuracy, e.g. 0.6."),
 ]
 
 
@@ -41,8 +41,8 @@ def main() -> None:
 def train(
     recipe: RecipeArgument,
     settings: SettingsOption = None,
-    out: Annotated[Path | None, path_option("FOLDER", "Run folder; runs/RECIPE if not given.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    out: Annotated[Path | None, path_option("FOLDER", "Folder of the run; runs/RECIPE by default.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in the folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run in the folder first.")] = False,
 ) -> None:
     """Train a network from a recipe."""
@@ -75,21 +75,21 @@ app.command()(publish)
 @app.command(cls=Command)
 def ablate(
     recipe: RecipeArgument,
-    methods: Annotated[str, typer.Option(help="Methods, with commas between.")] = "vanilla,shortcut,evolutionary",
-    seeds: Annotated[int, typer.Option(help="Runs of each, with the recipe's seed and those after it.")] = 3,
+    methods: Annotated[str, typer.Option(help="Methods, separated by commas.")] = "vanilla,shortcut,evolutionary",
+    seeds: Annotated[int, typer.Option(help="Runs per method, with the recipe's seed and those after it.")] = 3,
     vary: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE,VALUE", help="An axis: a setting and its values.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE,VALUE", help="An axis of the grid: a setting and its values.")
     ] = None,
     settings: SettingsOption = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs side by side.")] = 1,
-    out: Annotated[Path | None, path_option("FOLDER", "runs/RECIPE-ablation if not given.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs to train side by side.")] = 1,
+    out: Annotated[Path | None, path_option("FOLDER", "Folder of the runs; runs/RECIPE-ablation by default.")] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Print the grid and how long it will take; run nothing.")
+        bool, typer.Option("--plan", help="Print the grid and an estimate of its time, without running it.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Run more than 500 cells.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Allow more than 500 runs.")] = False,
     thresholds: ThresholdOption = None,
 ) -> None:
-    """Train a recipe by several methods with several seeds, and say whether the difference is real."""
+    """Train a recipe with several methods and seeds, and say whether the difference is real."""
     with user_errors():
         from shortback.ablation.grid import Axis, build_grid
 
@@ -115,7 +115,7 @@ def ablate(
         try:
             failed = ablation.run(jobs=jobs, thresholds=thresholds or ())
         except Interrupted as stop:
-            message = f"stopped by {stop}; the same command goes on where it was"
+            message = f"stopped by {stop}; run the same command again to resume"
             fail(message, code=128 + stop.signal_number, cause=stop)
     if failed:
         raise typer.Exit(1)
@@ -126,11 +126,11 @@ def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders of ablations, comparisons or single runs.")],
     out: Annotated[
         Path | None,
-        path_option("FOLDER", "For the page; the first one if not given."),
+        path_option("FOLDER", "Folder of the page; the first of FOLDERS by default."),
     ] = None,
     thresholds: ThresholdOption = None,
 ) -> None:
-    """Write the results and the page of ablations anew, or join the results of several."""
+    """Rewrite the results and the page of an ablation, or join those of several."""
     with user_errors():
         from shortback.ablation.command import report_folders
 
@@ -142,10 +142,10 @@ def diagnose(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe, or the folder of a run.")],
     settings: SettingsOption = None,
     as_json: JsonOption = False,
-    html: Annotated[Path | None, path_option("FILE", "Write a page with pictures.")] = None,
+    html: Annotated[Path | None, path_option("FILE", "Write an HTML page with pictures.")] = None,
     figures: Annotated[Path | None, path_option("FOLDER", "Write the pictures as PNG files.")] = None,
 ) -> None:
-    """Measure gradients by layer and time step, judge them, and try what may help."""
+    """Measure gradients by layer and time step, judge them, and try possible remedies."""
     with user_errors():
         from shortback.recipes.heeded import check_heeded
         from shortback.recipes.load import load_recipe
@@ -175,15 +175,15 @@ def diagnose(
         return
     print(f"{checkup.title}\n{checkup.report}")
     if html is not None:
-        print(f"\nthe page is {html}")
+        print(f"\nthe page is in {html}")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(
     context: typer.Context,
-    question: Annotated[str | None, typer.Argument(help="A benchmark; all are listed if none is given.")] = None,
+    question: Annotated[str | None, typer.Argument(help="Name of a benchmark; without it, all are listed.")] = None,
 ) -> None:
-    """Measure on this machine; options after the benchmark are its own, such as --quick and --out FILE."""
+    """Run a benchmark on this machine; options after its name are its own, such as --quick and --out FILE."""
     with user_errors():
         from shortback.bench import questions, run
 
@@ -198,10 +198,10 @@ def bench(
 def show_data(
     recipe: RecipeArgument,
     settings: SettingsOption = None,
-    out: Annotated[Path, path_option("FILE", "The picture, a PNG file.")] = Path("samples.png"),
-    count: Annotated[int, typer.Option(min=1, max=100, help="How many samples.")] = 8,
+    out: Annotated[Path, path_option("FILE", "PNG file to write.")] = Path("samples.png"),
+    count: Annotated[int, typer.Option(min=1, max=100, help="Number of samples.")] = 8,
 ) -> None:
-    """Draw training samples of a recipe, as they are and as it augments them."""
+    """Draw training samples of a recipe, before and after augmentation."""
     with user_errors():
         from shortback.recipes.load import load_recipe
         from shortback.runs.show_data import write_samples
@@ -213,12 +213,14 @@ def show_data(
 
 @data_app.command("pack")
 def pack_data(
-    root: Annotated[Path, typer.Argument(metavar="FOLDER", help="Holds train/ and test/, a folder a class.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, for the shards.")],
+    root: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder with train/ and test/, each with one folder per class.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for the shards.")],
     shard_mb: Annotated[float, typer.Option(min=0.001, help="Size of a shard, in 2^20 bytes.")] = 128,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave files that cannot be decoded out.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be decoded.")] = False,
 ) -> None:
-    """Pack a folder of images into shards, for data.kind=shards: tar files that WebDataset reads too."""
+    """Pack a folder of images into shards for data.kind=shards: tar files that WebDataset reads too."""
     with user_errors():
         from shortback.data.shards import pack_folder
 
@@ -238,8 +240,8 @@ def _configure(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what was chosen and why.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what was chosen, and why.")] = False,
 ) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("shortback").setLevel(logging.INFO if verbose else logging.WARNING)
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that there is no GPU is no news
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns where there is no GPU

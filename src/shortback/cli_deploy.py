@@ -1,4 +1,4 @@
-"""The commands for what comes after training: test, export, publish."""
+"""The commands that follow training: eval, export and publish."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ from shortback.files import check_folder
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DataSettingsOption = Annotated[
     list[str] | None,
-    typer.Option("-s", "--set", metavar="KEY=VALUE", help="Of its data (data.root=FOLDER), or train.precision=fp32."),
+    typer.Option(
+        "-s",
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a data setting (e.g. data.root=FOLDER), or train.precision (e.g. fp32).",
+    ),
 ]
 
 
@@ -27,13 +32,13 @@ def evaluate(
     as_json: JsonOption = False,
     early_exit: Annotated[
         bool,
-        typer.Option("--early-exit", help="Let images leave when the network, or a kept branch, is sure."),
+        typer.Option("--early-exit", help="Stop an image early, once the network or a kept branch is sure."),
     ] = False,
     picture: Annotated[
-        Path | None, path_option("FILE", "Operations by layer, or the curves of --early-exit, e.g. a PNG file.")
+        Path | None, path_option("FILE", "Draw operations by layer, or the curves of --early-exit, e.g. as PNG.")
     ] = None,
 ) -> None:
-    """Test a trained network: accuracy, accuracy by number of steps, firing rate by layer."""
+    """Test a trained network: accuracy, also by number of steps, firing rate by layer, and operations."""
     with user_errors():
         from shortback.runs.evaluate import evaluate_run
         from shortback.runs.folder import runs_in
@@ -114,14 +119,16 @@ def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     out: Annotated[Path, typer.Argument(help="File to write.")],
     to: Annotated[ExportFormat, choice_option("--to", ExportFormat, "Format; torch is a torch.export program.")],
-    importer: Annotated[NIRImporter, choice_option("--for", NIRImporter, "Who will read the NIR file.")] = "any",
+    importer: Annotated[
+        NIRImporter, choice_option("--for", NIRImporter, "Software that will read the NIR file.")
+    ] = "any",
     streaming: Annotated[
-        bool, typer.Option("--streaming", help="One frame at a time, with the state as input and output (torch).")
+        bool, typer.Option("--streaming", help="One frame per call, with the state as input and output (torch).")
     ] = False,
-    test: Annotated[bool, typer.Option("--test", help="Run the file on the whole test split too.")] = False,
+    test: Annotated[bool, typer.Option("--test", help="Also run the file on the whole test split.")] = False,
     settings: DataSettingsOption = None,
 ) -> None:
-    """Write a trained network for other software, once that software has fired the same spikes."""
+    """Write a trained network for other software, after checking that it fires the same spikes there."""
     with user_errors():
         from shortback.runs.export import export_run
 
@@ -138,11 +145,18 @@ def export(
 
 def publish(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    to: Annotated[str, typer.Option("--to", metavar="FOLDER|hf:USER/NAME", help="A new folder, or the hub.")],
-    licence: Annotated[str | None, typer.Option("--licence", help="Of the weights, for the card, e.g. mit.")] = None,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="FOLDER|hf:USER/NAME", help="New folder, or a repository on the Hugging Face hub."
+        ),
+    ],
+    licence: Annotated[
+        str | None, typer.Option("--licence", help="Licence of the weights, for the model card, e.g. mit.")
+    ] = None,
     settings: DataSettingsOption = None,
 ) -> None:
-    """Write a trained network for others, with a model card; sb.load reads it back."""
+    """Write a trained network with a model card, for others to load with sb.load."""
     with user_errors():
         from shortback.runs.sharing import publish
 

@@ -1,4 +1,4 @@
-"""The part of the command line that is about recipes themselves."""
+"""The commands that list, show, copy, check and make recipes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shortback.files import check_folder
 
 recipes_app = typer.Typer(help="List, show, copy, check and make recipes.", no_args_is_help=True)
 
-RecipeArgument = Annotated[str, typer.Argument(help="A recipe of `shortback recipes ls`, or a YAML file.")]
+RecipeArgument = Annotated[str, typer.Argument(help="Name of a recipe (`shortback recipes ls`), or a YAML file.")]
 SettingsOption = Annotated[
     list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Change a setting, e.g. train.epochs=3.")
 ]
@@ -24,7 +24,7 @@ SettingsOption = Annotated[
 
 @recipes_app.command("ls")
 def list_recipes() -> None:
-    """The recipes that come with Shortback."""
+    """List the recipes that come with Shortback."""
     from shortback.recipes.load import first_sentence, recipe_names, recipe_text
 
     names = recipe_names()
@@ -34,7 +34,7 @@ def list_recipes() -> None:
 
 @recipes_app.command("show", cls=Command)
 def show_recipe(recipe: RecipeArgument, settings: SettingsOption = None) -> None:
-    """Print a recipe, every setting with its value."""
+    """Print a recipe with the value of every setting."""
     with user_errors():
         from shortback.recipes.load import load_recipe
 
@@ -43,9 +43,9 @@ def show_recipe(recipe: RecipeArgument, settings: SettingsOption = None) -> None
 
 @recipes_app.command("settings")
 def list_settings(
-    prefix: Annotated[str, typer.Argument(help="What their keys begin with, such as model.neuron; all if empty.")] = "",
+    prefix: Annotated[str, typer.Argument(help="Beginning of the keys, such as model.neuron; empty for all.")] = "",
 ) -> None:
-    """List the settings that a recipe can have: what each is, what it takes, and its default."""
+    """List the settings of a recipe: what each is, what it takes, and its default."""
     with user_errors():
         from shortback.recipes.settings import all_settings
 
@@ -61,7 +61,7 @@ def list_settings(
 
 @recipes_app.command("copy")
 def copy_recipe(recipe: RecipeArgument, to: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
-    """Copy a recipe to a file, to change it there."""
+    """Copy a recipe to a file, for you to change."""
     with user_errors():
         from shortback.recipes.load import at_another_place, recipe_text
 
@@ -70,7 +70,7 @@ def copy_recipe(recipe: RecipeArgument, to: Annotated[Path, typer.Argument(help=
         if to.is_dir():
             to = to / f"{Path(recipe).stem}.yaml"
         if to.exists():
-            raise UserError(f"{to} is there already; name another file")
+            raise UserError(f"{to} already exists; name another file")
         to.write_text(at_another_place(text, recipe, to))
         print(to)
 
@@ -91,33 +91,33 @@ def validate_recipe(recipe: RecipeArgument, settings: SettingsOption = None) -> 
 
 @recipes_app.command("new")
 def new_recipe(
-    out: Annotated[Path, path_option("FILE", "The recipe, a YAML file.")] = Path("recipe.yaml"),
-    data: Annotated[str | None, typer.Option(help=f"{', '.join(get_args(Have))}.")] = None,
-    root: Annotated[Path | None, path_option("FOLDER", "Where the data lies.")] = None,
-    network: Annotated[str | None, typer.Option(help=f"{', '.join(get_args(RecipeNetwork))}.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="How many times it sees the data.")] = None,
+    out: Annotated[Path, path_option("FILE", "YAML file to write.")] = Path("recipe.yaml"),
+    data: Annotated[str | None, typer.Option(help=f"Data: {', '.join(get_args(Have))}.")] = None,
+    root: Annotated[Path | None, path_option("FOLDER", "Folder of the data.")] = None,
+    network: Annotated[str | None, typer.Option(help=f"Network: {', '.join(get_args(RecipeNetwork))}.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training data.")] = None,
 ) -> None:
-    """Write a recipe from the answers to up to four questions; what is given here is not asked."""
+    """Write a recipe from the answers to up to four questions; those answered by an option are not asked."""
     with user_errors():
         from shortback.recipes.interview import Answers, make_recipe, questions
 
         if out.exists():
-            raise UserError(f"{out} is there already; name another file with --out")
+            raise UserError(f"{out} already exists; name another file with --out")
         check_folder(out.parent, what="--out")
         asked = questions()
         data = data or _choose("--data", *asked["data"])
         if root is None and data in ("images", "events"):
-            root = Path(_ask("--root", "Where does it lie? The path of a folder"))
+            root = Path(_ask("--root", "Where is the data? The path of a folder"))
         network = network or _choose("--network", *asked["network"])
         if epochs is None:
-            epochs = _ask("--epochs", "How many epochs? A few show that it runs; 100 and more are a training", kind=int)
+            epochs = _ask("--epochs", "How many epochs? A few show that it runs; training takes 100 or more", kind=int)
         answers = Answers(data=data, root=root, network=network, epochs=epochs)  # pyright: ignore[reportArgumentType]
         out.write_text(make_recipe(answers))
-        print(f"{out} is written. What follows:\n  shortback train {out}\n  shortback diagnose {out}")
+        print(f"{out} is written. Next steps:\n  shortback train {out}\n  shortback diagnose {out}")
 
 
 def _choose(option: str, question: str, choices: dict[str, str]) -> str:
-    """Ask for one of several, until one of them is the answer."""
+    """Ask for one of several choices until one of them is the answer."""
     width = max(map(len, choices))
     lines = [question, *(f"  {name:{width}}  {meaning}" for name, meaning in choices.items())]
     question = "\n".join(lines)
@@ -131,17 +131,17 @@ def _choose(option: str, question: str, choices: dict[str, str]) -> str:
 def _ask(
     option: str, question: str, *, kind: type = str, suffix: str = " > ", choices: Iterable[str] | None = None
 ) -> Any:
-    """Ask until there is an answer of that kind."""
+    """Ask until there is an answer that `kind` accepts."""
     if not sys.stdin.isatty():
         known = f"; one of {', '.join(choices)}" if choices else ""
-        raise UserError(f"{option} is missing, and there is no terminal to ask in{known}")
+        raise UserError(f"{option} is missing, and there is no terminal to ask on{known}")
     while True:
         answer = typer.prompt(question, default="", show_default=False, prompt_suffix=suffix).strip()
         if not answer:
-            question = f"an answer is needed, or {option} on the command line; Ctrl-C leaves"
+            question = f"an answer is needed, or {option} on the command line; Ctrl-C quits"
             suffix = " > "
             continue
         try:
             return kind(answer)
         except ValueError:
-            question, suffix = f"{answer!r} is no whole number; Ctrl-C leaves", " > "
+            question, suffix = f"{answer!r} is not a whole number; Ctrl-C quits", " > "

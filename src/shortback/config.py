@@ -1,4 +1,4 @@
-"""Where recipes were read before `shortback.recipes`; the names stay."""
+"""The former place of `shortback.recipes`, kept for code that imports from here."""
 
 from shortback.recipes.load import RecipeError, load_recipe, parse_recipe, recipe_names, recipe_text
 from shortback.recipes.schema import Recipe

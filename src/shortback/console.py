@@ -1,4 +1,4 @@
-"""What the command line says, and the exit codes it ends with."""
+"""What the command line prints, and its exit codes."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 def say(line: str) -> None:
-    """Print a line, from the first of several processes alone."""
+    """Print a line, in the first of several processes only."""
     if is_first():
         print(line, flush=True)
 
 
 def closing_line(summary: Summary, folder: Path) -> str:
-    """How a training ended."""
+    """The line that tells how a training ended."""
     equal = "bit-equal" if summary["stripped_is_bit_equal"] else "NOT bit-equal"
     return (
         f"test accuracy {summary['test_accuracy']:.2%} after {counted(summary['epochs'], 'epoch')} and "
@@ -40,14 +40,14 @@ def closing_line(summary: Summary, folder: Path) -> str:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Exit 2 and a message for what the user can mend, 1 for a training that failed, 128 + n for signal n."""
+    """Exit with 2 and a message for a mistake the user can fix, 1 for a failed training, 128 + n for signal n."""
     try:
         yield
-    except BrokenPipeError as error:  # whoever read our output, such as `head`, has seen enough
+    except BrokenPipeError as error:  # the reader of our output, such as `head`, closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(128 + signal.SIGPIPE) from error
     except KeyboardInterrupt as error:
-        fail("stopped at once; what was saved last is whole", code=128 + signal.SIGINT, cause=error)
+        fail("stopped at once; what was saved before is intact", code=128 + signal.SIGINT, cause=error)
     except (UserError, OSError) as error:
         if os.environ.get("SHORTBACK_DEBUG"):
             raise
@@ -71,28 +71,28 @@ def fail(message: str, *, code: int, cause: BaseException) -> NoReturn:
 
 
 def _without_long_words(message: str) -> str:
-    """Names and lists of hundreds of letters cut in their middle."""
+    """Cut words of 240 or more letters, such as long lists, in the middle."""
     return re.sub(r"\S{240,}", lambda word: f"{word[0][:100]}...{word[0][-40:]}", message)
 
 
 class Command(TyperCommand):
-    """Says of a setting that lacks the -s in front of it what to write."""
+    """A command that answers a setting without `-s` with what to write."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         words = list(args)
         try:
             return super().parse_args(ctx, args)
-        except Exception as error:  # whose class is another from version to version of typer
+        except Exception as error:  # its class depends on the version of typer
             said = getattr(error, "message", "")
             settings = [word for word in words if word in said and re.match(r"[a-z_]+(\.[a-z_]+)*=", word)]
             if not said.startswith("Got unexpected extra argument") or not settings:
                 raise
             write = " ".join(f"-s {setting}" for setting in settings)
-            raise typer.BadParameter(f"a setting has -s in front of it: write {write}", ctx=ctx) from error
+            raise typer.BadParameter(f"a setting needs -s before it: write {write}", ctx=ctx) from error
 
 
 def choice_option(name: str, choices: Any, text: str) -> Any:
-    """An option that is one of the words of a `Literal`; another is refused with the nearest."""
+    """An option that takes a word of a `Literal`; any other is refused, naming the nearest."""
     known = get_args(choices)
 
     def parse(word: str) -> str:
@@ -107,11 +107,11 @@ def choice_option(name: str, choices: Any, text: str) -> Any:
 
 
 def path_option(metavar: str, text: str) -> Any:
-    """An option that takes a path; an empty one, which would be the folder the user is in, is refused."""
+    """An option that takes a path; an empty one, which would mean the current folder, is refused."""
     return typer.Option(parser=_path, metavar=metavar, help=text)
 
 
-def _path(path: str | Path) -> Path:  # typer parses a default too
+def _path(path: str | Path) -> Path:  # typer parses defaults too
     if not str(path).strip():
         raise typer.BadParameter("is empty; name a folder or file")
     return Path(path)

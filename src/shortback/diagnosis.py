@@ -1,4 +1,4 @@
-"""Diagnose a network: measure its gradients on a batch, judge them, and try what might help on the same samples."""
+"""Diagnose a network: measure its gradients on a batch, judge them, and try changes that may help."""
 
 from __future__ import annotations
 
@@ -29,24 +29,26 @@ def diagnose(
     coefficient: float = 1.0,
     suggest: bool = True,
 ) -> GradientReport:
-    """See whether a spiking network can learn from a batch: its gradient by layer and time step, and what neurons do.
+    """Check whether a spiking network can learn from a batch: its gradient by layer and time step, and its neurons.
 
-    Runs in training mode, in the precision and under the autocast it is called in, and enables gradients by itself. The
-    network, its `.grad`, statistics, modes, hooks and the random state are afterwards what they were. A layer that is
-    called several times appears once, where it was first called, with all of its gradient.
+    Runs in training mode, in the caller's precision and autocast, with gradients enabled. The network, its `.grad`,
+    statistics, modes, hooks and the random state are left as they were. A layer that is called several times appears
+    once, where it was first called, with its whole gradient.
 
     Args:
-        net: any network that `attach` takes, or what it returned; before `torch.compile`.
-        x: a batch, two samples or more under batch norm; some 64 make shares of dead neurons mean something.
+        net: any network that `attach` takes or returned, before `torch.compile`.
+        x: a batch of at least two samples under batch norm; shares of dead neurons become meaningful with some 64.
         y: its classes `[N]`, or probabilities `[N, K]`.
-        loss: `ShortcutLoss()` if not given, which adds logits; one of a single output, such as `TET()`, is its `main`.
-        coefficient: of the branches: 1 for shortcut back-propagation, 0.25 as evolutionary training begins.
-        suggest: whether to try changes where the network is not healthy: each on a copy, on the first 16 samples and
-            on the reference backend, before and after. The report says so where the network cannot be copied.
+        loss: the combined loss, by default `ShortcutLoss()`, which adds logits. A loss of a single output, such as
+            `TET()`, becomes its `main`.
+        coefficient: the coefficient of the branches: 1 for shortcut back-propagation, 0.25 for the start of
+            evolutionary training.
+        suggest: whether to try changes if the network is not healthy, each on a copy of the network, with the first 16
+            samples and the reference backend. If the network cannot be copied, the report says so.
 
     Raises:
-        ValueError: a network without weights to train, one that is compiled, one that remembers the batch before and is
-            not reset, one checkpointed with `use_reentrant=True`, a batch of one under batch norm, labels that are no
+        ValueError: the network has no trainable weights, is compiled, remembers the batch before without a reset, or is
+            checkpointed with `use_reentrant=True`; the batch has one sample under batch norm, or labels that are not
             classes of the network.
     """
     loss = ShortcutLoss.of(loss)
@@ -64,7 +66,7 @@ def diagnose(
     for trial in _trials(net, report.judgement.verdict, coefficient, loss.combine):
         try:
             copied = copy_of(net)
-        except Exception as error:  # of what a module holds, which may be anything, such as a lock
+        except Exception as error:  # a module may hold objects that cannot be copied, such as locks
             return dataclasses.replace(report, not_tried=f"the network cannot be copied: {error}")
         changed = trial.change(copied, x)
         if changed is not None:
@@ -76,7 +78,10 @@ def diagnose(
 
 @dataclass(frozen=True)
 class _Trial:
-    """A change of a copy of the network, which returns what to measure, or None if it cannot be made."""
+    """A change to try: `change` modifies a copy of the network and returns the network to measure, None if impossible.
+
+    The network is measured at `coefficient`; the other fields are those of `Suggestion`.
+    """
 
     what: str
     python: str
@@ -121,14 +126,14 @@ def _trials(net: nn.Module, verdict: str, coefficient: float, combine: Combine) 
 
 
 def _other_threshold(threshold: float, *, raise_it: bool) -> float:
-    """A usual one where it is far off, else half or twice as much."""
+    """The usual threshold 1 if the present one is far off, else half or twice the present one."""
     if raise_it:
         return 1.0 if threshold <= 0 else 2 * threshold
     return 1.0 if threshold > 2 else threshold / 2
 
 
 def _widened(surrogate: Surrogate) -> tuple[str, float, Surrogate]:
-    """The name and the value of what sets the width, and the surrogate twice as wide."""
+    """The name and value of the parameter that sets a surrogate's width, and the surrogate twice as wide."""
     name = "half_width" if hasattr(surrogate, "half_width") else "slope"
     value = getattr(surrogate, name)
     return name, value, dataclasses.replace(surrogate, **{name: value * 2 if name == "half_width" else value / 2})
@@ -148,7 +153,7 @@ def _with_branches(at: str) -> Callable[[nn.Module, Tensor], nn.Module | None]:
     def change(net: nn.Module, x: Tensor) -> nn.Module | None:
         try:
             return attach(net, at=at, sample=x)
-        except ValueError:  # it has no such places
+        except ValueError:  # the network has no blocks or stages to attach to
             return None
 
     return change

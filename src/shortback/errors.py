@@ -1,9 +1,9 @@
-"""Errors that are answered without a traceback."""
+"""Errors that are reported without a traceback."""
 
 
 class UserError(ValueError):
-    """What the caller wrote cannot be done; the message says what to write instead.
+    """A request that cannot be fulfilled as written; the message says what to write instead.
 
-    The command line shows it as a line and ends with 2. A `ValueError` that is none is a fault of ours and keeps its
-    traceback.
+    The command line prints the message alone and exits with status 2. Any other `ValueError` is a bug in Shortback and
+    keeps its traceback.
     """

@@ -1,4 +1,4 @@
-"""Where runs were trained before `shortback.runs`; the names stay."""
+"""The former place of `shortback.runs`, kept for code that imports from here."""
 
 from shortback.runs.evaluate import evaluate_run, load_run
 from shortback.runs.train import train_recipe

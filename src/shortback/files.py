@@ -1,4 +1,4 @@
-"""Write a file whole or not at all."""
+"""Atomic writes, and checks that files can be written."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ _TEMPORARY = re.compile(r"^\..+\.\d+\.tmp$")
 
 @contextmanager
 def replacing(path: Path, *, keep_as: Path | None = None) -> Iterator[Path]:
-    """A temporary file beside `path` to write, which takes its place, on the disk, if the block ends well.
+    """Yield a temporary path beside `path`, whose file is synced to disk and replaces `path` if the block succeeds.
 
-    Whoever reads `path` meanwhile, or after a crash at any point, finds the old file or the new one.
+    A reader of `path`, also after a crash at any point, finds the old file or the new one; only with `keep_as` may
+    there be none for the moment between the two moves, when the old file is at `keep_as`.
 
     Args:
-        keep_as: where the file at `path` is moved to.
+        path: file to replace.
+        keep_as: path to which the old file is moved; without it, the old file is overwritten.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -37,13 +39,13 @@ def replacing(path: Path, *, keep_as: Path | None = None) -> Iterator[Path]:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a path is named as those of `replacing` are, which one that is killed leaves behind."""
+    """Return whether a path is named like the temporary files of `replacing`, which a killed process leaves behind."""
     return _TEMPORARY.match(path.name) is not None
 
 
 @contextmanager
 def full_disk_explained(what: str, folder: Path, *, instead: str) -> Iterator[None]:
-    """Say of a disk that is full what could not be written in the block, and what to do."""
+    """Explain the error of a full disk in the block: what could not be written, and what to do `instead`."""
     try:
         yield
     except OSError as error:
@@ -53,25 +55,25 @@ def full_disk_explained(what: str, folder: Path, *, instead: str) -> Iterator[No
 
 
 def user_cache() -> Path:
-    """The folder for what can be made again, as the user's system has it."""
+    """Return the folder for files that can be made again: in `XDG_CACHE_HOME`, or in `~/.cache`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shortback"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in one step."""
+    """Write a text file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text)
 
 
 def check_folder(folder: Path, *, what: str) -> None:
-    """See that files can be written into a folder, which is made: before hours of work and not after.
+    """Create a folder and check that files can be written to it, before hours of work and not after.
 
     Args:
-        folder: made with its parents where it is not there.
-        what: it is called in messages, e.g. `--out`.
+        folder: created with its parents if it does not exist.
+        what: name of the folder in messages, e.g. `--out`.
 
     Raises:
-        ValueError: they cannot, and why.
+        ValueError: files cannot be written; the message says why.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

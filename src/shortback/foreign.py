@@ -1,4 +1,4 @@
-"""Neurons of other libraries and of someone's own, told by their classes and by the time steps that they keep."""
+"""Neurons of other libraries and of users, recognised by their classes and by the time steps that they store."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ LIBRARY_NEURONS = {
     "norse": {"SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell"},
     "sinabs": {"StatefulLayer"},
 }
-"""Classes by library that its neurons derive from; none is imported."""
+"""Names of the base classes of each library's neurons; no library is imported."""
 
 
 def is_one_of(module: nn.Module, classes: dict[str, set[str]]) -> bool:
-    """Whether a module is of a class, or one derived from it, that is named in a table by library."""
+    """Return whether a module's class, or one of its bases, is listed in a table of class names by library."""
     return any(cls.__name__ in classes.get(cls.__module__.partition(".")[0], ()) for cls in type(module).__mro__)
 
 
 def steps_of(module: nn.Module) -> int | None:
-    """The number of time steps that a module, or its class, keeps by one of its usual names."""
+    """Return the number of time steps that a module or its class stores under one of the usual names, else None."""
     kept = (vars(module).get(name, getattr(type(module), name, None)) for name in _STEPS)
     return next((number for number in kept if isinstance(number, int) and not isinstance(number, bool)), None)
 
@@ -35,11 +35,11 @@ _OURS = {"shortback": {"SpikingNeuron"}}
 
 
 def refuse_library_neurons(module: nn.Module, inside: tuple[nn.Module, ...] = ()) -> None:
-    """Raise `UserError` for a neuron of another library that nothing tells of the time steps.
+    """Raise `UserError` for a neuron of another library that no user-written module surrounds.
 
-    On folded time it would take the steps of a sequence for a batch, and its membrane would stay to the next. Modules
-    of someone's own that it is `inside` of may know how to call it: where none of them keeps a number of steps, that
-    is warned of.
+    On folded time such a neuron would take the steps of a sequence for a batch, and keep its membrane for the next
+    sequence. A user's module that it is `inside` of may know how to call it; if none of these stores a number of time
+    steps, log a warning instead.
     """
     if is_one_of(module, LIBRARY_NEURONS):
         packages = [cls.__module__.partition(".")[0] for cls in type(module).__mro__]

@@ -6,9 +6,9 @@ $$L = \mathrm{CE}\Big(O + c \sum_k w_k O_k,\, y\Big) \quad\text{(logits)}$$
 $$L = \mathrm{CE}(O, y) + c \sum_k w_k \mathrm{CE}(O_k, y) \quad\text{(additive)}$$
 $$L = (1 - c)\, \mathrm{CE}(O, y) + c \sum_k w_k \mathrm{CE}(O_k, y) \quad\text{(convex)}$$
 
-$w_k$ is 1 (`"sum"`) or $1/K$ (`"mean"`). The first, with $w_k = 1$, is the paper's: equations 7 ($c = 1$) and 10 ($c$
-falls) of Guo et al. (NeurIPS 2024), one cross entropy of the sum of all logits. The other two, sums of one loss for
-each output, and `"mean"`, are Shortback's.
+$w_k$ is 1 (`"sum"`) or $1/K$ (`"mean"`, $K$ branches). The first loss with $w_k = 1$, one cross entropy of the sum of
+all logits, is that of the paper: equations 7 ($c = 1$) and 10 ($c$ falls) of Guo et al. (NeurIPS 2024). The other two,
+which sum one loss per output, and `"mean"` are Shortback's own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class CrossEntropy:
-    """Cross entropy of the mean over time.
+    """Cross entropy of the logits' mean over time.
 
     Args:
         label_smoothing: in [0, 1).
@@ -45,7 +45,7 @@ class CrossEntropy:
             raise UserError(f"label_smoothing={self.label_smoothing!r}: must be in [0, 1)")
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Mean over the batch of `[N, K]` or `[T, N, K]` logits against classes `[N]` or probabilities `[N, K]`.
+        """Return the batch mean for logits `[N, K]` or `[T, N, K]` and classes `[N]` or probabilities `[N, K]`.
 
         Raises:
             ValueError: see `shortback.targets.check_target`.
@@ -75,15 +75,15 @@ class TET(CrossEntropy):
             raise UserError(f"weight={self.weight!r}: must be in [0, 1]")
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of `[T, N, K]` logits.
+        """Return the loss of logits `[T, N, K]`.
 
         Raises:
-            ValueError: logits without a time axis.
+            ValueError: the logits have no time axis; see also `shortback.targets.check_target`.
         """
         logits, target = check_target(logits, target)
         if logits.ndim != 3:
             raise UserError(
-                f"TET needs logits of every step, [T, N, K], and got {list(logits.shape)}: "
+                f"TET needs the logits of every step, [T, N, K], but got {list(logits.shape)}: "
                 "set the network's readout to 'steps'"
             )
         per_step = torch.stack(
@@ -98,17 +98,17 @@ class ShortcutLoss:
     """The loss of a network with shortcut branches.
 
     Args:
-        main: loss of the main output, and of the sum of logits: of outputs and targets, their mean over the batch. Any
-            that takes both, such as `torch.nn.MSELoss()`.
-        branch: loss of every branch, `[N, K]`; if it is not given a cross entropy with the smoothing of `main`, or
-            `main` where that is none. A function of your own is then shown what it is shown of the main output:
-            `[T, N, K]`, where that has steps, with the branch at each of them.
-        combine: `"logits"` (the paper's), `"additive"` or `"convex"`, see the formulas of this module.
+        main: loss of the main output and of the sum of logits: any function of outputs and targets that returns the
+            mean over the batch, such as `torch.nn.MSELoss()`.
+        branch: loss of each branch, `[N, K]`. By default, a cross entropy with the label smoothing of `main`, or `main`
+            itself if that is no cross entropy of Shortback. A loss that is the same as `main`, but neither
+            `CrossEntropy` nor of `torch.nn`, gets the branch at every step, `[T, N, K]`, if the main output has steps.
+        combine: `"logits"` (as in the paper), `"additive"` or `"convex"`, see the formulas of this module.
         branch_weights: `"sum"` or `"mean"`.
 
     Raises:
-        ValueError: an unknown name, or a loss that cannot be called, such as its class; called with branches, one of
-            probabilities, such as `torch.nn.NLLLoss()`.
+        ValueError: a name is unknown, or a loss is not callable or is a class instead of an instance. When called with
+            branches: the loss takes probabilities, as `torch.nn.NLLLoss()` does.
     """
 
     main: Loss = field(default_factory=CrossEntropy)
@@ -128,26 +128,26 @@ class ShortcutLoss:
 
     @classmethod
     def of(cls, loss: ShortcutLoss | Loss | None) -> ShortcutLoss:
-        """The loss of all outputs by what a user gives: itself, the loss of one output such as `TET()`, or nothing.
+        """Make a `ShortcutLoss` of `loss`: itself, a loss of one output, such as `TET()`, as `main`, or the default.
 
         Raises:
-            ValueError: what cannot be called.
+            ValueError: `loss` is not callable.
         """
         return loss if isinstance(loss, ShortcutLoss) else cls() if loss is None else cls(main=loss)
 
     def __call__(
         self, outputs: Outputs | Tensor, target: Tensor, *, coefficient: float | Tensor, by_branch: bool = True
     ) -> LossTerms:
-        """Combine the outputs; without branches the total is the main loss, whatever the coefficient.
+        """Return the combined loss and its terms; without branches, the total is the main loss.
 
         Args:
-            outputs: of the network; plain logits are taken as a network without branches.
+            outputs: of the network; plain logits count as those of a network without branches.
             target: classes `[N]`, or probabilities `[N, K]`.
             coefficient: the balance coefficient, 0 or more; for `"convex"` at most 1.
-            by_branch: whether each branch's own loss is wanted where the total is not made of them (`"logits"`).
+            by_branch: whether to compute the loss of each branch where the total does not need it (`"logits"`).
 
         Raises:
-            ValueError: a number outside its range for `coefficient`; one in a tensor is not looked at.
+            ValueError: `coefficient` is outside its range; the value of a tensor is not checked.
         """
         coefficient = self._checked(coefficient)
         if not isinstance(outputs, Outputs):
@@ -157,7 +157,7 @@ class ShortcutLoss:
             warn_of_eval(outputs.branches, outputs.logits, coefficient)
             main = apply_loss(self.main, outputs.logits, target)
             return LossTerms(main, main, {})
-        if self.combine == "logits" or self.branch is None:  # heads for a loss of their own are the user's too
+        if self.combine == "logits" or self.branch is None:  # branches with their own loss also have heads to suit it
             check_takes_logits(self.main)
         if self.combine == "logits":
             total = apply_loss(self.main, self.combined_logits(outputs, coefficient=coefficient), target)
@@ -171,10 +171,13 @@ class ShortcutLoss:
         return LossTerms(share * main + coefficient * branches, main, terms)
 
     def combined_logits(self, outputs: Outputs | Tensor, *, coefficient: float | Tensor) -> Tensor:
-        r"""What is classified in training: $O + c \sum_k w_k O_k$ where logits are combined, $O$ where losses are.
+        r"""Return the logits that training classifies by: $O + c \sum_k w_k O_k$ for `"logits"`, otherwise $O$.
 
-        Branches have no steps, so each step of `[T, N, K]` main logits gets the same sum of theirs; the mean over time
-        is then the sum of the means. Added up in the precision of the main output, float32 at least.
+        Branches have no steps, so the same sum of branches is added to each step of main logits `[T, N, K]`; the mean
+        over time is then the sum of the means. The sum is in the precision of the main output, but at least float32.
+
+        Raises:
+            ValueError: a branch has another number of outputs than the network.
         """
         if isinstance(outputs, Tensor) or not outputs.branches or self.combine != "logits":
             return outputs if isinstance(outputs, Tensor) else outputs.logits
@@ -182,8 +185,8 @@ class ShortcutLoss:
         for name, branch in outputs.branches.items():
             if branch.shape[-1] != num_classes:
                 raise UserError(
-                    f"the branch at {name} has {branch.shape[-1]} outputs, and the network {num_classes}: to be added, "
-                    "its head must give as many"
+                    f"the branch at {name} has {branch.shape[-1]} outputs, and the network {num_classes}: their logits "
+                    "are added, so the head of the branch must have as many"
                 )
         branches = torch.stack(list(outputs.branches.values()))
         dtype = torch.promote_types(outputs.logits.dtype, torch.float32)
@@ -192,9 +195,9 @@ class ShortcutLoss:
 
     def _by_branch(self, outputs: Outputs, target: Tensor) -> dict[str, Tensor]:
         loss = self.branch or self.main
-        if self.branch is None and isinstance(self.main, CrossEntropy):  # of branches, which have no steps
+        if self.branch is None and isinstance(self.main, CrossEntropy):  # TET needs steps, which branches do not have
             loss = CrossEntropy(label_smoothing=self.main.label_smoothing)
-        # A function of someone else may take the first axis for time. Those that average over it need not be shown any.
+        # A user's function may take the first axis for time. Losses that average over time need no such axis.
         averages = type(loss) is CrossEntropy or isinstance(loss, nn.modules.loss._Loss)
         is_alike = kind_of(loss) == kind_of(self.main)
         steps = outputs.logits.shape[:-2] if is_alike and not averages else ()
@@ -202,14 +205,15 @@ class ShortcutLoss:
 
     def _checked(self, coefficient: float | Tensor) -> float | Tensor:
         if callable(coefficient) and not isinstance(coefficient, Tensor):
-            raise UserError(f"coefficient={coefficient!r}: is a function; call it, schedule(step / total_steps)")
+            raise UserError(f"coefficient={coefficient!r}: is a function; pass its value, schedule(step / total_steps)")
         if not isinstance(coefficient, Tensor | Real):
             raise UserError(f"coefficient={coefficient!r}: must be a number")
         largest = 1.0 if self.combine == "convex" else math.inf
         if not isinstance(coefficient, Tensor) and not (0 <= coefficient <= largest and coefficient < math.inf):
             allowed = "between 0 and 1" if self.combine == "convex" else "0 or a positive number"
             raise UserError(f"coefficient={coefficient!r}: must be {allowed} for combine={self.combine!r}")
-        return coefficient if isinstance(coefficient, Tensor) else float(coefficient)  # NumPy's multiply as arrays
+        # A NumPy scalar would multiply a tensor as an array.
+        return coefficient if isinstance(coefficient, Tensor) else float(coefficient)
 
 
 def shortcut_loss(
@@ -221,19 +225,19 @@ def shortcut_loss(
     branch_weights: BranchWeights = "sum",
     label_smoothing: float = 0.0,
 ) -> LossTerms:
-    """Cross entropy of the main output and the branches, combined; `ShortcutLoss` takes other losses.
+    """Combine the cross entropies of the main output and the branches; `ShortcutLoss` takes other losses.
 
     Args:
-        outputs: of a network that `attach` made.
+        outputs: of a network that `attach` returned.
         target: classes `[N]`, or probabilities `[N, K]`.
         coefficient: the balance coefficient $c$: 1 for equation 7 of the paper, from 0.25 to 0 for equation 10.
-        combine: `"logits"`, one cross entropy of the sum of all logits (the paper's); `"additive"` or `"convex"`, a sum
-            of one cross entropy for each output (ours).
+        combine: `"logits"`, one cross entropy of the sum of all logits (as in the paper); `"additive"` or `"convex"`,
+            a sum of one cross entropy per output (Shortback's own).
         branch_weights: `"sum"` or `"mean"` over the branches.
         label_smoothing: in [0, 1).
 
     Raises:
-        ValueError: an unknown name, or a number outside its range.
+        ValueError: a name is unknown, or a number is outside its range.
     """
     entropy = CrossEntropy(label_smoothing=label_smoothing)
     loss = ShortcutLoss(main=entropy, branch=entropy, combine=combine, branch_weights=branch_weights)
@@ -241,17 +245,17 @@ def shortcut_loss(
 
 
 def classes_of(target: Tensor, *, loss: object) -> Tensor | None:
-    """Classes `[N]` of a target, so that hits can be counted: itself, or the most probable of probabilities `[N, K]`.
+    """Return the classes `[N]` of a target, to count hits: the target itself, or the most probable class of each row.
 
     Args:
-        target: of a batch.
-        loss: of the main output; what is no cross entropy takes numbers `[N, K]` for something else.
+        target: of a batch, classes `[N]` or floating-point numbers.
+        loss: of the main output; only a cross entropy takes numbers `[N, K]` for probabilities.
 
     Returns:
-        None for a regression and for several labels at once, which have no accuracy.
+        The classes, or None for regression and multi-label targets, which have no accuracy.
 
     Raises:
-        ValueError: classes in more than one dimension, as those of pixels.
+        ValueError: classes in more than one dimension, such as one per pixel.
     """
     if isinstance(loss, OF_NUMBERS):
         return None
@@ -263,17 +267,19 @@ def classes_of(target: Tensor, *, loss: object) -> Tensor | None:
 
 
 def apply_loss(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:
-    """The loss of an output; one of `torch.nn` gets the mean over time, and one of numbers whole ones in float32.
+    """Return the loss of one output.
+
+    Losses of `torch.nn` get the mean over time, and those of them that compare numbers get integer targets as float32.
 
     Raises:
-        ValueError: outputs and numbers of different shapes, which PyTorch would stretch to each other; what
-            `CrossEntropy` refuses; a loss that is no mean.
+        ValueError: for a loss of `torch.nn`: its reduction is not a mean; `shortback.targets.check_target` refuses the
+            target of a cross entropy; numeric targets have another shape than the outputs, which would broadcast.
     """
     if not isinstance(loss, nn.modules.loss._Loss):
         return loss(logits, target)
     if loss.reduction != "mean" and not (isinstance(loss, nn.KLDivLoss) and loss.reduction == "batchmean"):
         raise UserError(
-            f"{type(loss).__name__}(reduction={loss.reduction!r}): batches are weighed by means, use 'mean'"
+            f"{type(loss).__name__}(reduction={loss.reduction!r}): the loss of a batch must be a mean, use 'mean'"
         )
     check_devices(logits, target)
     if isinstance(loss, nn.CrossEntropyLoss):
@@ -282,14 +288,14 @@ def apply_loss(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:
     if (target.is_floating_point() or isinstance(loss, OF_NUMBERS)) and logits.shape != target.shape:
         raise UserError(
             f"{type(loss).__name__}: outputs of shape {list(logits.shape)} and targets of shape {list(target.shape)}, "
-            "which would be stretched to each other: give targets the shape of the outputs"
+            "which would be broadcast to each other: give targets the shape of the outputs"
         )
     if isinstance(loss, OF_NUMBERS) and not target.is_floating_point():
-        # Some fail on whole numbers; that of several labels takes these alone, which name the labels of a sample.
+        # Some losses fail on integers; MultiLabelMarginLoss takes nothing else, as its targets are indices of labels.
         target = target.long() if isinstance(loss, nn.MultiLabelMarginLoss) else target.float()
     return loss(logits, target)
 
 
 def mean_over_time(logits: Tensor) -> Tensor:
-    """`[T, N, K]` logits to `[N, K]`; `[N, K]` ones pass."""
+    """Average logits `[T, N, K]` over time to `[N, K]`; return `[N, K]` unchanged."""
     return logits.mean(0) if logits.ndim == 3 else logits

@@ -1,7 +1,7 @@
 r"""Spiking neurons as modules: whole sequences on folded time, and one step at a time for streaming.
 
-A sequence starts from a membrane of zero and leaves nothing behind, so there is no reset to call. The equations
-are in `shortback.ops.Dynamics`; the kinds differ in the decay $\lambda$ alone.
+Every sequence starts from the same membrane (`initial`, 0 by default) and leaves no state behind, so there is nothing
+to reset. The equations are in `shortback.ops.Dynamics`; the kinds of neuron differ only in the decay $\lambda$.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from shortback.ops.dynamics import check_number
 from shortback.surrogates import Surrogate, Triangular
 
 NeuronFactory = Callable[[int], nn.Module]
-"""Makes a neuron for a number of steps, e.g. `LIF` or `functools.partial(LIF, decay=0.25)`."""
+"""A callable that takes a number of time steps and returns a neuron, e.g. `functools.partial(LIF, decay=0.25)`."""
 
 
 class NeuronSettings(TypedDict, total=False):
-    """Settings of every neuron: see `SpikingNeuron`."""
+    """Keyword arguments that every neuron takes: see `SpikingNeuron`."""
 
     threshold: float
     reset: Reset
@@ -39,11 +39,12 @@ class NeuronSettings(TypedDict, total=False):
 
 
 class TimeModule(nn.Module):
-    """A module that knows the number of time steps: its output is folded, `[T*N, ...]` time-major.
+    """A module that knows the number of time steps; its output is folded, `[T*N, ...]` time-major.
 
     Attributes:
         num_steps: number of time steps `T`.
-        static_input: the input is `[N, ...]`, the same at every step, and is expanded here; otherwise `[T*N, ...]`.
+        static_input: whether the input is `[N, ...]`, the same at every step, and is expanded by this module; otherwise
+            the input is `[T*N, ...]`.
     """
 
     def __init__(self, num_steps: int) -> None:
@@ -54,23 +55,23 @@ class TimeModule(nn.Module):
         self.static_input = False
 
     def unfold(self, x: Tensor) -> Tensor:
-        """The input as `[T, N, ...]`, or `[1, N, ...]` where it is static.
+        """Return the input as `[T, N, ...]`, or as `[1, N, ...]` if it is static.
 
         Raises:
-            ValueError: a batch that is no multiple of `num_steps`.
+            ValueError: the number of rows is not a multiple of `num_steps`.
         """
         if self.static_input:
             return x.unsqueeze(0)
         if x.shape[0] % self.num_steps:
             raise UserError(
-                f"{type(self).__name__} of num_steps={self.num_steps} got {x.shape[0]} rows, no multiple of it: "
-                "the input must be folded, [T*N, ...] time-major"
+                f"{type(self).__name__} with num_steps={self.num_steps} got {x.shape[0]} rows, no multiple of "
+                f"{self.num_steps}: the input must be folded, [T*N, ...] time-major"
             )
         return x.unflatten(0, (self.num_steps, -1))
 
 
 class Expand(TimeModule):
-    """Repeats a static input at every step, `[N, ...] -> [T*N, ...]`; a folded sequence passes unchanged."""
+    """Repeats a static input at every step, `[N, ...] -> [T*N, ...]`; passes a folded sequence on unchanged."""
 
     def forward(self, x: Tensor) -> Tensor:
         sequence = self.unfold(x)
@@ -78,30 +79,30 @@ class Expand(TimeModule):
 
 
 class SpikingNeuron(TimeModule):
-    """Base of the neurons; a subclass gives the decay.
+    """Base class of the neurons; a subclass defines the decay by `leak`.
 
     Args:
         num_steps: number of time steps `T` of a sequence.
         threshold: membrane potential at which the neuron fires.
         reset: `"hard"` (to `reset_to`), `"soft"` (by subtracting the threshold) or `"none"`.
         detach_reset: whether the gradient ignores the path through the reset.
-        surrogate: stands in for the derivative of firing; `Triangular(half_width=1)` if not given.
-        reset_to: membrane after a hard reset; see `shortback.ops.Dynamics` for one that also leaks towards it.
+        surrogate: replaces the derivative of firing; `Triangular(half_width=1)` if not given.
+        reset_to: membrane after a hard reset; see `shortback.ops.Dynamics` for a membrane that also leaks towards it.
         initial: membrane before the first step.
-        fires_above: fire above the threshold alone, and not at it.
+        fires_above: whether the neuron fires only above the threshold, and not at it.
         decay_input: whether the input is multiplied by 1 minus the decay.
         backend: `"auto"`, `"reference"` or `"compiled"`, see `shortback.ops.resolve`.
 
     Attributes:
         memory: what a layer that ends in this neuron keeps for the backward pass: `"fast"`, `"balanced"` or
             `"small"`, see `shortback.ops.layer`.
-        averages_output: whether such a layer leaves the average of its spikes over time and space with them, see
+        averages_output: whether such a layer attaches the average of its spikes over time and space to them, see
             `shortback.models.fused.average_of`.
-        on_spikes: called with the spikes of every forward. A hook would see them too, but a hooked neuron does not run
-            as one operation with its layer.
+        on_spikes: called with the spikes of every `forward`. Unlike a hook, it lets the neuron run as one operation
+            with its layer.
 
     Raises:
-        ValueError: a value outside its range, naming it.
+        ValueError: a value is outside its range; the message names it.
     """
 
     def __init__(
@@ -136,11 +137,11 @@ class SpikingNeuron(TimeModule):
         self.on_spikes: Callable[[Tensor], None] | None = None
 
     def leak(self) -> float | Tensor:
-        """The decay of the membrane a step."""
+        """Return the factor by which the membrane decays per step."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        """Spikes of a whole sequence, `[T*N, ...] -> [T*N, ...]` with the dtype and memory format of the input."""
+        """Return the spikes of a whole sequence, `[T*N, ...]`, in the dtype and memory format of the input."""
         spikes, _ = ops.multi_step(
             self.unfold(x),
             dynamics=self.dynamics,
@@ -154,17 +155,17 @@ class SpikingNeuron(TimeModule):
         return spikes
 
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """One time step, for streaming.
+        """Run one time step, for streaming.
 
         Args:
             x: input current, `[N, ...]`.
-            state: membrane left by the step before, `[N, ...]` in float32; None at the start of a sequence.
+            state: membrane that the previous step returned, `[N, ...]` in float32; None at the start of a sequence.
 
         Returns:
             The spikes `[N, ...]` and the new state.
 
         Raises:
-            ValueError: a state of another shape than the input, such as that of another batch.
+            ValueError: the shape of the state differs from that of the input, e.g. the state of another batch.
         """
         spikes, state = ops.multi_step(
             x.unsqueeze(0),
@@ -196,7 +197,7 @@ class LIF(SpikingNeuron):
 
     Args:
         num_steps: number of time steps.
-        decay: factor on the membrane a step, 0.25 as in the authors' code; SpikingJelly's `tau` is `1 / (1 - decay)`.
+        decay: factor on the membrane per step, 0.25 as in the authors' code; SpikingJelly's `tau` is `1 / (1 - decay)`.
         settings: see `SpikingNeuron`.
     """
 
@@ -204,7 +205,7 @@ class LIF(SpikingNeuron):
         super().__init__(num_steps, **settings)
         check_number("decay", decay, instead=_DECAY)
         if not 0 <= decay <= 1:
-            raise UserError(f"decay={decay!r}: must be in [0, 1]; of a time constant tau it is decay=1 - 1 / tau")
+            raise UserError(f"decay={decay!r}: must be in [0, 1]; for a time constant tau, write decay=1 - 1 / tau")
         self.decay = float(decay)
 
     def leak(self) -> float:
@@ -214,24 +215,24 @@ class LIF(SpikingNeuron):
         return f"{super().extra_repr()}, decay={self.decay}"
 
 
-_DECAY = "PLIF learns one for the layer; one for each channel is not supported"
+_DECAY = "PLIF learns one decay per layer; one decay per channel is not supported"
 
 
 class IF(SpikingNeuron):
-    """Integrate-and-fire neuron: nothing leaks, the decay is 1."""
+    """Integrate-and-fire neuron: the membrane does not leak, its decay is 1."""
 
     def leak(self) -> float:
         return 1.0
 
 
 class PLIF(SpikingNeuron):
-    r"""LIF neuron that learns its decay, one for the layer (parametric LIF, Fang et al., ICCV 2021).
+    r"""LIF neuron that learns one decay for the whole layer (parametric LIF, Fang et al., ICCV 2021).
 
     The parameter is $w$ with $\lambda = \sigma(w)$, which keeps the decay in $(0, 1)$.
 
     Args:
         num_steps: number of time steps.
-        decay: where the decay starts, in (0, 1).
+        decay: initial decay, in (0, 1).
         settings: see `SpikingNeuron`.
     """
 
@@ -247,10 +248,10 @@ class PLIF(SpikingNeuron):
 
 
 def make_neuron(neuron: NeuronFactory | None, num_steps: int) -> nn.Module:
-    """A neuron from a factory, `LIF` where it is None.
+    """Return the neuron that a factory makes; `LIF` is the factory if `neuron` is None.
 
     Raises:
-        ValueError: `neuron` is not a factory, or makes neurons of another library.
+        ValueError: `neuron` is not a factory, or it makes neurons of another library.
     """
     factory = LIF if neuron is None else neuron
     made = factory(num_steps) if callable(factory) and not isinstance(factory, nn.Module) else None

@@ -1,4 +1,4 @@
-"""What a network with branches returns, and what a loss of it is made of."""
+"""The outputs of a network with branches, and the terms of its loss."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ log = logging.getLogger("shortback")
 
 
 class NoBranches(dict[str, Tensor]):
-    """The branches of a network in `eval()`, which computes none; one for a network, which warns once.
+    """The empty branches of a network in `eval()`; each network has its own instance, so that it warns once.
 
     Attributes:
-        was_told: whether it was said that a coefficient has nothing to work on.
+        was_told: whether the user was warned that the coefficient has no branches to act on.
     """
 
     was_told = False
 
 
 def warn_of_eval(branches: Mapping[str, Tensor], logits: Tensor, coefficient: float | Tensor) -> None:
-    """Say once that a network trains in `eval()`: with gradients, and a coefficient above 0 for branches it has not.
+    """Warn once if a network trains in `eval()`: with gradients and a coefficient above 0, but without branches.
 
     Args:
-        branches: of the outputs.
-        logits: the main ones.
+        branches: of the network's outputs.
+        logits: of the main output.
         coefficient: of the branches.
     """
     if not isinstance(branches, NoBranches) or branches.was_told or torch.compiler.is_compiling():
@@ -45,25 +45,25 @@ def warn_of_eval(branches: Mapping[str, Tensor], logits: Tensor, coefficient: fl
         )
 
 
-# The last main output that came with branches, and what says whether its network's user was told.
+# The last main logits that came with branches, and the record of whether the user of that network was warned.
 _latest: list[tuple[ReferenceType[Tensor], NoBranches]] = []
 
 
 def remember_logits(logits: Tensor, told: NoBranches) -> None:
-    """Remember a main output that comes with branches, for `warn_of_logits_alone`.
+    """Remember main logits that come with branches, for `warn_of_logits_alone`.
 
     Args:
-        logits: the main ones; they are not kept alive.
-        told: of the network.
+        logits: of the main output; the reference is weak.
+        told: the network's record of whether its user was warned.
     """
     _latest[:] = [(ref(logits), told)]
 
 
 def warn_of_logits_alone(logits: object, coefficient: float | Tensor) -> None:
-    """Say once for a network that its branches were left behind: a loss got the logits of its last outputs alone.
+    """Warn once per network if a loss got the logits of its last outputs without the branches.
 
     Args:
-        logits: what the loss got.
+        logits: the argument of the loss.
         coefficient: of the branches.
     """
     if torch.compiler.is_compiling() or not isinstance(logits, Tensor) or not _latest:
@@ -80,25 +80,25 @@ def warn_of_logits_alone(logits: object, coefficient: float | Tensor) -> None:
 
 
 class Outputs(NamedTuple):
-    """What a network with shortcut branches returns.
+    """The outputs of a network with shortcut branches.
 
     Attributes:
-        logits: of the main output, `[N, K]` (or `[T, N, K]` where the readout keeps the steps).
-        branches: logits of each branch by its place, `[N, K]`; empty in `eval()`.
+        logits: of the main output, `[N, K]` (or `[T, N, K]` if the readout keeps the steps).
+        branches: logits `[N, K]` of each branch, keyed by the branch's place; empty in `eval()`.
     """
 
     logits: Tensor
     branches: dict[str, Tensor]
 
     def _repr_html_(self) -> str:
-        """As a notebook shows it."""
+        """Return the table that a notebook displays."""
         rows = [("main output", self.logits), *self.branches.items()]
         cells = "".join(f"<tr><td>{escape(name)}</td><td>{list(logits.shape)}</td></tr>" for name, logits in rows)
         return f"<table><tr><th>logits</th><th>shape</th></tr>{cells}</table>"
 
     def __getattr__(self, name: str) -> NoReturn:
         hint = ": take its .logits" if hasattr(Tensor, name) and not name.startswith("_") else ""
-        raise AttributeError(f"Outputs, which a network with branches returns in training, has no {name!r}{hint}")
+        raise AttributeError(f"Outputs, as a network with branches returns in training, has no {name!r}{hint}")
 
     @classmethod
     def __torch_function__(
@@ -108,22 +108,26 @@ class Outputs(NamedTuple):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> NoReturn:
-        """What PyTorch calls where these are given to a function of tensors."""
+        """Refuse to be an argument of a PyTorch function of tensors, which calls this method.
+
+        Raises:
+            ValueError: always; the message says what to pass instead.
+        """
         name = getattr(func, "__name__", "the function")
         raise UserError(
-            f"{name} got the Outputs of a network with branches, which are logits and branches: pass its .logits, or "
-            "train with shortback.shortcut_loss(outputs, y, coefficient=...).total, which has the branches too"
+            f"{name} got the Outputs of a network with branches, not a tensor: pass its .logits, or "
+            "train with shortback.shortcut_loss(outputs, y, coefficient=...).total, which uses the branches too"
         )
 
 
 class LossTerms(NamedTuple):
-    """The combined loss and what it is made of, each a scalar.
+    """The combined loss and its terms, each a scalar.
 
     Attributes:
-        total: what to go backward from.
-        main: the loss of the main output alone, which is what inference will have.
+        total: the loss to call `backward()` on.
+        main: the loss of the main output alone, as in inference.
         branches: the loss of each branch alone, before weight and coefficient. Where logits are combined, the total is
-            not made of these and `main`, and they carry no gradient.
+            not computed from these and `main`, and they carry no gradient.
     """
 
     total: Tensor
@@ -131,11 +135,11 @@ class LossTerms(NamedTuple):
     branches: dict[str, Tensor]
 
     def _repr_html_(self) -> str:
-        """As a notebook shows it."""
+        """Return the table that a notebook displays."""
         rows = [("total", self.total), ("main output", self.main), *self.branches.items()]
         cells = "".join(f"<tr><td>{escape(name)}</td><td>{value.item():.4g}</td></tr>" for name, value in rows)
         return f"<table><tr><th>loss</th><th></th></tr>{cells}</table>"
 
     def __getattr__(self, name: str) -> NoReturn:
         hint = ": take .total" if hasattr(Tensor, name) and not name.startswith("_") else ""
-        raise AttributeError(f"LossTerms, which are the total loss and what it is made of, have no {name!r}{hint}")
+        raise AttributeError(f"LossTerms, the total loss and its terms, has no {name!r}{hint}")

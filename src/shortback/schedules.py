@@ -1,8 +1,8 @@
 r"""Schedules of the balance coefficient: pure functions $c(p)$ of the progress $p \in [0, 1]$ of training.
 
-Shortcut back-propagation has the constant 1 (Guo et al., NeurIPS 2024, eq. 7); that of evolutionary training falls in a
-straight line from 0.25 to 0, taken anew at every iteration (eq. 10): `Constant(value=1.0)` and `Linear(start=0.25)`.
-Vanilla training is 0. The other shapes are Shortback's.
+Shortcut back-propagation uses the constant 1 (Guo et al., NeurIPS 2024, eq. 7), `Constant(value=1.0)`; in evolutionary
+training the coefficient falls linearly from 0.25 to 0, updated at every iteration (eq. 10), `Linear(start=0.25)`.
+Vanilla training uses 0. The other shapes are Shortback's own.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from shortback.errors import UserError
 
 
 class Schedule:
-    """The balance coefficient $c(p)$ by progress.
+    """The balance coefficient $c(p)$ as a function of progress.
 
     Attributes:
-        measures: whether it follows what training measures of the gradients; otherwise it is a function of progress
-            alone, and the ratio makes no difference.
+        measures: whether the coefficient depends on the gradient ratio that training measures; otherwise it is a
+            function of progress alone, and the ratio is ignored.
     """
 
     measures: ClassVar[bool] = False
 
     def __call__(self, progress: float, main_over_branches: float = 1.0) -> float:
-        """The coefficient.
+        """Return the coefficient.
 
         Args:
-            progress: in [0, 1].
-            main_over_branches: the ratio measured last, see `shortback.health.main_over_branches`.
+            progress: of training, in [0, 1].
+            main_over_branches: the ratio last measured, see `shortback.health.main_over_branches`.
         """
         raise NotImplementedError
 
     def is_zero_from(self, progress: float) -> bool:
-        """Whether the coefficient is and stays 0, so that branches need not be computed any more."""
+        """Return whether the coefficient is 0 from `progress` on, so that branches need no longer be computed."""
         return False
 
     def check_combine(self, combine: Combine) -> None:
-        """See that the coefficient is meant for a loss that combines main output and branches so.
+        """Check that the coefficient suits a loss that combines main output and branches by `combine`.
 
         Raises:
-            ValueError: it is computed for another.
+            ValueError: the coefficient is computed for another way to combine.
         """
 
 
 @dataclass(frozen=True)
 class Function(Schedule):
-    """A function of progress of the user's own, which says nothing of what it will be later."""
+    """Wraps a user's function of progress; as its later values are unknown, branches are never dropped early."""
 
     function: Callable[[float], float]
 
@@ -59,10 +59,10 @@ class Function(Schedule):
 
 
 def as_schedule(schedule: Schedule | Callable[[float], float] | float) -> Schedule:
-    """A schedule, from one, from a function of progress or from a number, one of NumPy's or a tensor of one too.
+    """Make a schedule from a schedule, a function of progress, or a number (Python, NumPy or a tensor without axes).
 
     Raises:
-        ValueError: anything else, the class of a schedule too.
+        ValueError: `schedule` is anything else, such as the class of a schedule.
     """
     if _is_number(schedule):
         return Constant(value=cast("float", schedule))
@@ -75,7 +75,7 @@ def as_schedule(schedule: Schedule | Callable[[float], float] | float) -> Schedu
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """$c(p) = value$ all along."""
+    """$c(p) = value$ throughout."""
 
     value: float = 1.0
 
@@ -93,10 +93,10 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class _Falling(Schedule):
-    """From `start` to `end` over the first part, `over`, of training; `end` from there on.
+    """Goes from `start` to `end` over the first fraction `over` of training, and stays at `end`.
 
     Raises:
-        ValueError: a coefficient that is negative or not finite, or `over` outside (0, 1].
+        ValueError: a coefficient is negative or not finite, or `over` is outside (0, 1].
     """
 
     start: float = 1.0
@@ -118,7 +118,7 @@ class _Falling(Schedule):
         return self.end if q >= 1 else self._between(q)
 
     def _between(self, q: float) -> float:
-        """The coefficient at `q` in [0, 1) of the way."""
+        """Return the coefficient after the fraction `q` in [0, 1) of the way."""
         raise NotImplementedError
 
 
@@ -151,14 +151,14 @@ class Exponential(_Falling):
             raise UserError(f"Exponential(rate={self.rate!r}): must be a positive number")
 
     def _between(self, q: float) -> float:
-        # By what is left of 1, which a small rate takes no digits from: it is a straight line in the limit.
+        # expm1 keeps its digits at a small rate, where the curve tends to a straight line.
         whole = math.expm1(-self.rate)
         return self.end + (self.start - self.end) * (whole - math.expm1(-self.rate * q)) / whole
 
 
 @dataclass(frozen=True)
 class Step(_Falling):
-    """`num_levels` equal levels from `start` to `end`, the last of them from `over` on."""
+    """Steps through `num_levels` evenly spaced levels from `start` to `end`; the last level begins at `over`."""
 
     num_levels: int = 4
 
@@ -169,37 +169,37 @@ class Step(_Falling):
 
     def _between(self, q: float) -> float:
         gaps = self.num_levels - 1
-        # The number of an iteration over that of all, times another number, may be a little below the whole one it is.
+        # step / total_steps * gaps may round to slightly below the integer that it equals.
         return self.start + (self.end - self.start) * math.floor(q * gaps + 1e-9) / gaps
 
 
 @dataclass(frozen=True)
 class Adaptive(Schedule):
-    r"""The coefficient that gives the branches a share $s(p)$ of the first layer's gradient, which falls linearly.
+    r"""Gives the branches a share $s(p)$ of the first layer's gradient, which falls linearly.
 
-    With $\rho$ the norm of the main gradient there over that of the branches at coefficient 1, measured now and then
-    (`shortback.health.main_over_branches`), the share is
+    With $\rho$ the norm of the main gradient at that layer over that of the branches at coefficient 1, measured now and
+    then (`shortback.health.main_over_branches`), the share is
 
     $$\frac{c}{\rho + c} = s \quad\Rightarrow\quad c = \rho\,\frac{s}{1 - s} \text{ (logits, additive)}, \qquad
       \frac{c}{\rho (1 - c) + c} = s \quad\Rightarrow\quad c = \frac{\rho\,s}{1 - s + \rho\,s} \text{ (convex)}$$
 
-    Where logits are added, the gradient of the one loss depends on $c$ itself, so $\rho$ is measured at the coefficient
-    in use, a few times in a row.
+    Where logits are added, the gradient of the single loss depends on $c$ itself, so $\rho$ is measured at the
+    coefficient in use, a few times in a row.
 
-    Where the main gradient does not reach the first layer, $\rho$ and with it $c$ would be 0, and nothing else would
-    either: so $c$ is at least $c_{min}\, s(p) / s_{max}$, which falls to 0 with the share.
+    Where the main gradient does not reach the first layer, $\rho$ and $c$ would be 0, and the layer would get no
+    gradient at all. Therefore $c$ is at least $c_{min}\, s(p) / s_{max}$, a bound that falls to 0 with the share.
 
     Args:
         start: the share at the beginning, in [0, 1).
         end: the share from `over` on, in [0, 1).
-        over: the part of training in which it falls, in (0, 1].
-        largest: the coefficient is never above it, whatever is measured; never above 1 where the loss is convex.
-        smallest: $c_{min}$, which the coefficient is never below while the share is the largest, that of `start` where
-            it falls; at most 1 where the loss is convex. 0 for none.
+        over: the fraction of training over which the share falls, in (0, 1].
+        largest: upper bound of the coefficient, whatever is measured; a convex loss also bounds it by 1.
+        smallest: $c_{min}$, the lower bound of the coefficient at the largest share (that of `start` if the share
+            falls); at most 1 for a convex loss. 0 means no bound.
         combine: as in the loss, `"logits"`, `"additive"` or `"convex"`.
 
     Raises:
-        ValueError: a number outside its range, or an unknown way to combine.
+        ValueError: a number is outside its range, or the way to combine is unknown.
     """
 
     start: float = 0.5
@@ -225,7 +225,7 @@ class Adaptive(Schedule):
             raise UserError(f"Adaptive(smallest={self.smallest!r}): must be {allowed}")
 
     def share(self, progress: float) -> float:
-        """The share aimed at."""
+        """Return the share that the branches are to have."""
         _check_progress(progress)
         q = min(1.0, progress / self.over)
         return self.start + (self.end - self.start) * q
@@ -245,8 +245,8 @@ class Adaptive(Schedule):
     def check_combine(self, combine: Combine) -> None:
         if (self.combine == "convex") != (combine == "convex"):
             raise UserError(
-                f"schedule=Adaptive(combine={self.combine!r}) with a loss that combines by {combine!r}, where the "
-                f"branches' share is another function of the coefficient: write Adaptive(combine={combine!r})"
+                f"schedule=Adaptive(combine={self.combine!r}) with a loss that combines by {combine!r}, for which the "
+                f"branches' share depends on the coefficient differently: write Adaptive(combine={combine!r})"
             )
 
 
@@ -270,12 +270,12 @@ def _check_progress(progress: float) -> None:
 
 
 def _is_number(value: object) -> bool:
-    """Whether it is one, as NumPy's and tensors without an axis are."""
+    """Return whether a value is a number; NumPy scalars and tensors without axes are numbers too."""
     return isinstance(value, Real) or getattr(value, "ndim", None) == 0
 
 
 def _settle_numbers(schedule: object, *names: str) -> None:
-    """See that settings are numbers, and make them Python's own."""
+    """Check that fields are numbers, and convert them to `float`."""
     for name in names:
         value: Any = getattr(schedule, name)
         if not _is_number(value):

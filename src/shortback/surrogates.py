@@ -1,15 +1,16 @@
-r"""Surrogate gradients: what stands in for the derivative of the firing function.
+r"""Surrogate gradients, which replace the derivative of the firing function.
 
 A neuron fires $s = H(z)$, where $z = u - \theta$ is the membrane potential above the threshold and $H$ the step
 function, whose derivative is zero almost everywhere. Training replaces it by a surrogate $g(z) = a\,h(z)$: a shape
 $h$ with $h(0) = 1$, and an amplitude $a$. `scale` sets the amplitude:
 
 - `"area"` (default): $a = 1 / \int h$, so that $g$ is the derivative of a smooth step from 0 to 1;
-- `"peak"`: $a = 1$, the derivative at the threshold is 1 whatever the width;
+- `"peak"`: $a = 1$, so that the derivative at the threshold is 1 whatever the width;
 - a positive number: $a$ itself, the height at the threshold.
 
-The choice compounds with depth: one layer multiplies what passes back through it by values of $g$, so a narrow
-surrogate of unit area explodes through many layers, and one of unit peak vanishes. All widths are in the units of $u$.
+The choice compounds with depth: each layer multiplies the gradient that passes back through it by values of $g$, so
+with a narrow surrogate gradients explode through many layers at unit area and vanish at unit peak. All widths are in
+the units of $u$.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ Scale = SurrogateScale | float
 
 @dataclass(frozen=True, kw_only=True)
 class Surrogate:
-    """Base of the surrogates: an immutable value, equal to any other with the same numbers.
+    """Base class of the surrogates: an immutable value, equal to another of its class with the same fields.
 
     Raises:
-        ValueError: a width, slope or scale that is not a positive finite number.
+        ValueError: a width, slope or scale is not a positive finite number.
     """
 
     scale: Scale = "area"
@@ -49,11 +50,11 @@ class Surrogate:
                 raise UserError(f"{type(self).__name__}({field.name}={value!r}): must be {allowed}")
 
     def gradient(self, z: Tensor) -> Tensor:
-        """The surrogate derivative $g(z)$ at `z`, membrane potential minus threshold, any shape."""
+        """Return the surrogate derivative $g(z)$ at `z`, the membrane potential minus the threshold, of any shape."""
         return self.peak * self._shape(z)
 
     def value(self, z: Tensor) -> Tensor:
-        r"""The smooth step whose derivative is `gradient`: $\int_{-\infty}^{z} g$, from 0 to `area`."""
+        r"""Return the smooth step whose derivative is `gradient`: $\int_{-\infty}^{z} g$, from 0 to `area`."""
         return self.peak * (self._integral(z) + self._shape_area / 2)
 
     @property
@@ -83,7 +84,7 @@ class Surrogate:
 
 @dataclass(frozen=True, kw_only=True)
 class Rectangular(Surrogate):
-    r"""$h(z) = 1$ for $|z| < w$, else 0 (STBP, Wu et al. 2018). Area of the shape $2w$."""
+    r"""$h(z) = 1$ for $|z| < w$, else 0 (STBP, Wu et al. 2018). The shape has area $2w$."""
 
     half_width: float = 0.5
 
@@ -100,7 +101,7 @@ class Rectangular(Surrogate):
 
 @dataclass(frozen=True, kw_only=True)
 class Triangular(Surrogate):
-    r"""$h(z) = \max(0, 1 - |z| / w)$ (Esser et al. 2016). Area of the shape $w$, so $w = 1$ has both scales."""
+    r"""$h(z) = \max(0, 1 - |z| / w)$ (Esser et al. 2016). The shape has area $w$; both scales agree at $w=1$."""
 
     half_width: float = 1.0
 
@@ -118,7 +119,7 @@ class Triangular(Surrogate):
 
 @dataclass(frozen=True, kw_only=True)
 class Arctan(Surrogate):
-    r"""$h(z) = 1 / (1 + (\pi k z / 2)^2)$ (Fang et al. 2021). Area of the shape $2/k$; $k = 2$ has both scales."""
+    r"""$h(z) = 1 / (1 + (\pi k z / 2)^2)$ (Fang et al. 2021). The shape has area $2/k$; both scales agree at $k=2$."""
 
     slope: float = 2.0
 
@@ -135,7 +136,7 @@ class Arctan(Surrogate):
 
 @dataclass(frozen=True, kw_only=True)
 class Sigmoid(Surrogate):
-    r"""$h(z) = 4\,\sigma(kz)\,(1 - \sigma(kz))$. Area of the shape $4/k$."""
+    r"""$h(z) = 4\,\sigma(kz)\,(1 - \sigma(kz))$. The shape has area $4/k$."""
 
     slope: float = 4.0
 
@@ -153,7 +154,7 @@ class Sigmoid(Surrogate):
 
 @dataclass(frozen=True, kw_only=True)
 class FastSigmoid(Surrogate):
-    r"""$h(z) = 1 / (1 + k|z|)^2$ (SuperSpike, Zenke & Ganguli 2018). Area of the shape $2/k$."""
+    r"""$h(z) = 1 / (1 + k|z|)^2$ (SuperSpike, Zenke & Ganguli 2018). The shape has area $2/k$."""
 
     slope: float = 2.0
 
@@ -172,8 +173,8 @@ class FastSigmoid(Surrogate):
 class TanhWindow(Surrogate):
     r"""$h(z) = 1 - \tanh^2(kz)$ for $|z| \le w$, else 0 (authors' code of MPBN, Guo et al., ICCV 2023).
 
-    Area of the shape $2\tanh(kw)/k$. Their neuron fires when $u / V_{th} > 0.5$ and lets gradients through for
-    $u / V_{th}$ in $[0, 1]$: with $V_{th} = 1$ that is a threshold of 0.5 and these defaults.
+    The shape has area $2\tanh(kw)/k$. Their neuron fires when $u / V_{th} > 0.5$ and lets gradients through for
+    $u / V_{th}$ in $[0, 1]$: with $V_{th} = 1$, that is a threshold of 0.5 and these defaults.
     """
 
     half_width: float = 0.5
@@ -200,7 +201,7 @@ SURROGATES: dict[SurrogateKind, type[Surrogate]] = {
     "tanh_window": TanhWindow,
 }
 
-if not TYPE_CHECKING:  # to which a wrong name is an error already
+if not TYPE_CHECKING:  # with a module `__getattr__`, type checkers would accept any name
 
     def __getattr__(name: str) -> NoReturn:
         names = [surrogate.__name__ for surrogate in SURROGATES.values()]

@@ -1,4 +1,4 @@
-"""What a batch is trained towards, checked: classes `[N]`, probabilities `[N, K]`, or numbers for another loss."""
+"""Checks of training targets: classes `[N]`, probabilities `[N, K]`, or numbers for losses that compare numbers."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from torch import Tensor, nn
 
 from shortback.errors import UserError
 
-# What takes probabilities or their logarithms, and what to write where outputs are numbers of any size.
+# Losses that take probabilities or their logarithms, and what to use instead for unbounded outputs.
 _OF_PROBABILITIES: tuple[tuple[type[nn.Module], Any, str], ...] = (
     (
         nn.NLLLoss,
         F.nll_loss,
-        "use torch.nn.CrossEntropyLoss(): log_softmax of log-probabilities is itself, so the network may stay",
+        "use torch.nn.CrossEntropyLoss(): log_softmax leaves log-probabilities unchanged, so the network may stay",
     ),
     (
         nn.KLDivLoss,
         F.kl_div,
-        "use torch.nn.CrossEntropyLoss(), which takes probabilities [N, K] for targets and has the gradient of "
-        "'batchmean': log_softmax of log-probabilities is itself, so the network may stay",
+        "use torch.nn.CrossEntropyLoss(), which takes probabilities [N, K] as targets and has the gradient of "
+        "'batchmean': log_softmax leaves log-probabilities unchanged, so the network may stay",
     ),
     (nn.BCELoss, F.binary_cross_entropy, "use torch.nn.BCEWithLogitsLoss(), and a network without the sigmoid"),
 )
-# Whole numbers too are no classes to these.
+# Losses for which even integer targets are not classes.
 OF_NUMBERS = (
     *(nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.PoissonNLLLoss),
     *(nn.BCEWithLogitsLoss, nn.BCELoss, nn.KLDivLoss),
@@ -38,39 +38,39 @@ _PIXELS = "outputs and classes for every pixel (segmentation) are not supported"
 
 
 def kind_of(loss: object) -> object:
-    """What two losses have in common that are alike: their function, without what a `partial` fixes, or their class."""
+    """Return what identifies a loss: its function, unwrapped from any `functools.partial`, or its class."""
     while isinstance(loss, functools.partial):
         loss = loss.func
     return loss if inspect.isroutine(loss) else type(loss)
 
 
 def check_takes_logits(loss: object) -> None:
-    """See that a loss takes numbers of any size, which heads of branches and sums with them are.
+    """Check that a loss takes unbounded outputs, such as those of branches and sums with them.
 
     Raises:
-        ValueError: it takes probabilities, or their logarithms, and learns nothing from anything else without an error.
+        ValueError: the loss takes probabilities or their logarithms; with other outputs it would silently not learn.
     """
     kind = kind_of(loss)
     for module, function, instead in _OF_PROBABILITIES:
-        if kind is function or kind is module:  # one that is derived may make probabilities by itself
+        if kind is function or kind is module:  # a derived class may compute the probabilities itself
             name = module.__name__ if kind is module else function.__name__
             raise UserError(
-                f"{name} takes probabilities or their logarithms, and branches, and sums with them, are neither: "
-                f"{instead}"
+                f"{name} takes probabilities or their logarithms, but the outputs of branches, and sums with them, are "
+                f"neither: {instead}"
             )
 
 
 def check_target(logits: object, target: object, *, in_range: bool = True) -> tuple[Tensor, Tensor]:
-    """Outputs and the target of a cross entropy as it takes them: classes are int64 afterwards.
+    """Check outputs and target of a cross entropy, and return them with classes converted to int64.
 
     Args:
         logits: `[N, K]` or `[T, N, K]`.
-        target: classes `[N]`, in whole numbers of any size, or probabilities `[N, K]`.
-        in_range: whether every class must be an output: not for a loss that leaves some number out.
+        target: classes `[N]` of any integer dtype, or probabilities `[N, K]`.
+        in_range: whether every class must be an output; False for a loss with an `ignore_index`.
 
     Raises:
-        ValueError: anything else, and what to do about it. The range of classes is seen on a CPU alone, where a look
-            does not make the device wait, and not within what is compiled, which a look would part.
+        ValueError: anything else; the message says what to do. The range of classes is checked on the CPU only, since
+            reading values would synchronise a GPU, and not under `torch.compile`, where it would break the graph.
     """
     if not isinstance(logits, Tensor):
         hint = "pass its .logits, or use shortback.ShortcutLoss" if hasattr(logits, "branches") else "pass logits"
@@ -84,8 +84,8 @@ def check_target(logits: object, target: object, *, in_range: bool = True) -> tu
     num_samples, num_classes = logits.shape[-2:]
     if num_classes == 1:
         raise UserError(
-            "the cross entropy of a single output is 0 whatever it is: give the network two outputs, or take "
-            "a loss of one, such as torch.nn.BCEWithLogitsLoss()"
+            "the cross entropy of a single output is 0 whatever its value: give the network two outputs, or use "
+            "a loss for one output, such as torch.nn.BCEWithLogitsLoss()"
         )
     if target.is_floating_point():
         _check_probabilities(target, num_samples, num_classes)
@@ -99,7 +99,7 @@ def check_target(logits: object, target: object, *, in_range: bool = True) -> tu
 
 
 def check_devices(logits: Tensor, target: Tensor) -> None:
-    """See that outputs and targets are on the same device.
+    """Check that outputs and targets are on the same device.
 
     Raises:
         ValueError: they are not.
@@ -111,10 +111,10 @@ def check_devices(logits: Tensor, target: Tensor) -> None:
 
 
 def check_classes(target: Tensor, *, num_classes: int | None = None) -> None:
-    """See that whole numbers are one class a sample.
+    """Check that integer targets are one class per sample.
 
     Raises:
-        ValueError: any shape but `[N]`.
+        ValueError: the shape is not `[N]`.
     """
     if target.ndim == 1:
         return
@@ -122,17 +122,15 @@ def check_classes(target: Tensor, *, num_classes: int | None = None) -> None:
     if target.ndim == 2 and target.shape[1] == 1:
         hint = "take target.squeeze(1)"
     elif target.ndim == 2 and target.shape[1] == num_classes and bool((target.sum(1) == 1).all()):
-        hint = "of one-hot rows take target.argmax(1), or target.float() for probabilities"
-    raise UserError(
-        f"targets of shape {list(target.shape)} in whole numbers: one class a sample, [N], is trained on; {hint}"
-    )
+        hint = "for one-hot rows, take target.argmax(1), or target.float() as probabilities"
+    raise UserError(f"integer targets of shape {list(target.shape)}: must be one class per sample, [N]; {hint}")
 
 
 def check_range(target: Tensor, num_classes: int) -> None:
-    """See that classes are outputs of the network: -100, which PyTorch's cross entropy leaves out, is none.
+    """Check that classes are outputs of the network; -100, which PyTorch's cross entropy ignores, is not one.
 
     Raises:
-        ValueError: one that is negative, or too large.
+        ValueError: a class is negative or too large.
     """
     if len(target) and not (target.min() >= 0 and target.max() < num_classes):
         raise UserError(

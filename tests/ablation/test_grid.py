@@ -54,7 +54,7 @@ def test_values_are_yaml():
     ("arguments", "message"),
     [
         ({"methods": ["vanila"]}, "no such method; the nearest are vanilla"),
-        ({"methods": ["vanilla", "vanilla"]}, "names one twice"),
+        ({"methods": ["vanilla", "vanilla"]}, "given only once"),
         ({"seeds": 0}, "--seeds 0"),
         ({"vary": ["branches.att=blocks"]}, "the nearest are at"),
         ({"vary": ["model.num_steps=0"]}, "model.num_steps"),
@@ -64,7 +64,7 @@ def test_values_are_yaml():
         ({"vary": ["branches.at=[layer1"]}, "--vary branches.at=.*not valid YAML"),
         ({"vary": ["seed=2001-99-99"]}, "--vary seed=.*not valid YAML"),
         ({"vary": ["seed=1,2"]}, "options of their own"),
-        ({"vary": ["train.epochs=1", "train.epochs=2"]}, "names one twice"),
+        ({"vary": ["train.epochs=1", "train.epochs=2"]}, "given only once"),
     ],
 )
 def test_what_does_not_exist_is_named(arguments, message):
@@ -84,19 +84,19 @@ def test_a_grid_without_end_is_refused_before_it_is_built():
     ("arguments", "message"),
     [
         ({"settings": ["optimizer.kind=adamw"], "vary": ["optimizer.momentum=0.1,0.9"]}, "--vary optimizer.momentum="),
-        ({"settings": ["optimizer.kind=adamw", "optimizer.momentum=0.5"]}, "-s optimizer.momentum=...: it is of"),
-        ({"vary": ["branches.rate=1,50"]}, "branches.rate=...: it is of branches.schedule=exponential"),
+        ({"settings": ["optimizer.kind=adamw", "optimizer.momentum=0.5"]}, "-s optimizer.momentum=...: applies"),
+        ({"vary": ["branches.rate=1,50"]}, "branches.rate=...: applies only to branches.schedule=exponential"),
         (
             {"vary": ["branches.schedule=linear,step", "branches.rate=1,50"]},
-            "--vary branches.rate=...: it is of branches",
+            "--vary branches.rate=...: applies only to branches",
         ),
         (
             {"vary": ["branches={combine: logits, rate: 2},{combine: logits, rate: 3}"]},
-            "--vary branches.rate=...: it is",
+            "--vary branches.rate=...: applies only",
         ),
         (
             {"methods": ["shortcut"], "settings": ["branches.combine=logits"], "vary": ["branches.start=0.5,1"]},
-            "branches.start=...: it changes nothing of shortcut",
+            "branches.start=...: it has no effect on shortcut",
         ),
         (
             {
@@ -104,11 +104,11 @@ def test_a_grid_without_end_is_refused_before_it_is_built():
                 "settings": ["branches.combine=additive", "branches.coefficient=1"],
                 "vary": ["branches.start=0.5,1"],
             },
-            "branches.start=...: it changes nothing of shortcut",
+            "branches.start=...: it has no effect on shortcut",
         ),
-        ({"vary": ["branches.coefficient=1,2"]}, "--vary branches.coefficient: it changes nothing of vanilla, evol"),
-        ({"methods": ["vanilla"], "vary": ["branches.at=stages,blocks"]}, "it changes nothing of vanilla"),
-        ({"settings": ["branches.coefficient=2"]}, "-s branches.coefficient=...: it is of method=shortcut"),
+        ({"vary": ["branches.coefficient=1,2"]}, "--vary branches.coefficient: it has no effect on vanilla, evol"),
+        ({"methods": ["vanilla"], "vary": ["branches.at=stages,blocks"]}, "it has no effect on vanilla"),
+        ({"settings": ["branches.coefficient=2"]}, "-s branches.coefficient=...: applies only to method=shortcut"),
     ],
 )
 def test_what_changes_nothing_is_refused(arguments, message):

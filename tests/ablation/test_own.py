@@ -72,9 +72,9 @@ def test_each_method_with_each_seed(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"at": "blocks"}, r"compare\(\) takes no at, which is of attach\(\): give it as places={'at': 'blocks'}$"),
+        ({"at": "blocks"}, r"compare\(\) takes no at, an argument of attach\(\): give it as places={'at': 'blocks'}$"),
         ({"sample": torch.zeros(2, 9)}, r"give it as places={'sample': \.\.\.}$"),
-        ({"make": Net()}, r"make is a function that makes a network, and this is a Net: write lambda: Net"),
+        ({"make": Net()}, r"make must be a function that makes a network, not a Net: write lambda: Net"),
         ({"metric": 1}, r"fit\(\) takes no metric"),
     ],
 )

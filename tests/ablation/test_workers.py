@@ -89,7 +89,7 @@ def test_killed_and_started_again_it_goes_on_and_ends_the_same(tmp_path):
         _, said = process.communicate(timeout=60)
         if number == signal.SIGTERM:
             assert process.returncode == 128 + number
-            assert "stopped by SIGTERM; the same command goes on where it was" in said
+            assert "stopped by SIGTERM; run the same command again to resume" in said
         time.sleep(2)
         rows = metrics.read_text()
         time.sleep(1)

@@ -116,7 +116,7 @@ def test_a_folder_that_cannot_be_written_is_cached_for_the_user(
     load_image_folder(image_root)
     assert len(list((tmp_path / "user" / "shortback").glob("pets-*/*.raw"))) == 1
     monkeypatch.setenv("XDG_CACHE_HOME", str(image_root / CACHE))
-    with pytest.raises(OSError, match=r"cannot be cached: none of .* give a folder that can be with cache_dir"):
+    with pytest.raises(OSError, match=r"cannot be cached: none of .* set cache_dir to a writable folder"):
         load_image_folder(image_root)
 
 

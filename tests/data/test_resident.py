@@ -78,7 +78,7 @@ def test_of_a_part_that_part_alone_lies_on_the_device(monkeypatch):
     assert torch.equal(y, b)
     monkeypatch.setattr("shortback.data.resident.MOST_BYTES", 3 * 3 * 12 * 12)
     assert why_not_resident(part, None, num_steps=None) is None  # whatever the tensor takes
-    assert "are not kept there" in why_not_resident(Subset(images(), torch.arange(4)), None, num_steps=None)
+    assert "are not kept on a device" in why_not_resident(Subset(images(), torch.arange(4)), None, num_steps=None)
 
 
 @pytest.mark.parametrize(
@@ -103,4 +103,4 @@ def test_sequences_and_files_stay_on_the_cpu(monkeypatch):
     split.source = object()
     assert "decoded when they are read" in why_not_resident(split, None, num_steps=None)
     monkeypatch.setattr("shortback.data.resident.MOST_BYTES", 1000)
-    assert "are not kept there" in why_not_resident(images(), None, num_steps=None)
+    assert "are not kept on a device" in why_not_resident(images(), None, num_steps=None)

@@ -32,13 +32,13 @@ def test_a_network_by_itself_is_what_an_export_takes():
 def test_branches_on_a_network_of_ours_are_what_an_exit_takes():
     model = network("resnet20")
     with pytest.raises(
-        ValueError, match=r"this is SpikingNetwork without: give what attach\(model, at=\.\.\.\) returns"
+        ValueError, match=r"this is SpikingNetwork without branches: give what attach\(model, at=\.\.\.\) returns"
     ):
         check_branched(model, "early exit")
     net = sb.attach(model, at="stages", sample=images(2))
     check_branched(net, "early exit")
     sb.strip(net)
-    with pytest.raises(ValueError, match="this one is stripped: attach branches anew"):
+    with pytest.raises(ValueError, match="this one is stripped: attach branches again"):
         check_branched(net, "early exit")
 
 

@@ -114,7 +114,7 @@ def test_the_network_is_left_as_it_was(net):
 
 
 def test_what_is_wrong_is_said(net):
-    with pytest.raises(ValueError, match="is a confidence, above 0"):
+    with pytest.raises(ValueError, match="must be a confidence, above 0"):
         DepthExit(net, threshold=0)
     with pytest.raises(ValueError, match="2 temperatures for 3 exits, the output among them"):
         DepthExit(net, threshold=0.5, temperatures=(1.0, 1.0))
@@ -144,5 +144,5 @@ def test_a_branch_that_the_network_runs_past(count):
 
 def test_a_branch_before_the_steps_begin():
     net = branched("resnet20", ["stem.norm1", "layer2"])
-    with pytest.raises(ValueError, match=r"no image can leave at stem\.norm1, which is not run by step"):
+    with pytest.raises(ValueError, match=r"no image can leave at stem\.norm1, which does not run at every step"):
         DepthExit(net, threshold=0.5)(images(2))

@@ -74,7 +74,7 @@ def test_operations_are_those_of_each_image(model):
 
 def test_what_is_wrong_is_said(model):
     for threshold in (0, -0.5, 1.1, 1000, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match=r"is a confidence, above 0 and at most 1$"):
+        with pytest.raises(ValueError, match=r"must be a confidence, above 0 and at most 1$"):
             EarlyExit(model, threshold=threshold)
     with pytest.raises(ValueError, match=r"threshold=90: .* and at most 1; 90 % is 0\.9"):
         EarlyExit(model, threshold=90)

@@ -176,11 +176,11 @@ class Multiplies(nn.Module):
         (lambda: sb.spikify(One(Doubles()), num_steps=2), r"adds the output of act twice"),
         (lambda: sb.spikify(One(Multiplies()), num_steps=2), r"NIR has no mul"),
         (lambda: sb.spikify(One(nn.MaxPool2d(2, ceil_mode=True)), num_steps=2), "mat1"),
-        (lambda: sb.spikify(One(nn.PixelShuffle(1)), num_steps=2), r"between: NIR has no PixelShuffle; what it has"),
+        (lambda: sb.spikify(One(nn.PixelShuffle(1)), num_steps=2), r"between: NIR has no PixelShuffle; it has"),
         (lambda: sb.spikify(One(nn.LPPool2d(1, 1)), num_steps=2), r"between: NIR has no LPPool2d"),
         (
             lambda: sb.spikify(One(nn.Identity()), num_steps=2, neuron=functools.partial(sb.LIF, reset="soft")),
-            "no soft",
+            "cannot write a soft reset",
         ),
         (lambda: sb.spikify(One(nn.Identity()), num_steps=2, neuron=Growing), "outside"),
         (lambda: sb.spikify(One(nn.Identity()), num_steps=2, neuron=functools.partial(sb.LIF, initial=0.5)), "begins"),

@@ -132,7 +132,7 @@ def test_a_file_that_is_wrong_in_a_library_is_not_written(tmp_path, monkeypatch)
     """One by NIR's equations, of which Norse makes other neurons."""
     monkeypatch.setattr(writing, "to_nir", lambda model, sample, importer: to_nir(model, sample, dt=1e-3))
     with pytest.raises(
-        ValueError, match=r"not written, as .* does not do what it did: nirtorch with the neurons of Norse"
+        ValueError, match=r"not written: .* does not fire as it did: nirtorch with the neurons of Norse"
     ):
         write(network(), images(), tmp_path / "net.nir", to="nir", importer="norse")
     assert not list(tmp_path.iterdir())
@@ -158,10 +158,10 @@ def test_what_a_reader_does_not_read_is_said():
         with pytest.raises(ValueError, match=r"reads every file with dt=0\.0001; leave dt out"):
             to_nir(model, x, importer=reader, dt=1e-3)
     integrating = to_nir(network(IF), x)
-    with pytest.raises(ValueError, match=r"snnTorch makes a neuron of decay 0\.9"):
+    with pytest.raises(ValueError, match=r"snnTorch reads an IF as a leaky neuron with a decay of 0\.9"):
         nir_runner(integrating, num_steps=NUM_STEPS, dt=1e-4, reader="snntorch")
     scaled = to_nir(model, x, importer="norse", dt=1e-4)
     next(node for node in scaled.nodes.values() if isinstance(node, nir.LIF)).r[:] = 1.5
-    with pytest.raises(ValueError, match=r"SpikingJelly reads no LIF of r=1\.5"):
+    with pytest.raises(ValueError, match=r"SpikingJelly reads no LIF with r=1\.5"):
         nir_runner(scaled, num_steps=NUM_STEPS, dt=1e-4, reader="spikingjelly")
     assert to_nir(model, x, importer="norse").metadata["dt"] == 1e-3

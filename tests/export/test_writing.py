@@ -87,7 +87,7 @@ def test_a_difference_is_not_written(tmp_path, monkeypatch):
         return graph
 
     monkeypatch.setattr(writing, "to_nir", wrong)
-    with pytest.raises(ValueError, match=r"not written, as block2\.relu does not do what it did"):
+    with pytest.raises(ValueError, match=r"not written: block2\.relu does not fire as it did"):
         write(network("foreign"), images(16), tmp_path / "net.nir", to="nir")
     assert not list(tmp_path.iterdir())
 
@@ -101,7 +101,7 @@ def test_what_is_wrong_is_said(tmp_path):
         (tmp_path / "no" / "net.nir", {"to": "nir"}, "there is no folder"),
         (tmp_path / "net", {"to": "caffe"}, "to='caffe'"),
         (tmp_path / "net", {"to": "torch"}, r"end in \.pt2; name it net\.pt2"),
-        (tmp_path / "net.onnx", {"to": "onnx", "importer": "norse"}, "is of NIR"),
+        (tmp_path / "net.onnx", {"to": "onnx", "importer": "norse"}, "is for nir only"),
         (tmp_path / "net.nir", {"to": "nir", "streaming": True}, "is one step by itself"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -239,7 +239,7 @@ class ByName(nn.Linear):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda net, x, y: (net.requires_grad_(False), x, y), "no weights that are trained"),
+        (lambda net, x, y: (net.requires_grad_(False), x, y), "no trainable weights"),
         (lambda net, x, y: (net, x[:1], y[:1]), "one sample under batch norm"),
         (lambda net, x, y: (net, x, y + 7), "must be from 0 to 9"),
         (lambda net, x, y: (net, x, y - 1), "labels from -1"),

@@ -38,7 +38,7 @@ def with_membrane(**settings):
 
 def test_a_gradient_that_leads_into_the_batch_before_is_refused():
     net, x, y = with_membrane(detached=False)
-    with pytest.raises(ValueError, match=r"the gradient leads back into the batch before: .* sb\.register_reset"):
+    with pytest.raises(ValueError, match=r"the gradient leads back into the previous batch: .* sb\.register_reset"):
         measure(net, x, y, **SETTINGS)
     assert net[1].v == 0.0
     assert measure(net, x, y, **SETTINGS, by_branch=False).layers  # as within a training

@@ -64,12 +64,12 @@ def test_classes_of_several_outputs_each_are_found_by_a_run():
 
 def test_what_neither_size_nor_run_tells_is_asked_for():
     net = Steps(K, time_last=True, softmax=True)
-    with pytest.raises(ValueError, match=r"is \[N, T, K\] or \[N, K, T\] is not to be told .* layout='batch_first' or"):
+    with pytest.raises(ValueError, match=r"is \[N, T, K\] or \[N, K, T\] cannot be .* layout='batch_first' or"):
         sb.attach(net, sample=X)
     sb.attach(net, sample=X, layout="time_last")
-    with pytest.raises(ValueError, match=r"returns \[N, T, K\] or \[N, K, T\], and which is not to be told"):
+    with pytest.raises(ValueError, match=r"returns \[N, T, K\] or \[N, K, T\], and running it does not tell which"):
         evaluate(net, [(X, torch.arange(N))])
-    with pytest.raises(ValueError, match="is not to be told"):
+    with pytest.raises(ValueError, match="cannot be determined"):
         axis_of_classes(net, X, shape=(N, 5, 5), layer=None)
     assert Steps(K + 1, time_last=True, softmax=True)(X).shape == (N, K, K + 1)  # here the size tells
     sb.attach(Steps(K + 1, time_last=True, softmax=True), sample=X)
@@ -85,7 +85,7 @@ class Fires(nn.Module):
 def test_diagnose_asks_too():
     net = Steps(K, time_last=True, softmax=True)
     net.blocks = nn.ModuleList([nn.Sequential(nn.Linear(5, 5), Fires()) for _ in range(3)])
-    with pytest.raises(ValueError, match="is not to be told"):
+    with pytest.raises(ValueError, match="cannot be determined"):
         sb.diagnose(net, X, torch.arange(N))
     attached = sb.attach(net, sample=X, layout="time_last", reduce="mean")
     assert sb.diagnose(attached, X, torch.arange(N)).layers

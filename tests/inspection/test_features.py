@@ -217,7 +217,7 @@ def test_attention_over_time_makes_no_features(num_steps, size):
     block = WithTimeAttention(num_steps)
     net, x = nn.Sequential(block, nn.Flatten(2), nn.Linear(6 * size**2, 5)), torch.randn(num_steps, 3, 3, size, size)
     if size == num_steps:
-        with pytest.raises(ValueError, match=r"is not to be told by sizes.*: say features=2 or 3 or 4"):
+        with pytest.raises(ValueError, match=r"neither sizes nor a dry run tell.*: say features=2 or 3 or 4"):
             sb.attach(net, at=["0"], sample=x)
     else:
         branched = sb.attach(net, at=["0"], sample=x)

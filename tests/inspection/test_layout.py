@@ -219,5 +219,5 @@ def test_a_network_of_named_outputs_is_trained_and_tested(tmp_path):
 )
 def test_steps_in_a_tuple_are_told(returns, is_told, caplog):
     sb.attach(Named(returns), at=["body.0"], sample=torch.randn(4, 5))
-    told = [m for m in caplog.messages if "tensors [4, 3], of which the first alone is taken for its output" in m]
+    told = [m for m in caplog.messages if "tensors [4, 3], of which only the first is used as its output" in m]
     assert len(told) == is_told

@@ -32,7 +32,7 @@ Y = torch.arange(6)
         (X[0], r"one image without a batch: pass x\.unsqueeze\(0\)"),
         (X[:0], "is empty"),
         (X.numpy(), r"torch\.from_numpy"),
-        ((X, Y), "a tuple of 2: give the images alone; wrap a network of several inputs in a module"),
+        ((X, Y), "a tuple of 2: give the images alone; wrap a network with several inputs in a module"),
         (None, "a NoneType"),
     ],
     ids=range(9),

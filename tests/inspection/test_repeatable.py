@@ -77,5 +77,5 @@ def test_what_sizes_leave_open_is_asked_for_with_the_reason():
 
 
 def test_what_remembers_is_said_to():
-    with pytest.raises(ValueError, match="it remembers something from one batch to the next"):
+    with pytest.raises(ValueError, match="the network remembers something from one batch to the next"):
         sb.attach(Remembers(), at=["fc"], sample=X)

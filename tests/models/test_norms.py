@@ -78,7 +78,7 @@ def test_tebn_takes_its_first_factors_for_fewer_steps_and_has_none_for_more():
     norm.num_steps = 2
     torch.testing.assert_close(norm(x), torch.cat([norm.norm(x[:2]), 2 * norm.norm(x[2:])]))
     norm.num_steps = 4
-    with pytest.raises(ValueError, match="num_steps=4: norm='tebn' has learned factors for 3 time steps"):
+    with pytest.raises(ValueError, match="num_steps=4: norm='tebn' has learned factors for only 3 time steps"):
         norm(x)
 
 
@@ -107,5 +107,5 @@ def test_tdbn_is_scaled_down_where_currents_are_added_alone():
 
 
 def test_tdbn_needs_a_threshold():
-    with pytest.raises(ValueError, match="norm='tdbn' starts in proportion to the threshold, and ReLU"):
+    with pytest.raises(ValueError, match="norm='tdbn' initialises weights by the threshold, which is unknown for ReLU"):
         sb.create_model("resnet20", width=0.25, norm="tdbn", neuron=lambda num_steps: nn.ReLU())

@@ -198,7 +198,7 @@ def test_a_second_derivative_is_refused_and_not_zero():
 @pytest.mark.parametrize("backend", ["reference", "compiled"])
 @pytest.mark.parametrize("shape", [(4, 3), (1, 4), (2, 4), (12,), ()])
 def test_a_membrane_of_another_shape_is_refused(shape, backend):
-    with pytest.raises(ValueError, match=r"a membrane of shape .* for an input of shape \[3, 4\] a step"):
+    with pytest.raises(ValueError, match=r"a membrane of shape .* for an input of shape \[3, 4\] per step"):
         ops.multi_step(
             torch.ones(1, 3, 4), dynamics=HARD, decay=0.5, num_steps=1, initial=torch.ones(shape), backend=backend
         )

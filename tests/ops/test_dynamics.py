@@ -12,7 +12,7 @@ from shortback.surrogates import Surrogate
     [
         ({"threshold": float("inf")}, "threshold=inf"),
         ({"reset": "never"}, "must be one of hard, soft, none"),
-        ({"reset": "soft", "reset_to": 0.1}, "only a hard reset goes to a value"),
+        ({"reset": "soft", "reset_to": 0.1}, "only a hard reset sets the membrane to a value"),
         ({"initial": float("nan")}, "initial=nan"),
         ({"threshold": torch.nn.Parameter(torch.ones(()))}, "learned thresholds, .*are not supported"),
         ({"surrogate": "arctan"}, "shortback.surrogates"),

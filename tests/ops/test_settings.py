@@ -111,7 +111,7 @@ def test_what_kernels_do_not_carry_is_refused_by_name():
     parameter = torch.nn.Parameter(torch.ones(3))
     with pytest.raises(ValueError, match="the weight of a norm before the neuron"):
         sb.LIF(2, threshold=parameter)
-    with pytest.raises(ValueError, match="one for each channel is not supported"):
+    with pytest.raises(ValueError, match="one decay per channel is not supported"):
         sb.PLIF(2, decay=parameter)
     with pytest.raises(TypeError, match="refractory"):
         sb.LIF(2, refractory=2)

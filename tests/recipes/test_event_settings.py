@@ -34,7 +34,7 @@ def test_what_is_no_size_is_named(setting, message):
 
 def test_images_have_no_sensor():
     with pytest.raises(
-        RecipeError, match=r"data\.sensor is for recordings of events, and data\.kind=bundled are images"
+        RecipeError, match=r"data\.sensor is for recordings of events, and data\.kind=bundled has images"
     ):
         load_recipe("quickstart", settings=["data.sensor=[48, 64]"])
 

@@ -9,16 +9,16 @@ from shortback.recipes.load import load_recipe
 @pytest.mark.parametrize(
     ("choice", "setting", "message"),
     [
-        ("optimizer.kind=adamw", "optimizer.momentum=0.5", "it is of optimizer.kind=sgd, and this is adamw"),
-        ("loss.kind=cross_entropy", "loss.tet_weight=0.5", "it is of loss.kind=tet, and this is cross_entropy"),
-        ("branches.schedule=linear", "branches.rate=3", "it is of branches.schedule=exponential, and this is linear"),
+        ("optimizer.kind=adamw", "optimizer.momentum=0.5", "applies only to optimizer.kind=sgd, and this is adamw"),
+        ("loss.kind=cross_entropy", "loss.tet_weight=0.5", "applies only to loss.kind=tet, and this is cross_entropy"),
+        ("branches.schedule=linear", "branches.rate=3", "only to branches.schedule=exponential, and this is linear"),
         ("branches.schedule=linear", "branches.num_levels=3", "branches.schedule=step"),
         ("branches.schedule=linear", "branches.share=0.3", "branches.schedule=adaptive"),
         ("branches.schedule=adaptive", "branches.start=0.3", "and this is adaptive"),
         ("branches.schedule=adaptive", "branches.end=0.3", "linear or cosine or exponential or step, and"),
         ("branches.schedule=constant", "branches.end=0.3", "linear or cosine or exponential or step, and"),
         ("branches.schedule=constant", "branches.over=0.3", "and this is constant"),
-        ("method=evolutionary", "branches.coefficient=2", "it is of method=shortcut, and this is evolutionary"),
+        ("method=evolutionary", "branches.coefficient=2", "applies only to method=shortcut, and this is evolutionary"),
     ],
 )
 def test_a_setting_of_another_kind_is_refused(choice, setting, message):

@@ -36,7 +36,7 @@ def recipe(folder, **answers):
 def test_every_answer_is_a_recipe_or_is_refused(roots, data, network):
     root = roots / "small" if data in ("images", "events") else None
     if data == "events" and network not in EVENT_NETWORKS:
-        with pytest.raises(UserError, match="recordings of events have recipes for resnet18"):
+        with pytest.raises(UserError, match="for recordings of events: choose resnet18"):
             recipe(roots, data=data, network=network, root=root)
         return
     made = recipe(roots, data=data, network=network, root=root)
@@ -53,7 +53,7 @@ def test_large_images_are_trained_on_as_those_of_imagenet(roots):
     for network in LARGE_NETWORKS:
         made = recipe(roots, data="images", network=network, root=roots / "large")
         assert (made.model.stem, made.data.image_size, made.data.root) == ("imagenet", 224, roots / "large")
-    with pytest.raises(UserError, match="as large as these have recipes for resnet18, resnet34, not for vgg16"):
+    with pytest.raises(UserError, match="has vgg16 for images as large as these: choose resnet18, resnet34"):
         recipe(roots, data="images", network="vgg16", root=roots / "large")
 
 
@@ -82,7 +82,7 @@ def test_a_recipe_for_recordings_says_that_the_sensor_is_missing(tmp_path):
     np.savez(tmp_path / "train" / "a" / "0.npz", t=[1, 2], x=[3, 4], y=[5, 6], p=[0, 1])
     made = recipe(tmp_path, data="events", network="resnet20", root=tmp_path)
     assert (made.data.sensor, made.data.frames) == (None, None)
-    assert "# data.sensor is to be [height, width] of the camera" in (tmp_path / "new.yaml").read_text()
+    assert "# Set data.sensor to [height, width] of the camera" in (tmp_path / "new.yaml").read_text()
 
 
 def test_a_batch_is_one_that_few_images_fill(tmp_path):
@@ -93,7 +93,7 @@ def test_a_batch_is_one_that_few_images_fill(tmp_path):
     made = recipe(tmp_path, data="images", network="resnet20", root=tmp_path)
     assert made.train.batch_size == 8  # 42 less a tenth are 37
     text = (tmp_path / "new.yaml").read_text()
-    assert "as in cifar10-resnet20, by AutoAugment with the policy that was found for cifar10 too" in text
+    assert "as in cifar10-resnet20, including AutoAugment with the policy found for cifar10" in text
     recipe(tmp_path, data="cifar10", network="resnet20")
     assert "AutoAugment" not in (tmp_path / "new.yaml").read_text()
     assert "batch_size" not in (tmp_path / "new.yaml").read_text()
@@ -113,16 +113,16 @@ def test_images_are_those_of_the_source_for_folders(tmp_path, name):
     [
         ({"data": "mnist"}, "data='mnist': must be one of images, cifar10"),
         ({"network": "resnet17"}, "network='resnet17': must be one of resnet18"),
-        ({"data": "images"}, "data=images: say where it lies"),
+        ({"data": "images"}, "data=images: give root, the folder where it lies"),
         ({"root": Path("mine")}, "data=bundled comes with the package: leave root=mine out"),
-        ({"data": "images", "root": Path("nowhere")}, "nowhere: there must be a folder train/ in it"),
+        ({"data": "images", "root": Path("nowhere")}, "nowhere: must contain a folder train/"),
     ],
 )
 def test_wrong_answers(tmp_path, answers, message):
     with pytest.raises(UserError, match=message):
         recipe(tmp_path, **{"data": "bundled", "network": "resnet18", **answers})
     (tmp_path / "empty" / "train").mkdir(parents=True)
-    with pytest.raises(UserError, match="empty: no image is in it"):
+    with pytest.raises(UserError, match="empty: contains no image"):
         recipe(tmp_path, data="images", network="resnet18", root=tmp_path / "empty")
 
 

@@ -80,7 +80,7 @@ OLD = {
 def test_a_recipe_that_does_not_say_how_outputs_are_combined_is_refused_or_means_what_it_did(tmp_path, text, means):
     file = tmp_path / "mine.yaml"
     file.write_text(f"model: {{name: resnet20}}\n{text}")
-    with pytest.raises(RecipeError, match=r"branches.combine is not said: write logits .* or additive"):
+    with pytest.raises(RecipeError, match=r"branches.combine is missing: write logits .* or additive"):
         load_recipe(str(file))
     branches = load_recipe(str(file), settings=["branches.combine=additive"]).branches
     before = {"at": "blocks", "combine": "additive", "start": 1.0, "coefficient": 1.0, "end": 0.0}
@@ -180,7 +180,7 @@ def test_a_variant_is_a_method_with_other_branches():
     twice = recipe.compare[1].model_copy(update={"combine": "convex", "start": 2.0})
     with pytest.raises(RecipeError, match="at most 1"):
         comparison._side(recipe, twice)
-    with pytest.raises(RecipeError, match="names one twice: vanilla, vanilla"):
+    with pytest.raises(RecipeError, match="has a name twice: vanilla, vanilla"):
         load_recipe("quickstart", settings=["compare=[vanilla, vanilla]"])
     with pytest.raises(RecipeError, match="compare"):
         load_recipe("quickstart", settings=["compare=[{name: a/b, method: vanilla, combine: logits, start: 1}]"])
@@ -291,7 +291,7 @@ def test_a_recipe_says_what_differs_from_the_defaults(name):
         ("train.epochs=true", "epochs: must be a number"),
         ("optimizer.lr=on", "lr: must be a number"),
         ("compare=[]", "compares nothing"),
-        ("compare=[vanilla,vanilla]", "names one twice"),
+        ("compare=[vanilla,vanilla]", "has a name twice"),
         ("model.neuron.threshold=0", "greater than 0"),
         ("model.neuron.decay=1.5", "less than or equal to 1"),
         ("model.neuron.decay=-0.5", "greater than or equal to 0"),
@@ -327,7 +327,7 @@ def test_a_recipe_extends_another(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("extend: [cifar10-resnet20]", r"extend: the name of a recipe or of a file beside this one, not \['cifar10"),
+        ("extend: [cifar10-resnet20]", r"must be the name of a recipe or of a file beside this one, not \['cifar10"),
         ("extend: cifar10-resnet2O", r"own.yaml: extend: .*cifar10-resnet2O. is neither a recipe nor a file"),
         ("extend: own.yaml", r"extend each other in a circle: .*own.yaml > .*own.yaml"),
         ("extend: cifar10-resnet20\ntrain: {epoch: 3}", "train.epoch: unknown key"),
@@ -434,5 +434,5 @@ def test_a_recipe_at_another_place_finds_what_it_extends(tmp_path):
     base = (home / "base.yaml").read_text()
     assert at_another_place(base, str(home / "base.yaml"), away / "b.yaml") == base
     own.write_text("{extend: base.yaml, seed: 1}\n")
-    with pytest.raises(RecipeError, match=r"own.yaml: extend: base.yaml is beside it; write the line extend: /"):
+    with pytest.raises(RecipeError, match=r"own.yaml: extend: base.yaml is beside it; replace .* a line extend: /"):
         at_another_place(own.read_text(), str(own), away / "own.yaml")

@@ -7,7 +7,7 @@ def test_every_setting_is_there_with_what_it_takes():
     there = {key for key in flatten(load_recipe("events-quickstart").model_dump()) if not key.startswith("compare.")}
     assert there <= found.keys()
     assert found["train.epochs"] == (
-        "train.epochs", "How many times it sees the data.", "a whole number at least 1", "10",
+        "train.epochs", "Passes over the training data.", "a whole number at least 1", "10",
     )  # fmt: skip
     assert found["model.name"].default == "must be said"
     assert found["model.neuron.reset"].takes == "`hard`, `soft`, `none`"

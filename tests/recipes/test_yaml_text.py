@@ -8,8 +8,8 @@ from shortback.recipes.yaml_text import RecipeError, read_keys, read_yaml, text_
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("seed: 1\nmodel:\n  a: 1\n  a: 2\n", "name, line 4: not valid YAML, 'a' is there twice"),
-        ("seed: 1\nseed: 1\n", "name, line 2.*'seed' is there twice"),
+        ("seed: 1\nmodel:\n  a: 1\n  a: 2\n", "name, line 4: not valid YAML, 'a' appears twice"),
+        ("seed: 1\nseed: 1\n", "name, line 2.*'seed' appears twice"),
         ("a: " + "[" * 5000, "nested too deeply"),
         ("a: [1", "line 1: not valid YAML"),
         ("", "is not a recipe"),
@@ -19,11 +19,11 @@ from shortback.recipes.yaml_text import RecipeError, read_keys, read_yaml, text_
         ("root:*:1:0:99999:7:::\nx: 1", "is not a recipe"),
         ("\x07: 1", "not valid YAML"),
         ("a: 1\ntrain: {[a]: 1}", "name, line 2: not valid YAML, found unhashable key"),
-        ("a: 1\nseed: 2001-99-99", "name, line 2: not valid YAML, a value is no timestamp"),
-        ("seed: !!int 99999x", "name, line 1: not valid YAML, a value is no int"),
-        ("seed: !!int ''", "a value is no int"),
-        ("seed: [!!bool x]", "a value is no bool"),
-        ("seed: !!timestamp x", "a value is no timestamp"),
+        ("a: 1\nseed: 2001-99-99", "name, line 2: not valid YAML, a value is not a valid timestamp"),
+        ("seed: !!int 99999x", "name, line 1: not valid YAML, a value is not a valid int"),
+        ("seed: !!int ''", "a value is not a valid int"),
+        ("seed: [!!bool x]", "a value is not a valid bool"),
+        ("seed: !!timestamp x", "a value is not a valid timestamp"),
     ],
     ids=range(16),
 )

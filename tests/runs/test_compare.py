@@ -31,7 +31,7 @@ def test_what_is_printed_meanwhile_has_the_name_of_the_variant(tmp_path, monkeyp
     ("settings", "message"),
     [
         (["method=vanilla"], "the recipe compares vanilla, evolutionary-logits, evolutionary, .* add -s compare="),
-        (["branches.start=0.3"], "-s branches.start=...: evolutionary-logits of compare would not follow it"),
+        (["branches.start=0.3"], "-s branches.start=...: evolutionary-logits of compare would not follow this"),
         (["branches={combine: logits}"], "-s branches.combine=...: evolutionary-logits of compare"),
     ],
 )

@@ -57,7 +57,7 @@ def test_auto_places_are_found_on_sequences(event_folder, tmp_path):  # noqa: F8
         ("data.augment.auto_augment=cifar10", "data.augment.auto_augment is for photographs"),
         ("data.augment.resized_crop=true", "data.augment.resized_crop is for photographs"),
         ("data.image_size=32", "data.image_size is for images"),
-        ("data.kind=cifar10", "data.frames is for recordings of events, and data.kind=cifar10 are images"),
+        ("data.kind=cifar10", "data.frames is for recordings of events, and data.kind=cifar10 has images"),
         ("data={kind: image_folder, split: seeded}", "data.split is for recordings of events"),
     ],
 )

@@ -45,7 +45,7 @@ def test_resuming_another_recipe_says_what_differs(folder):
     with pytest.raises(ValueError, match=r"train\.epochs: 99, ") as refused:
         folder.check(other, resume=True, overwrite=False)
     *_, last = str(refused.value).splitlines()
-    assert last.startswith("The learning rate and the coefficient go by the number of epochs")
+    assert last.startswith("The learning rate and the coefficient depend on the number of epochs")
     assert last.endswith("To train by this recipe, name another folder with --out")
     folder.weights.touch()
     other = load_recipe("quickstart", settings=["compare=", "seed=1"])

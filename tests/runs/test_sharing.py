@@ -130,7 +130,7 @@ def test_what_is_wrong_is_said(run, published, tmp_path):  # noqa: F811
     with pytest.raises(ValueError, match="there is no num_classes, in_channels in it"):
         sb.load(copy)
     (copy / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="is no JSON"):
+    with pytest.raises(ValueError, match="is not valid JSON"):
         sb.load(copy)
     (copy / "model.safetensors").unlink()
     shutil.copy(published / "config.json", copy)

@@ -260,13 +260,13 @@ def test_a_branch_after_what_is_frozen_is_told_once(make_network, batch, caplog)
     for _ in range(2):
         net(x)
     assert [record.message for record in caplog.records] == [
-        "nothing that is trained lies before the branches at layer1: leave them out"
+        "no trained weights lie before the branches at layer1: leave them out"
     ]
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"at": [nn.Linear(2, 2)]}, "give the names of modules"), ({"head": nn.Linear(2, 2)}, "what makes a head")],
+    [({"at": [nn.Linear(2, 2)]}, "give the names of modules"), ({"head": nn.Linear(2, 2)}, "that makes a head")],
 )
 def test_modules_in_place_of_names_and_of_what_makes_a_head(make_network, batch, wrong, message):
     with pytest.raises(ValueError, match=message):
@@ -335,7 +335,7 @@ def test_a_reset_that_was_forgotten_is_told(caplog, resets):
 
 def test_a_head_that_is_no_module_is_refused():
     model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3))
-    with pytest.raises(ValueError, match=r"head: makes a NoneType of 6 features, and must make an nn\.Module"):
+    with pytest.raises(ValueError, match=r"head: made a NoneType for 6 features, but must make an nn\.Module"):
         sb.attach(model, at=["1"], sample=torch.randn(4, 5), head=lambda features, classes: None)
     assert not any(module._forward_hooks for module in model.modules())
 

@@ -334,7 +334,7 @@ def test_neurons_that_are_no_modules_are_told_of(batch, caplog):
     assert not caplog.messages
     assert sb.attach(Inline(), at=["conv1", "conv2"], sample=batch[0]).places == ("conv1", "conv2")
     (message,) = caplog.messages
-    assert "no module of Inline returns spikes, so the branches at conv1, conv2 sit on currents" in message
+    assert "no module of Inline returns spikes, so the branches at conv1, conv2 tap currents" in message
 
 
 def test_names_in_networks_that_fire_or_have_no_neurons_are_taken_as_they_are(batch, caplog):
@@ -349,5 +349,5 @@ def test_names_in_networks_that_fire_or_have_no_neurons_are_taken_as_they_are(ba
 def test_neurons_that_never_fire_are_named(batch):
     net = Plainly()
     net.lif1, net.lif2 = Hushed(), Hushed()
-    with pytest.raises(ValueError, match=r"none fired: lif1, lif2 returned zeros alone.*e\.g\. at=\['lif1'\]"):
+    with pytest.raises(ValueError, match=r"no neuron fired: lif1, lif2 returned only zeros.*e\.g\. at=\['lif1'\]"):
         sb.attach(net, sample=batch[0])

@@ -199,7 +199,7 @@ def test_branches_dropped_under_distributed_data_parallel(make_network, batch):
     step(wrapped)
     step(wrapped)
     assert net.heads[0].weight.grad.abs().sum() > 0
-    with pytest.raises(ValueError, match="wrap what comes back"):
+    with pytest.raises(ValueError, match="wrap the result"):
         sb.attach(wrapped, at="stages", sample=x)
     net.branches_enabled = False
     net.heads.requires_grad_(False)

@@ -218,7 +218,7 @@ def test_code_without_source_is_said_not_to_be_read(caplog):
     namespace = {"nn": nn}
     exec("class Typed(nn.Sequential):\n    def forward(self, x): return super().forward(x)", namespace)
     spikify(namespace["Typed"](nn.ReLU()), num_steps=2, neuron=NEURON)  # type: ignore[operator]
-    assert "no source of Typed.forward: activations called as functions there stay" in caplog.messages
+    assert "no source of Typed.forward: activations called as functions there are not replaced" in caplog.messages
 
 
 def test_networks_of_other_inputs_are_refused_at_once():

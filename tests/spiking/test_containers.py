@@ -105,7 +105,7 @@ def test_what_is_not_registered_or_a_function_stays_with_a_warning_of_where_it_i
     assert isinstance(network.act1, LIF)
     (record,) = caplog.records
     lines = record.getMessage().split("\n")
-    assert lines[0] == "spikify() left activations as they are that ByAttributes keeps outside of its modules:"
+    assert lines[0] == "spikify() left unchanged the activations that ByAttributes keeps outside of its modules:"
     assert [line.strip() for line in lines[1:-1]] == [
         "acts[0] is a ReLU that is not registered",
         "acts[1] is a Sequential that is not registered",

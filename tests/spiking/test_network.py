@@ -225,7 +225,7 @@ class Remembering(nn.Module):
         (
             lambda: nn.Sequential(nn.Conv2d(2, 2, 1), Counting(3), chain()),
             "input",
-            "1 is no TimeModule, counts the time steps, and comes first",
+            "1 is not a TimeModule, stores a number of time steps, and comes first",
         ),
         (Remembering, "neuron", None),
     ],
@@ -505,7 +505,7 @@ def test_a_foreign_neuron_with_another_number_of_steps_is_told(caplog):
     model = SpikingNetwork(network, num_steps=3)
     assert "number of its own" not in caplog.text
     model.num_steps = 6
-    assert "num_steps=6: 1 is a Counting, no TimeModule, with a number of its own, 3" in caplog.text
+    assert "num_steps=6: 1 is a Counting, not a TimeModule, and has a number of its own, 3" in caplog.text
     caplog.clear()
     network[1].T = 6
     model.num_steps = 6
@@ -525,7 +525,7 @@ def test_a_library_neuron_with_another_number_of_steps_is_refused():
             self.neuron.reset()
             return self.neuron(x.unflatten(0, (self.T, -1))).flatten(0, 1)
 
-    with pytest.raises(ValueError, match="num_steps=6: 1 is a Unfolding, no TimeModule, with a number of its own, 3"):
+    with pytest.raises(ValueError, match=r"num_steps=6: 1 is a Unfolding, not a TimeModule, and has a number of .* 3"):
         SpikingNetwork(nn.Sequential(chain()[:4], Unfolding(3), Head()), num_steps=6)
     model = SpikingNetwork(nn.Sequential(chain()[:4], Unfolding(3), Head()), num_steps=3)
     with pytest.raises(ValueError, match="num_steps=6"):

@@ -102,7 +102,7 @@ def test_workers_that_persist_are_told_of_and_left_alone(caplog, not_told):
     loader = DataLoader(range_pairs(4), batch_size=2, num_workers=1, persistent_workers=True)
     batches = SeededBatches(loader)
     SeededBatches(loader)
-    assert caplog.text.count("persistent_workers=True: workers are started anew every epoch") == 1
+    assert caplog.text.count("persistent_workers=True: workers are restarted every epoch") == 1
     assert len(list(batches.epoch(0))) == 2
     assert loader.persistent_workers
     assert loader._iterator is None
@@ -114,8 +114,8 @@ def test_workers_of_a_loader_in_another_are_told_of_as_they_are(caplog, not_told
     around = Fabric(accelerator="cpu", devices=1).setup_dataloaders(inner)
     for _ in range(2):
         assert SeededBatches(around).loader is around
-    assert caplog.text.count("the workers of a _FabricDataLoader go on from what they drew before") == 1
-    assert "started anew" not in caplog.text
+    assert caplog.text.count("the workers of a _FabricDataLoader continue from their earlier draws") == 1
+    assert "restarted" not in caplog.text
 
 
 class Rank:
@@ -226,6 +226,6 @@ def test_an_epoch_with_fewer_batches_than_were_said_is_told(caplog):
     assert not caplog.messages
     assert warn_if_short(batches, 3)
     assert caplog.messages == [
-        "DataLoader gave 3 batches in an epoch, and its len() is 4: the coefficient and the learning rate go by the "
-        "second, and end at 75 % of their way; let len() say how many it gives"
+        "DataLoader gave 3 batches in an epoch, but its len() is 4: the coefficient and the learning rate follow "
+        "len(), and stop at 75 % of their course; make len() the number of batches it gives"
     ]

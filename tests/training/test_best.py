@@ -160,7 +160,7 @@ def test_heads_are_kept_with_the_weights_and_not_missed_where_an_earlier_version
 
 def test_the_last_is_the_best_without_validation(tmp_path):
     assert trained(tmp_path / "run", epochs=2, validation=None).best_epoch == 2
-    with pytest.raises(UserError, match="keep_best=2: give images to validate on"):
+    with pytest.raises(UserError, match="keep_best=2 needs a validation split: give images to validate on"):
         trained(tmp_path / "other", epochs=2, validation=None, keep_best=2)
 
 

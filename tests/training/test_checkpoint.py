@@ -49,7 +49,7 @@ def test_when_all_are_damaged_it_says_so(tmp_path):
     folder = CheckpointFolder(tmp_path)
     folder.save({"step": 1})
     folder.last.write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match="no checkpoint is whole"):
+    with pytest.raises(CheckpointError, match="every checkpoint is damaged"):
         folder.load()
 
 

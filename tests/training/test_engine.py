@@ -309,7 +309,7 @@ def test_epochs_that_are_shorter_than_was_said_are_told_once(make_trainer, caplo
     trainer.train = Short(trainer.train)
     trainer.fit()
     (told,) = [message for message in caplog.messages if "its len() is" in message]
-    assert told.startswith("Short gave 4 batches in an epoch, and its len() is 8")
+    assert told.startswith("Short gave 4 batches in an epoch, but its len() is 8")
 
 
 def test_without_branches_the_coefficient_is_0(make_trainer, rows):

@@ -153,7 +153,7 @@ def test_a_loader_that_gives_its_batches_once_is_told(data, tmp_path):
         def __iter__(self):
             return self.batches
 
-    with pytest.raises(ValueError, match="Once gives nothing in epoch 2"):
+    with pytest.raises(ValueError, match="Once gives no batches in epoch 2"):
         fit(attached(data), Once(), epochs=2, folder=tmp_path, **plainly())
 
 
@@ -276,7 +276,7 @@ def test_a_network_that_keeps_branches_inside_has_to_return_them(data, tmp_path)
         def forward(self, x):
             return self.net(x).logits
 
-    with pytest.raises(ValueError, match="Drops has a network with branches inside, net, and returns none of them"):
+    with pytest.raises(ValueError, match="Drops contains a network with branches, net, but does not return their"):
         fit(Drops(), loader(data), epochs=1, folder=tmp_path / "drops", **plainly())
     whole, inside = attached(data), nn.Sequential(attached(data))
     for name, net in (("whole", whole), ("inside", inside)):

@@ -91,7 +91,7 @@ def test_an_overflow_is_left_out_and_training_goes_on(tmp_path, looking):
 
 
 def test_overflows_without_end_are_an_error(tmp_path, looking):
-    with pytest.raises(NonFiniteError, match=r"overflowed in fp16 in 50 steps .* train\.precision=fp32"):
+    with pytest.raises(NonFiniteError, match=r"overflowed in fp16 in 50 consecutive steps.* train\.precision=fp32"):
         trained(tmp_path, Overflows(10**6), precision="fp16", epochs=20)
 
 

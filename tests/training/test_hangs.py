@@ -97,7 +97,7 @@ def test_who_is_silent_is_waited_for_longer_and_then_named():
     assert _hanging(late) == [late[0]]
     assert _report(late, [late[0]]).splitlines()[:2] == [
         "the training hangs; the processes wait for rank 0:",
-        "  rank 0: not heard of",
+        "  rank 0: never reported",
     ]
 
 

@@ -83,10 +83,10 @@ def test_an_optimizer_that_does_not_move_what_is_trained_is_refused():
     model = sb.create_model("vgg11", width=0.125, num_steps=1)
     before = torch.optim.SGD(model.parameters(), lr=0.1)
     net = sb.attach(model, at="stages", sample=torch.zeros(2, 3, 16, 16))
-    with pytest.raises(UserError, match=r"does not have the heads of the branches \(0\.weight"):
+    with pytest.raises(UserError, match=r"lacks the heads of the branches \(0\.weight"):
         check_optimizer(before, net)
     check_optimizer(torch.optim.SGD(net.heads.parameters(), lr=0.1), net)  # the rest is frozen on purpose
-    with pytest.raises(UserError, match="are not of the network that is trained"):
+    with pytest.raises(UserError, match="do not belong to the network in training"):
         check_optimizer(torch.optim.SGD(copy.deepcopy(net).parameters(), lr=0.1), net)
     of_the_loss = nn.Parameter(torch.zeros(2))
     check_optimizer(torch.optim.SGD([*net.parameters(), of_the_loss], lr=0.1), net)

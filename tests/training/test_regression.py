@@ -91,7 +91,7 @@ def test_branches_get_the_loss_of_the_main_output():
 @pytest.mark.parametrize(
     ("logits", "target", "loss", "message"),
     [
-        ((4, 1), torch.zeros(4), nn.MSELoss(), r"outputs of shape \[4, 1\] and targets of shape \[4\].* stretched"),
+        ((4, 1), torch.zeros(4), nn.MSELoss(), r"outputs of shape \[4, 1\] and targets of shape \[4\].* broadcast"),
         ((4, 1), torch.zeros(4, dtype=torch.long), None, "cross entropy of a single output is 0 .*BCEWithLogitsLoss"),
         ((4, 1), torch.zeros(4, dtype=torch.long), nn.CrossEntropyLoss(), "cross entropy of a single output is 0"),
         ((4, 2), torch.zeros(4, 2), nn.KLDivLoss(reduction="sum"), r"KLDivLoss\(reduction='sum'\): .* use 'mean'"),
@@ -136,5 +136,5 @@ def test_a_mean_over_samples_is_a_mean(tmp_path):
 def test_classes_of_pixels_are_refused(tmp_path):
     x, y = torch.zeros(8, 1, 12, 12), torch.zeros(8, 12, 12, dtype=torch.long)
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=4)
-    with pytest.raises(ValueError, match="one class a sample"):
+    with pytest.raises(ValueError, match="one class per sample"):
         fit(network(), loader, epochs=1, folder=tmp_path, execution=execution(), loggers=())

@@ -37,7 +37,7 @@ def test_half_a_line_at_the_end_is_left_out(metrics, half):
 def test_a_line_that_is_no_row_is_named(metrics, line):
     first, rest = metrics.read_text().split("\n", 1)
     metrics.write_text(f"{first}\n{line}\n{rest}")
-    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2: is no row"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2: is not a row"):
         read_rows(metrics)
 
 

@@ -94,7 +94,7 @@ def test_a_norm_that_computes_by_itself_is_named(caplog):
     net = nn.Sequential(Closed(3), Open(3), nn.BatchNorm2d(3))
     synchronise_norms(net)
     assert [isinstance(norm, SyncNorm) for norm in net] == [False, True, True]
-    assert "Closed computes by a forward of its own" in caplog.text
+    assert "Closed normalises in its own forward" in caplog.text
 
 
 @pytest.mark.usefixtures("one_process")

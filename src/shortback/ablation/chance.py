@@ -1,8 +1,8 @@
 r"""Whether runs have learnt anything at all.
 
-Of $n$ test images in $K$ classes guessing gets a share $p = 1 / K$ right, give or take $\sqrt{p (1 - p) / n}$. A run is
-at chance if it got no more than $p$ and three of these right. Classes of unequal size, where naming the largest gets
-more right than $p$, are not known of here.
+For $n$ test images in $K$ classes, guessing has an accuracy of $p = 1 / K$ with a standard deviation of
+$\sqrt{p (1 - p) / n}$. A run is at chance if its accuracy is at most three standard deviations above $p$. That always
+naming the largest of unequal classes beats $p$ is not taken into account.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from shortback.words import counted
 
 
 def all_at_chance(runs: Sequence[CellRun]) -> str | None:
-    """A sentence where every finished run is at chance; None where one is not, or where it cannot be told of one."""
+    """A sentence for the case that all finished runs are at chance; None if one is not, or if that is unknown."""
     summaries = [run.summary for run in runs if run.summary is not None]
     if not summaries or not all(_is_at_chance(summary) for summary in summaries):
         return None
@@ -34,5 +34,5 @@ def _is_at_chance(summary: Summary) -> bool:
 
 
 def _num_classes(summary: Summary) -> int:
-    """0 where it is not known."""
+    """The number of classes; 0 if it is unknown."""
     return summary.get("num_classes", 0) or len(summary.get("classes", ()))

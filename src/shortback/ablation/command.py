@@ -1,4 +1,4 @@
-"""The commands `ablate` and `report`: a grid, its plan, its run with a live table, and its results."""
+"""The commands `ablate` and `report`: plan a grid, run it with a live table, and write its results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Ablation:
     """A grid of runs in a folder.
 
     Args:
-        recipe: its name, for titles.
+        recipe: name of the recipe, for titles.
         cells: from `build_grid`.
         out: the folder.
     """
@@ -45,10 +45,10 @@ class Ablation:
         self._finished: dict[Path, CellRun] = {}
 
     def print_plan(self, *, jobs: int) -> None:
-        """The grid and an estimate of the time, from two measured steps of every kind of cell.
+        """Print the grid and an estimate of the time, from two measured steps of every kind of cell.
 
         Raises:
-            ValueError: `jobs` below 1, or see `run`.
+            ValueError: `jobs` is below 1, or the cells cannot run in the folder.
         """
         from shortback.runs.one_step import seconds_a_step
 
@@ -72,15 +72,15 @@ class Ablation:
         side_by_side = f", {jobs} side by side, each with its share of the machine" if jobs > 1 else ""
         self.console.print(
             f"{counted(len(self.cells), 'run')}, {_about(total / jobs)} of steps left{side_by_side}; "
-            "validation, looks at gradients and checkpoints come on top"
+            "validation, gradient measurements and checkpoints are not included"
         )
 
     def run(self, *, jobs: int, thresholds: Sequence[float] = ()) -> bool:
-        """Run what is not finished, and write the results of all cells; returns whether one of these failed.
+        """Run the unfinished cells and write the results of all cells; returns whether any cell failed.
 
         Raises:
-            ValueError: a folder that holds something else, or a threshold that is no accuracy.
-            Interrupted: by a signal; the results of what is finished are written.
+            ValueError: the cells cannot run in the folder, or a threshold is not an accuracy.
+            Interrupted: by a signal; the results so far are written.
         """
         check_thresholds(thresholds)
         self._check()
@@ -102,12 +102,12 @@ class Ablation:
         return any(run.status == "failed" for run in self._runs())
 
     def _check(self) -> None:
-        """See that all cells can run in the folder, beside those that it is known for."""
+        """Check that all cells can run in the folder, beside the cells of earlier grids in it."""
         check_beside(self.cells, self.out)
         check_cells(self.cells, self.out)
 
     def _runs(self) -> list[CellRun]:
-        """All runs as they are now; those that are finished are not read again."""
+        """All runs as they are now; finished runs are not read again."""
         runs = [self._finished.get(cell.folder) or self._read(cell) for cell in self.cells]
         self._finished |= {cell.folder: run for cell, run in zip(self.cells, runs, strict=True) if run.summary}
         return runs
@@ -132,7 +132,7 @@ def _about(seconds: float) -> str:
 
 
 def _what_takes_time(recipe: Recipe) -> str:
-    """A recipe without what makes no difference to the time of a step: seeds, coefficients and learning rates."""
+    """A recipe without settings that do not affect the time of a step: seeds, coefficients, learning rates, etc."""
     tree = flatten(recipe.model_dump(mode="json"))
     free = OF_THE_FALL | {
         "seed",
@@ -150,7 +150,7 @@ def report_folders(folders: Sequence[Path], out: Path, *, thresholds: Sequence[f
     """Read ablations and single runs, and write `results.json` and the page of all of them into `out`.
 
     Raises:
-        ValueError: a folder that holds neither, or a threshold that is no accuracy.
+        ValueError: a folder holds neither, or a threshold is not an accuracy.
     """
     console = Console(soft_wrap=True, highlight=False, markup=False)
     write_results(join(folders), out, console, "Ablation", thresholds)
@@ -169,7 +169,7 @@ def write_results(
 
 
 class _Shown:
-    """Prints a line for every run when it is finished or has failed, once."""
+    """Prints one line for every run when it has finished or failed."""
 
     def __init__(self, console: Console, total: int) -> None:
         self.console, self.total = console, total
@@ -185,7 +185,7 @@ class _Shown:
 
 
 def _progress(runs: Sequence[CellRun], running: set[Path]) -> Table:
-    """The runs under way, and a count of the others."""
+    """A table of the runs under way, with a count of the others."""
     table = Table(Column("run", overflow="fold"), "epoch", "step", "loss", "validation", caption_justify="left")
     for run in runs:
         if Path(run.folder) not in running:

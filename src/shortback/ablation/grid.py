@@ -1,4 +1,4 @@
-"""The cells of an ablation: one recipe, each with a method, a seed and a value for every axis."""
+"""The cells of an ablation: variants of one recipe, each with a method, a seed and a value for every axis."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from shortback.recipes.schema import Recipe
 from shortback.recipes.yaml_text import read_yaml, write_yaml
 
 METHODS: tuple[Method, ...] = get_args(Method)
-MAX_CELLS = 500  # without being asked for more
-MAX_COMBINATIONS = 100_000  # of values, that are looked at at all
+MAX_CELLS = 500  # unless the caller allows more
+MAX_COMBINATIONS = 100_000  # of values, before those without effect are dropped
 
 _SECTIONS = {key.partition(".")[0] for key in CONDITIONAL}
 
@@ -36,10 +36,10 @@ class Axis:
 
     @classmethod
     def parse(cls, text: str) -> Axis:
-        """`key=value,value,...`, each value YAML: `branches.at=stages,blocks` or `data.train_images=1000,null`.
+        """Parse `key=value,value,...` with YAML values: `branches.at=stages,blocks`, `data.train_images=1000,null`.
 
         Raises:
-            ValueError: no key, no value, what is no YAML, or a value twice.
+            ValueError: there is no key or value, a value is not YAML or appears twice, or the key has its own option.
         """
         key, separator, values = text.partition("=")
         parsed = read_yaml(f"[{values}]", name=f"--vary {text}") if separator else []
@@ -48,18 +48,18 @@ class Axis:
         if key in ("method", "seed", "compare"):
             raise UserError(f"--vary {text}: methods and seeds have options of their own, --methods and --seeds")
         if len({in_words(value) for value in parsed}) < len(parsed):
-            raise UserError(f"--vary {text}: a value is there twice")
+            raise UserError(f"--vary {text}: a value appears twice")
         return cls(key, tuple(parsed))
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run.
+    """One run of the grid.
 
     Attributes:
-        settings: the axes that it heeds, and their values in words.
+        settings: the axes that affect the run, with their values as text.
         method, seed: of the run.
-        recipe: all of it.
+        recipe: the complete recipe of the run.
     """
 
     settings: Settings
@@ -69,7 +69,7 @@ class Cell:
 
     @property
     def folder(self) -> Path:
-        """Where its run goes, within the folder of the ablation."""
+        """The folder of its run, within the folder of the ablation."""
         setting = on_one_line(self.settings).replace("/", "_").replace(" ", "")
         return Path(setting, f"{self.method}-seed{self.seed}") if setting else Path(f"{self.method}-seed{self.seed}")
 
@@ -83,20 +83,20 @@ def build_grid(
     axes: Sequence[Axis],
     many: bool = False,
 ) -> list[Cell]:
-    """Every cell once, those of one seed together, so that the first comparisons are complete early.
+    """Build every cell once, seed by seed, so that the first comparisons are complete early.
 
     Args:
         recipe: a name or a file.
         settings: `key=value`, the same in every cell.
-        methods: of `METHODS`.
-        seeds: how many, from that of the recipe upwards.
-        axes: what else varies. A cell is without what changes nothing beside its other settings, and cells that
-            differ in nothing else are one.
-        many: allow more than 500 cells.
+        methods: some of `METHODS`.
+        seeds: number of seeds, counting up from that of the recipe.
+        axes: what else varies. A cell drops axes that have no effect given its other settings, and cells that are then
+            equal become one.
+        many: whether to allow more than 500 cells.
 
     Raises:
-        ValueError: too many cells, one of a name twice, a method, a key or a value that does not exist, or a key that
-            changes nothing.
+        ValueError: there are too many cells; a method or key is given twice; a method, key or value does not exist; a
+            key has no effect.
     """
     for method in methods:
         if method not in METHODS:
@@ -106,10 +106,10 @@ def build_grid(
         raise UserError(f"--seeds {seeds}: must be 1 or more")
     for what, names in (("--methods", list(methods)), ("--vary", [axis.key for axis in axes])):
         if len(set(names)) < len(names):
-            raise UserError(f"{what}: {', '.join(names)} names one twice")
+            raise UserError(f"{what} {', '.join(names)}: each may be given only once")
     for axis in axes:
         if not any(_may_heed(method, axis.key) for method in methods):
-            raise UserError(f"--vary {axis.key}: it changes nothing of {', '.join(methods)}; leave it out")
+            raise UserError(f"--vary {axis.key}: it has no effect on {', '.join(methods)}; leave it out")
     settings = list(settings)
     kinds = _heeded(_kinds(methods, axes), recipe, settings)
     number = len(kinds) * seeds
@@ -130,10 +130,10 @@ def build_grid(
 
 
 def _kinds(methods: Sequence[str], axes: Sequence[Axis]) -> list[tuple[str, Settings]]:
-    """Every method with every combination of the values that it may heed, once."""
+    """Every method with every combination of the values that may affect it, once."""
     number = math.prod(len(axis.values) for axis in axes)
     if number > MAX_COMBINATIONS:
-        raise UserError(f"--vary: {number} combinations of values; at most {MAX_COMBINATIONS} are looked at")
+        raise UserError(f"--vary: {number} combinations of values; at most {MAX_COMBINATIONS} are allowed")
     words = [[(axis.key, in_words(value)) for value in axis.values] for axis in axes]
     kinds = (
         (method, tuple((key, value) for key, value in chosen if _may_heed(method, key)))
@@ -144,15 +144,15 @@ def _kinds(methods: Sequence[str], axes: Sequence[Axis]) -> list[tuple[str, Sett
 
 
 def _may_heed(method: str, key: str) -> bool:
-    """Whether a method heeds a setting, if all others are as it needs them: `coefficient` may follow `start`."""
+    """Whether a setting can affect a method, given suitable others: the `coefficient` may follow `start`."""
     return heeds(method, key) or (method == "shortcut" and key == "branches.start")
 
 
 def _heeded(kinds: Sequence[tuple[str, Settings]], recipe: str, settings: Sequence[str]) -> list[tuple[str, Settings]]:
-    """Each kind without what changes nothing beside its other values, once.
+    """Drop the settings of each kind that have no effect given its others, and return each kind once.
 
     Raises:
-        ValueError: a key that changes nothing of any.
+        ValueError: a key has no effect on any kind.
     """
 
     @functools.cache
@@ -164,7 +164,7 @@ def _heeded(kinds: Sequence[tuple[str, Settings]], recipe: str, settings: Sequen
     result = []
     for method, own in kinds:
         kept = []
-        # What a setting depends on is in its section, so that a recipe serves all kinds that are the same there.
+        # Whether a setting has an effect depends on these sections, so kinds that agree in them share a recipe.
         beside = tuple(each for each in own if each[0].partition(".")[0] in _SECTIONS)
         for key, value in own:
             parts = [each for each in keys_of([f"{key}={value}"]) if each == key or heeds(method, each)]
@@ -179,23 +179,23 @@ def _heeded(kinds: Sequence[tuple[str, Settings]], recipe: str, settings: Sequen
 
 
 def _why_not(load: Callable[[str, Settings], Recipe], method: str, own: Settings, key: str) -> str | None:
-    """Why a setting changes nothing of a kind; None if it does."""
+    """Why a setting has no effect on a kind; None if it has one."""
     if key not in CONDITIONAL:
         return None
     recipe = load(method, own)
     if heeds(method, key):
         return unheeded(recipe, [f"{key}="])
     with_other = load(method, (*own, (key, str(recipe.branches.start / 2 or 0.5))))
-    if with_other.branches.coefficient != recipe.branches.coefficient:  # which follows the start, if it is not said
+    if with_other.branches.coefficient != recipe.branches.coefficient:  # it follows the start unless it is given
         return None
-    return f"{key}=...: it changes nothing of {method}; leave it out"
+    return f"{key}=...: it has no effect on {method}; leave it out"
 
 
 def on_one_line(settings: Settings) -> str:
-    """`key=value, key=value`; empty without any."""
+    """The settings as `key=value, key=value`; empty if there are none."""
     return ", ".join(f"{key}={value}" for key, value in settings)
 
 
 def in_words(value: Any) -> str:
-    """A value on one line, as YAML reads it."""
+    """A value as YAML on one line."""
     return write_yaml(value, default_flow_style=True, width=10**6, sort_keys=True).removesuffix("\n...\n").strip()

@@ -1,4 +1,4 @@
-"""What an ablation found: from its runs to means, and paired differences to vanilla training."""
+"""What an ablation found: the means of its runs, and paired differences to vanilla training."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ class Group:
 
     Attributes:
         settings, method: of the group.
-        validation: best accuracy on the validation split: what methods and settings are chosen by.
+        validation: best accuracy on the validation split, by which methods and settings are chosen.
         accuracy: on the test split, with the weights that were best on the validation split.
-        validation_difference, difference: of the same to vanilla over the same seeds; None for vanilla itself.
-        times: to the accuracies asked for, or to parts of vanilla's last.
-        runs: all of them, finished or not.
+        validation_difference, difference: paired differences of these two to vanilla; None for vanilla itself, or
+            without a common seed.
+        times: to the accuracies asked for, or to fractions of vanilla's last.
+        runs: all runs, finished or not.
     """
 
     settings: Settings
@@ -40,21 +41,21 @@ class Group:
 
     @property
     def setting(self) -> str:
-        """The values of the axes in a line; empty without any."""
+        """The values of the axes on one line; empty if there are none."""
         return on_one_line(self.settings)
 
 
 def group_runs(runs: Sequence[CellRun], *, thresholds: Sequence[float] = ()) -> list[Group]:
-    """The groups in the order of their first runs. Each is compared with the vanilla runs whose settings it shares.
+    """Group runs, in the order of their first runs, and compare each group with the vanilla runs that match it.
 
-    A vanilla run has no settings of branches, so they are a part of the settings of the runs it is compared with.
+    A vanilla run has no branch settings; it matches the groups whose settings include its own.
 
     Args:
-        runs: of any methods and settings, one a seed of each.
-        thresholds: validation accuracies to give the time to; without any, parts of vanilla's last.
+        runs: runs of any methods and settings, one per seed of each.
+        thresholds: validation accuracies to report the time to; by default fractions of vanilla's last.
 
     Raises:
-        ValueError: a threshold that is no accuracy.
+        ValueError: a threshold is not an accuracy.
     """
     check_thresholds(thresholds)
     kinds = dict.fromkeys((run.settings, run.method) for run in runs)
@@ -62,7 +63,7 @@ def group_runs(runs: Sequence[CellRun], *, thresholds: Sequence[float] = ()) -> 
 
 
 def to_dict(groups: Sequence[Group]) -> dict[str, Any]:
-    """Groups and runs as plain values; of a run its summary and its epochs, of a group the recipe of its first run."""
+    """Groups and runs as plain values, with each run's summary and epochs and the recipe of each group's first run."""
     content = []
     for group in groups:
         plain = {key: value for key, value in asdict(group).items() if key not in ("settings", "runs")}

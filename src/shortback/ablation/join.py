@@ -1,4 +1,4 @@
-"""Runs of several ablations side by side, each under the settings in which their recipes differ."""
+"""Join the runs of several ablations, naming each by the settings in which the recipes differ."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from shortback.runs.folder import RunFolder, runs_in
 
 CELLS_FILE = "cells.json"
 
-NO_SETTINGS = {"method", "seed", "compare", *WITHOUT_EFFECT}  # what a run is, and what its weights do not depend on
+NO_SETTINGS = {"method", "seed", "compare", *WITHOUT_EFFECT}  # identify a run, or do not affect its weights
 
-_FOLLOWING = {  # what is another where another setting is, if nothing says it
+_FOLLOWING = {  # settings whose default depends on the key
     "branches.combine": ("branches.start", "branches.coefficient"),
     "branches.start": ("branches.coefficient",),
 }
@@ -32,7 +32,7 @@ _FOLLOWING = {  # what is another where another setting is, if nothing says it
 
 @dataclass(frozen=True)
 class _Found:
-    """A run folder, and what the ablation it belongs to knows of it."""
+    """A run folder, and what its ablation knows about it."""
 
     ablation: Path
     path: Path
@@ -42,14 +42,14 @@ class _Found:
 
 
 def join(folders: Sequence[Path]) -> list[CellRun]:
-    """The runs of ablations, comparisons or single runs; of one ablation under the settings that it varies.
+    """Read the runs of ablations, comparisons or single runs; those of one ablation are named by what it varies.
 
-    Runs of several are told apart by every setting of their recipes that is not the same in all of them; those of
-    branches say nothing of vanilla training, and go without saying where they are the usual ones. Where that leaves two
-    of one seed, the runs of either ablation are told apart by its folder, and compared within it.
+    Runs of several folders are named by every setting that differs between their recipes, except branch settings in
+    vanilla runs, and branch settings with their usual values. If two runs of one seed still have the same name, the
+    runs of both ablations are named by folder too, and compared within it.
 
     Raises:
-        ValueError: a folder that holds none.
+        ValueError: a folder holds no run.
     """
     folders = [run for folder in folders for run in ([folder] if read_cells(folder) else runs_in(folder).values())]
     found = list({one.path.resolve(): one for folder in folders for one in _found(folder)}.values())
@@ -59,23 +59,23 @@ def join(folders: Sequence[Path]) -> list[CellRun]:
 
 
 def read_cells(folder: Path) -> dict[str, dict[str, Any]]:
-    """The cells that an ablation in a folder has been asked for, by their folders within it."""
+    """All cells requested so far of the ablation in a folder, by their folders within it; empty without one."""
     file = folder / CELLS_FILE
     return json.loads(file.read_text()) if file.exists() else {}
 
 
 def check_beside(cells: Sequence[Cell], out: Path) -> None:
-    """See that cells can be compared with those that an ablation in a folder has had before.
+    """Check that cells can be compared with the earlier cells of the ablation in a folder.
 
     Raises:
-        ValueError: the folder is of another recipe, or varies other settings, and what differs.
+        ValueError: the folder is of another recipe or varies other settings; the message lists what differs.
     """
     known = read_cells(out)
     own = {str(cell.folder) for cell in cells}
     kinds = {(cell.settings, cell.method): cell for cell in cells}.values()
     asked = [(cell, flatten(resolve(cell.recipe)[0].model_dump(mode="json"))) for cell in kinds]
     begun = [path for path in known if RunFolder(out / path).has_begun]
-    axes = {key for cell in cells for key, _ in cell.settings}  # of which a cell has those that it heeds
+    axes = {key for cell in cells for key, _ in cell.settings}  # a cell has only those that affect it
     their_axes = {key for path in begun for key in known[path]["settings"]}
     for path in begun:
         if path in own:
@@ -100,7 +100,7 @@ def check_beside(cells: Sequence[Cell], out: Path) -> None:
             ]
             if different:
                 raise UserError(
-                    f"--out {out} holds an ablation of another recipe (asked for, there in {path}):\n  "
+                    f"--out {out} holds an ablation of another recipe (requested value, value in {path}):\n  "
                     + "\n  ".join(different)
                 )
 
@@ -108,7 +108,7 @@ def check_beside(cells: Sequence[Cell], out: Path) -> None:
 def _found(folder: Path) -> list[_Found]:
     cells = read_cells(folder)
     if not cells:
-        recipe = RunFolder(folder).read_recipe()  # or its error
+        recipe = RunFolder(folder).read_recipe()  # raises if there is none
         return [_Found(folder.parent, folder, (), recipe.method, recipe.seed)]
     return [
         _Found(folder, folder / path, tuple(cell["settings"].items()), cell["method"], cell["seed"])
@@ -117,12 +117,12 @@ def _found(folder: Path) -> list[_Found]:
 
 
 def _by_recipe(found: Sequence[_Found]) -> list[_Found]:
-    """Each under what is not the same in all recipes; one that has not begun keeps the settings of its ablation."""
+    """Name each run by the settings that differ between recipes; one that has not begun keeps its ablation's."""
     recipes = {one: _recipe(one.path) for one in found if _begun(one)}
     keys = dict.fromkeys(key for recipe in recipes.values() for key in recipe if key not in NO_SETTINGS)
     values: dict[str, set[str]] = defaultdict(set)
     for one, recipe in recipes.items():
-        for key in keys:  # of a section that is null the keys are missing
+        for key in keys:  # the keys of a null section are missing
             if heeds(one.method, key):
                 values[key].add(in_words(recipe.get(key)))
     varied = [key for key, seen in values.items() if len(seen) > 1]
@@ -135,7 +135,7 @@ def _by_recipe(found: Sequence[_Found]) -> list[_Found]:
 
 
 def _recipe(path: Path) -> dict[str, Any]:
-    """The settings of a run by their keys, those of frames of events too where they go without saying."""
+    """The settings of a run by their keys, including the default frame settings of event data."""
     recipe = RunFolder(path).read_recipe()
     tree = recipe.model_dump(mode="json")
     if recipe.data.kind in get_args(EventKind):
@@ -144,7 +144,7 @@ def _recipe(path: Path) -> dict[str, Any]:
 
 
 def _by_folder(found: Sequence[_Found]) -> Sequence[_Found]:
-    """Where two are the same but for their folders, all of both ablations under the names of these, or both alone."""
+    """If runs share all settings, add the names of their ablations' folders, or else of their own, as a setting."""
     for folder in (lambda one: one.ablation, lambda one: one.path):
         same: dict[tuple[Settings, str, int], list[_Found]] = defaultdict(list)
         for one in found:
@@ -159,7 +159,7 @@ def _by_folder(found: Sequence[_Found]) -> Sequence[_Found]:
 
 
 def _short_names(paths: set[Path]) -> dict[Path, str]:
-    """As many of the last parts of each path as tell them apart."""
+    """The last parts of each path, as many as it takes to tell the paths apart."""
     parts = {path: path.resolve().parts for path in paths}
     for count in range(1, max(map(len, parts.values()), default=0) + 1):
         names = {path: "/".join(part[-count:]) for path, part in parts.items()}
@@ -173,7 +173,7 @@ def _begun(one: _Found) -> bool:
 
 
 def _is_usual(key: str, recipe: dict[str, Any]) -> bool:
-    """Whether a setting is not worth a word: of branches, where it is the usual one."""
+    """Whether a setting of branches has its usual value, which need not be named."""
     usual = _USUAL[recipe["branches.combine"]]
     return key in usual and recipe.get(key) == usual[key]
 

@@ -1,4 +1,4 @@
-"""What a comparison is made of, in words that are the same in every process: settings, network, data and optimizer."""
+"""Describe a comparison's settings, network, data and optimizer in words that are the same in every process."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _ADDRESS = re.compile(" at 0x[0-9a-f]+")
 
 
 def settings_in_words(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Settings as text, without what is another object in every process: functions, loggers and the like."""
+    """Settings as text, without objects whose text differs between processes: functions, loggers and the like."""
     words = {key: repr(value) for key, value in settings.items()}
     return {key: word for key, word in words.items() if not _ADDRESS.search(word)}
 
 
 def network_in_words(model: nn.Module, *, without: Collection[str] = ()) -> dict[str, str]:
-    """Its class and its size; digests of its layers and of its values; and the plain numbers of its modules.
+    """A network's class and size, digests of its layers and of its values, and the plain numbers of its modules.
 
     Args:
         model: as `make` returns it.
-        without: tensors whose values, and modules' numbers that are not to be told, as `drawn_otherwise` names them.
+        without: names, from `drawn_otherwise`, of tensors whose values to leave out, and of numbers to leave out.
     """
     tensors = list(_tensors(model))
     layers = [f"{name} {type(module).__name__}" for name, module in model.named_modules()]
@@ -44,7 +44,7 @@ def network_in_words(model: nn.Module, *, without: Collection[str] = ()) -> dict
 
 
 def drawn_otherwise(make: Callable[[], nn.Module], model: nn.Module, *, seed: int) -> list[str]:
-    """Names of tensors and numbers of a network that are others where it is made again under the same seed of PyTorch.
+    """Names of tensors and numbers that differ when a network is made again under the same seed of PyTorch.
 
     All generators are left as they were.
     """
@@ -57,7 +57,7 @@ def drawn_otherwise(make: Callable[[], nn.Module], model: nn.Module, *, seed: in
 
 
 def data_in_words(loader: Any, sample: Tensor | None = None) -> str:
-    """How much a loader brings, where it says so, and the shape of a batch; nothing is drawn from it."""
+    """A loader's numbers of batches and samples, if it has them, and its first batch; nothing is drawn from it."""
     if loader is None:
         return "none"
     parts = {"batches": _length(loader), "samples": _length(getattr(loader, "dataset", None))}
@@ -68,7 +68,7 @@ def data_in_words(loader: Any, sample: Tensor | None = None) -> str:
 
 
 def optimizer_in_words(optimizer: torch.optim.Optimizer | None) -> dict[str, str]:
-    """Its class, and its settings by name, each of all groups in a row."""
+    """An optimizer's class, and its settings by name, each as the list of the values of all groups."""
     if optimizer is None:
         return {"optimizer": "the usual one"}
     found: dict[str, list[str]] = defaultdict(list)
@@ -80,10 +80,10 @@ def optimizer_in_words(optimizer: torch.optim.Optimizer | None) -> dict[str, str
 
 
 def other_words(now: Mapping[str, str], before: Mapping[str, Any]) -> list[str]:
-    """The keys of what differs, in order; those with a dot only where both have them.
+    """The keys whose words differ, sorted; keys with a dot only if both sides have them.
 
-    Another version of PyTorch may know more of a layer or of an optimizer, or less. Words of before there were such
-    keys are of the class and the size alone.
+    Another version of PyTorch may store more or fewer settings of a layer or optimizer. Of words in an older format,
+    which had no such keys, only class and size are compared.
     """
     old = {"network": ", digest ", "optimizer": " {"}
     before = {key: word.partition(old[key])[0] if key in old else word for key, word in before.items()}
@@ -101,18 +101,18 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _size(tensor: Tensor) -> str:
-    """The sum of the absolute values to four digits, since another processor may round weights otherwise."""
+    """The sum of the absolute values to four digits, since another processor may round weights differently."""
     if is_lazy(tensor):
         return ""
     try:
         wide = tensor.detach().cpu().to(torch.complex128 if tensor.is_complex() else torch.float64)
         return f"{float(wide.abs().sum()):.4g}"
-    except RuntimeError:  # of a kind without values, or that cannot be added up
+    except RuntimeError:  # a kind of tensor without values, or that cannot be summed
         return "?"
 
 
 def _numbers(model: nn.Module) -> dict[str, str]:
-    """Numbers that are attributes of modules, such as the `p` of a dropout, in a row by class and name."""
+    """Numbers that are attributes of modules, such as the `p` of a dropout, listed by class and name."""
     found: dict[str, list[str]] = defaultdict(list)
     for module in model.modules():
         for key, value in vars(module).items():
@@ -123,7 +123,7 @@ def _numbers(model: nn.Module) -> dict[str, str]:
 
 
 def _plain(key: str, value: Any) -> Iterator[tuple[str, str]]:
-    """A number or several, with its name; of a data class its own name, and what is plain or a word in it."""
+    """A number, or a tuple of them, with its name; for a data class its class name, and its numbers and strings."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         yield key, type(value).__name__
         for field in dataclasses.fields(value):
@@ -131,11 +131,11 @@ def _plain(key: str, value: Any) -> Iterator[tuple[str, str]]:
             words = [(f"{key}.{field.name}", inner)] if isinstance(inner, str) else _plain(f"{key}.{field.name}", inner)
             yield from words
     elif all(isinstance(one, bool | int | float) for one in (value if isinstance(value, tuple) else (value,))):
-        yield key, json.dumps(value)  # which writes numbers of NumPy as Python's
+        yield key, json.dumps(value)  # writes NumPy's floats like Python's
 
 
 def _in_a_row(found: Mapping[str, list[str]]) -> dict[str, str]:
-    """Words of each key with commas between, one that comes again and again with how often it does."""
+    """The words of each key joined by commas; a word repeated in a row is written once, with its count."""
     runs = {key: [(word, len(list(same))) for word, same in itertools.groupby(words)] for key, words in found.items()}
     return {
         key: ", ".join(word if count == 1 else f"{word} ({count} times)" for word, count in those)

@@ -1,4 +1,4 @@
-"""An ablation of a network and loaders of one's own: each method with each seed, and what they say together."""
+"""An ablation of the user's own network and loaders: each method with each seed, and the results together."""
 
 from __future__ import annotations
 
@@ -47,24 +47,24 @@ from shortback.training.rows import last_row, read_epochs
 
 METHODS: tuple[Method, ...] = get_args(Method)
 _SETTINGS = "settings.json"
-_NOT_OF_THE_SEED = "not of PyTorch's seed"  # of the network, and so not compared
+_NOT_OF_THE_SEED = "not of PyTorch's seed"  # parts of the network that are not compared
 _SUCH_AS = {"methods": '["vanilla", "evolutionary"]', "seeds": "3 or seeds=[0, 1, 2]"}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found; `print` it.
+    """The result of `compare`; `print` shows it as tables.
 
     Attributes:
-        groups: a method each: means over the seeds, paired differences to vanilla training, and the runs.
-        folder: with `results.json`, a page `report.html`, and the runs.
+        groups: one per method: means over the seeds, paired differences to vanilla training, and the runs.
+        folder: holds `results.json`, a page `report.html`, and the runs.
     """
 
     groups: list[Group]
     folder: Path
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values, as `results.json` has it."""
+        """The result as plain values, as in `results.json`."""
         return to_dict(self.groups)
 
     def __str__(self) -> str:
@@ -89,30 +89,30 @@ def compare(
     loss: ShortcutLoss | Loss | None = None,
     **settings: Any,
 ) -> Comparison:
-    """Train a network of one's own by several methods, with the same seeds, one after another.
+    """Train your own network with several methods and the same seeds, one run after another.
 
-    Runs of a seed begin with the same weights and see the same batches, so their differences are of the method. Vanilla
-    training is with branches whose coefficient is 0, which are not computed. A run that is finished is not run again,
-    and one that was stopped goes on: the same call goes on where it was. A folder with runs of another network, another
-    number of samples, another optimizer or other settings is refused; other samples of the same number are not seen.
+    Runs with the same seed start from the same weights and see the same batches, so they differ only by the method. In
+    vanilla training, the branches have a coefficient of 0 and are not computed. Finished runs are not repeated and
+    stopped runs are resumed: to continue, make the same call again. A folder with runs of another network, number of
+    samples, optimizer or other settings is refused; other samples of the same number go unnoticed.
 
     Args:
-        make: makes the network; it is called under each seed, and before a run twice, to see whether its weights are of
-            the seed alone.
-        train: as `fit` takes it.
-        validation: as `fit` takes it; chooses the weights, and methods are to be chosen by it.
-        epochs: of each training.
+        make: makes the network; it is called under each seed, and twice before a new run, to find out whether the
+            weights depend on the seed alone.
+        train: as for `fit`.
+        validation: as for `fit`; chooses the weights, and is meant for choosing a method.
+        epochs: epochs of each training.
         folder: for the runs, `results.json` and `report.html`.
-        test: read once a run, at its end; `validation` again if it is not given, which the results then say.
-        methods: `"vanilla"`, `"shortcut"` (a coefficient of 1, eq. 7) and `"evolutionary"` (one that falls, eq. 10).
+        test: read once per run, at its end; by default `validation` is used again, and the results say so.
+        methods: `"vanilla"`, `"shortcut"` (a coefficient of 1, eq. 7) and `"evolutionary"` (a falling one, eq. 10).
         seeds: how many, from 0, or which, each once.
-        places: settings of `attach`, such as `{"at": "stages", "reduce": "mean"}`; the sample is the first batch.
-        optimizer: makes one over the parameters of what it is given; SGD as of `fit` if not given.
-        loss: as `fit` takes it.
-        settings: more of `fit`: `lr`, `execution`, `accumulate`, `clip_norm`, `watch_every` ...
+        places: arguments of `attach`, such as `{"at": "stages", "reduce": "mean"}`; the sample is the first batch.
+        optimizer: makes an optimizer for the parameters of the network passed to it; by default SGD as in `fit`.
+        loss: as for `fit`.
+        settings: other arguments of `fit`: `lr`, `execution`, `accumulate`, `clip_norm`, `watch_every` ...
 
     Raises:
-        ValueError: what `attach` and `fit` raise; a method or a seed twice, or none; a folder with other runs.
+        ValueError: as for `attach` and `fit`; a method or seed is given twice, or none is; the folder has other runs.
         NonFiniteError, Interrupted, CheckpointError: see `Trainer.fit`.
     """
     _check_arguments(make, settings)
@@ -175,14 +175,14 @@ def compare(
 
 
 def _check_arguments(make: Any, settings: Mapping[str, Any]) -> None:
-    """Refuse a network where one is to be made, and settings of `attach` among those of `fit`."""
+    """Refuse a network in place of a function that makes one, and arguments of `attach` among those of `fit`."""
     if isinstance(make, nn.Module):
         name = type(make).__name__
-        raise UserError(f"make is a function that makes a network, and this is a {name}: write lambda: {name}(...)")
+        raise UserError(f"make must be a function that makes a network, not a {name}: write lambda: {name}(...)")
     of_attach = inspect.signature(attach).parameters.keys() - inspect.signature(fit).parameters.keys()
     for key in settings.keys() & of_attach - {"model"}:
         value = repr(settings[key]) if isinstance(settings[key], str | int | list | tuple) else "..."
-        raise UserError(f"compare() takes no {key}, which is of attach(): give it as places={{{key!r}: {value}}}")
+        raise UserError(f"compare() takes no {key}, an argument of attach(): give it as places={{{key!r}: {value}}}")
 
 
 def _schedule(method: Method, loss: ShortcutLoss) -> Schedule:
@@ -199,12 +199,12 @@ def _first_input(train: Loader) -> Tensor:
 
 
 def _beside(model: nn.Module, sample: Tensor) -> Tensor:
-    """The sample on the device of a network, which training may have moved."""
+    """The sample on the device of a network, which training may have moved there."""
     return sample.to(next(model.parameters(), sample).device)
 
 
 def _read_settings(path: Path) -> dict[str, Any] | None:
-    """What the run in a folder was begun with; None if there is none."""
+    """The settings that the run in a folder began with; None if there is no run."""
     file = path / _SETTINGS
     return json.loads(file.read_text()) if file.exists() else None
 
@@ -217,12 +217,12 @@ def _check_settings(
     *,
     without: Sequence[str],
 ) -> None:
-    """See that the run in a folder, finished or not, has these settings, which are written where there is none.
+    """Check that the run in a folder, finished or not, has these settings; write them if there is no run.
 
-    What it is made of is not looked at where it was not written down, as it once was not.
+    Keys of `made_of` that are missing from its file are not compared, as earlier versions did not write them.
 
     Raises:
-        ValueError: it has others.
+        ValueError: the run has other settings.
     """
     if before is None:
         path.mkdir(parents=True, exist_ok=True)
@@ -247,7 +247,7 @@ def _summary(
     loss: ShortcutLoss,
     execution: Any,
 ) -> dict[str, Any]:
-    execution.prepare(net)  # which `fit` gave back as it was
+    execution.prepare(net)  # `fit` undid its own preparation
     tested = evaluate(net, loader_of(test, seed=0, fabric=fabric).epoch(0), loss=loss.main, fabric=fabric)
     before = _output(net.eval().model, sample)
     model = strip(net)

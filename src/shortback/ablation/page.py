@@ -1,4 +1,4 @@
-"""The page of an ablation."""
+"""The HTML page of an ablation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RUN_HEADINGS = ("folder", "", "test", "best validation", "seconds", "images/s", 
 
 
 def write_ablation_page(path: Path, groups: Sequence[Group], *, title: str) -> None:
-    """The result as one self-contained page."""
+    """Write the result as one self-contained page."""
     time_rows = [
         [
             group.setting or "-",
@@ -73,7 +73,7 @@ def write_ablation_page(path: Path, groups: Sequence[Group], *, title: str) -> N
 
 
 def _table(caption: str, headings: Sequence[str], rows: list[list[str]]) -> Table:
-    """One whose first column is the setting, which is left out if there is none."""
+    """A table whose first column is the setting; the column is left out if no row has one."""
     first = 0 if any(row[0] != "-" for row in rows) else 1
     return Table(caption, headings[first:], [row[first:] for row in rows])
 
@@ -91,7 +91,7 @@ def _run_row(run: CellRun) -> list[str]:
 
 
 def _made_with(runs: Sequence[CellRun]) -> list[str]:
-    """What the finished runs ran on, a line for every kind."""
+    """Hardware, versions and test data of the finished runs, one line per combination."""
     lines = []
     for summary in (run.summary for run in runs if run.summary is not None):
         versions = ", ".join(f"{name} {version}" for name, version in summary.get("versions", {}).items())
@@ -106,7 +106,7 @@ def _curves(groups: Sequence[Group], key: str, label: str) -> Figure:
     lines = {}
     for group in groups:
         curves = [curve for run in group.runs if (curve := dict(run.curve(key)))]
-        # A mean over the runs that happen to be there would jump where one of them ends.
+        # Only steps that all runs have: a mean over whichever are there would jump where one of them ends.
         steps = sorted(set.intersection(*map(set, curves))) if curves else []
         by_step = {step: [curve[step] for curve in curves] for step in steps}
         name = ", ".join(filter(None, (group.method, group.setting)))
@@ -115,7 +115,7 @@ def _curves(groups: Sequence[Group], key: str, label: str) -> Figure:
 
 
 def _lead(groups: Sequence[Group]) -> str:
-    """What is best on the validation split, and what the test split says of it; without the first, by the second."""
+    """Which group is best on validation, and its result on the test split; without validation, the best on test."""
     if nothing := all_at_chance([run for group in groups for run in group.runs]):
         return nothing
     compared = {

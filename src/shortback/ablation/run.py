@@ -1,4 +1,4 @@
-"""One run of an ablation, as its folder has it."""
+"""One run of an ablation, read from its folder."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from shortback.training.rows import EpochRow, Row, last_row, read_epochs
 
 @dataclass(frozen=True)
 class CellRun:
-    """One cell as its folder has it.
+    """The run of one cell, as read from its folder.
 
     Attributes:
-        settings: the axes that its method heeds, and their values in words.
+        settings: the axes that affect its method, with their values as text.
         method, seed: of the run.
-        folder: where it is, within the ablation.
+        folder: path of its folder, within the ablation.
         summary: None if it is not finished.
         error: why it failed, if it did.
         epochs: the rows of the epochs.
         last: the last row of any kind.
-        recipe: all of its settings but where the data lies; None if it has not begun.
+        recipe: all of its settings except the location of the data; None if it has not begun.
     """
 
     settings: Settings
@@ -40,7 +40,7 @@ class CellRun:
 
     @property
     def setting(self) -> str:
-        """The values of the axes in a line; empty without any."""
+        """The values of the axes on one line; empty if there are none."""
         return on_one_line(self.settings)
 
     @property
@@ -51,16 +51,16 @@ class CellRun:
 
     @property
     def tested_on(self) -> str:
-        """The split that its test accuracy is of: `validation` where `compare` was given no other."""
+        """The split of its test accuracy: `validation` if `compare` was given no test split."""
         return str((self.summary or {}).get("tested_on", "test"))
 
     def curve(self, key: str) -> list[tuple[int, float]]:
-        """A number by step, over the epochs."""
+        """The values of a key at the ends of epochs, as `(step, value)`, without missing ones."""
         return [(row["step"], row[key]) for row in self.epochs if row.get(key) is not None]
 
 
 def read_run(settings: Settings, method: str, seed: int, path: Path, *, within: Path) -> CellRun:
-    """The run in a folder, whatever is there of it."""
+    """Read the run in a folder, however much of it is there."""
     folder, error = RunFolder(path), path / ERROR_FILE
     recipe = None
     if folder.recipe.exists():

@@ -1,10 +1,10 @@
-r"""Is a difference real: means with their intervals, and paired differences over the same seeds.
+r"""Whether a difference is real: means with their intervals, and paired differences over the same seeds.
 
 For $n$ values with mean $\bar x$ and standard deviation $s$ (with $n - 1$), the 95 % interval is
-$\bar x \pm t_{0.975,\,n-1}\, s / \sqrt n$, Student's $t$ with $n - 1$ degrees of freedom. Of values that are all the
-same, as accuracies in few steps can be, it knows no interval. Two methods are compared by
-the differences of runs of the same seed, which begin from the same weights and see the same batches: their mean, its
-interval by the same formula, and the p-value of the paired t-test.
+$\bar x \pm t_{0.975,\,n-1}\, s / \sqrt n$, Student's $t$ with $n - 1$ degrees of freedom. Values that are all the same,
+as accuracies on few images can be, have no interval. Two methods are compared by the differences between runs of the
+same seed, which start from the same weights and see the same batches: the mean difference, its interval by the same
+formula, and the p-value of the paired t-test.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Estimate:
     Attributes:
         mean: of the values.
         std: standard deviation, None for fewer than two values.
-        interval: 95 % interval of the mean, None for fewer than two values, or ones that are all the same.
+        interval: 95 % interval of the mean, None for fewer than two values, or if all are the same.
         num_values: `n`.
     """
 
@@ -36,17 +36,17 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """The paired difference of two methods: `estimate` of it, and the p-value, None if there is no interval."""
+    """The paired difference of two methods: its estimate, and its p-value, which is None if there is no interval."""
 
     estimate: Estimate
     p_value: float | None
 
 
 def estimate(values: Sequence[float], *, within: tuple[float, float] = (-math.inf, math.inf)) -> Estimate:
-    """Mean, standard deviation and 95 % interval of some values, one at least.
+    """Mean, standard deviation and 95 % interval of at least one value.
 
     Args:
-        within: what values can be, such as 0 and 1 of accuracies; the interval ends there.
+        within: the range of possible values, such as 0 to 1 for accuracies; the interval is clipped to it.
     """
     mean, count = statistics.fmean(values), len(values)
     if count < 2:
@@ -60,7 +60,7 @@ def estimate(values: Sequence[float], *, within: tuple[float, float] = (-math.in
 
 
 def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference | None:
-    """Our values less theirs over the seeds that both have; None if there are none."""
+    """Our values minus theirs over the seeds that both have; None if there are none."""
     differences = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
     if not differences:
         return None

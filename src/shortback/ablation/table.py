@@ -18,7 +18,7 @@ HEADINGS = ("setting", "method", "runs", "validation", "to vanilla", "test", INT
 
 
 def rows_of(groups: Sequence[Group]) -> list[list[str]]:
-    """The result, a row a group, under `HEADINGS`."""
+    """The result as one row per group, under `HEADINGS`."""
     return [
         [
             group.setting or "-",
@@ -37,7 +37,7 @@ def rows_of(groups: Sequence[Group]) -> list[list[str]]:
 
 
 def terminal_tables(groups: Sequence[Group]) -> Lines:
-    """The result for a terminal: of a setting one table of accuracies and one of differences, in 80 columns."""
+    """The result for a terminal of 80 columns: for each setting, a table of accuracies and one of differences."""
     runs = [run for group in groups for run in group.runs]
     nothing = all_at_chance(runs)
     accuracies: dict[str, TerminalTable] = {}
@@ -71,7 +71,7 @@ def _terminal_table(title: str | None, headings: Sequence[str]) -> TerminalTable
 
 
 def note_on(groups: Sequence[Group]) -> str:
-    """What is to be known of the numbers, in a few sentences."""
+    """A few sentences on how to read the numbers."""
     unfinished = sum(run.status != "finished" for group in groups for run in group.runs)
     estimates = [group.difference.estimate for group in groups if group.difference]
     estimates += [group.accuracy for group in groups if group.accuracy]

@@ -1,4 +1,4 @@
-"""How long runs train until they reach an accuracy, and how long vanilla training takes to it."""
+"""How long runs train until they reach an accuracy, compared with vanilla training."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ class TimeToAccuracy:
     """When a validation accuracy was first reached at the end of an epoch.
 
     Attributes:
-        goal: in words; a part of vanilla's last accuracy is of the run of the same seed.
+        goal: in words; a fraction of vanilla's last accuracy refers to the vanilla run of the same seed.
         threshold: the accuracy, its mean over the seeds.
-        reached: by how many of the finished runs, of `num_runs`.
-        steps, seconds: median over the seeds; None unless all reached it.
-        steps_ratio, seconds_ratio: median over the seeds of the steps (seconds) over those that vanilla training with
-            the seed takes;
-            None unless all of both reached it.
-        steps_ratio_by_seed: None for a seed in which one of both did not reach it.
+        reached: how many of the `num_runs` finished runs reached it.
+        steps, seconds: median over the seeds; None unless all runs reached it.
+        steps_ratio, seconds_ratio: median over the seeds of the steps (seconds) relative to vanilla training with the
+            same seed; None unless all runs of both reached it.
+        steps_ratio_by_seed: None for a seed for which one of the two runs did not reach it.
     """
 
     goal: str
@@ -39,7 +38,7 @@ class TimeToAccuracy:
 
 
 def check_thresholds(thresholds: Sequence[float]) -> None:
-    """Raises `ValueError` for one that is no accuracy."""
+    """Raise `ValueError` for a threshold that is not an accuracy, above 0 and at most 1."""
     for threshold in thresholds:
         if not 0 < threshold <= 1:
             raise UserError(f"--threshold {threshold:g}: an accuracy is above 0 and at most 1, such as 0.6 for 60 %")
@@ -51,9 +50,9 @@ def times_to_accuracy(
     """When finished runs of one kind reach an accuracy, compared with vanilla training.
 
     Args:
-        runs: any; of one seed each.
-        baseline: of vanilla training, of one seed each.
-        thresholds: validation accuracies; without any, `PARTS` of what vanilla training with the same seed ends at.
+        runs: runs of one kind, one per seed.
+        baseline: runs of vanilla training, one per seed.
+        thresholds: validation accuracies; by default `PARTS` of the last one of vanilla training with the same seed.
     """
     ours = {run.seed: run for run in runs if run.summary is not None}
     theirs = {run.seed: run for run in baseline if run.summary is not None}
@@ -92,9 +91,9 @@ def _time(
 
 
 def _first(run: CellRun | None, threshold: float) -> tuple[int, float] | None:
-    """Steps and seconds at the end of the first epoch with that accuracy."""
+    """Steps and seconds at the end of the first epoch with at least that accuracy; None without one."""
     for row in run.epochs if run else ():
-        # A part of an accuracy is rounded, which must not put it out of reach.
+        # Rounding of a fraction of an accuracy must not put it out of reach.
         if row["val_accuracy"] is not None and row["val_accuracy"] >= threshold - 1e-9:
             return row["step"], row["seconds"]
     return None

@@ -1,4 +1,4 @@
-"""Run the cells of an ablation: side by side, going on where they were, each a normal run folder."""
+"""Run the cells of an ablation in parallel, each in a normal run folder, resuming those that were stopped."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ POLL_SECONDS = 1.0
 
 
 def check_cells(cells: Sequence[Cell], out: Path) -> None:
-    """See that every cell can start or go on in its folder; nothing is written.
+    """Check that every cell can start or resume in its folder; nothing is written.
 
     Raises:
-        ValueError: a cell that could not be built, such as one with branches at a place that does not exist; a folder
-            that holds another run, and what differs.
+        ValueError: a cell cannot be built, such as one with branches at a place that does not exist; a folder holds
+            another run, and the message lists what differs.
     """
     for kind in {(cell.settings, cell.method): cell for cell in cells}.values():
         check_recipe(kind.recipe)
@@ -41,15 +41,15 @@ def check_cells(cells: Sequence[Cell], out: Path) -> None:
 
 
 def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int, watch: Callable[[set[Path]], None]) -> None:
-    """Run every cell that is not finished; one that fails leaves its error in its folder and the others go on.
+    """Run every unfinished cell; a cell that fails leaves its error in its folder, and the others continue.
 
-    Processes live through all of their cells, so that what is imported and compiled serves the next one too.
-    A signal stops them, each with a checkpoint.
+    A worker process runs many cells, so that imports and compiled code serve all of them.
+    A signal stops the workers, each after writing a checkpoint.
 
     Args:
-        cells: of `build_grid`, which `check_cells` has seen.
+        cells: from `build_grid`, checked by `check_cells`.
         out: folder of the ablation.
-        jobs: how many side by side. On a CPU each has its share of the cores, on GPUs one of them each in turn.
+        jobs: number of workers. On a CPU each gets its share of the cores; GPUs are assigned to them in turn.
         watch: called about once a second, and at the end, with the folders of the cells that are under way.
 
     Raises:
@@ -84,7 +84,7 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int, watch: Callable[[s
 
 
 class _Worker:
-    """A process that runs one cell after another; a new one takes the place of one that died."""
+    """A process that runs one cell after another; if it dies, a new one takes its place."""
 
     def __init__(self, number: int, jobs: int, out: Path) -> None:
         self.cell: Cell | None = None
@@ -100,15 +100,15 @@ class _Worker:
             theirs.close()
             self._process = process
         self.cell = cell
-        with contextlib.suppress(OSError):  # of a process that died, which `look` finds
+        with contextlib.suppress(OSError):  # the process died, which `look` will notice
             self._pipe.send(cell)
 
     def handles(self) -> list[Any]:
-        """What becomes ready when there is something to look at."""
+        """Handles that become ready when there is something for `look` to see."""
         return [self._pipe, self._process.sentinel] if self._process is not None and self.cell is not None else []
 
     def look(self) -> None:
-        """See whether the cell is done, or its process dead."""
+        """Check whether the cell is done, or its process has died."""
         if self._process is None or self.cell is None:
             return
         try:
@@ -126,34 +126,34 @@ class _Worker:
             self._process = None
 
     def stop(self) -> None:
-        """Ask the process to end, which writes a checkpoint first; one that is done with its cell finds no other."""
+        """Ask the process to end, after a checkpoint if it runs a cell; an idle one ends as its pipe is closed."""
         if self._process is not None:
             if self.cell is not None:
                 self._process.terminate()
             self._pipe.close()
 
     def wait(self) -> None:
-        """Until the process has ended."""
+        """Wait until the process has ended."""
         if self._process is not None:
             self._process.join()
 
 
 def _work(pipe: connection.Connection, number: int, jobs: int, out: Path) -> None:
-    """What a worker's process does: the cells that come through the pipe."""
-    # Ctrl-C is for the parent, which stops this process by a signal of its own. Not a session of its own: on Linux the
-    # niceness of a process is among those of its session alone, and `nice shortback ablate` would not give way.
+    """The main function of a worker process: run the cells that arrive through the pipe."""
+    # A process group of its own, because Ctrl-C is for the parent, which then stops this process by a signal. Not a new
+    # session: Linux compares niceness only within a session, so `nice shortback ablate` would not give way to others.
     os.setpgid(0, 0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
-    # Before CUDA begins, of which a count does not make it begin: Fabric takes the first GPU that it sees.
+    # Before CUDA is initialised (counting devices does not do that): Fabric takes the first GPU that it sees.
     gpu = own_gpu(number, visible=os.environ.get("CUDA_VISIBLE_DEVICES"), count=torch.cuda.device_count())
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
         cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, cores[number::jobs] or cores)  # which decides how many processes load
+        os.sched_setaffinity(0, cores[number::jobs] or cores)  # this decides how many processes load data
     torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
-    with contextlib.suppress(EOFError, OSError):  # the parent has gone, or wants no more
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone, or has no more cells
         while _run_cell(pipe.recv(), out):
             pipe.send(True)
         pipe.send(False)
@@ -163,9 +163,9 @@ def own_gpu(number: int, *, visible: str | None, count: int) -> str | None:
     """The GPU of a worker, as `CUDA_VISIBLE_DEVICES` names it; None if there is none.
 
     Args:
-        number: of the worker; GPUs are given in turn.
+        number: number of the worker; GPUs are assigned in turn.
         visible: the value of `CUDA_VISIBLE_DEVICES`, if it is set.
-        count: of the GPUs that can be used.
+        count: number of usable GPUs.
     """
     if count == 0:
         return None
@@ -181,10 +181,10 @@ def _end_with_parent() -> None:
 
 
 def _run_cell(cell: Cell, out: Path) -> bool:
-    """One run, its output in a file beside its folder; returns whether the process is fit for another.
+    """Run one cell, logging to a file beside its folder; returns whether the process is fit for another cell.
 
-    Whoever else runs the same cell is waited for: a process that outlives its killed parent by a step, or a second
-    command on the same folder.
+    Waits for any other process that runs the same cell: one that outlives its killed parent by a step, or that of a
+    second command on the same folder.
     """
     import torch
     from filelock import FileLock
@@ -204,7 +204,7 @@ def _run_cell(cell: Cell, out: Path) -> bool:
         ):
             print(f"# {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
             if cell.recipe.train.compile == "model":
-                torch.compiler.reset()  # a process keeps a limited number of graphs for one and the same `forward`
+                torch.compiler.reset()  # a process keeps only a limited number of graphs per `forward`
             try:
                 train_recipe(cell.recipe, folder, resume=True)
             except Exception:
@@ -214,11 +214,11 @@ def _run_cell(cell: Cell, out: Path) -> bool:
         os._exit(0)
     except Exception as problem:
         _write_error(folder, f"{type(problem).__name__}: {problem}")
-        return isinstance(problem, (UserError, NonFiniteError))  # after others a GPU may be of no use any more
+        return isinstance(problem, (UserError, NonFiniteError))  # after other errors a GPU may be unusable
     return True
 
 
 def _write_error(folder: Path, message: str) -> None:
-    with contextlib.suppress(OSError):  # a full disk is no reason to end the others
+    with contextlib.suppress(OSError):  # a full disk must not end the other cells
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ERROR_FILE).write_text(message + "\n")

@@ -1,4 +1,4 @@
-"""Images to train and test on: sources, parts of them, augmentation, batches."""
+"""Data for training and testing: sources, subsets, augmentation and batch loading."""
 
 from shortback.data.image_folder import load_image_folder as load_image_folder
 from shortback.data.images import ArrayImages as ArrayImages

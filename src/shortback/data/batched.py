@@ -1,8 +1,9 @@
-"""The cheap augmentations, on whole batches.
+"""Cheap augmentations, applied to whole batches.
 
-torchvision's `v2.RandomCrop` and `v2.RandomHorizontalFlip` spend some 60 microseconds a sample on
-dispatch, which for a 32 x 32 image is nearly all of it. These do the same to a batch of 128 in the time of
-six samples. What is random is an argument, so each is a pure function, and none changes its input.
+torchvision's `v2.RandomCrop` and `v2.RandomHorizontalFlip` spend some 60 microseconds per sample on
+dispatch, which is nearly all of their time for a 32 x 32 image. The functions here process a batch of 128 in
+the time torchvision takes for six samples. Random values are arguments, so every function is pure; none
+modifies its input.
 """
 
 import numpy as np
@@ -13,12 +14,12 @@ from torch.nn import functional as F
 
 
 def pad_and_crop(images: Tensor, *, padding: int, offsets: Tensor) -> Tensor:
-    """Pad every side with `padding` black pixels and cut the original size out again.
+    """Pad every side with `padding` black pixels and crop back to the original size.
 
     Args:
         images: uint8 [N, C, H, W].
         padding: in pixels.
-        offsets: int64 [N, 2], the top and left of each window in the padded image, in 0 ... 2 * padding.
+        offsets: int64 [N, 2], top and left of each crop in the padded image, in 0 ... 2 * padding.
 
     Returns:
         uint8 [N, C, H, W].
@@ -45,7 +46,7 @@ def flip(images: Tensor, *, chosen: Tensor) -> Tensor:
 
 
 def roll(images: Tensor, *, offsets: Tensor) -> Tensor:
-    """Shift every image, what leaves it on one side coming in on the other.
+    """Shift every image cyclically: pixels that leave on one side re-enter on the other.
 
     Args:
         images: uint8 [N, C, H, W].
@@ -62,10 +63,10 @@ def roll(images: Tensor, *, offsets: Tensor) -> Tensor:
 
 
 def turn_and_shear(images: Tensor, *, angles: Tensor, shears: Tensor) -> Tensor:
-    r"""Turn every image about its centre and shear it along its rows; each pixel is taken from the nearest one.
+    r"""Rotate every image about its centre, then shear it along its rows, with nearest-neighbour sampling.
 
-    With $(r, c)$ from the centre, the pixel there is that at $R(-\alpha)\,(r, c - r \tan \sigma)$; black where that is
-    outside.
+    In coordinates $(r, c)$ relative to the centre, the output at $(r, c)$ is the input at
+    $R(-\alpha)\,(r, c - r \tan \sigma)$, or black where that point lies outside the image.
 
     Args:
         images: uint8 [N, C, H, W].
@@ -89,14 +90,14 @@ def turn_and_shear(images: Tensor, *, angles: Tensor, shears: Tensor) -> Tensor:
 
 
 def cutout(images: Tensor, *, side: int, centres: Tensor) -> Tensor:
-    """Blacken a square in every image; what reaches over the border is cut off.
+    """Blacken a square in every image; the part beyond the border is clipped.
 
     Source: DeVries and Taylor, "Improved regularization of convolutional neural networks with Cutout", 2017.
 
     Args:
         images: uint8 [N, C, H, W].
-        side: of the square, in pixels.
-        centres: int64 [N, 2], row and column; the square begins `side // 2` pixels above and left of it.
+        side: side of the square, in pixels.
+        centres: int64 [N, 2], row and column; the square begins `side // 2` pixels above and left of the centre.
 
     Returns:
         uint8 [N, C, H, W].

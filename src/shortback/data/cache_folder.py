@@ -1,4 +1,4 @@
-"""Where what was found out about a folder of data is remembered."""
+"""Cache folders for information derived from a data folder."""
 
 import hashlib
 import os
@@ -10,7 +10,7 @@ from shortback.files import user_cache
 
 
 def cache_folders(root: Path, cache_dir: Path | None) -> list[Path]:
-    """Where things of a folder may be remembered, the best place first."""
+    """Return the candidate cache folders for the data folder `root`, the preferred one first."""
     own_name = f"{root.name}-{hashlib.blake2b(os.fsencode(root.resolve()), digest_size=6).hexdigest()}"
     if cache_dir is not None:
         return [cache_dir / own_name]
@@ -18,19 +18,20 @@ def cache_folders(root: Path, cache_dir: Path | None) -> list[Path]:
 
 
 def first_writable(folders: Sequence[Path], *, what: str) -> Path:
-    """The first of some folders that can be written, which is made.
+    """Create and return the first of `folders` that is writable.
 
     Args:
-        what: is to be remembered in it, e.g. `the images of data/pets`.
+        folders: candidates, the preferred one first.
+        what: what is to be cached, for the error message, e.g. `the images of data/pets`.
 
     Raises:
-        OSError: none can.
+        OSError: if no folder is writable.
     """
     found = next(filter(_is_writable, folders), None)
     if found is None:
         raise OSError(
-            f"{what} cannot be cached: none of {', '.join(map(str, folders))} can be written; "
-            f"give a folder that can be with cache_dir"
+            f"{what} cannot be cached: none of {', '.join(map(str, folders))} is writable; "
+            f"set cache_dir to a writable folder"
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Fashion-MNIST on disk: four idx files, of articles of clothing, 28 x 28 and grey.
+"""Fashion-MNIST on disk: four idx files with 28 x 28 grey images of clothing and their labels.
 
 Source: Xiao, Rasul and Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning
 algorithms", 2017.
@@ -27,12 +27,12 @@ SPLITS = ("train", "t10k")
 
 
 def file_names(split: str) -> tuple[str, str]:
-    """Names of the files of images and of labels, where they are not compressed."""
+    """Return the names of the image file and the label file, without a compression suffix."""
     return f"{split}-images-idx3-ubyte", f"{split}-labels-idx1-ubyte"
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether all four files are there, each plain or compressed (.gz, .xz)."""
+    """Whether all four files exist, each plain or compressed (.gz, .xz)."""
     return all(_find(folder, name) is not None for split in SPLITS for name in file_names(split))
 
 
@@ -41,7 +41,7 @@ def read_split(folder: Path, split: str) -> ArrayImages:
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if a file is damaged, or the two do not belong together.
+        ValueError: if a file is damaged, or the two files differ in length.
     """
     images, labels = (_read(folder, name) for name in file_names(split))
     return ArrayImages(images.unsqueeze(1), labels)

@@ -1,8 +1,8 @@
-"""What files a split of a folder of images has; of a large one remembered, and checked by its folders alone.
+"""Lists the files of a split of an image folder; long lists are cached and validated by folder timestamps alone.
 
-Listing a million files and their sizes takes minutes on a network disk. A folder's time of modification changes
-whenever a file is added, removed or renamed in it, so if that of no folder has changed, the list is what it was. A file
-that was written anew in place is not noticed then; below `REMEMBER_FROM` files everything is looked at each time.
+Listing a million files and their sizes takes minutes on a network disk. A folder's modification time changes whenever a
+file is added, removed or renamed in it, so a cached list holds as long as no listed folder's time has changed. A file
+rewritten in place goes unnoticed; splits of fewer than `REMEMBER_FROM` files are listed anew each time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from shortback.errors import UserError
 from shortback.files import replacing
 
 REMEMBER_FROM = 50_000
-_SETTLED_NS = 2_000_000_000  # a folder changed since may change again within one tick of a coarse clock
+_SETTLED_NS = 2_000_000_000  # a folder modified more recently may change again within one tick of a coarse clock
 _VERSION = 1
 _logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class SplitFiles:
 
     Attributes:
         files: paths relative to the root.
-        stats: size in bytes and time of modification in nanoseconds of each, int64 `[n, 2]`; -1 if it cannot be known.
+        stats: int64 `[n, 2]`, size in bytes and modification time in nanoseconds of each file; -1 where unknown.
         labels: int64 `[n]`.
     """
 
@@ -42,14 +42,16 @@ class SplitFiles:
 
 
 def list_split(root: Path, name: str, classes: Sequence[str], *, caches: Sequence[Path]) -> SplitFiles:
-    """The files in `root/name/<class>/`, at any depth, in the order of their names; hidden ones are passed over.
+    """List the files in `root/name/<class>/`, at any depth, sorted by name; hidden files and folders are ignored.
 
     Args:
-        classes: in the order of their labels; one without a folder has no files.
-        caches: folders in which the list may be remembered, and is, in the first that can be written.
+        root: the data folder.
+        name: the split's folder, such as `train`.
+        classes: class names in label order; a class without a folder has no files.
+        caches: folders to look for a cached list in; a long list is saved in the first that is writable.
 
     Raises:
-        ValueError: folders of classes that are empty.
+        ValueError: if class folders are empty.
     """
     file = f"index-{name}.npz"
     for cache in caches:
@@ -87,10 +89,10 @@ def list_split(root: Path, name: str, classes: Sequence[str], *, caches: Sequenc
 def remember(
     found: SplitFiles, classes: Sequence[str], folders: dict[str, int], caches: Sequence[Path], file: str
 ) -> None:
-    """Write a list to the first cache that can be written; without one it is made again the next time.
+    """Save a list in the first writable cache folder; if there is none, the files are listed again next time.
 
     Args:
-        folders: relative to the root, with their times of modification in nanoseconds.
+        folders: modification time in nanoseconds of each listed folder, keyed by its path relative to the root.
     """
     names, names_of_folders = PackedStrings.of(classes), PackedStrings.of(folders)
     content = {
@@ -112,11 +114,11 @@ def remember(
                 np.savez(opened, **content)
             return
         except OSError as error:
-            _logger.info("the list of files is not kept in %s: %s", cache, error)
+            _logger.info("the list of files cannot be saved in %s: %s", cache, error)
 
 
 def _read(file: Path, root: Path, classes: Sequence[str]) -> SplitFiles | None:
-    """The list that was remembered, if it is still true."""
+    """Read a cached list; None if there is none or it is outdated."""
     if not file.exists():
         return None
     try:
@@ -133,13 +135,13 @@ def _read(file: Path, root: Path, classes: Sequence[str]) -> SplitFiles | None:
             return SplitFiles(files, content["stats"], content["labels"])
     except FileNotFoundError:
         return None
-    except Exception as error:  # of whatever is wrong with a file there are many kinds
+    except Exception as error:  # NumPy raises many types on damaged files
         _logger.warning("%s cannot be read (%s); the files are listed again", file, error)
         return None
 
 
 class _Walk:
-    """Files and folders found so far; paths are without the first `prefix` characters."""
+    """Collects the files and folders found; paths omit their first `prefix` characters, the root."""
 
     def __init__(self, prefix: int) -> None:
         self.prefix = prefix
@@ -149,7 +151,7 @@ class _Walk:
         self.folders: dict[str, int] = {}
 
     def into(self, folder: str) -> None:
-        self.folders[folder[self.prefix :]] = os.stat(folder).st_mtime_ns  # before what is in it is read
+        self.folders[folder[self.prefix :]] = os.stat(folder).st_mtime_ns  # before listing its content
         for entry in visible(folder):
             if entry.is_dir():
                 self.into(entry.path)
@@ -159,7 +161,7 @@ class _Walk:
 
 
 def visible(folder: str | Path) -> list[os.DirEntry[str]]:
-    """What is in a folder and not hidden, by name."""
+    """Return the entries of a folder that are not hidden, sorted by name."""
     with os.scandir(folder) as entries:
         seen = [entry for entry in entries if not entry.name.startswith(".")]
     return sorted(seen, key=lambda entry: entry.name)
@@ -168,6 +170,6 @@ def visible(folder: str | Path) -> list[os.DirEntry[str]]:
 def _stats(entry: os.DirEntry[str]) -> tuple[int, int]:
     try:
         stat = entry.stat()
-    except OSError:  # a dangling link: to be named with the other files that cannot be read
+    except OSError:  # a dangling link: reported later with the other unreadable files
         return -1, -1
     return stat.st_size, stat.st_mtime_ns

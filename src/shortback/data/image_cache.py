@@ -1,7 +1,7 @@
-"""A folder of image files, read once: which are damaged, what the others hold, and their pixels if small.
+"""Reads a folder of image files once and caches its damaged files, properties and, if small, pixels.
 
-The result is remembered in two files named after a fingerprint of the listing: `<fingerprint>.json`, a
-`Survey`, and, where all images have one small size, `<fingerprint>.raw`, the pixels to map into memory.
+The cache consists of up to two files named after a fingerprint of the listing: `<fingerprint>.json`, a `Survey`,
+and, if all images have the same small size, `<fingerprint>.raw`, the pixels, which are memory-mapped.
 """
 
 import functools
@@ -32,10 +32,10 @@ from shortback.files import full_disk_explained, replacing
 
 MAX_CACHED_SIDE = 64
 
-_VERSION = 2  # to be raised whenever the meaning of the files changes
-_SHOWN_FROM = 10_000  # files; fewer are read in seconds
-_BLOCK = 4096  # files whose pixels are in memory at once
-_CHUNK = 64  # files a thread takes at once; with single ones the threads mostly wait for the interpreter
+_VERSION = 2  # increase whenever the meaning of the cache files changes
+_SHOWN_FROM = 10_000  # files from which progress is shown; fewer are read in seconds
+_BLOCK = 4096  # at most this many decoded files in memory at once
+_CHUNK = 64  # files per task of a thread; with one each, threads mostly wait for the interpreter
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _logger = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -43,16 +43,17 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Survey:
-    """What the files of a folder hold.
+    """Properties of the image files of a folder; sizes and channels are those in all readable headers.
 
     Attributes:
         bad: index and reason of each file that cannot be read.
-        channels: 1 if all good images are grey, else 3.
-        height: of all good images, in pixels; None if their sizes differ.
-        width: the same.
-        shorter_side: of the good images, in pixels, the median.
-        mean: of each channel of the good training images, in units of [0, 1]; ImageNet's if not cached.
-        std: the same.
+        channels: 1 if all images are grey, else 3.
+        height: common height of all images, in pixels; None if their sizes differ.
+        width: common width of all images, in pixels; None if their sizes differ.
+        shorter_side: median of the images' shorter sides, in pixels.
+        mean: mean of each channel of the good training images, in units of [0, 1]; if the pixels are not cached,
+            ImageNet's (for grey images, averaged over its channels).
+        std: standard deviation of each channel, likewise.
         checksum: CRC-32 of the cached pixels; None if they are not cached.
     """
 
@@ -68,12 +69,12 @@ class Survey:
 
 @dataclass(frozen=True)
 class Listing:
-    """Files in the order of their images, with all that would change if one of them did.
+    """The files of all images, in order, with the metadata that reveals a changed file.
 
     Attributes:
         files: paths relative to the folder.
-        stats: size in bytes and time of modification in nanoseconds of each, int64 `[files, 2]`.
-        num_train: the first so many are for training.
+        stats: int64 `[files, 2]`, size in bytes and modification time in nanoseconds of each file.
+        num_train: number of training images, which come first.
     """
 
     files: PackedStrings
@@ -89,23 +90,24 @@ class Listing:
 
 
 def survey_folder(root: Path, listing: Listing, *, cache_dir: Path | None) -> tuple[Survey, Tensor | None]:
-    """Read every file, or remember it from the last time.
+    """Read every file of a folder, or load the cached result.
 
-    Of processes that ask at once, one reads and the others wait for it.
+    If several processes call this at once, one reads the files and the others wait.
 
     Args:
         root: the folder.
         listing: its files.
-        cache_dir: where to remember; else `.shortback-cache` in the folder, or the user's cache where that
-            cannot be written.
+        cache_dir: parent of the cache folder; if None, the cache is `.shortback-cache` in `root`, or lies in the
+            user's cache if `root` is not writable.
 
     Returns:
-        What the files hold, and uint8 [files, C, H, W] mapped from the cache if they are small and of one
-        size; the images of bad files are black.
+        The survey, and the pixels, uint8 [files, C, H, W], mapped from the cache (black for bad files); None in
+        place of the pixels unless all images have the same small size.
 
     Raises:
-        OSError: if the cache cannot be written, a full disk among the reasons; if a file cannot be read for a reason
-            that is none of its bytes, such as a permission.
+        OSError: if the cache cannot be written, for example on a full disk; if a file cannot be read for a reason
+            other than its content, such as a permission.
+        ValueError: if a library needed to read a file cannot be loaded.
     """
     name = listing.fingerprint()
     folders = cache_folders(root, cache_dir)
@@ -116,8 +118,8 @@ def survey_folder(root: Path, listing: Listing, *, cache_dir: Path | None) -> tu
     with FileLock(folder / "lock"):
         if remembered := _open(folder, name, len(listing.files)):
             return remembered
-        # Older listings, and what a killed process left: the lock says that nobody is writing. A process that
-        # still maps an older file keeps it.
+        # Remove caches of older listings and leftovers of killed processes: while the lock is held, no other process
+        # builds this cache. A process that still maps an older file keeps its content.
         for pattern in ("*.json", "*.raw", "*.tmp"):
             for path in folder.glob(pattern):
                 path.unlink(missing_ok=True)
@@ -125,7 +127,7 @@ def survey_folder(root: Path, listing: Listing, *, cache_dir: Path | None) -> tu
             _build(root, listing, folder, name)
         remembered = _open(folder, name, len(listing.files))
     if remembered is None:
-        raise OSError(f"the cache in {folder} is not what was just written to it: is the disk damaged?")
+        raise OSError(f"the cache in {folder} differs from what was just written to it: is the disk damaged?")
     return remembered
 
 
@@ -137,7 +139,7 @@ def _open(folder: Path, name: str, num_files: int) -> tuple[Survey, Tensor | Non
         shape = (num_files, survey.channels, survey.height or 0, survey.width or 0)
         path, size = folder / f"{name}.raw", math.prod(shape)
         if path.stat().st_size == size:
-            # Mapped privately: processes share the pages for as long as nobody writes to them.
+            # A private mapping: processes share the pages as long as none writes to them.
             pixels = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
             if zlib.crc32(pixels.numpy().data) == survey.checksum:
                 return survey, pixels.view(shape)
@@ -184,13 +186,13 @@ def _build(root: Path, listing: Listing, folder: Path, name: str) -> None:
         std=std,
         checksum=checksum,
     )
-    # Last, because it makes the cache valid.
+    # Written last, because this file makes the cache valid.
     with replacing(folder / f"{name}.json") as path:
         path.write_text(json.dumps(asdict(survey)))
 
 
 class _PixelWriter:
-    """Writes pixels to a file, block by block, and sums up what it has written."""
+    """Writes pixels to a file, image by image, and accumulates their checksum and histogram."""
 
     def __init__(self, shape: tuple[int, int, int], *, num_train: int) -> None:
         self.shape = shape
@@ -199,7 +201,7 @@ class _PixelWriter:
         self.histogram = np.zeros((shape[0], 256), dtype=np.int64)  # of the good training images
 
     def write(self, path: Path, images: Iterable[np.ndarray | str]) -> dict[int, str]:
-        """Write images [H, W, C] as [C, H, W], bad ones black; return the index and reason of those."""
+        """Write images [H, W, C] as [C, H, W], bad ones as black; return the reason for each bad index."""
         bad = {}
         with path.open("wb") as file:
             for index, image in enumerate(images):
@@ -221,12 +223,12 @@ class _PixelWriter:
         shares = self.histogram / np.maximum(self.histogram.sum(axis=1, keepdims=True), 1)
         mean = shares @ values
         std = np.sqrt(np.maximum(shares @ values**2 - mean**2, 0))
-        # Images without any contrast still have to be divided by something: one grey level.
+        # At least one grey level, because images without any contrast are divided by it too.
         return mean.tolist(), np.maximum(std, 1 / 255).tolist()
 
 
 def _attempt_all(function: Callable[[str], _Result], paths: Sequence[str]) -> Iterator[_Result | str]:
-    """The result for each path, or the reason why there is none, by several threads."""
+    """Apply a function to each path in several threads; yield its result, or the reason why it failed."""
 
     def attempt(path: str) -> _Result | str:
         try:

@@ -1,9 +1,9 @@
-"""Image files: what they hold, and their pixels.
+"""Reads the headers and pixels of image files.
 
-Pillow says what a file is. JPEG in RGB or grey is decoded by simplejpeg where it is installed (the extra `jpeg`), in
-some three quarters of Pillow's time and to the same bytes; all else by Pillow. Reduced scales were tried and are not
-worth it: libjpeg-turbo has quick code for 1/2 and 1/4 alone, and a crop to be resized to 224 pixels is seldom twice as
-large. torchvision's decoder is as quick, and deprecated.
+Pillow identifies files. RGB and grey JPEG files are decoded by simplejpeg if it is installed (the extra `jpeg`), in
+some three quarters of Pillow's time and to the same bytes; all others by Pillow. Decoding at a reduced scale was tried
+and is not worth it: libjpeg-turbo has fast code for 1/2 and 1/4 only, and a crop to be resized to 224 pixels is seldom
+twice as large. torchvision's decoder is as fast, but deprecated.
 """
 
 import io
@@ -27,13 +27,12 @@ except ImportError:
 
 _GREY_MODES = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N")
 
-
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # and none that starts another program
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # none whose decoder starts another program
 
 
 def _refuse_others(path: str | Path) -> None:
-    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for without end
-        raise OSError("it is no regular file")
+    if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would block forever
+        raise OSError("not a regular file")
 
 
 def _open(path: str | Path) -> Image.Image:
@@ -42,16 +41,16 @@ def _open(path: str | Path) -> Image.Image:
 
 
 def is_rotated(path: str | Path) -> bool:
-    """Whether a camera noted that the image is to be turned or mirrored (EXIF), which is not done here."""
+    """Whether EXIF metadata asks for the image to be rotated or mirrored, which Shortback does not do."""
     try:
         with _open(path) as image:
             return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-    except Exception:  # decoders raise nearly anything on damaged bytes, and those are reported elsewhere
+    except Exception:  # decoders raise nearly anything on damaged bytes; damage is reported elsewhere
         return False
 
 
 class FileInfo(NamedTuple):
-    """What the header of an image file says; sizes in pixels."""
+    """Size in pixels and colour of an image, from the header of its file."""
 
     height: int
     width: int
@@ -59,22 +58,22 @@ class FileInfo(NamedTuple):
 
 
 def read_info(path: str | Path) -> FileInfo:
-    """Read the header alone.
+    """Read only the header of an image file.
 
     Raises:
-        OSError: among other types of Pillow's decoders, if the file is no image.
+        OSError: if the file is not an image; Pillow's decoders raise other types as well.
     """
     with _open(path) as image:
         if image.mode in ("I", "F"):
-            raise OSError("its pixels have 32 bits; convert it to 8 bits a channel")
+            raise OSError("its pixels have 32 bits; convert it to 8 bits per channel")
         return FileInfo(image.height, image.width, image.mode in _GREY_MODES)
 
 
 def read_image(path: str | Path, *, channels: int) -> np.ndarray:
-    """Decode a file, as `decode_image` does its bytes.
+    """Read and decode an image file; see `decode_image`.
 
     Raises:
-        OSError: among other types of decoders, if the file is damaged or no image.
+        OSError: if the file is damaged or not an image; decoders raise other types as well.
     """
     _refuse_others(path)
     return decode_image(Path(path).read_bytes(), channels=channels)
@@ -84,21 +83,21 @@ def decode_image(content: bytes, *, channels: int) -> np.ndarray:
     """Decode the bytes of an image file.
 
     Args:
-        content: of the whole file.
-        channels: 1 for grey, 3 for RGB; other modes are converted, transparency is dropped.
+        content: the bytes of the whole file.
+        channels: 1 for grey, 3 for RGB; other modes are converted, and transparency is dropped.
 
     Returns:
         uint8 [H, W, channels].
 
     Raises:
-        OSError: among other types of decoders, if it is damaged or no image.
+        OSError: if the file is damaged or not an image; decoders raise other types as well.
     """
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         if simplejpeg is not None and image.format == "JPEG" and image.mode == ("L" if channels == 1 else "RGB"):
             try:
                 return simplejpeg.decode_jpeg(content, "GRAY" if channels == 1 else "RGB")
             except ValueError:
-                pass  # stray bytes, which Pillow passes over, or a file that is cut off, which it refuses
+                pass  # stray bytes, which Pillow ignores, or a truncated file, which Pillow rejects
         if image.mode.startswith("I;16"):
             # Pillow would clip 16-bit grey to 255 instead of scaling it.
             high_bytes = (np.asarray(image) >> 8).astype(np.uint8)
@@ -110,27 +109,27 @@ def decode_image(content: bytes, *, channels: int) -> np.ndarray:
 
 
 def as_image(pixels: np.ndarray) -> Tensor:
-    """Decoded pixels, uint8 [H, W, C], as an image [C, H, W] that lies in memory as they do."""
+    """Permute decoded pixels, uint8 [H, W, C], to an image [C, H, W] with the same memory layout."""
     return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)
 
 
 def check_image(path: str | Path) -> None:
-    """Decode a file for nothing but the errors, as cheaply as its format allows.
+    """Decode a file only to detect damage, as cheaply as its format allows.
 
     Raises:
-        OSError: among other types of Pillow's decoders, if the file is damaged or no image.
+        OSError: if the file is damaged or not an image; Pillow's decoders raise other types as well.
     """
     with _open(path) as image:
-        image.draft("RGB", (1, 1))  # JPEG skips most of the arithmetic, and still reads all of the file
+        image.draft("RGB", (1, 1))  # skips most of the arithmetic of JPEG, but still reads the whole file
         image.load()
 
 
 class FileImages:
-    """Images that are decoded each time they are read, so their sizes may differ and memory does not matter.
+    """Images decoded from files on every read, so that their sizes may differ and memory does not limit their number.
 
     Args:
         root: the folder that `files` are relative to.
-        files: one path an image; of many, `PackedStrings`, which workers share.
+        files: one path per image; for many images, `PackedStrings`, which workers share.
         labels: int64 [len].
         channels: 1 for grey, 3 for RGB.
     """
@@ -148,7 +147,7 @@ class FileImages:
         """Decode one image: uint8 [C, H, W].
 
         Raises:
-            ValueError: if the file has been damaged or removed since it was checked.
+            ValueError: if the file cannot be read, for example because it was damaged or removed after the check.
         """
         path = self.root / self.files[index]
         try:

@@ -1,4 +1,4 @@
-"""Anyone's images: a folder each for training and testing, in it a folder for each class."""
+"""Loads images from a training and a test folder, each with one subfolder per class."""
 
 import logging
 from collections.abc import Sequence
@@ -26,27 +26,26 @@ _logger = logging.getLogger(__name__)
 
 
 def load_image_folder(root: str | Path, *, skip_bad: bool = False, cache_dir: Path | None = None) -> ImageData:
-    """Images in `root/train/<class>/` and `root/test/<class>/` (or `val`), at any depth below the class.
+    """Load the images in `root/train/<class>/` and `root/test/<class>/` (or `val`), at any depth below the class.
 
-    Labels number the folders of `train` in the order of their names. Every file is decoded once, which
-    finds all damaged ones before training, and is remembered for the next time
-    (`shortback.data.image_cache`). Images of one size, up to 64 pixels a side, are then mapped from the
-    cache, and their mean and standard deviation are those of the training images. Others are decoded
-    whenever they are read and use ImageNet's. Hidden files are passed over; others must be PNG, JPEG,
-    WebP, BMP, GIF, TIFF or PPM. Pixels are taken as they lie in the file, whatever EXIF says of the camera.
+    Labels number the subfolders of `train`, sorted by name. Every file is decoded once, which finds all damaged
+    files before training; the result is cached (`shortback.data.image_cache`). If all images have the same
+    size, at most 64 pixels a side, they are mapped from the cache, and mean and standard deviation are those of
+    the training images. Other images are decoded on every read, with the mean and standard deviation of ImageNet.
+    Hidden files are ignored; all others must be PNG, JPEG, WebP, BMP, GIF, TIFF or PPM. Pixels are used as
+    stored: EXIF orientation is ignored.
 
-    `image_size` becomes the shorter side of the images; where their sizes differ its median, at most 224.
+    `image_size` is the shorter side of the images; if their sizes differ, the median shorter side, at most 224.
 
     Args:
         root: the folder.
-        skip_bad: leave files that cannot be decoded out, with a warning, instead of raising.
+        skip_bad: skip files that cannot be decoded, with a warning, instead of raising.
         cache_dir: where to keep the cache, if not in `root`.
 
     Raises:
         FileNotFoundError: if a folder is missing.
-        ValueError: for an empty class, a class of the test images that has no training images, or damaged
-            files.
-        OSError: if the cache cannot be written.
+        ValueError: if a class is empty, a test class has no training images, or files are damaged.
+        OSError: if the cache cannot be written, or a file cannot be read for a reason other than its content.
     """
     root = Path(root).expanduser()
     test_name = _check_layout(root)
@@ -54,8 +53,8 @@ def load_image_folder(root: str | Path, *, skip_bad: bool = False, cache_dir: Pa
     unknown = sorted(set(_class_names(root, test_name)) - set(classes))
     if unknown:
         raise UserError(
-            f"{root / test_name} has classes that {root / 'train'} has not: {_shortened(unknown)}. "
-            f"Add training images of them, or remove them; train has {_shortened(classes)}"
+            f"{root / test_name} has classes that are missing from {root / 'train'}: {_shortened(unknown)}. "
+            f"Add training images for them, or remove them; train has {_shortened(classes)}"
         )
     caches = cache_folders(root, cache_dir)
     train = list_split(root, "train", classes, caches=caches)
@@ -93,7 +92,7 @@ def load_image_folder(root: str | Path, *, skip_bad: bool = False, cache_dir: Pa
 
 
 def _check_layout(root: Path) -> str:
-    """The name of the folder of the test images, if all folders are there."""
+    """Check that all folders exist; return the name of the test folder."""
     layout = (
         f"Expected:\n    {root / 'train'}/<class>/<image>\n    {root / 'test'}/<class>/<image>   (or "
         f"{root / 'val'})\nwith a folder for each class, and the same classes in both."
@@ -109,7 +108,7 @@ def _check_layout(root: Path) -> str:
         )
     for name in ("train", test_name):
         if not _class_names(root, name):
-            raise FileNotFoundError(f"{root / name} has no folders of classes in it. {layout}")
+            raise FileNotFoundError(f"{root / name} has no class folders. {layout}")
     return test_name
 
 
@@ -120,8 +119,8 @@ def _say_what_is_not_done(root: Path, test_name: str, files: Sequence[str]) -> N
     rotated = [file for file in files[::step] if is_rotated(root / file)]
     if rotated:
         _logger.warning(
-            "%d of %d images looked at are to be turned by their EXIF orientation, such as %s: they are taken as "
-            "their pixels lie, as torchvision does",
+            "the EXIF orientation of %d of %d images checked, such as %s, asks for a rotation or reflection: it is "
+            "ignored, as in torchvision",
             *(len(rotated), len(files[::step]), rotated[0]),
         )
 
@@ -134,7 +133,7 @@ def _report_bad(root: Path, files: Sequence[str], survey: Survey, *, skip: bool)
     lines = [f"    {files[index]}: {reason}" for index, reason in survey.bad[:_NUM_NAMED]]
     if len(survey.bad) > _NUM_NAMED:
         lines.append(f"    ... and {len(survey.bad) - _NUM_NAMED} more")
-    what = f"{len(survey.bad)} of the {len(files)} files in {root} are damaged or no images"
+    what = f"{len(survey.bad)} of the {len(files)} files in {root} are damaged or not images"
     if not skip:
         raise UserError(
             "\n".join(

@@ -1,4 +1,4 @@
-"""What a data source is: labelled uint8 images, split into training and test."""
+"""Labelled uint8 images: the interface of a split, its implementations, and whole data sources."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,29 +11,29 @@ from shortback.errors import UserError
 
 
 class ImageSet(Protocol):
-    """A split: images that can be read by index, with all labels in memory."""
+    """A split of a data source: images that are read by index, with all labels in memory."""
 
     labels: Tensor  # int64 [len]
 
     def __len__(self) -> int: ...
 
     def image(self, index: int) -> Tensor:
-        """The image at `index`: uint8 [C, H, W]."""
+        """Return the image at `index`: uint8 [C, H, W]."""
         ...
 
 
 class ArrayImages:
-    """Images of one size that lie in one tensor, in memory or mapped from a file.
+    """Images of one size, held in one tensor that is in memory or mapped from a file.
 
-    Worker processes that are forked share the pages of either, so nothing is copied.
+    Forked worker processes share the pages of either, so nothing is copied.
 
     Args:
         images: uint8 [len, C, H, W].
-        labels: whole numbers [len].
-        files: the file each one is from, if it is from one.
+        labels: integers [len].
+        files: the file of each image, if the images come from files.
 
     Raises:
-        ValueError: if shapes, types or lengths do not fit.
+        ValueError: if shapes, types or lengths do not match.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, *, files: Sequence[str] | None = None) -> None:
@@ -41,7 +41,7 @@ class ArrayImages:
             raise UserError(f"images must be uint8 [len, C, H, W], not {images.dtype} of shape {list(images.shape)}")
         if labels.ndim != 1 or labels.is_floating_point() or len(labels) != len(images):
             raise UserError(
-                f"labels must be whole numbers of shape [{len(images)}], one an image, "
+                f"labels must be whole numbers of shape [{len(images)}], one per image, "
                 f"not {labels.dtype} of shape {list(labels.shape)}"
             )
         self.images = images
@@ -56,7 +56,11 @@ class ArrayImages:
 
 
 class Subset:
-    """The part of `source` that `indices` names, in that order; nothing is copied but the labels.
+    """The images of `source` at `indices`, in that order; only the labels are copied.
+
+    Args:
+        source: the split to select from.
+        indices: int64 [n].
 
     Raises:
         ValueError: if `indices` is not an int64 vector or points outside `source`.
@@ -80,26 +84,26 @@ class Subset:
 
 
 def read_images(images: ImageSet, indices: Tensor) -> Tensor | list[Tensor]:
-    """Many images at once.
+    """Read several images at once.
 
     Args:
-        images: where to read.
+        images: the split to read from.
         indices: int64 [n].
 
     Returns:
-        uint8 [n, C, H, W] in memory of its own where the images lie in one tensor; else a list of n images
-        uint8 [C, H, W], whose sizes may differ.
+        If the images are held in one tensor, a copy, uint8 [n, C, H, W]; otherwise a list of n images, uint8
+        [C, H, W], whose sizes may differ.
     """
     if isinstance(images, Subset):
         return read_images(images.source, images.indices[indices])
     if isinstance(images, ArrayImages):
-        # index_select copies whole images; plain indexing goes pixel by pixel, more than ten times slower.
+        # index_select copies whole images; plain indexing copies pixel by pixel, more than ten times slower.
         return images.images.index_select(0, indices)
     return [images.image(index) for index in indices.tolist()]
 
 
 def file_of(images: ImageSet, index: int) -> str | None:
-    """The file that an image is from, as its source names it; None where there is none of its own."""
+    """Return the file of an image, as named by its source; None if the image has no file of its own."""
     if isinstance(images, Subset):
         return file_of(images.source, int(images.indices[index]))
     files: Sequence[str] | None = getattr(images, "files", None)
@@ -107,7 +111,7 @@ def file_of(images: ImageSet, index: int) -> str | None:
 
 
 def shards_of(images: ImageSet) -> Tensor | None:
-    """Number of the file that each image is read from along with others, int64 [n]; None where that does not matter."""
+    """Return the number of the shard that holds each image, int64 [n]; None if the images are not in shards."""
     if isinstance(images, Subset):
         shards = shards_of(images.source)
         return None if shards is None else shards[images.indices]
@@ -115,15 +119,15 @@ def shards_of(images: ImageSet) -> Tensor | None:
 
 
 class Ahead(Protocol):
-    """Gets ready what an epoch reads next."""
+    """Prefetches the data that an epoch reads next."""
 
     def reach(self, position: int, *, part: int = 0, parts: int = 1) -> None:
-        """Say that a process, `part` of `parts`, reads samples up to `position` of the epoch now; returns at once."""
+        """Report that process `part` of `parts` now reads samples up to `position` of the epoch; does not block."""
         ...
 
 
 def ahead_of(images: ImageSet, order: Tensor) -> Ahead | None:
-    """What is to be told how far an epoch in an order, int64 [n], has come; None where nothing has to be fetched."""
+    """Return the prefetcher for an epoch that reads `order`, int64 [n]; None if nothing has to be fetched."""
     if isinstance(images, Subset):
         return ahead_of(images.source, images.indices[order])
     make = getattr(images, "ahead", None)
@@ -132,24 +136,25 @@ def ahead_of(images: ImageSet, order: Tensor) -> Ahead | None:
 
 @dataclass(frozen=True)
 class ImageData:
-    """A whole data source, checked when it is made.
+    """A whole data source, validated on construction.
 
     Attributes:
-        name: its kind, or the name of its folder.
+        name: the kind of data, or the name of its folder.
         classes: a name for each label.
         train: the training split.
-        test: the test split, to be read once, at the end.
-        mean: of each channel of the training images, in units of [0, 1].
-        std: of each channel of the training images, in the same units.
-        in_channels: C of the images.
-        image_size: the side, in pixels, of the square that the network sees.
-        num_steps: T of samples that are sequences: an image of the splits is then the frames of one, uint8
-            [T * C, H, W]; None for images that stand still.
-        split: how training and test are told apart, by name and a hash of the lists, where there is no official way.
-        sensor: how large the sensor of recordings of events is, in pixels, and what says so; None for images.
+        test: the test split, meant to be read once, at the end.
+        mean: mean of each channel of the training images, in units of [0, 1].
+        std: standard deviation of each channel of the training images, in the same units.
+        in_channels: number of channels C.
+        image_size: side, in pixels, of the square image that the network sees.
+        num_steps: number of frames T if samples are sequences, whose images are uint8 [T * C, H, W]; None for
+            still images.
+        split: name and hash of the split into training and test, for data without an official split; else None.
+        sensor: sensor size of event recordings, in pixels, and where it comes from; None for images.
 
     Raises:
-        ValueError: for a label outside the classes, a split or statistics that do not fit.
+        ValueError: if a label lies outside the classes, the training split is empty, `image_size` is below 1, or
+            the statistics do not match `in_channels` or their range.
     """
 
     name: str
@@ -181,14 +186,14 @@ class ImageData:
         return len(self.classes)
 
     def batch_shape(self, num_samples: int) -> tuple[int, ...]:
-        """Of what the loader gives: `(N, C, H, W)`, or `(T, N, C, H, W)` of sequences."""
+        """Shape of the batches a loader yields: `(N, C, H, W)`, or `(T, N, C, H, W)` for sequences."""
         image = (num_samples, self.in_channels, self.image_size, self.image_size)
         return image if self.num_steps is None else (self.num_steps, *image)
 
 
 def _check_statistics(name: str, what: str, values: Sequence[float], channels: int) -> None:
     if len(values) != channels:
-        raise UserError(f"{name}: {what} needs {channels} numbers, one a channel, not {tuple(values)}")
+        raise UserError(f"{name}: {what} needs {channels} numbers, one per channel, not {tuple(values)}")
     if not all(0 <= value <= 1 for value in values):
         raise UserError(f"{name}: {what} is in units of [0, 1]; divide {tuple(values)} by 255")
 

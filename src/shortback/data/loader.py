@@ -1,4 +1,4 @@
-"""Batches in an order, and with an augmentation, that depend on the seed alone."""
+"""Batch loading whose order and augmentation depend on the seed alone."""
 
 import pickle
 import signal
@@ -16,52 +16,52 @@ from shortback.data.seeding import derive_seed, derive_seeds, global_generator_k
 from shortback.data.transforms import Mixing, normalize
 from shortback.errors import UserError
 
-# What a seed is for; without it the order, the samples and the mixing would share their draws.
+# Purposes of derived seeds; without them, order, augmentation and mixing would share their draws.
 _ORDER, _SAMPLE, _MIXING = range(3)
 
 
 @runtime_checkable
 class BatchTransform(Protocol):
-    """A transform that takes many images at once, with a seed for each; `TrainTransform` is one."""
+    """A transform of many images at once, with a seed for each, such as `TrainTransform`."""
 
     def batch(self, images: Tensor | Sequence[Tensor], *, seeds: Tensor) -> Tensor: ...
 
 
 class BatchLoader:
-    """Normalised batches of one split.
+    """Loads normalised batches of one split.
 
     Batch b of epoch e is a pure function of (seed, e, b): the order is drawn from (seed, e), a sample's
-    augmentation from (seed, e, position in the epoch), a batch's mixing from (seed, e, b). So the number of
-    workers, the number of ranks and the place where an epoch is resumed change nothing, and the process's
-    global generator is left as it was.
+    augmentation from (seed, e, position in the epoch), and a batch's mixing from (seed, e, b). So batches do not
+    depend on the number of workers or ranks, nor on where an epoch is resumed, and the state of the process's
+    global generator is preserved.
 
-    Every rank is given the same arguments but its `rank`, and gets its contiguous slice of each global batch.
-    A rank whose slice of the last, smaller batch is empty ends one batch sooner, so that over the ranks every
-    sample is seen exactly once.
+    All ranks are constructed with the same arguments except `rank`; each gets its contiguous slice of every global
+    batch. A rank whose slice of the last, smaller batch is empty ends one batch earlier, so that the ranks together
+    see every sample exactly once.
 
     Args:
         images: the split.
-        transform: uint8 [C, H, W] -> uint8 [C, S, S], drawing from torch's global generator if at all; or a
-            `BatchTransform`, which is much faster; or None for images that all have the same size.
-        batch_size: of the global batch, over all ranks.
-        mean: of each channel, in units of [0, 1].
-        std: of each channel, in the same units.
-        seed: of everything random.
+        transform: a function uint8 [C, H, W] -> uint8 [C, S, S] whose random draws, if any, come from torch's
+            global generator; or a `BatchTransform`, which is much faster; or None if all images have the same size.
+        batch_size: size of the global batch, over all ranks.
+        mean: mean of each channel, in units of [0, 1].
+        std: standard deviation of each channel, in the same units.
+        seed: seed of all randomness.
         shuffle: draw a new order every epoch.
-        drop_last: leave the last, smaller batch out.
-        num_workers: processes that read and augment; 0 does it in this one, when a batch is asked for.
-        rank: of this process.
+        drop_last: omit the last, smaller batch.
+        num_workers: number of processes that read and augment; with 0, the calling process does so on demand.
+        rank: rank of this process.
         world_size: number of ranks.
-        mixing: from `batch_mixing`: (images, labels) -> (images, soft targets), pairing each sample with
-            the one before it. It acts on the global batch: what a rank gets is a slice of what a single
-            process gets.
-        pin_memory: return the images in page-locked memory, for asynchronous copies to an accelerator.
-        num_steps: T of samples that are sequences, whose images are uint8 [T * C, H, W]; batches are then
-            [T, n, C, S, S].
+        mixing: a function (images, labels) -> (images, soft targets) from `batch_mixing`, which pairs each sample
+            with the one before it. Mixing is defined on the global batch: a rank gets a slice of the batch that a
+            single process would get.
+        pin_memory: return the batches in page-locked memory, for asynchronous copies to an accelerator.
+        num_steps: number of frames T if samples are sequences, whose images are uint8 [T * C, H, W]; batches are
+            then [T, n, C, S, S].
 
     Raises:
-        ValueError: for numbers out of range; in training (`shuffle` or `drop_last`), if the ranks would
-            not get equal shares of a batch; if `drop_last` would leave no batch at all.
+        ValueError: if a number is out of range; if `batch_size` is below `world_size`, or in training (`shuffle` or
+            `drop_last`) not a multiple of it; if `drop_last` would leave no batch at all.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class BatchLoader:
         self.num_steps = num_steps
 
     def __len__(self) -> int:
-        """Batches an epoch, on this rank."""
+        """Number of batches per epoch on this rank."""
         full, rest = divmod(len(self.images), self.batch_size)
         if self.drop_last or not rest:
             return full
@@ -126,15 +126,15 @@ class BatchLoader:
         return full + (first < last)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of one epoch, from batch `start` on; nothing before it is read.
+        """Iterate over the batches of one epoch from batch `start` on; earlier ones are not read.
 
         Yields:
             Images float32 [n, C, S, S] in the channels-last memory format (or sequences [T, n, C, S, S]), and
             labels int64 [n], or soft targets float32 [n, num_classes] where batches are mixed.
 
         Raises:
-            ValueError: if `start` is not in 0 ... len(self); or data cannot be read, here or in one of `num_workers`.
-            OSError: data cannot be read.
+            ValueError: if `start` is not in 0 ... len(self), or if data is damaged, also when read by a worker.
+            OSError: if data cannot be read.
         """
         if not 0 <= start <= len(self):
             raise UserError(f"start must be in 0 ... {len(self)}, the batches of an epoch, not {start}")
@@ -148,13 +148,13 @@ class BatchLoader:
             num_workers=self.num_workers,
             worker_init_fn=_ignore_interrupts,
             multiprocessing_context=_start_method() if self.num_workers else None,
-            generator=torch.Generator(),  # or the base seed of the workers is drawn from the global one
+            generator=torch.Generator(),  # otherwise the base seed of the workers is drawn from the global one
         )
         for batch, found in enumerate(loader, start):
             if isinstance(found, Exception):
                 raise found
             pixels, labels = found
-            # Here, not in the workers: bytes are a quarter of what has to pass between the processes.
+            # Normalised here, not in the workers: bytes are a quarter of the data to pass between processes.
             if self.mixing is None:
                 images = self._normalized(_folded(pixels, self.num_steps))
             else:
@@ -167,7 +167,7 @@ class BatchLoader:
             yield images, labels
 
     def _normalized(self, pixels: Tensor) -> Tensor:
-        repeats = pixels.shape[1] // len(self.mean)  # the channels of the steps of a sequence one after another
+        repeats = pixels.shape[1] // len(self.mean)  # a sequence holds the channels of its steps in turn
         return normalize(pixels, mean=self.mean * repeats, std=self.std * repeats)
 
     def _mixed(self, images: Tensor, labels: Tensor, *, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
@@ -175,11 +175,11 @@ class BatchLoader:
         with global_generator_kept():
             seed_global(derive_seed(self.seed, _MIXING, epoch, batch))
             images, labels = self.mixing(images, labels)
-        # The first is the guest that the second was paired with: see _positions.
+        # The first sample is only the partner of the second: see _positions.
         return images[1:].contiguous(memory_format=torch.channels_last), labels[1:]
 
     def _seeds(self, epoch: int, positions: Tensor) -> Tensor:
-        """Of the augmentation of the samples at some positions in the epoch, int64 [n]."""
+        """Return the augmentation seeds of the samples at the given positions in the epoch, int64 [n]."""
         return derive_seeds(self.seed, _SAMPLE, epoch, positions)
 
     def _order(self, epoch: int) -> Tensor:
@@ -189,18 +189,18 @@ class BatchLoader:
         return random_order(self.images, generator)
 
     def _slice(self, batch: int) -> tuple[int, int]:
-        """Where this rank's part of a global batch begins and ends in the epoch."""
+        """Return the begin and end, in the epoch, of this rank's slice of a global batch."""
         begin = batch * self.batch_size
         size = min(self.batch_size, len(self.images) - begin)
         return begin + size * self.rank // self.world_size, begin + size * (self.rank + 1) // self.world_size
 
     def _positions(self, batch: int) -> Tensor:
-        """Positions in the epoch of the samples to load: int64 [n], with mixing [1 + n]."""
+        """Return the positions in the epoch of the samples to load: int64 [n], or [1 + n] with mixing."""
         first, last = self._slice(batch)
         positions = torch.arange(first, last)
         if self.mixing is None:
             return positions
-        # Mixing pairs a sample with the one before it in the global batch, the first of all with the last.
+        # Mixing pairs each sample with the one before it in the global batch, and the first with the last.
         begin = batch * self.batch_size
         end = min(begin + self.batch_size, len(self.images))
         guest = first - 1 if first > begin else end - 1
@@ -208,10 +208,10 @@ class BatchLoader:
 
 
 class _Epoch(Dataset):
-    """The batches of one epoch by number, as DataLoader wants them: uint8 [n, C, S, S] and int64 [n].
+    """The batches of one epoch, by number, as a data set for DataLoader: uint8 [n, C, S, S] and int64 [n].
 
-    Processes of a loader return what users and files have done wrong: raised, PyTorch would put a traceback into its
-    message.
+    Workers return user and file errors instead of raising them, because PyTorch would add a traceback to the message of
+    a raised error.
     """
 
     def __init__(self, loader: BatchLoader, epoch: int) -> None:
@@ -242,7 +242,7 @@ class _Epoch(Dataset):
 
 
 def _travels(error: Exception) -> bool:
-    """Whether an error comes out of a queue between processes as it went in; one that does not would be lost."""
+    """Whether an error survives pickling unchanged; otherwise it would be lost between processes."""
     try:
         copy = pickle.loads(pickle.dumps(error))
     except Exception:  # constructors raise what they like
@@ -251,7 +251,7 @@ def _travels(error: Exception) -> bool:
 
 
 def _folded(images: Tensor, num_steps: int | None) -> Tensor:
-    """Sequences [n, T * C, H, W] as [T * n, C, H, W]; images are left as they are."""
+    """Reshape sequences [n, T * C, H, W] to [T * n, C, H, W]; return still images as they are."""
     return images if num_steps is None else images.unflatten(1, (num_steps, -1)).transpose(0, 1).flatten(0, 1)
 
 
@@ -268,14 +268,14 @@ def _transformed(
 
 
 def _start_method() -> str | None:
-    """Forked where that is the custom, whatever the process itself was started by: pages mapped from a file are shared.
+    """Return `fork` on Linux, however the process itself was started, so that workers share pages mapped from files.
 
-    A worker that is spawned, the default in a spawned process and from Python 3.14 on, gets all images through a pipe,
-    and of a tensor that is mapped from a file PyTorch cannot send one.
+    Workers started otherwise, by default in a spawned process and from Python 3.14 on, get all images through a pipe,
+    and PyTorch cannot send a tensor mapped from a file.
     """
     return "fork" if sys.platform == "linux" else None
 
 
 def _ignore_interrupts(worker: int) -> None:
-    # Ctrl-C reaches every process of a terminal; the parent can only stop gracefully if workers live on.
+    # Ctrl-C reaches every process of a terminal; the parent can stop gracefully only if its workers survive.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

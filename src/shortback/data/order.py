@@ -5,14 +5,15 @@ from torch import Tensor
 
 from shortback.data.images import ImageSet, shards_of
 
-SIDE_BY_SIDE = 16  # shards whose images are drawn from at once
+SIDE_BY_SIDE = 16  # number of shards whose images are mixed
 
 
 def random_order(images: ImageSet, generator: torch.Generator) -> Tensor:
-    """All indices of a split in a random order, int64 [n].
+    """Return all indices of a split in a random order, int64 [n].
 
-    Of images in shards it is random within `SIDE_BY_SIDE` shards, which are drawn anew every time: a process reads a
-    few files at once, and need not have all of them on its disk. Packing mixed the classes of a shard already.
+    Images in shards are shuffled within groups of `SIDE_BY_SIDE` shards, and the groups are drawn anew on every call:
+    a process then reads few files at once and need not have all of them on its disk. Packing has already mixed the
+    classes within each shard.
     """
     order = torch.randperm(len(images), generator=generator)
     shards = shards_of(images)

@@ -1,4 +1,4 @@
-"""Many strings in two arrays."""
+"""A sequence of strings stored in two arrays."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 
 class PackedStrings(Sequence[str]):
-    """Names of files, which processes share after a fork.
+    """A sequence of file names whose memory is shared between processes after a fork.
 
-    A list of a million `str` is copied page by page into every worker that reads it, since reading counts references;
-    two arrays are not. Bytes that are no UTF-8 come out as the file system's own functions have them.
+    A list of a million `str` is copied page by page into every worker that reads it, because reading updates reference
+    counts; two arrays are not. Strings are encoded by `os.fsencode`, so names that are not valid UTF-8 are preserved.
 
     Args:
-        text: uint8, all strings one after another.
-        bounds: int64 `[len + 1]`, where each begins, and where the last one ends.
+        text: uint8, the concatenated strings.
+        bounds: int64 `[len + 1]`, the begin of each string, and the end of the last.
     """
 
     def __init__(self, text: np.ndarray, bounds: np.ndarray) -> None:
@@ -44,7 +44,7 @@ class PackedStrings(Sequence[str]):
                 return PackedStrings.of(self[i] for i in range(first, last, step))
             return PackedStrings(self.text, self.bounds[first : max(first, last) + 1])
         if not -len(self) <= index < len(self):
-            raise IndexError(f"there are {len(self)} strings, and none of number {index}")
+            raise IndexError(f"index {index} is out of range for {len(self)} strings")
         index %= len(self)
         return os.fsdecode(self.text[self.bounds[index] : self.bounds[index + 1]].tobytes())
 
@@ -54,6 +54,6 @@ class PackedStrings(Sequence[str]):
         return PackedStrings(np.concatenate([one.text, two.text]), bounds)
 
     def trimmed(self) -> PackedStrings:
-        """The same with no text of other strings, and bounds from 0 on."""
+        """Return the same strings without text that belongs to others, with bounds that begin at 0."""
         begin, end = self.bounds[0], self.bounds[-1]
         return PackedStrings(self.text[begin:end], self.bounds - begin)

@@ -1,4 +1,4 @@
-"""Failures that are no fault of a file's bytes: what is remembered of a file must not hold them."""
+"""Transient failures, which are not due to a file's content and so must not be cached as damage."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _OF_THE_MACHINE = {
     *(errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET),
     *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
 }
-_RUST = re.compile(r"\(os error (\d+)\)")  # as libraries in Rust say it, which set no errno
+_RUST = re.compile(r"\(os error (\d+)\)")  # the wording of Rust libraries, which set no errno
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether what a reader raised is of the machine or a broken library, and may be mended without the file.
+    """Whether an error comes from the machine or a broken library, and can be fixed without touching the file.
 
-    What decoders raise on damaged bytes has no number of the system, or one of a bad argument.
+    Errors that decoders raise on damaged bytes have no `errno`, or that of an invalid argument.
     """
     if isinstance(error, ImportError | MemoryError):
         return True
@@ -28,15 +28,15 @@ def is_passing(error: BaseException) -> bool:
 
 
 def explained(error: BaseException, path: str | Path) -> Exception:
-    """A failure that is passing, with the file and what to do in its message."""
+    """Return an error to raise for a transient failure; its message names the file and the remedy."""
     if isinstance(error, ImportError):
         return UserError(f"{path}: a library that reads it cannot be loaded ({error}): install it again")
     is_memory = isinstance(error, MemoryError)
     why = "too little memory" if is_memory else getattr(error, "strerror", None) or str(error)
     return OSError(
         errno.ENOMEM if is_memory else _number_of(error),
-        f"{path}: cannot be read now ({why}). That is not remembered of the file: mend it, or remove the file, and the "
-        "same command goes on",
+        f"{path}: cannot be read now ({why}). The file is not recorded as damaged: fix the cause, or remove the file, "
+        "and run the same command again to continue",
     )
 
 

@@ -1,4 +1,4 @@
-"""A bar of progress on stderr, where there is much to wait for."""
+"""A progress bar on stderr for long operations."""
 
 from collections.abc import Iterator
 from typing import TypeVar
@@ -10,11 +10,13 @@ _Result = TypeVar("_Result")
 
 
 def shown(results: Iterator[_Result], what: str, number: int, *, from_number: int) -> Iterator[_Result]:
-    """The same results, with a bar while they are taken.
+    """Yield `results` unchanged, drawing a progress bar as they are consumed.
 
     Args:
-        number: of results that there will be.
-        from_number: the least of them that a bar is drawn for.
+        results: the results to pass on.
+        what: description of the work, shown beside the bar.
+        number: number of results.
+        from_number: smallest `number` for which a bar is drawn.
     """
     if number < from_number:
         return results

@@ -21,15 +21,15 @@ DATA_KINDS: tuple[DataKind, ...] = get_args(DataKind)
 _SHIPPED = ("bundled", "simulated_events")
 _RECORDED = tuple(kind for kind in get_args(EventKind) if kind not in _SHIPPED)
 
-# Settings that not all kinds heed: which do, and what messages call them.
+# Settings that apply to some kinds only: those kinds, and their description in error messages.
 _MEANT: dict[str, tuple[tuple[str, ...], str]] = {
     "url": (("shards",), "shards"),
     "cache_gb": (("shards",), "shards"),
-    "cache_dir": (("image_folder", "shards", *get_args(EventKind)), "image_folder"),
+    "cache_dir": (("image_folder", "shards", *get_args(EventKind)), "image_folder, shards and recordings of events"),
     "download": (("fashion_mnist", "cifar10", "cifar100"), "cifar10 and the like"),
-    "skip_bad": (("image_folder", *_RECORDED), "image_folder"),
-    "split": (("cifar10_dvs", "event_folder"), "recordings without an official one (cifar10_dvs, event_folder)"),
-    "sensor": (("event_folder",), "event_folder, whose files may not say it"),
+    "skip_bad": (("image_folder", *_RECORDED), "image_folder and recordings of events on disk"),
+    "split": (("cifar10_dvs", "event_folder"), "recordings without an official split (cifar10_dvs, event_folder)"),
+    "sensor": (("event_folder",), "event_folder, whose files may not give it"),
     "root": (tuple(kind for kind in DATA_KINDS if kind not in _SHIPPED), "data that do not come with the package"),
 }
 
@@ -50,28 +50,29 @@ def load_data(
     split: str | None = None,
     sensor: tuple[int, int] | None = None,
 ) -> ImageData:
-    """Load a data source and check it.
+    """Load and validate a data source.
 
     Args:
         kind: one of `DATA_KINDS`.
-        root: the folder of the data; `bundled` and `simulated_events` have none, `image_folder` and `event_folder` must
-            have one, `shards` one or a `url`, for the others see `shortback.data.vision`.
-        download: fetch what is missing, for the kinds that can be.
-        skip_bad: leave damaged files of a folder of images or of events out instead of raising.
-        image_size: the side, in pixels, of what the network sees, if not that of the images.
-        url: of a folder of `shards` on a web server.
-        cache_dir: where an `image_folder` or recordings of events keep their cache, if not in `root`; where copies of
-            `shards` go.
-        cache_gb: what those may take, in 10^9 bytes.
-        mean: of each channel, in units of [0, 1], instead of that of the training images.
-        std: of each channel, in units of [0, 1], instead of that of the training images.
-        frames: what recordings of events become; for the kinds that are events, which need it.
-        split: of `cifar10_dvs`, see `load_cifar10_dvs`, and of an `event_folder` without `train` and `test`.
-        sensor: height and width, in pixels, of the recordings of an `event_folder` that do not say them.
+        root: folder of the data; not for `bundled` and `simulated_events`, required for `image_folder` and
+            `event_folder`; `shards` need either `root` or `url`; the others default to `data_root` of
+            `shortback.data.vision`.
+        download: download missing files (`fashion_mnist`, `cifar10`, `cifar100`).
+        skip_bad: skip damaged files of an `image_folder` or of event recordings instead of raising.
+        image_size: side, in pixels, of the images that the network sees, if not that of the stored images.
+        url: URL of a folder of `shards` on a web server.
+        cache_dir: where an `image_folder` or event recordings keep their cache, if not in `root`; where copies of
+            `shards` behind a `url` are stored.
+        cache_gb: limit on the total size of these copies, in 10^9 bytes.
+        mean: mean of each channel, in units of [0, 1], instead of that of the training images.
+        std: standard deviation of each channel, in units of [0, 1], instead of that of the training images.
+        frames: how to turn recordings of events into frames; required for all event data, not for images.
+        split: split of `cifar10_dvs` (see `load_cifar10_dvs`), or of an `event_folder` without `train` and `test`.
+        sensor: height and width, in pixels, of recordings of an `event_folder` whose files do not give them.
 
     Raises:
-        ValueError: for an unknown kind, settings of another kind, or data that is damaged or inconsistent.
-        FileNotFoundError: if the data is missing; the message gives the layout that is expected.
+        ValueError: if the kind is unknown, a setting does not apply to it, or the data is damaged or inconsistent.
+        FileNotFoundError: if the data is missing; the message shows the expected layout.
         OSError: if a download fails or a cache cannot be written.
     """
     if kind not in DATA_KINDS:
@@ -133,17 +134,17 @@ def _load_events(kind: str, root: Path, settings: Mapping[str, Any]) -> ImageDat
 
 
 def _refuse_unheeded(kind: str, given: Mapping[str, object]) -> None:
-    """Settings that this kind would pass over in silence."""
+    """Raise if a setting is given that this kind would silently ignore."""
     for name, value in given.items():
         kinds, meant = _MEANT[name]
         if value is not None and value is not False and kind not in kinds:
             shown = str(value) if isinstance(value, Path) else repr(value)
-            off = "false" if value is True else "null"  # for what a recipe says that another one extends
-            raise UserError(f"{name}={shown}: is for {meant}, and not for {kind}; leave it out, or write {name}={off}")
+            off = "false" if value is True else "null"  # overrides a value inherited from the recipe that is extended
+            raise UserError(f"{name}={shown} is for {meant}, not for {kind}; leave it out, or write {name}={off}")
 
 
 def _refuse(kind: str, **settings: object) -> None:
-    """Settings of images that events have no use for."""
+    """Raise if a setting of images is given for events."""
     for name, value in settings.items():
         if value is not None:
-            raise UserError(f"{name}={value!r}: is for images, and data of kind {kind!r} are events, made into frames")
+            raise UserError(f"{name}={value!r} is for images, but data of kind {kind!r} are events, made into frames")

@@ -1,4 +1,4 @@
-"""Small images that lie on the device and are augmented there: a GPU trains faster than cores crop."""
+"""Keeps small images on the device and augments them there, because a GPU trains faster than CPU cores crop."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from shortback.data.transforms import Draws, EvalTransform, TrainTransform, norm
 from shortback.errors import UserError
 from shortback.ops import kernels
 
-MOST_BYTES = 2 * 10**9  # that "auto" puts on a device
+MOST_BYTES = 2 * 10**9  # largest split kept on a device
 
 
 def why_not_resident(images: ImageSet, transform: object, *, num_steps: int | None) -> str | None:
-    """None if batches can be made on a device, else the reason."""
+    """Return the reason why batches cannot be made on a device; None if they can."""
     array = _array_of(images)
     if num_steps is not None:
         return "sequences of frames are made on the CPU"
@@ -27,7 +27,7 @@ def why_not_resident(images: ImageSet, transform: object, *, num_steps: int | No
         return "images are decoded when they are read"
     taken = len(images) * array[:1].numel()
     if taken > MOST_BYTES:
-        return f"the images take {taken / 1e9:.1f} GB, and more than {MOST_BYTES / 1e9:.0f} GB are not kept there"
+        return f"the images take {taken / 1e9:.1f} GB, and more than {MOST_BYTES / 1e9:.0f} GB are not kept on a device"
     if isinstance(transform, TrainTransform):
         if other := transform.augmentation.beside_crop_flip_and_cutout():
             return f"{other} runs on the CPU"
@@ -40,17 +40,18 @@ def why_not_resident(images: ImageSet, transform: object, *, num_steps: int | No
 
 
 class ResidentLoader(BatchLoader):
-    """A `BatchLoader` whose images lie on a device: crop, flip, Cutout and normalisation are one kernel there.
+    """A `BatchLoader` that keeps its images on a device, where one kernel crops, flips, cuts out and normalises them.
 
-    Its batches are those of a `BatchLoader`, bit for bit, on that device; of those that are mixed the last bits may
-    differ. There are no workers and no page-locked memory.
+    Its batches lie on that device and equal those of a `BatchLoader` bit for bit, except that mixed batches may differ
+    in the last bits. There are no workers and no page-locked memory: `num_workers` and `pin_memory` are ignored.
 
     Args:
-        device: for the images and the batches.
-        settings: of `BatchLoader`; the images must lie in one tensor.
+        images: the split, held in one tensor.
+        device: device of the images and the batches.
+        settings: other arguments of `BatchLoader`.
 
     Raises:
-        ValueError: a split or a transform for which `why_not_resident` has a reason.
+        ValueError: if `why_not_resident` gives a reason against this split or transform, or as in `BatchLoader`.
     """
 
     def __init__(self, images: ImageSet, *, device: torch.device, **settings: Any) -> None:
@@ -62,9 +63,9 @@ class ResidentLoader(BatchLoader):
         assert array is not None
         self.device = device
         self.shape = (array.shape[1], array.shape[2], array.shape[3])
-        places = _places_of(images)  # of a part of a tensor that part alone: several loaders may share the tensor
+        places = _places_of(images)  # copy only this subset: several loaders may share the tensor
         self.pixels = (array if places is None else array.index_select(0, places)).reshape(-1).to(device)
-        # What every byte of every channel becomes: looked up, it is the same on any device.
+        # Normalised values of every byte in every channel: a look-up gives the same bits on any device.
         channels = array.shape[1]
         every_byte = torch.arange(256, dtype=torch.uint8).view(256, 1, 1, 1).expand(256, channels, 1, 1)
         table = normalize(every_byte, mean=self.mean, std=self.std)
@@ -108,11 +109,12 @@ def _cut_out(
     centre_row: Tensor | None,
     centre_column: Tensor | None,
 ) -> Tensor:
-    """Float32 `[n, H, W, C]`: every pixel is looked up where the augmentation takes it from.
+    """Gather the augmented, normalised batch, float32 `[n, H, W, C]`: each output pixel looks up its source pixel.
 
     Args:
-        pixels: uint8, all images one after another; `table`: float32, 256 values a channel.
-        places: of the images among them, `[n]`, as all that follow.
+        pixels: uint8, the pixels of all images, concatenated.
+        table: float32, 256 normalised values per channel.
+        places: `[n]`, like all following arguments; the numbers of the batch's images in `pixels`.
     """
     channels, height, width = shape
     c = torch.arange(channels, device=pixels.device)
@@ -143,14 +145,14 @@ def _columns(pairs: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
 
 
 def _array_of(images: ImageSet) -> Tensor | None:
-    """The tensor that a split's images lie in, uint8 `[len, C, H, W]`."""
+    """Return the tensor that holds a split's images, uint8 `[len, C, H, W]`; None if there is no such tensor."""
     if isinstance(images, Subset):
         return _array_of(images.source)
     return images.images if isinstance(images, ArrayImages) else None
 
 
 def _places_of(images: ImageSet) -> Tensor | None:
-    """Where in that tensor each image is; None if they are all of it, in its order."""
+    """Return the index of each image in that tensor; None if the split is the whole tensor, in order."""
     if not isinstance(images, Subset):
         return None
     places = _places_of(images.source)

@@ -1,8 +1,8 @@
-"""Random numbers as a pure function of where they are used.
+"""Random numbers as pure functions of where they are used.
 
-A generator that is advanced from sample to sample makes the tenth sample depend on the nine before it,
-hence on the number of workers and on where an epoch was resumed. Here a draw is a hash of (seed, epoch,
-position, ...) instead: any sample can be made first, alone, or on another machine, and comes out the same.
+A generator that advances from sample to sample makes the tenth sample depend on the nine before it, and
+hence on the number of workers and on where an epoch was resumed. Here, every draw is a hash of (seed, epoch,
+position, ...) instead: a sample comes out the same whether it is made first, alone, or on another machine.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -20,12 +20,12 @@ _Result = TypeVar("_Result")
 def derive_seeds(*parts: int | Tensor) -> Tensor:
     r"""Hash whole numbers into seeds, element by element.
 
-    With $m$ the finaliser of SplitMix64, $h_0 = 0$ and $h_i = m(h_{i-1} \oplus p_i)$; the last one,
-    without its top bit, is the seed. Source: Steele, Lea and Flood, "Fast splittable pseudorandom number
-    generators", OOPSLA 2014.
+    With $m$ one step of SplitMix64 (increment and finaliser), $h_0 = 0$ and $h_i = m(h_{i-1} \oplus p_i)$; the
+    seed is the last $h_i$ shifted right by one bit. Source: Steele, Lea and Flood, "Fast splittable pseudorandom
+    number generators", OOPSLA 2014.
 
     Args:
-        parts: numbers and int64 tensors that broadcast together.
+        parts: whole numbers and int64 tensors that broadcast together.
 
     Returns:
         int64, at least one-dimensional, in [0, 2^63).
@@ -37,16 +37,16 @@ def derive_seeds(*parts: int | Tensor) -> Tensor:
 
 
 def derive_seed(*parts: int) -> int:
-    """Derive one seed, of plain numbers."""
+    """Hash plain whole numbers into one seed."""
     return int(derive_seeds(*parts))
 
 
 def uniform(seeds: Tensor, num: int) -> Tensor:
-    """Independent draws from [0, 1), with 53 random bits each.
+    """Draw independent numbers from [0, 1), with 53 random bits each.
 
     Args:
         seeds: int64 [n].
-        num: draws for each seed.
+        num: number of draws per seed.
 
     Returns:
         float64 [n, num].
@@ -57,7 +57,7 @@ def uniform(seeds: Tensor, num: int) -> Tensor:
 
 @contextmanager
 def global_generator_kept() -> Iterator[None]:
-    """Put the state of the CPU's global generator back on leaving."""
+    """Restore the state of the CPU's global generator on exit."""
     state = torch.get_rng_state()
     try:
         yield
@@ -66,7 +66,7 @@ def global_generator_kept() -> Iterator[None]:
 
 
 def seed_global(seed: int) -> None:
-    """Seed the CPU's global generator; unlike torch.manual_seed, leave the devices alone."""
+    """Seed the CPU's global generator; unlike torch.manual_seed, do not touch the devices."""
     torch.default_generator.manual_seed(seed)
 
 
@@ -74,12 +74,12 @@ def map_seeded(function: Callable[[_Item], _Result], items: Iterable[_Item], *, 
     """Apply a function that draws from the CPU's global generator to each item, with a seed for each.
 
     Args:
-        function: called once an item.
-        items: n of them.
+        function: called once per item.
+        items: n items.
         seeds: int64 [n].
 
     Returns:
-        The n results; the generator is left as it was.
+        The n results; the generator's state is restored.
     """
     results = []
     with global_generator_kept():
@@ -90,7 +90,7 @@ def map_seeded(function: Callable[[_Item], _Result], items: Iterable[_Item], *, 
 
 
 def _finalise(state: np.ndarray) -> np.ndarray:
-    # Arrays of uint64 wrap around silently, which is the arithmetic wanted.
+    # Arrays of uint64 wrap around silently: arithmetic modulo 2^64, as intended.
     state = state + np.uint64(0x9E3779B97F4A7C15)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -98,14 +98,14 @@ def _finalise(state: np.ndarray) -> np.ndarray:
 
 
 class Stream:
-    """A state of the CPU's global generator, beside the one that everything else draws from."""
+    """A separate random stream for code that draws from the CPU's global generator."""
 
     def __init__(self, seed: int) -> None:
         self.state = torch.Generator().manual_seed(seed).get_state()
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
-        """Draw from this stream within the block."""
+        """Make the global generator draw from this stream within the block."""
         outside = torch.get_rng_state()
         torch.set_rng_state(self.state)
         try:

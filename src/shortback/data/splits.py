@@ -1,4 +1,4 @@
-"""Parts of a split that are balanced over the classes and fixed by a seed."""
+"""Class-balanced subsets of a split, determined by a seed."""
 
 import torch
 from torch import Tensor
@@ -8,21 +8,22 @@ from shortback.errors import UserError
 
 
 def split_validation(train: ImageSet, *, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
-    """Set a part of the training images aside, the same share of every class.
+    """Set aside the same share of every class of the training images for validation.
 
-    Of a class of n images, `round(fraction * n)`, drawn by `seed`, are set aside. Both parts keep the
-    order of `train`.
+    Of a class with n images, `round(fraction * n)`, drawn by `seed`, are set aside. Both parts keep the order of
+    `train`.
 
     Args:
         train: the images to split.
-        fraction: the share to set aside, in [0, 1); with 0 the validation part is empty.
-        seed: of the draw.
+        fraction: share to set aside, in [0, 1); with 0, the validation part is empty.
+        seed: seed of the draw.
 
     Returns:
         The images to train on, and those to validate on.
 
     Raises:
-        ValueError: if `fraction` is out of range, or a class would end with no image in one of the parts.
+        ValueError: if `fraction` is out of range, or (unless it is 0) if one of the parts would have no image of a
+            class.
     """
     if not 0 <= fraction < 1:
         raise UserError(f"the validation fraction must be in [0, 1), not {fraction}")
@@ -39,22 +40,27 @@ def split_validation(train: ImageSet, *, fraction: float, seed: int) -> tuple[Im
 
 
 def limit_images(images: ImageSet, *, count: int, seed: int) -> ImageSet:
-    """A fixed part of `count` images, as balanced over the classes as they allow.
+    """Select `count` images, as balanced over the classes as their sizes allow.
 
-    A larger part drawn with the same seed holds the smaller one. The order of `images` is kept.
+    A larger subset drawn with the same seed contains the smaller one. The order of `images` is kept.
+
+    Args:
+        images: the images to select from.
+        count: number of images to select.
+        seed: seed of the draw.
 
     Raises:
         ValueError: if `count` is not in 1 ... len(images).
     """
     if not 1 <= count <= len(images):
-        raise UserError(f"the number of images must be in 1 ... {len(images)}, all there are; not {count}")
-    # One image of every class, then a second of every class, and so on: classes that run out are passed over.
+        raise UserError(f"the number of images must be in 1 ... {len(images)} (all images), not {count}")
+    # Take one image of every class, then a second of every class, and so on; skip classes that run out.
     rounds = _rank_within_class(images.labels, seed=seed)
     return Subset(images, rounds.argsort(stable=True)[:count].sort().values)
 
 
 def _rank_within_class(labels: Tensor, *, seed: int) -> Tensor:
-    """Number the members of each class 0, 1, 2 ... in an order drawn by `seed`: int64 [n] -> int64 [n]."""
+    """Number the images of each class 0, 1, 2 ... in an order drawn by `seed`: int64 [n] -> int64 [n]."""
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     by_class = shuffled[labels[shuffled].argsort(stable=True)]
     sizes = torch.bincount(labels)

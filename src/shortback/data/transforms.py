@@ -1,4 +1,4 @@
-"""From stored images to what the network sees: augmentation, resizing, normalisation, mixing."""
+"""Transforms from stored images to network inputs: augmentation, resizing, normalisation and mixing."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,35 +20,35 @@ Mixing = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 _POLICIES = {"cifar10": AutoAugmentPolicy.CIFAR10, "imagenet": AutoAugmentPolicy.IMAGENET}
 
-# Grey where a policy turns or shifts the image away, as in the widespread code of the policies; v2's
-# default is black.
+# Fill areas that a policy uncovers with grey, as common implementations of the policies do; v2's default is
+# black.
 _POLICY_FILL = 128
 
-# What a draw is for. Each has its own, so that switching one augmentation on does not change the others.
+# Purposes of draws. Each has its own draws, so that enabling one augmentation does not change the others.
 _RESIZED_CROP, _CROP, _FLIP, _POLICY, _CUTOUT, _ROLL, _AFFINE = range(7)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What is done to the training images, in this order; by default nothing.
+    """Augmentations of the training images, applied in this order; all are off by default.
 
     Attributes:
-        resized_crop: cut out 8 to 100 % of the area, at an aspect of 3:4 to 4:3, and resize it, as is usual
-            for ImageNet.
-        crop_padding: pad by so many black pixels and cut the size out again at random.
+        resized_crop: cut out 8 to 100 % of the area, with an aspect ratio of 3:4 to 4:3, and resize it, as is
+            usual for ImageNet.
+        crop_padding: pad by this many black pixels and crop back to the original size at a random position.
         flip: mirror left to right, with probability 1/2.
-        roll: shift by up to so many pixels both ways, what leaves on one side coming in on the other.
-        rotate: turn by up to so many degrees both ways.
-        shear: shear along the rows by up to so many degrees both ways.
+        roll: shift cyclically by up to this many pixels, vertically and horizontally, in either direction.
+        rotate: rotate by up to this many degrees, in either direction.
+        shear: shear along the rows by up to this many degrees, in either direction.
         auto_augment: AutoAugment with the policy found for CIFAR-10 or for ImageNet.
-        rand_augment: RandAugment of two operations with this magnitude, 0 ... 30.
-        cutout: blacken a square of this side, in pixels, at a random place; before normalisation.
+        rand_augment: RandAugment with two operations of this magnitude, 0 ... 30.
+        cutout: blacken a square of this side, in pixels, at a random position, before normalisation.
         mixup: alpha of the Beta distribution of mixup; 0 is off.
-        cutmix: alpha of the Beta distribution of CutMix; 0 is off. With both on, each batch
-            draws one of them.
+        cutmix: alpha of the Beta distribution of CutMix; 0 is off. If both are on, one of them is drawn for each
+            batch.
 
     Raises:
-        ValueError: for a value out of range, or two that exclude each other.
+        ValueError: if a value is out of range, or two augmentations exclude each other.
     """
 
     resized_crop: bool = False
@@ -77,18 +77,18 @@ class Augmentation:
             raise UserError("resized_crop and crop_padding exclude each other: switch one of them off")
 
     def beside_crop_flip_and_cutout(self) -> str | None:
-        """The first that is on of what acts on single images besides those three, by name."""
+        """Return the name of the first enabled per-image augmentation other than those three; None if there is none."""
         others = ("resized_crop", "roll", "rotate", "shear", "auto_augment", "rand_augment")
         return next((name for name in others if getattr(self, name) not in (False, None, 0)), None)
 
 
 class Draws(NamedTuple):
-    """What is random in crop, flip and Cutout, for n images; None for what is off.
+    """Random parameters of crop, flip and Cutout for n images; None for augmentations that are off.
 
     Attributes:
-        offsets: of the crop, int64 [n, 2], top and left in the padded image.
-        flipped: bool [n].
-        centres: of the black square, int64 [n, 2], row and column.
+        offsets: int64 [n, 2], top and left of the crop in the padded image.
+        flipped: bool [n], whether to mirror the image.
+        centres: int64 [n, 2], row and column of the centre of the black square.
     """
 
     offsets: Tensor | None
@@ -97,13 +97,18 @@ class Draws(NamedTuple):
 
 
 class TrainTransform:
-    """Augmentation of single images, or of a whole batch at once with a seed for each sample.
+    """Augments single images, or a whole batch at once with a seed for each sample.
 
-    Crop, flip, roll, turn and Cutout run on the batch (`shortback.data.batched` says why), AutoAugment and RandAugment
-    are torchvision's, image by image. Both ways of calling give the same image for the same seed.
+    Padded crop, flip, roll, rotation, shear and Cutout run on the whole batch (see `shortback.data.batched`); resized
+    crop, AutoAugment and RandAugment are torchvision's and run image by image. An image's augmentation depends only on
+    its seed, not on the rest of its batch.
 
-    Images that are not of `image_size` are resized first: their shorter side to it, then the centre is cut
-    out.
+    Without a resized crop, images are first brought to `image_size`: the shorter side is resized to it, then the centre
+    is cut out.
+
+    Args:
+        augmentation: the augmentations to apply; mixup and CutMix are left to `batch_mixing`.
+        image_size: side of the resulting images, in pixels.
     """
 
     def __init__(self, augmentation: Augmentation, *, image_size: int) -> None:
@@ -113,18 +118,18 @@ class TrainTransform:
         self._policy = _make_policy(augmentation)
 
     def __call__(self, image: Tensor) -> Tensor:
-        """uint8 [C, H, W] -> uint8 [C, image_size, image_size], seeded from the global generator."""
+        """Augment one image, seeded from the global generator: uint8 [C, H, W] -> uint8 [C, image_size, image_size]."""
         return self.batch([image], seeds=torch.randint(2**63 - 1, (1,)))[0]
 
     def batch(self, images: Tensor | Sequence[Tensor], *, seeds: Tensor) -> Tensor:
-        """Many images, each with the draws of its own seed.
+        """Augment many images, each with draws from its own seed.
 
         Args:
             images: uint8 [N, C, H, W], or N images uint8 [C, H, W] whose sizes may differ.
             seeds: int64 [N].
 
         Returns:
-            uint8 [N, C, image_size, image_size]; the global generator is left as it was.
+            uint8 [N, C, image_size, image_size]; the state of the global generator is preserved.
         """
         chosen, draws = self.augmentation, self.draws(seeds)
         if self._resized_crop is not None:
@@ -150,7 +155,7 @@ class TrainTransform:
         return pixels
 
     def draws(self, seeds: Tensor) -> Draws:
-        """What `batch` draws for crop, flip and Cutout from the seeds of n images, int64 [n]."""
+        """Return what `batch` draws for crop, flip and Cutout from the seeds of n images, int64 [n]."""
         chosen = self.augmentation
         offsets = flipped = centres = None
         if chosen.crop_padding:
@@ -163,7 +168,10 @@ class TrainTransform:
 
 
 class EvalTransform:
-    """The shorter side resized, the centre cut out. An image of the right size is not touched."""
+    """Resizes the shorter side of images and cuts out the centre; leaves images of the right size unchanged.
+
+    See `eval_transform` for the arguments.
+    """
 
     def __init__(self, *, image_size: int, resize: int | None = None) -> None:
         if resize is not None and resize < image_size:
@@ -172,25 +180,25 @@ class EvalTransform:
         self.resize = resize or image_size
 
     def __call__(self, image: Tensor) -> Tensor:
-        """uint8 [C, H, W] -> uint8 [C, image_size, image_size]."""
+        """Transform one image: uint8 [C, H, W] -> uint8 [C, image_size, image_size]."""
         return self.batch([image])[0]
 
     def batch(self, images: Tensor | Sequence[Tensor], *, seeds: Tensor | None = None) -> Tensor:
-        """uint8 [N, C, H, W], or N images of different sizes -> uint8 [N, C, image_size, image_size]."""
+        """Transform uint8 [N, C, H, W], or N images of any size, to [N, C, image_size, image_size]; ignores `seeds`."""
         return _fit(images, resize=self.resize, crop=self.image_size)
 
 
 def train_transform(augmentation: Augmentation, *, image_size: int) -> TrainTransform:
-    """The augmentation of single images and batches to `image_size` pixels a side."""
+    """Return a `TrainTransform`, whose images have `image_size` pixels a side."""
     return TrainTransform(augmentation, image_size=image_size)
 
 
 def eval_transform(*, image_size: int, resize: int | None = None) -> EvalTransform:
-    """The resizing of images to evaluate on.
+    """Return an `EvalTransform`, which brings evaluation images to one size.
 
     Args:
         image_size: side of the centre that is cut out, in pixels.
-        resize: what the shorter side is resized to before, in pixels; `image_size` unless given.
+        resize: length the shorter side is resized to before that, in pixels; defaults to `image_size`.
 
     Raises:
         ValueError: if `resize` is below `image_size`.
@@ -199,7 +207,7 @@ def eval_transform(*, image_size: int, resize: int | None = None) -> EvalTransfo
 
 
 def normalize(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    r"""Whole batches of bytes to what a network takes, $(x / 255 - \mu_c) / \sigma_c$.
+    r"""Normalise a batch of bytes for a network, $(x / 255 - \mu_c) / \sigma_c$.
 
     Args:
         images: uint8 [N, C, H, W].
@@ -211,19 +219,19 @@ def normalize(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) ->
     """
     scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
     shift = -255 * torch.tensor(mean, dtype=torch.float64) * scale
-    # Converted and scaled in planes and rearranged last: three times as fast on a CPU as the other way round.
+    # Convert and scale plane by plane, and rearrange last: three times as fast on a CPU as rearranging first.
     planes = images.to(torch.float32, memory_format=torch.contiguous_format)
     planes.mul_(scale.float().view(-1, 1, 1)).add_(shift.float().view(-1, 1, 1))
     return planes.contiguous(memory_format=torch.channels_last)
 
 
 def batch_mixing(augmentation: Augmentation, *, num_classes: int) -> Mixing | None:
-    """The mixing of normalised batches by torchvision's MixUp and CutMix.
+    """Return the function that mixes normalised batches, by torchvision's MixUp and CutMix.
 
     Returns:
-        None if neither is on; else a function (float32 [N, C, H, W], int64 [N]) -> (the same, soft targets
-        float32 [N, num_classes]) that pairs each sample with the one before it, and draws from the global
-        generator.
+        None if neither is on; else a function (images float32 [N, C, H, W], labels int64 [N]) -> (mixed images of
+        the same shape, soft targets float32 [N, num_classes]), which pairs each sample with the one before it and
+        draws from the global generator.
     """
     mixings: list[Callable] = []
     if augmentation.mixup:
@@ -244,8 +252,8 @@ def _make_policy(augmentation: Augmentation) -> Callable[[Image.Image], Image.Im
 
 
 def _apply_policy(policy: Callable[[Image.Image], Image.Image], images: Tensor, *, seeds: Tensor) -> Tensor:
-    # On PIL images, not tensors: the policies were found with PIL's operations, which are also a third
-    # faster on small images.
+    # On PIL images, not tensors: the policies were found with PIL's operations, which are also a third faster on
+    # small images.
     if images.shape[1] not in (1, 3):
         raise UserError(f"AutoAugment and RandAugment need 1 or 3 channels, not {images.shape[1]}")
     pixels = images.permute(0, 2, 3, 1).contiguous().numpy()  # [N, H, W, C]

@@ -1,4 +1,4 @@
-"""CIFAR-10, CIFAR-100 and Fashion-MNIST by torchvision: found on disk, or downloaded when that is allowed."""
+"""CIFAR-10, CIFAR-100 and Fashion-MNIST, loaded from disk, or downloaded with torchvision if allowed."""
 
 import os
 import warnings
@@ -18,7 +18,7 @@ from shortback.errors import UserError
 
 @dataclass(frozen=True)
 class _Cifar:
-    """What torchvision does not know of CIFAR: the statistics of the training images, in units of [0, 1]."""
+    """A CIFAR data set of torchvision, with the statistics of its training images in units of [0, 1]."""
 
     dataset: type[datasets.CIFAR10]
     mean: tuple[float, float, float]
@@ -32,12 +32,12 @@ _CIFAR = {
 
 
 def data_root(root: str | Path | None) -> Path:
-    """The folder of downloaded data: `root`, else what SHORTBACK_DATA names, else `data` where one stands."""
+    """Return the folder of downloaded data: `root`, else `$SHORTBACK_DATA`, else `data` in the current folder."""
     return Path(root if root is not None else os.environ.get("SHORTBACK_DATA") or "data").expanduser()
 
 
 def load_cifar(kind: str, *, root: str | Path | None = None, download: bool = False) -> ImageData:
-    """CIFAR-10 or CIFAR-100, in the layout that torchvision unpacks: 50,000 and 10,000 images, [3, 32, 32].
+    """Load CIFAR-10 or CIFAR-100, 50,000 training and 10,000 test images, [3, 32, 32], as unpacked by torchvision.
 
     Args:
         kind: `cifar10` or `cifar100`.
@@ -58,12 +58,12 @@ def load_cifar(kind: str, *, root: str | Path | None = None, download: bool = Fa
         raise _missing(kind, looked_in=[files], layout=[f"{files.name}/{name}" for name in names])
     try:
         with warnings.catch_warnings():
-            # The files were pickled by a NumPy of 2009, which some releases of 2.4 complain about.
+            # The files were pickled by a NumPy of 2009, about which some releases of NumPy 2.4 warn.
             warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
             train, test = (source.dataset(folder, train=train) for train in (True, False))
     except RuntimeError as error:
         raise UserError(
-            f"the files of {kind} in {files} are damaged or incomplete: delete the folder and get it anew, "
+            f"the files of {kind} in {files} are damaged or incomplete: delete the folder and download it again, "
             f"for example with download=True"
         ) from error
     return ImageData(
@@ -79,7 +79,7 @@ def load_cifar(kind: str, *, root: str | Path | None = None, download: bool = Fa
 
 
 def load_fashion_mnist(*, root: str | Path | None = None, download: bool = False) -> ImageData:
-    """Fashion-MNIST: 60,000 training and 10,000 test images, [1, 28, 28].
+    """Load Fashion-MNIST: 60,000 training and 10,000 test images, [1, 28, 28].
 
     Args:
         root: the folder that holds the four idx files, plain or compressed, or torchvision's
@@ -114,14 +114,14 @@ def load_fashion_mnist(*, root: str | Path | None = None, download: bool = False
 
 
 def _as_images(dataset: datasets.CIFAR10) -> ArrayImages:
-    # torchvision turns the file's planes into a view [len, H, W, C]; turned back, nothing has to be copied.
+    # torchvision permutes the planes of the file to a view [len, H, W, C]; permuting it back copies nothing.
     return ArrayImages(torch.from_numpy(dataset.data).permute(0, 3, 1, 2), torch.tensor(dataset.targets))
 
 
 def _download(kind: str, fetch: Callable[[], object], root: Path) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
-        # The processes of one run start together: the first one downloads, the others wait and find it done.
+        # The processes of a run start together: the first downloads, the others wait and find the files.
         with FileLock(root / f".{kind}.lock"), warnings.catch_warnings():
             warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
             fetch()

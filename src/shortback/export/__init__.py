@@ -1,4 +1,4 @@
-"""From a trained network to where it runs: NIR, ONNX, `torch.export`, frame by frame; and what it costs there."""
+"""Deploy a trained network: export to NIR, ONNX or `torch.export`, run it frame by frame, and estimate its cost."""
 
 from shortback.export.depth_exit import DepthExit
 from shortback.export.early_exit import EarlyExit

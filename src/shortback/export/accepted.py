@@ -1,4 +1,4 @@
-"""Which networks exports take, and what to do with others."""
+"""Checks that a network can be exported, with error messages that say what to pass instead."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from shortback.inspection.trunk import Branched
 from shortback.spiking import SpikingNetwork
 
 _MAKE_ONE = (
-    "a network of another library runs and is exported by its library's own means; spikify(ann, num_steps=T) makes a "
-    "SpikingNetwork of an ANN"
+    "run and export a network of another library with that library's own tools; spikify(ann, num_steps=T) turns an "
+    "ANN into a SpikingNetwork"
 )
 
 
 def check_network(net: nn.Module, what: str) -> None:
-    """See that it is a `SpikingNetwork` by itself.
+    """Check that a network is a `SpikingNetwork` without branches.
 
     Args:
-        what: takes it, such as "stream()".
+        what: what takes the network, such as "stream()"; the subject of the error message.
 
     Raises:
-        ValueError: it is not; what it is, and what to do.
+        ValueError: `net` is something else; the message says what it is and what to pass instead.
     """
     if isinstance(net, SpikingNetwork):
         return
@@ -29,24 +29,26 @@ def check_network(net: nn.Module, what: str) -> None:
     if isinstance(net, Branched) and isinstance(net.model, SpikingNetwork):
         do = f"give {'net.model' if _is_stripped(net) else 'strip(net)'}, which has no branches"
     raise UserError(
-        f"{what} takes a SpikingNetwork, of create_model() or spikify(), and this is {described(net)}: {do}"
+        f"{what} takes a SpikingNetwork, from create_model() or spikify(), and this is {described(net)}: {do}"
     )
 
 
 def check_branched(net: nn.Module, what: str) -> None:
-    """See that it is a `SpikingNetwork` with branches on it.
+    """Check that a network is a `SpikingNetwork` with branches attached.
 
     Raises:
-        ValueError: it is not; what it is, and what to do.
+        ValueError: `net` is something else; the message says what it is and what to pass instead.
     """
     found, do = f"this is {described(net)}", _MAKE_ONE
     if isinstance(net, SpikingNetwork):
-        found, do = f"{found} without", "give what attach(model, at=...) returns"
+        found, do = f"{found} without branches", "give what attach(model, at=...) returns"
     elif isinstance(net, Branched) and _is_stripped(net):
-        found, do = "this one is stripped", "attach branches anew, and load the weights of their heads"
+        found, do = "this one is stripped", "attach branches again, and load the weights of their heads"
     elif isinstance(net, Branched) and isinstance(net.model, SpikingNetwork):
         return
-    raise UserError(f"{what} takes a SpikingNetwork, of create_model() or spikify(), with branches, and {found}: {do}")
+    raise UserError(
+        f"{what} takes a SpikingNetwork, from create_model() or spikify(), with branches, and {found}: {do}"
+    )
 
 
 def _is_stripped(net: nn.Module) -> bool:
@@ -54,6 +56,6 @@ def _is_stripped(net: nn.Module) -> bool:
 
 
 def described(net: nn.Module) -> str:
-    """What a network is, with what is within its branches."""
+    """The type of a network, for messages; of a network with branches also the type of the network inside."""
     inner = f" with a {type(net.model).__name__} within" if isinstance(net, Branched) else ""
     return f"{type(net).__name__}{inner}"

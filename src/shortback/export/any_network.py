@@ -1,4 +1,4 @@
-"""Count the operations of a network of any library: its neurons, samples and steps are found by running it."""
+"""Count the operations of a network of any library, finding its neurons, samples and time steps by running it."""
 
 from __future__ import annotations
 
@@ -27,14 +27,19 @@ Batches = Iterable["Tensor | tuple[Tensor, Any]"]
 
 
 def count_any(model: nn.Module, batches: Batches, *, num_steps: int | None = None) -> tuple[Count, int]:
-    """What its layers compute and its neurons fire, and the number of time steps; the network is left as it was.
+    """Count the operations of the layers and the spikes of the neurons; the network is left as it was.
 
     Args:
-        batches: as of `count_operations`.
-        num_steps: `T`, with batches `(x, y)` that have an entry of `y` for each sample; if not given, both are found.
+        batches: as for `count_operations`.
+        num_steps: `T`; `batches` are then pairs `(x, y)` with an entry of `y` for each sample. If not given, both the
+            number of steps and the samples are found by running the network.
+
+    Returns:
+        The counts and the number of time steps.
 
     Raises:
-        ValueError: no image, no neuron that fires, or samples or steps that are not to be found, with what to give.
+        ValueError: there is no image, no neuron fires, or the samples or steps cannot be found; the message says what
+            to pass.
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     rest = iter(batches)
@@ -73,16 +78,16 @@ def input_of_batch(batch: Tensor | tuple[Tensor, Any]) -> Tensor:
 
 
 def dense_of_ann(count: Count, num_steps: int) -> float:
-    """Dense operations of an image at one step: of a layer that runs at every step, one of them.
+    """Dense operations per image as an ANN: a layer that runs at every time step is counted for one step.
 
-    One that is not applied a multiple of `T` times an image is before time begins, and runs once.
+    A layer that is not applied a multiple of `T` times per image comes before time begins and runs once.
     """
     each = [(layer.dense, layer.maps % (count.images * num_steps) == 0) for layer in count.layers.values()]
     return sum(dense / (num_steps if runs_in_time else 1) for dense, runs_in_time in each) / count.images
 
 
 class _Neurons:
-    """The neurons of a network, and what they return."""
+    """The spiking neurons of a network, and the shapes of the spikes they return."""
 
     def __init__(self, model: nn.Module, x: Tensor) -> None:
         calls = Calls.of(model, x)
@@ -91,8 +96,8 @@ class _Neurons:
         if not self.modules:
             raise UserError(
                 f"count_operations(): no neuron is seen to fire in {type(model).__name__}: give a spiking network, "
-                "with neurons of shortback, SpikingJelly, snnTorch, Norse or sinabs, or of your own that fire for "
-                "these images; spikify(ann, num_steps=T) makes one of an ANN"
+                "with neurons of shortback, SpikingJelly, snnTorch, Norse or sinabs, or your own neurons that fire for "
+                "these images; spikify(ann, num_steps=T) makes one from an ANN"
             )
         self._which = {name: calls.spikes_at.get(module) for name, module in self.modules.items()}
         self._shapes: dict[str, list[torch.Size]] = {name: [] for name in self.modules}
@@ -102,8 +107,8 @@ class _Neurons:
             return find_layouts(self.model, x, self.modules, which=self._which)
         except UserError as error:
             raise UserError(
-                f"count_operations(): how samples lie in the input {list(x.shape)} of {type(self.model).__name__} is "
-                f"not to be told by running it: {_GIVE}"
+                f"count_operations(): running {type(self.model).__name__} does not show which axis of its input "
+                f"{list(x.shape)} holds the samples: {_GIVE}"
             ) from error
 
     def note(self, name: str, count: Count, module: nn.Module, args: Any, output: Any) -> None:
@@ -117,24 +122,24 @@ class _Neurons:
             count.graded.add(name)
 
     def num_steps(self, found: Found, num_samples: int) -> int:
-        """What the neurons agree on, of the batch that ran first."""
+        """The number of time steps on which the neurons agree, from their outputs for the first batch."""
         steps = set()
         for name, layout in found.modules.items():
-            if found.output == "batch_first" and layout == "folded":  # samples lie first in neurons too
+            if found.output == "batch_first" and layout == "folded":  # the neurons have samples on the first axis too
                 layout = "batch_first"
             if (several := _steps(layout, self._shapes[name], num_samples)) is not None:
                 steps.add(several)
         if len(steps) != 1 or steps == {1}:
             seen = " or ".join(map(str, sorted(steps))) or "none"
             raise UserError(
-                f"count_operations(): how many time steps {type(self.model).__name__} runs is not to be told by its "
+                f"count_operations(): how many time steps {type(self.model).__name__} runs is not clear from its "
                 f"neurons (which say {seen}): {_GIVE}"
             )
         return steps.pop()
 
 
 def _steps(layout: Layout, shapes: list[torch.Size], num_samples: int) -> int | None:
-    """How many steps a neuron ran that returned so many tensors; None if it is not to be told."""
+    """The number of time steps a neuron ran, from the shapes of all its outputs; None if they do not tell."""
     if layout == "steps":
         return len(shapes)
     if len(shapes) != 1 or len(shapes[0]) < 2:
@@ -145,8 +150,8 @@ def _steps(layout: Layout, shapes: list[torch.Size], num_samples: int) -> int | 
 
 
 def _num_labels(batch: Tensor | tuple[Tensor, Any]) -> int:
-    """How many samples a batch has, by what else is in it: where time lies is not known, so the input does not tell."""
+    """The number of samples in a batch, from its labels: which axis of the input is time is not known."""
     y = None if isinstance(batch, Tensor) or len(batch) < 2 else batch[1]
     if not isinstance(y, Tensor) or not y.ndim:
-        raise UserError(f"count_operations(): num_steps= without labels leaves open which are samples: {_GIVE}")
+        raise UserError(f"count_operations(): num_steps= without labels does not tell the number of samples: {_GIVE}")
     return len(y)

@@ -1,4 +1,4 @@
-"""What a call was given, by position or by name: `conv(x)` and `conv(input=x)` are one."""
+"""Read the arguments of a call whether given by position or by name: `conv(x)` and `conv(input=x)` are the same."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from shortback.errors import UserError
 
 
 def input_of(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """What a module that takes one value was given.
+    """The first argument of a call of a module, by position or by name.
 
     Raises:
-        ValueError: it was given nothing.
+        ValueError: the module was called without arguments.
     """
     given = (*args, *kwargs.values())
     if not given:
@@ -23,6 +23,6 @@ def input_of(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) 
 
 
 def named(parameters: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments by the names of the parameters; those beyond are named by their number, from 0."""
+    """Arguments by parameter name; positional ones beyond `parameters` get their position, from 0, as a name."""
     names = (*parameters, *map(str, range(len(parameters), len(args))))
     return {**dict(zip(names, args, strict=False)), **kwargs}

@@ -1,4 +1,4 @@
-"""Whether what was exported does what the network does: the same spikes, the same outputs at every step."""
+"""Check that an export does what the network does: the same spikes and the same outputs at every step."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from shortback.spiking import SpikingNetwork
 from shortback.spiking.static_input import shared_copy
 
 TOLERANCE = 1e-5
-"""How near to the threshold a membrane must be to fire otherwise: folded weights and sums in another order are rounded
-anew, which moves a current by some 1e-7 of itself. A neuron that is not what it was is off by more."""
+"""How close to the threshold a membrane must be for its spike to be allowed to differ. Folding weights and summing in
+another order change the rounding, which moves a current by some 1e-7 of itself; a wrong neuron is off by more."""
 
 
 OUTPUT_TOLERANCE = 1e-4
-"""By how much outputs of the same spikes may differ, over the largest output: float32 sums in another order."""
+"""How much the outputs of equal spikes may differ, relative to the largest output: float32 sums in another order."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One forward.
+    """The outputs and spikes of one forward pass.
 
     Attributes:
-        outputs: of every step, `[T, N, K]`.
-        spikes: by call, such as `layer1.0.relu` and `layer1.0.relu:2`, `[T, N, ...]`, in the order of the calls.
+        outputs: outputs of every step, `[T, N, K]`.
+        spikes: spikes `[T, N, ...]` by neuron call, such as `layer1.0.relu` and `layer1.0.relu:2`, in call order.
     """
 
     outputs: Tensor
@@ -42,24 +42,25 @@ class Recording:
 
 @dataclass(frozen=True)
 class Check:
-    """How a network that was exported differs from what it was.
+    """How an exported network differs from the original.
 
-    A spike that differs changes what comes after it, so each image is judged by where it differs first: that layer and
-    step.
+    A spike that differs changes everything after it, so each image is judged at the first step and layer where it
+    differs.
 
     Attributes:
-        executor: what ran the file.
-        images: samples compared.
-        spikes: neurons times steps times samples compared: how many could differ.
-        flipped: how many did.
-        images_flipped: samples of which any did.
-        silent: calls in which nothing fired, of which a check says little.
-        first_layer: the call in which the image began to differ whose membrane was furthest from the threshold there;
-            None if no spike differs.
-        margin: how far that was.
-        difference_by_step: the largest difference of outputs at each step.
-        unexplained: the largest difference of outputs in images of which no spike differs, over the largest output.
-        agreement: fraction of samples of which the largest logit is the same.
+        executor: the software that ran the file.
+        images: number of samples compared.
+        spikes: number of values compared: neurons times steps times samples.
+        flipped: number of these that differ.
+        images_flipped: number of samples in which any spike differs.
+        silent: neuron calls in which nothing fired, about which the check says little.
+        first_layer: of the neuron calls in which images first differ, the one whose membrane was furthest from the
+            threshold there; None if no spike differs.
+        margin: the distance of that membrane from the threshold; None if no spike differs.
+        difference_by_step: the largest difference between outputs at each step.
+        unexplained: the largest difference between outputs of images whose spikes are all equal, relative to the
+            largest output.
+        agreement: fraction of samples whose largest logit is the same.
     """
 
     executor: str
@@ -82,37 +83,37 @@ class Check:
         first, silent = "", ""
         if self.first_layer is not None:
             first = (
-                f", of {self.images_flipped} images; where they differ first the membrane was {self.margin:.1e} from "
-                f"the threshold at most (in {self.first_layer})"
+                f", in {self.images_flipped} images; where they first differ, the membrane was at most "
+                f"{self.margin:.1e} from the threshold (in {self.first_layer})"
             )
         if self.silent:
             silent = (
-                f"; nothing fired in {len(self.silent)} layers, such as {self.silent[0]}, of which this says little"
+                f"; nothing fired in {len(self.silent)} layers, such as {self.silent[0]}, about which this says little"
             )
         return (
             f"{self.executor} on {self.images} images: {self.flipped} of {self.spikes} spikes differ{first}; outputs "
-            f"differ by step at most by {steps}; the class is the same for {self.agreement:.2%}{silent}"
+            f"differ at each step by at most {steps}; the class is the same for {self.agreement:.2%}{silent}"
         )
 
     def require(self, *, tolerance: float = TOLERANCE) -> None:
-        """See that spikes differ by rounding alone.
+        """Raise unless the spikes differ by rounding alone.
 
         Raises:
-            ValueError: a membrane further than `tolerance` from the threshold fired otherwise; its layer is named. Or
-                the same spikes gave other outputs, as a readout without its bias would.
+            ValueError: a spike differs although its membrane was further than `tolerance` from the threshold; the
+                message names the layer. Or equal spikes gave different outputs, as a readout without its bias would.
         """
         if not self.unexplained <= OUTPUT_TOLERANCE:
             raise UserError(
-                f"the export is not written, as the same spikes gave outputs that differ by {self.unexplained:.1e} of "
+                f"the export is not written: the same spikes gave outputs that differ by {self.unexplained:.1e} of "
                 f"the largest: {self}"
             )
         if self.margin is not None and not self.margin <= tolerance:
-            raise UserError(f"the export is not written, as {self.first_layer} does not do what it did: {self}")
+            raise UserError(f"the export is not written: {self.first_layer} does not fire as it did: {self}")
 
 
 @torch.no_grad()
 def record(model: SpikingNetwork, x: Tensor) -> Recording:
-    """Run a network in `eval()` and keep all spikes; it is left as it was."""
+    """Run a copy of a network in `eval()`, and record its outputs and all spikes."""
     copied = shared_copy(model).eval()
     assert isinstance(copied, SpikingNetwork)
     copied.readout = "steps"
@@ -123,7 +124,7 @@ def record(model: SpikingNetwork, x: Tensor) -> Recording:
 
 @contextmanager
 def recorded(network: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Fills a dict with the spikes of every call, `[T*N, ...]`, whenever the network runs."""
+    """Within the block, every run of the network adds the spikes `[T*N, ...]` of its neuron calls to the dict."""
     spikes: dict[str, Tensor] = {}
     neurons = {name: module for name, module in network.named_modules() if isinstance(module, SpikingNeuron)}
 
@@ -142,11 +143,12 @@ def recorded(network: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 
 def compare(model: SpikingNetwork, x: Tensor, theirs: Recording, *, executor: str) -> Check:
-    """Compare what an executor did with what the network does.
+    """Compare what an executor recorded with what the network does.
 
     Args:
-        x: the sample that both were given.
-        theirs: with a value for every call of a neuron.
+        x: the sample that was given to the executor.
+        theirs: the executor's recording, with spikes for every neuron call.
+        executor: name of the executor, for the result.
     """
     ours = record(model, x)
     flipped = {name: spikes != theirs.spikes[name].to(spikes.dtype) for name, spikes in ours.spikes.items()}
@@ -173,7 +175,7 @@ def compare(model: SpikingNetwork, x: Tensor, theirs: Recording, *, executor: st
 
 
 def _margins(model: SpikingNetwork, x: Tensor, flipped: Mapping[str, Tensor]) -> dict[str, float]:
-    """By call in which images begin to differ: how far from the threshold a membrane was there, at most."""
+    """By neuron call in which images first differ: the largest distance of such a membrane from the threshold."""
     differs = torch.stack([where.flatten(2).any(2) for where in flipped.values()])  # [calls, T, N]
     first_step = differs.any(0).int().argmax(0)  # [N]
     at_first = differs[:, first_step, torch.arange(differs.shape[2])]  # [calls, N]
@@ -191,7 +193,7 @@ def _margins(model: SpikingNetwork, x: Tensor, flipped: Mapping[str, Tensor]) ->
 
 @torch.no_grad()
 def _distances(model: SpikingNetwork, x: Tensor, call: str) -> Tensor:
-    """How far the membranes of a call are from the threshold, `[T, N, ...]`."""
+    """Distances of the membranes of a neuron call from the threshold, `[T, N, ...]`."""
     copied = shared_copy(model).eval()
     assert isinstance(copied, SpikingNetwork)
     name, _, number = call.partition(":")

@@ -1,4 +1,4 @@
-"""Count what layers compute, and what neurons fire, while a network runs."""
+"""Count the operations of layers and the spikes of neurons while a network runs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class Count:
-    """What was seen of a network since the hooks were registered.
+    """Operations and spikes of a network, counted by hooks that are registered on construction.
 
     Attributes:
-        images, batches: that it ran on, which whoever runs it adds up.
-        layers: by name, in the order of their first calls.
-        neurons: by name.
-        graded: names of neurons that returned something else than zeros and ones, such as membranes.
-        not_counted: what is no layer and multiplies; see `shortback.export.operations.Operations`.
+        images, batches: number of images and batches the network ran on; the caller adds them up.
+        layers: sums by layer name, in the order of first calls.
+        neurons: sums by neuron name.
+        graded: names of neurons that returned anything but zeros and ones, such as membranes.
+        not_counted: modules and functions that multiply and are not counted; see
+            `shortback.export.operations.Operations`.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -42,12 +43,12 @@ class Count:
                 self.not_counted.append(f"{name} ({type(module).__name__})")
 
     def remove(self) -> None:
-        """Take the hooks off again."""
+        """Remove the hooks."""
         for hook in self._hooks:
             hook.remove()
 
     def note_spikes(self, name: str, spikes: Tensor) -> None:
-        """Of one call of a neuron."""
+        """Add the spikes of one call of a neuron."""
         self.neurons.setdefault(name, NeuronSums()).add(spikes)
 
     def _layer(self, name: str, module: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Tensor) -> None:
@@ -56,13 +57,13 @@ class Count:
 
 
 class LayerSums:
-    """Of one layer over all batches.
+    """Sums of one layer over all batches.
 
     Attributes:
         dense, macs, acs: operations; see `shortback.export.operations.LayerOperations`.
-        active, inputs: how many inputs were not zero, and all.
-        rows, calls: how many rows there were in how many calls.
-        maps: how often its weights were applied to an image or to the features of a place.
+        active, inputs: number of nonzero inputs, and of all inputs.
+        rows, calls: number of rows (see `row_operations`) and of calls.
+        maps: number of times the weights were applied, to an image or to the features of one position.
         spiking: whether all inputs were zeros and ones.
     """
 
@@ -87,16 +88,16 @@ class LayerSums:
         self.spiking &= binary
 
     def of_ann(self, batches: int) -> float:
-        """Dense operations of an image if every call were of one step."""
+        """Dense operations per image if every call covered one image at one step."""
         return self.dense / self.rows * self.calls / batches
 
 
 class NeuronSums:
-    """Of one layer of neurons over all batches.
+    """Sums of one layer of neurons over all batches.
 
     Attributes:
-        fired: sum of what it returned.
-        count: how many numbers these were.
+        fired: sum of the returned values.
+        count: number of these values.
     """
 
     def __init__(self) -> None:
@@ -112,30 +113,30 @@ def is_counted(module: nn.Module) -> bool:
 
 
 def has_weights(module: nn.Module) -> bool:
-    """Whether it has weights of its own that are no norm's."""
+    """Whether a module that is no batch norm has weights of its own (parameters of more than one axis)."""
     is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
     return not is_norm and any(p.ndim > 1 for p in module.parameters(recurse=False))
 
 
 def row_operations(layer: nn.Module, x: Tensor, output: Tensor) -> tuple[Tensor, float]:
-    """Operations of a convolution or `Linear` on inputs that are not zero, by row `[rows]`, and a row's on all.
+    """Operations of a convolution or `Linear` on its nonzero inputs, by row `[rows]`, and those of a row on all inputs.
 
-    Rows are of the first axis; where others stand before the channels of a convolution too, as in SpikingJelly's
-    `[T, N, C, H, W]`, of all these.
+    Rows lie along the first axis; for a convolution along all axes before the channels, as in SpikingJelly's
+    `[T, N, C, H, W]`.
     """
     if isinstance(layer, _CONVOLUTIONS):
         axes = len(layer.kernel_size)
         x = x.reshape(-1, *x.shape[-1 - axes :])
-        by_pixel = (x != 0).unflatten(1, (layer.groups, -1)).sum(2).sum(1)  # [rows, H, W], of all channels
+        by_pixel = (x != 0).unflatten(1, (layer.groups, -1)).sum(2).sum(1)  # [rows, H, W], over all channels
         reach, fan_out = _reach(layer, x.shape[2:], output.shape[-axes:]), layer.out_channels // layer.groups
         return (by_pixel * reach).flatten(1).sum(1) * fan_out, float(reach.sum()) * x.shape[1] * fan_out
     assert isinstance(layer, nn.Linear)
-    inputs = x.reshape(len(x) if x.ndim > 1 else 1, -1)  # of positions too, each of which is a map of its own
+    inputs = x.reshape(len(x) if x.ndim > 1 else 1, -1)  # features of all positions of a row
     return (inputs != 0).sum(1) * layer.out_features, float(inputs.shape[1] * layer.out_features)
 
 
 def _reach(conv: _Convolution, size: torch.Size, output_size: torch.Size) -> Tensor:
-    """How many windows each pixel of the input is in, `[H, W]`."""
+    """The number of windows that contain each pixel of the input, `[H, W]`."""
     transposed = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[len(size) - 1]
     ones = torch.ones(1, 1, *output_size, device=conv.weight.device, dtype=torch.float64)
     kernel = torch.ones(1, 1, *conv.kernel_size, device=conv.weight.device, dtype=torch.float64)
@@ -147,7 +148,7 @@ def _reach(conv: _Convolution, size: torch.Size, output_size: torch.Size) -> Ten
 
 
 def _padding(conv: _Convolution) -> list[int]:
-    """Before the first pixel."""
+    """Padding before the first pixel, by axis."""
     if conv.padding == "valid":
         return [0] * len(conv.kernel_size)
     if conv.padding == "same":

@@ -1,9 +1,9 @@
-r"""Stop in depth for each image when a branch is sure: the layers that are left out are saved.
+r"""Early exit in depth: an image leaves at the first branch that is confident, which saves the layers after it.
 
-The branches of training are the exits, in the order of the network, and its own output is the last; see
-`shortback.export.exits`. Logits that were added up in training (eq. 7 and 10 of Guo et al., NeurIPS 2024) taught the
-sum and not each branch, and a coefficient that falls to 0 stops teaching them: a network that is to leave early is
-trained with `combine: additive` and a coefficient that stays (Teerapittayanon et al., ICPR 2016).
+The branches from training are the exits, in network order, and the network's own output is the last; see
+`shortback.export.exits`. Training on added logits (eq. 7 and 10 of Guo et al., NeurIPS 2024) teaches the sum rather
+than each branch, and a coefficient that falls to 0 stops teaching the branches. For early exit, train with
+`combine: additive` and a coefficient that stays (Teerapittayanon et al., ICPR 2016).
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ Decide = Callable[[int, Tensor, Tensor], "Tensor | None"]
 
 
 class DepthExit:
-    """Inference in which images that a branch is sure of leave the network there, all their steps at once.
+    """Inference in which an image leaves at the first branch that is confident, with all its steps at once.
 
     Args:
-        net: with branches, at places through which all of the network runs; its weights are used, not copied.
-        threshold: of confidence, in (0, 1]; with `shortback.export.exits.NEVER` every image takes all layers.
-        temperatures: of each branch and the output; 1 if not given.
+        net: network with branches, at places that no path of the network bypasses; its weights are shared, not copied.
+        threshold: confidence in (0, 1]; with `shortback.export.exits.NEVER` every image takes all layers.
+        temperatures: one for each branch and one for the output; 1 if not given.
 
     Raises:
-        ValueError: no `SpikingNetwork` with branches, a threshold that is not in (0, 1], temperatures of another
-            number of exits.
+        ValueError: `net` is no `SpikingNetwork` with branches, `threshold` is not in (0, 1], or the number of
+            `temperatures` is not the number of exits.
     """
 
     def __init__(self, net: ShortcutNetwork, *, threshold: float, temperatures: Sequence[float] | None = None) -> None:
@@ -48,13 +48,17 @@ class DepthExit:
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits `[N, K]` and the exit of each image, `[N]`: the number of its branch, or of all branches.
+        """Classify a batch.
 
         Args:
             x: `[N, C, H, W]` or `[T, N, C, H, W]`.
 
+        Returns:
+            Logits `[N, K]`, and the exit of each image, `[N]`: the index of its branch, or the number of branches for
+            the network's output.
+
         Raises:
-            ValueError: a branch that some of the network runs past, so that images cannot leave there.
+            ValueError: part of the network bypasses a branch, so that images cannot leave there.
         """
         active = torch.arange(x.shape[x.ndim - 4], device=x.device)
         exits = torch.full_like(active, len(self.temperatures) - 1)
@@ -79,12 +83,13 @@ class DepthExit:
 
 @torch.no_grad()
 def by_depth(net: ShortcutNetwork, batches: Batches) -> Exits:
-    """Run all of a network, and count the operations of every image up to every branch; `Exits.at` are layers.
+    """Run the whole network, and count each image's operations up to every branch; `Exits.at` counts layer calls.
 
-    The head of a branch is counted with the operations that lead to it, whether or not an image leaves there.
+    The head of a branch, if it is a `Linear`, is counted with the operations that lead to it, whether or not an image
+    leaves there.
 
     Raises:
-        ValueError: no batch, or as of `DepthExit`.
+        ValueError: there is no batch, or as for `DepthExit`.
     """
     exits = _Exits(net)
     count = RowCount(exits.model)
@@ -113,11 +118,11 @@ def by_depth(net: ShortcutNetwork, batches: Batches) -> Exits:
 
 
 class _NoImageLeftError(Exception):
-    """There is no image left."""
+    """Every image has left the network."""
 
 
 class _Exits:
-    """A copy of the network, with the same weights, that asks at every branch which images go on."""
+    """A copy of the network, sharing its weights, that asks at every branch which images go on."""
 
     def __init__(self, net: ShortcutNetwork) -> None:
         check_branched(net, "early exit in depth")
@@ -135,11 +140,11 @@ class _Exits:
         self.model.network.register_forward_hook(self._fill_up)
 
     def run(self, x: Tensor, decide: Decide) -> Tensor | None:
-        """The logits of the images that took no branch, None if there are none.
+        """The logits of the images that reach the end of the network; None if there are none.
 
         Args:
-            decide: of the number of a branch, its logits `[N, K]` and what its head was given, which images go on,
-                `[N]`, or None for all.
+            decide: takes the index of a branch, its logits `[N, K]` and the input of its head; returns a mask `[N]` of
+                the images that go on, or None for all.
         """
         self._decide, self._count, self._left_at = decide, x.shape[x.ndim - 4], ""
         self._active = torch.arange(self._count, device=x.device)
@@ -156,7 +161,7 @@ class _Exits:
         tap, steps = self.net.taps[index], self.model.num_steps
         if len(output) != steps * len(self._active):
             place = self.net.places[index]
-            before = f"no image can leave at {place}, which is not run by step: tap what is after neurons"
+            before = f"no image can leave at {place}, which does not run at every step: tap a place after neurons"
             raise UserError(self._past() if self._left_at else before)
         average = average_over_space(output, tap.layout, features=tap.features_at)
         features = average_over_time(average, len(self._active), tap.layout)
@@ -169,7 +174,7 @@ class _Exits:
         return output[go_on.repeat(steps)]
 
     def _fill_up(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        """A row a step and image again, as `SpikingNetwork` has it: images that have left get zeros."""
+        """Restore a row for every step and image, as `SpikingNetwork` expects: images that have left get zeros."""
         if not self._left_at:
             return None
         steps = self.model.num_steps
@@ -181,6 +186,6 @@ class _Exits:
 
     def _past(self) -> str:
         return (
-            f"images cannot leave at {self._left_at}: some of the network runs past it, and still has all of them; "
+            f"images cannot leave at {self._left_at}: some of the network runs past it and still holds all images; "
             "tap whole blocks"
         )

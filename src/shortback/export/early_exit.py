@@ -1,6 +1,6 @@
-r"""Stop in time for each image when the network is sure: the steps that are left out are saved.
+r"""Early exit in time: an image stops at the first step at which the network is confident, which saves the later steps.
 
-The exit after step $t$ has the logits so far, $\bar O_t = \frac{1}{t} \sum_{k \le t} O[k]$; see
+The logits of the exit after step $t$ are the mean so far, $\bar O_t = \frac{1}{t} \sum_{k \le t} O[k]$; see
 `shortback.export.exits`.
 """
 
@@ -17,15 +17,16 @@ from shortback.spiking import SpikingNetwork
 
 
 class EarlyExit:
-    """Inference in which images that are finished leave the batch.
+    """Inference in which an image leaves the batch at the first step at which the network is confident.
 
     Args:
-        model: its weights are used, not copied.
-        threshold: of confidence, in (0, 1]; with `shortback.export.exits.NEVER` every image takes all steps.
-        temperatures: of each step; 1 if not given.
+        model: its weights are shared, not copied.
+        threshold: confidence in (0, 1]; with `shortback.export.exits.NEVER` every image takes all steps.
+        temperatures: one for each step; 1 if not given.
 
     Raises:
-        ValueError: a threshold that is not in (0, 1], temperatures of another number of steps, or as of `stream`.
+        ValueError: `threshold` is not in (0, 1], the number of `temperatures` is not the number of steps, or as for
+            `stream`.
     """
 
     def __init__(self, model: SpikingNetwork, *, threshold: float, temperatures: Sequence[float] | None = None) -> None:
@@ -34,7 +35,7 @@ class EarlyExit:
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits `[N, K]` and the steps that each image took, `[N]`, of `[N, C, H, W]` or `[T, N, C, H, W]`."""
+        """Logits `[N, K]` and the number of steps each image took, `[N]`, for `[N, C, H, W]` or `[T, N, C, H, W]`."""
         count = x.shape[x.ndim - 4]
         active, state = torch.arange(count, device=x.device), None
         steps = torch.zeros(count, dtype=torch.int64, device=x.device)
@@ -61,7 +62,7 @@ def by_step(model: SpikingNetwork, batches: Batches) -> Exits:
     """Run a network step by step, and count the operations of every image at every step.
 
     Raises:
-        ValueError: no batch, or as of `stream`.
+        ValueError: there is no batch, or as for `stream`.
     """
     streamed = stream(model)
     count = RowCount(streamed)

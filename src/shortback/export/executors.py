@@ -1,6 +1,6 @@
-"""Run what was exported by software that is not this package: nirtorch, onnxruntime, the loaded program.
+"""Run exported networks with software outside this package: nirtorch, onnxruntime, a loaded `torch.export` program.
 
-What runs it is built once, and called with as many batches as there are.
+Each `*_runner` is built once and can be called with any number of batches.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def onnx_runner(file: Path | str) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """What gives the outputs of an ONNX graph, by onnxruntime on the CPU."""
+    """A function that runs an ONNX graph in onnxruntime on the CPU and returns its outputs."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
@@ -32,7 +32,7 @@ def onnx_runner(file: Path | str) -> Callable[[Tensor], tuple[Tensor, ...]]:
 
 
 def program_runner(program: ExportedProgram) -> Callable[..., tuple[Tensor, ...]]:
-    """What gives the outputs of a `torch.export` program."""
+    """A function that runs a `torch.export` program and returns its outputs."""
     module = program.module()
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
@@ -46,14 +46,16 @@ def program_runner(program: ExportedProgram) -> Callable[..., tuple[Tensor, ...]
 def nir_runner(
     graph: NIRGraph, *, num_steps: int, dt: float, reader: NIRImporter = "any"
 ) -> Callable[[Tensor], Recording]:
-    """What steps through a NIR graph, by nirtorch, with images `[N, C, H, W]` at every step, or `[T, N, C, H, W]`.
+    """A function that runs a NIR graph step by step in nirtorch.
+
+    The function takes images `[N, C, H, W]`, given at every step, or a sequence `[T, N, C, H, W]`.
 
     Args:
-        dt: seconds a step.
-        reader: whose neurons to use, see `neuron_step`.
+        dt: seconds per step.
+        reader: the library whose neurons to use; see `neuron_step`.
 
     Raises:
-        ValueError: a neuron that the reader does not read.
+        ValueError: the graph has a neuron that the reader does not read.
     """
     import nir
     import nirtorch
@@ -64,7 +66,7 @@ def nir_runner(
     mappings: Mapping[Any, Callable[[Any], nn.Module]] = {
         nir.LIF: neuron,
         nir.IF: neuron,
-        nir.Affine: _affine,  # nirtorch's own leaves the bias out
+        nir.Affine: _affine,  # nirtorch's own omits the bias
         nir.Conv2d: _convolution,
         nir.Flatten: lambda node: nn.Flatten(),  # nirtorch's own flattens the batch too
     }
@@ -93,7 +95,7 @@ def _keep(steps: list[Tensor], module: nn.Module, inputs: tuple[Any, ...], outpu
 
 
 class _Leaky(nn.Module):
-    """A neuron of NIR by a step of Euler, leaky or not, which resets to 0."""
+    """A NIR neuron, leaky or not, that takes one Euler step per call and resets to 0."""
 
     def __init__(self, step: NeuronStep) -> None:
         super().__init__()
@@ -113,7 +115,7 @@ def _affine(node: Any) -> nn.Linear:
 
 
 def _convolution(node: Any) -> nn.Conv2d:
-    """As nirtorch's own, which takes no arrays of a file for sizes."""
+    """Like nirtorch's own mapping, which does not accept sizes that are arrays, as a file has them."""
     channels, inputs, *kernel = node.weight.shape
     conv = nn.Conv2d(
         inputs,

@@ -1,8 +1,8 @@
-r"""What leaving early gives: exits of a network, calibrated, and the curve of accuracy by what an image takes.
+r"""Early exits of a network: their calibration, and accuracy against the steps or layers an image takes.
 
-Every exit has logits; divided by a temperature of that exit they give the confidence
-$\max_k \mathrm{softmax}(O_e / \tau_e)_k$, and an image leaves at the first exit at which it is at a threshold or above.
-The temperatures are those of the least cross entropy on validation images (Guo et al., ICML 2017).
+The logits of an exit, divided by the temperature of that exit, give its confidence
+$\max_k \mathrm{softmax}(O_e / \tau_e)_k$; an image leaves at the first exit whose confidence reaches the threshold.
+The temperatures minimise the cross entropy on validation images (Guo et al., ICML 2017).
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from shortback.export.counting import is_counted, row_operations
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 NEVER = 2.0
-"""The threshold without early exit: no confidence is as high."""
+"""The threshold that disables early exit: no confidence is this high."""
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
 
 
 @dataclass(frozen=True)
 class Exits:
-    """What a network says at every exit, in the order in which images come to them.
+    """Logits and costs of images at every exit, in the order in which images reach the exits.
 
     Attributes:
         logits: `[E, N, K]`; the last are those of the whole network.
         labels: `[N]`.
-        macs, acs: operations of each image from the exit before to this one, `[E, N]`.
-        at: what an image has run through at each exit, steps or layers.
+        macs, acs: operations of each image between the previous exit and this one, `[E, N]`.
+        at: number of steps or layers that an image has run through at each exit.
     """
 
     logits: Tensor
@@ -44,10 +44,10 @@ class Exits:
 
     @classmethod
     def of(cls, parts: Sequence[Exits]) -> Exits:
-        """Those of several batches together.
+        """Join the exits of several batches.
 
         Raises:
-            ValueError: there is none.
+            ValueError: `parts` is empty.
         """
         if not parts:
             raise UserError("early exit: there is no image in the batches")
@@ -57,13 +57,13 @@ class Exits:
 
 @dataclass(frozen=True)
 class ExitPoint:
-    """What a threshold gives.
+    """Accuracy and cost at one threshold.
 
     Attributes:
-        threshold: of confidence; `NEVER` where no image leaves early.
+        threshold: confidence threshold; `NEVER` where no image leaves early.
         accuracy: in [0, 1].
-        mean: steps or layers an image.
-        macs, acs: an image.
+        mean: mean number of steps or layers per image.
+        macs, acs: mean operations per image.
     """
 
     threshold: float
@@ -74,7 +74,7 @@ class ExitPoint:
 
 
 def calibrated(exits: Exits) -> tuple[float, ...]:
-    """The temperature of each exit of the least cross entropy, between 0.05 and 20."""
+    """The temperature of each exit, between 0.05 and 20, that minimises the cross entropy."""
     grid = torch.logspace(-1.3, 1.3, 261)
     found = []
     for logits in exits.logits:
@@ -86,43 +86,52 @@ def calibrated(exits: Exits) -> tuple[float, ...]:
 def exit_curve(
     exits: Exits, temperatures: Sequence[float], thresholds: Sequence[float] = THRESHOLDS
 ) -> list[ExitPoint]:
-    """What thresholds give on images that were at every exit; the last point is without early exit."""
+    """The accuracy and cost at each threshold, from images that were run to every exit; the last has no early exit."""
     return [_point(exits, temperatures, threshold) for threshold in (*thresholds, NEVER)]
 
 
 def cheapest(points: Sequence[ExitPoint], *, loss: float) -> ExitPoint:
-    """The point of the fewest steps or layers that loses no more than so much accuracy to the whole network."""
+    """The point with the fewest steps or layers that loses at most `loss` of the accuracy of the whole network.
+
+    Args:
+        points: as from `exit_curve`, the point without early exit last.
+        loss: in absolute accuracy, 0.01 for one percentage point.
+    """
     enough = [point for point in points if point.accuracy >= points[-1].accuracy - loss]
     return min(enough, key=lambda point: point.mean)
 
 
 def confidence(logits: Tensor, temperature: float) -> Tensor:
-    """Of logits `[N, K]`, by image `[N]`."""
+    """The confidence of each image, `[N]`, from logits `[N, K]`."""
     return (logits / temperature).softmax(1).amax(1)
 
 
 def check_threshold(threshold: float, temperatures: Sequence[float] | None, *, exits: int, what: str) -> list[float]:
-    """The temperatures of so many exits, 1 where none are given.
+    """Check a threshold and the number of temperatures.
 
     Args:
-        what: the exits are, in the plural.
+        exits: number of exits.
+        what: what the exits are, in the plural, for the error message.
+
+    Returns:
+        The temperatures of the exits; 1 for each if none are given.
 
     Raises:
-        ValueError: a threshold that is not in (0, 1] and not `NEVER`, temperatures of another number.
+        ValueError: `threshold` is neither in (0, 1] nor `NEVER`, or there are not `exits` temperatures.
     """
     if not 0 < threshold <= 1 and threshold != NEVER:
         meant = f"; {threshold:g} % is {threshold / 100:g}" if NEVER < threshold <= 100 else ""
-        raise UserError(f"threshold={threshold}: is a confidence, above 0 and at most 1{meant}")
+        raise UserError(f"threshold={threshold}: must be a confidence, above 0 and at most 1{meant}")
     if temperatures is not None and len(temperatures) != exits:
         raise UserError(f"{len(temperatures)} temperatures for {exits} {what}")
     return [1.0] * exits if temperatures is None else list(temperatures)
 
 
 class RowCount:
-    """Operations of a network on a batch, by image: those since `start` was called.
+    """Counts the operations of a network for each image of a batch, since the last call of `start`.
 
     Args:
-        network: its layers get hooks.
+        network: its convolutions and linear layers get hooks.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -133,7 +142,7 @@ class RowCount:
                 module.register_forward_hook(self._note, with_kwargs=True)
 
     def start(self, count: int) -> None:
-        """Of so many images from here."""
+        """Start counting from zero, for a batch of `count` images."""
         self.macs, self.acs = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)
         self.calls = 0
 
@@ -142,9 +151,9 @@ class RowCount:
         self.add(module, input_of(module, args, kwargs), output)
 
     def add(self, layer: nn.Module, x: Tensor, output: Tensor) -> None:
-        """Count a layer; rows of `x` are images, or images by step, `[T*N, ...]`."""
+        """Count one call of a layer; the rows of `x` are images, or images by step, `[T*N, ...]`."""
         effective, _ = row_operations(layer, x, output)
-        # By image, as it would be alone: `count_operations` asks whether a whole batch is of spikes.
+        # Each image is judged as if alone, whereas `count_operations` asks whether the whole batch is spikes.
         by_step = (-1, len(self.macs))
         binary = ((x == 0) | (x == 1)).flatten(1).all(1).view(by_step).all(0).cpu()
         effective = effective.double().cpu().view(by_step).sum(0)

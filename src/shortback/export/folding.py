@@ -1,4 +1,4 @@
-r"""Batch norms folded into the convolutions before them, in float64.
+r"""Fold batch norms into the convolutions before them, in float64.
 
 With the statistics $\mu$, $\sigma^2$ and the weights $\gamma$, $\beta$ of a norm in `eval()`, and $a = \gamma /
 \sqrt{\sigma^2 + \epsilon}$: $\mathrm{BN}(W x + b) = (a W) x + (b - \mu) a + \beta$.
@@ -17,13 +17,13 @@ from shortback.spiking.static_input import trace
 
 
 def fold_norms(model: SpikingNetwork) -> tuple[SpikingNetwork, list[str]]:
-    """A copy in `eval()` whose batch norms, where nothing but a convolution feeds them, are part of that convolution.
+    """Copy a network in `eval()`, with each batch norm folded into the convolution before it where that is possible.
 
-    A norm stays where its convolution has other users, either is called more than once, or the network cannot be
-    traced.
+    A norm stays if its input is not the output of a convolution, the convolution has other users, either is called
+    more than once, or the network cannot be traced.
 
     Returns:
-        The copy, and the names of the norms within `model.network` that are folded.
+        The copy, and the names within `model.network` of the folded norms.
     """
     model = copy.deepcopy(model).eval()
     pairs = _pairs(model.network)
@@ -40,7 +40,7 @@ def fold_norms(model: SpikingNetwork) -> tuple[SpikingNetwork, list[str]]:
 
 
 def folded(conv: nn.Conv2d | nn.Linear, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a layer and the norm after it as one layer, in float64."""
+    """Weight and bias, in float64, of the one layer that equals a layer followed by a norm."""
     scale, shift = affine(norm)
     weight = conv.weight.detach().double() * scale.view(-1, *[1] * (conv.weight.ndim - 1))
     bias = shift if conv.bias is None else conv.bias.detach().double() * scale + shift
@@ -48,7 +48,7 @@ def folded(conv: nn.Conv2d | nn.Linear, norm: nn.Module) -> tuple[Tensor, Tensor
 
 
 def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """What a batch norm in `eval()` multiplies each channel by and adds to it, in float64."""
+    """The factor and the offset of each channel that a batch norm applies in `eval()`, in float64."""
     assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -61,10 +61,10 @@ def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def _pairs(network: nn.Module) -> list[tuple[str, str]]:
-    """Names of convolutions and of the norms to fold into them."""
+    """Pairs of the name of a convolution and the name of the norm to fold into it."""
     try:
         shell, graph = trace(network)
-    except Exception:  # whatever the network's own code raises at a symbolic value
+    except Exception:  # the network's own code may raise anything when it is given a symbolic value
         return []
     calls = [node for node in graph.nodes if node.op == "call_module"]
     modules = [shell.get_submodule(node.target) for node in calls]

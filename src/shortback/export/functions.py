@@ -1,4 +1,4 @@
-"""Products that a network computes in functions and not in layers, such as those of attention, which no hook sees."""
+"""Find products that a network computes in functions rather than layers, as in attention, where no hook sees them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _PRODUCTS = frozenset(
 
 @torch.no_grad()
 def products_in_functions(network: nn.Module, x: Tensor) -> list[str]:
-    """Names of the functions that multiply in a forward, outside of modules that have weights and are seen by those.
+    """Names of the functions that multiply in a forward pass outside of modules with weights.
 
-    Neurons of this package run without the compiler, which would follow the watching too.
+    Neurons of this package run with the reference backend meanwhile: the compiler would trace the function mode too.
     """
     found, handles = _Products(), []
     backends: dict[SpikingNeuron, Backend] = {
@@ -49,7 +49,7 @@ def products_in_functions(network: nn.Module, x: Tensor) -> list[str]:
 
 
 class _Products(TorchFunctionMode):
-    """Notes the calls that are made outside of layers."""
+    """Notes the names of the product functions that are called outside of layers."""
 
     def __init__(self) -> None:
         super().__init__()

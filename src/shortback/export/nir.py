@@ -1,9 +1,9 @@
-r"""NIR, the exchange format of neuromorphic hardware (Pedersen et al., Nature Communications 2024).
+r"""Export to NIR, the exchange format of neuromorphic hardware (Pedersen et al., Nature Communications 2024).
 
-Its leaky neuron is $\tau \dot v = (v_\mathrm{leak} - v) + r I$, stepped by Euler with $\Delta t$. With $\tau = \Delta t
-/ (1 - \lambda)$ and $r = 1 / (1 - \lambda)$ that is $v \leftarrow \lambda v + I$, the membrane of `shortback.neurons`.
-NIR fires *above* the threshold, so what fires *at* it has the next float32 below. An addition is several edges into
-whatever takes the sum.
+NIR's leaky neuron is $\tau \dot v = (v_\mathrm{leak} - v) + r I$, integrated with Euler steps of $\Delta t$. With
+$\tau = \Delta t / (1 - \lambda)$ and $r = 1 / (1 - \lambda)$ a step is $v \leftarrow \lambda v + I$, the membrane of
+`shortback.neurons`. A NIR neuron fires *above* its threshold, so a neuron that fires *at* its threshold is written with
+the next float32 below. An addition is written as several edges into the node that takes the sum.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ if TYPE_CHECKING:
 def to_nir(
     model: SpikingNetwork, sample: Tensor, *, importer: NIRImporter = "any", dt: float | None = None
 ) -> NIRGraph:
-    """The network as a NIR graph, from frames `[C, H, W]` a step to the output of that step, `[K]`.
+    """Convert a network to a NIR graph that takes one frame `[C, H, W]` per step and gives that step's output `[K]`.
 
-    Batch norms are folded in float64. How long a sequence is, what a step lasts and that logits are the mean of the
-    outputs over time is in `graph.metadata`. `nir.write(file, graph)` writes it, and `shortback.export.write` checks it
-    too.
+    Batch norms are folded in float64. `graph.metadata` records the number of steps, the duration of a step, and whether
+    logits are the mean of the outputs over the steps. `nir.write(file, graph)` writes the graph;
+    `shortback.export.write` also checks it.
 
     Args:
-        sample: `[N, C, H, W]` or `[T, N, C, H, W]`: NIR knows the sizes of all values.
-        importer: who will read it, as they want different things, and it may then be wrong for others. `"snntorch"`
-            reads an `IF` as a leaky neuron, so it gets an `LIF` that does not leak in float32. `"spikingjelly"` fires
-            at the threshold too, and reads no neuron that forgets at once. `"norse"` takes every `r` for 1, so the
-            thresholds are scaled instead, and has no average pooling, which is written as a convolution.
-        dt: seconds a step; 1e-4 if not given, and for `"norse"` 1e-3, which its `from_nir` takes if it is not told.
+        sample: `[N, C, H, W]` or `[T, N, C, H, W]`, from which the sizes of all values in the graph are taken.
+        importer: the library that will read the graph; libraries differ, so the graph may then be wrong for others.
+            `"snntorch"` reads an `IF` as a leaky neuron, so it gets an `LIF` that does not leak in float32.
+            `"spikingjelly"` also fires at the threshold, and reads no neuron with a decay of 0. `"norse"` takes every
+            `r` as 1, so thresholds are scaled instead, and has no average pooling, which is written as a convolution.
+        dt: seconds per step; 1e-4 if not given, and for `"norse"` 1e-3, the default of its `from_nir`.
 
     Raises:
-        ValueError: the extra `nir` is not installed; something that NIR or the importer lacks, with the module and what
-            to use; a `dt` that the importer does not heed.
+        ValueError: the extra `nir` is not installed; NIR or the importer lacks something, with the module and what to
+            use instead; or the importer ignores the given `dt`.
     """
     need_extra("nir", "nir", "nirtorch")
     check_choice("importer", importer, NIRImporter)
@@ -77,7 +77,7 @@ def to_nir(
 
 
 def _step_for(importer: NIRImporter, dt: float | None) -> float:
-    """Seconds a step."""
+    """Seconds per step: `dt`, or the importer's usual one."""
     reader, usual = READERS.get(importer), usual_dt(importer)
     if dt is not None and dt != usual and reader is not None and reader.dt_is_fixed:
         raise UserError(f"to_nir(): dt={dt:g}: {reader.name} reads every file with dt={usual:g}; leave dt out")
@@ -85,7 +85,7 @@ def _step_for(importer: NIRImporter, dt: float | None) -> float:
 
 
 class _Walk(fx.Interpreter):
-    """Runs the network on a sample, for the shapes, and builds the nodes and edges of what it calls."""
+    """Runs the network on a sample to learn the shapes, and adds the nodes and edges of every call to the builder."""
 
     def __init__(self, model: SpikingNetwork, builder: Builder) -> None:
         for module in model.network.modules():
@@ -93,7 +93,7 @@ class _Walk(fx.Interpreter):
                 module.backend = "reference"
         try:
             shell, graph = trace(model.network, leaves=(Subsample,))
-        except Exception as error:  # whatever the network's own code raises at a symbolic value
+        except Exception as error:  # the network's own code may raise anything when it is given a symbolic value
             what = f"{type(model.network).__name__} cannot be written as a graph"
             raise UserError(f"{what}, as its code depends on values: {first_line(error)}") from error
         super().__init__(fx.GraphModule(shell, graph))
@@ -113,7 +113,7 @@ class _Walk(fx.Interpreter):
         self._refusal = ""
         try:
             super().run(frame[:1])
-        except UserError as error:  # to which fx has added lines about its graph
+        except UserError as error:  # fx has added lines about its graph to the message
             raise UserError(self._refusal or str(error)) from None
         assert self._output is not None
         return self._output
@@ -128,7 +128,7 @@ class _Walk(fx.Interpreter):
         return result
 
     def _write(self, n: fx.Node, result: object) -> None:
-        """The nodes and edges of a node of the graph."""
+        """Add the NIR nodes and edges of one node of the fx graph."""
         if n.op == "placeholder":
             if n is self.image:
                 self._values[n] = self.builder.input(self._shape_of_input)
@@ -142,7 +142,7 @@ class _Walk(fx.Interpreter):
 
     def _value(self, node: fx.Node, argument: object) -> Value:
         if not isinstance(argument, fx.Node) or argument not in self._values:
-            _refuse(str(node), f"it takes {argument}, which comes from no input")
+            _refuse(str(node), f"it takes {argument}, which does not come from the input")
         return self._values[argument]
 
     def _module(self, node: fx.Node, module: nn.Module, result: object) -> Value:
@@ -174,10 +174,10 @@ class _Walk(fx.Interpreter):
                 _refuse(name, "NIR has no factor that differs from step to step; train with norm=batch or tdbn")
         if type(module).__name__ == "Expand":
             return x
-        _refuse(name, f"NIR has no {type(module).__name__}; what it has are {', '.join(_KNOWN)}")
+        _refuse(name, f"NIR has no {type(module).__name__}; it has {', '.join(_KNOWN)}")
 
     def _operation(self, node: fx.Node, result: object) -> Value:
-        """A function or a method of a tensor."""
+        """The value of a call of a function or of a tensor method."""
         name = self._name(str(node))
         match called(node):
             case "add", (a, b):
@@ -190,10 +190,10 @@ class _Walk(fx.Interpreter):
                 return self._value(node, x)
         what = getattr(node.target, "__name__", node.target)
         where = node.stack_trace.strip().splitlines()[-1].strip() if node.stack_trace else str(node)
-        _refuse(where, f"NIR has no {what}; what can be written are additions, flatten and {', '.join(_KNOWN)}")
+        _refuse(where, f"NIR has no {what}; it has additions, flatten and {', '.join(_KNOWN)}")
 
     def _name(self, name: str) -> str:
-        """A name a call: the second one of a module is another node."""
+        """A unique name for each call: a second call of a module is a node of its own."""
         self._calls[name] = self._calls.get(name, 0) + 1
         return name if self._calls[name] == 1 else f"{name}:{self._calls[name]}"
 
@@ -212,7 +212,7 @@ _KNOWN = (
 
 def _shape(name: str, result: object) -> tuple[int, ...]:
     if not isinstance(result, Tensor):
-        _refuse(name, f"it returns {type(result).__name__}, and NIR has one value an edge")
+        _refuse(name, f"it returns a {type(result).__name__}, and an edge in NIR carries one tensor")
     return tuple(result.shape[1:])
 
 

@@ -1,4 +1,4 @@
-"""What calls of functions and of methods are in NIR, and what of them NIR cannot say."""
+"""Map calls of functions and tensor methods to NIR operations, and refuse arguments that NIR cannot express."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ Kind = Literal["add", "flatten", "average", "same"]
 
 @dataclass(frozen=True)
 class _Known:
-    """A function that NIR has.
+    """A function that NIR can express.
 
     Attributes:
-        parameters: that it may be given, those of tensors first.
-        num_tensors: how many of them are tensors.
-        neutral: by parameter, the values that change nothing; all others are refused.
-        instead: what to write instead of others.
+        kind: the operation in NIR.
+        parameters: names of the parameters that are accepted, tensors first.
+        num_tensors: number of parameters that are tensors.
+        neutral: by parameter, the values that have no effect; all others are refused.
+        instead: what to write instead of a refused argument.
     """
 
     kind: Kind
@@ -35,7 +36,7 @@ class _Known:
     instead: str = "leave it out"
 
 
-_AS_NUMPY = {"axis": "dim", "keepdims": "keepdim"}  # which PyTorch takes too
+_AS_NUMPY = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's names, which PyTorch accepts too
 _NO_FACTOR = "write a + b, with the factor in the convolution or the norm before"
 _ADD = _Known("add", ("input", "other"), 2, {"alpha": (1,), "out": (None,)}, _NO_FACTOR)
 _ADD_TO = _Known("add", ("self", "other"), 2, {"alpha": (1,)}, _NO_FACTOR)
@@ -67,18 +68,18 @@ _METHODS: dict[str, _Known] = {
 
 
 def called(node: fx.Node) -> tuple[Kind, tuple[Any, ...]] | None:
-    """What a call of a function or a method does, of what NIR has, and the tensors it was given; None of all else.
+    """The NIR operation of a call of a function or method, and its tensor arguments; None if NIR has no such operation.
 
     Raises:
-        ValueError: an argument that NIR has nothing for, such as the factor of `torch.add(a, b, alpha=3)`, or a number
-            in the place of a tensor.
+        ValueError: an argument that NIR cannot express, such as the factor of `torch.add(a, b, alpha=3)`, or a number
+            in place of a tensor.
     """
     known = _METHODS.get(str(node.target)) if node.op == "call_method" else _function(node.target)
     if known is None:
         return None
     kwargs = {_AS_NUMPY.get(name, name): value for name, value in node.kwargs.items()}
     arguments = named(known.parameters, node.args, kwargs)
-    if node.target is F.dropout:  # which drops in eval() too if nothing is said
+    if node.target is F.dropout:  # training=True is its default, so that it drops in eval() too
         arguments.setdefault("training", True)
     for name, value in arguments.items():
         fits = name in known.parameters if name not in known.neutral else value in known.neutral[name]
@@ -90,7 +91,7 @@ def called(node: fx.Node) -> tuple[Kind, tuple[Any, ...]] | None:
     for tensor in tensors:
         if not isinstance(tensor, fx.Node):
             raise UserError(
-                f"to_nir(): {node}: NIR has no number such as {tensor} beside the outputs of nodes: put it into the "
+                f"to_nir(): {node}: NIR adds outputs of nodes, and no number such as {tensor}: put it into the "
                 "convolution, the norm or the linear layer before"
             )
     if known.kind == "average" and "output_size" not in arguments and not _is_over_pixels(arguments):

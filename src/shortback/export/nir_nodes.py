@@ -1,4 +1,4 @@
-"""The nodes and edges of a NIR graph, one method for each kind of module."""
+"""Build the nodes and edges of a NIR graph, with one method for each kind of module."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Value:
-    """What modules pass on: the sum of what some nodes give.
+    """A value passed between modules: the sum of the outputs of some nodes.
 
     Attributes:
-        nodes: names, in the order of the additions.
-        shape: without time and batch.
-        spikes: whether it is zeros and ones.
-        stride: of pixels that were skipped on the way, which the next 1x1 convolution does instead.
+        nodes: names of the nodes, in the order of the additions.
+        shape: shape without time and batch.
+        spikes: whether all values are zeros and ones.
+        stride: stride of a subsampling that is still to be applied, if possible by the next 1x1 convolution.
     """
 
     nodes: tuple[str, ...]
@@ -35,7 +35,7 @@ class Value:
 
 
 class Builder:
-    """Collects nodes and edges.
+    """Collects the nodes and edges of a graph.
 
     Args:
         importer, dt: as for `to_nir`.
@@ -62,12 +62,12 @@ class Builder:
         twice = set(a.nodes) & set(b.nodes)
         if twice:
             raise UserError(
-                f"to_nir(): {name}: adds the output of {', '.join(sorted(twice))} twice, and NIR has no edge twice: "
-                "put a module of its own, such as a convolution, between"
+                f"to_nir(): {name}: adds the output of {', '.join(sorted(twice))} twice, and NIR has each edge once: "
+                "put a module, such as a convolution, into one of the two paths"
             )
         a, b = self._whole(name, a), self._whole(name, b)
         if a.shape != b.shape:
-            raise UserError(f"to_nir(): {name}: adds {a.shape} and {b.shape}, and NIR adds what has one shape")
+            raise UserError(f"to_nir(): {name}: adds {a.shape} and {b.shape}, and NIR adds values of equal shape only")
         return Value(a.nodes + b.nodes, a.shape)
 
     def neuron(self, name: str, x: Value, neuron: SpikingNeuron) -> Value:
@@ -82,10 +82,13 @@ class Builder:
         }
         for what, is_so in wrong.items():
             if is_so:
-                raise UserError(f"to_nir(): {name}: NIR has no {what.removeprefix('a ')}; its neurons reset to 0")
+                raise UserError(
+                    f"to_nir(): {name}: cannot write {what}: use neurons that begin at 0, have a decay in [0, 1] and "
+                    "a hard reset to 0"
+                )
         x = self._whole(name, x)
         rate = 1 - decay
-        # Norse takes r for 1, so that its membrane is 1 - decay of ours; so is its threshold then.
+        # Norse takes r as 1, which scales its membrane by 1 - decay, so the threshold is scaled alike.
         scale = rate if self.importer == "norse" and decay < 1 and not dynamics.decay_input else 1.0
         threshold = np.float32(scale * dynamics.threshold)
         fires_above = self.importer != "spikingjelly"
@@ -97,7 +100,7 @@ class Builder:
             node: object = nir.IF(r=full(r), v_threshold=full(threshold), v_reset=full(np.float32(0)))
             return self._add(name, node, x, spikes=True)
         if decay == 1:
-            rate = 1e-12  # a leak that float32 does not see
+            rate = 1e-12  # a leak too small for float32
         if decay == 0 and self.importer == "spikingjelly":
             raise UserError(f"to_nir(): {name}: SpikingJelly reads no decay of 0")
         r = 1.0 if dynamics.decay_input or scale != 1 else 1 / rate
@@ -108,13 +111,13 @@ class Builder:
         if x.stride > 1 and conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.padding in ((0, 0), "valid"):
             x, stride = Value(x.nodes, x.shape, x.spikes), (x.stride, x.stride)
         if conv.padding_mode != "zeros":
-            raise UserError(f"to_nir(): {name}: NIR pads with zeros, and this is padding_mode={conv.padding_mode!r}")
+            raise UserError(f"to_nir(): {name}: NIR pads with zeros, not with padding_mode={conv.padding_mode!r}")
         weight = _dense(conv.weight, conv.groups)
         settings = {"stride": stride, "padding": conv.padding, "dilation": conv.dilation}
         return self._convolution(name, x, weight, conv.bias, shape, **settings)
 
     def scaled(self, name: str, x: Value, scale: Tensor, shift: Tensor, shape: tuple[int, ...]) -> Value:
-        """A norm by itself: a factor and a bias a channel."""
+        """A norm that is not folded: a factor and a bias for each channel."""
         x = self._whole(name, x)
         return self._by_channel(name, x, torch.ones(1, 1), shape, scale=scale, bias=shift)
 
@@ -132,11 +135,11 @@ class Builder:
         return Value(x.nodes, x.shape, x.spikes, stride)
 
     def max_pool(self, name: str, x: Value, pool: nn.MaxPool2d, shape: tuple[int, ...]) -> Value:
-        """Whether any of some neurons fired: more than half of one of their spikes."""
+        """Max pooling of spikes: sums over the windows, and neurons that fire where a sum exceeds half a spike."""
         if not x.spikes:
             raise UserError(
-                f"to_nir(): {name}: the largest of values that are no spikes: NIR has none; pool after the neuron, or "
-                "use average pooling"
+                f"to_nir(): {name}: NIR has no max pooling of values that are no spikes; pool after the neuron, or use "
+                "average pooling"
             )
         _refuse_ceil(name, pool, x, shape)
         kernel, stride, padding, dilation = map(_pair, (pool.kernel_size, pool.stride, pool.padding, pool.dilation))
@@ -151,9 +154,7 @@ class Builder:
         )
         import nir
 
-        if (
-            self.importer == "spikingjelly"
-        ):  # which reads no neuron that forgets at once; this one has nothing to remember
+        if self.importer == "spikingjelly":  # reads no decay of 0; an IF does as well, as it is 0 after every step
             full = _filler(shape)
             node = nir.IF(r=full(1 / self.dt), v_threshold=full(np.float32(0.5)), v_reset=full(np.float32(0)))
             return self._add(name, node, pooled, spikes=True)
@@ -162,15 +163,18 @@ class Builder:
     def average(self, name: str, x: Value, pool: nn.AvgPool2d, shape: tuple[int, ...]) -> Value:
         _refuse_ceil(name, pool, x, shape)
         if pool.divisor_override is not None or (any(_pair(pool.padding)) and not pool.count_include_pad):
-            raise UserError(f"to_nir(): {name}: NIR divides by all pixels of a window, its padding too")
+            raise UserError(
+                f"to_nir(): {name}: NIR averages over all pixels of a window, padding included; leave "
+                "divisor_override out, and use count_include_pad=True"
+            )
         return self._average(name, x, shape, *map(_pair, (pool.kernel_size, pool.stride, pool.padding)))
 
     def adaptive(self, name: str, x: Value, shape: tuple[int, ...]) -> Value:
-        """Averages to a size; the mean over all pixels is one of 1x1, flattened or not."""
+        """Average pooling to a size; the mean over all pixels is the size 1x1, flattened or not."""
         flat = len(shape) == 1
         height, width = (1, 1) if flat else shape[1:]
         if len(x.shape) != 3 or x.shape[1] % height or x.shape[2] % width:
-            raise UserError(f"to_nir(): {name}: averages {x.shape} to {shape}, and NIR has windows of one size alone")
+            raise UserError(f"to_nir(): {name}: averages {x.shape} to {shape}, and NIR has windows of equal size only")
         kernel = (x.shape[1] // height, x.shape[2] // width)
         if kernel == (1, 1):
             return self.flatten(name, x, shape) if flat else x
@@ -182,9 +186,7 @@ class Builder:
 
         x = self._whole(name, x)
         if len(shape) != 1:
-            raise UserError(
-                f"to_nir(): {name}: gives values of shape {shape}; all axes but the batch are to become one"
-            )
+            raise UserError(f"to_nir(): {name}: gives values of shape {shape}; flatten all axes but the batch into one")
         if len(x.shape) == 1:
             return x
         node = nir.Flatten(input_type={"input": np.array(x.shape)}, start_dim=0, end_dim=-1)
@@ -193,7 +195,7 @@ class Builder:
     def _average(self, name, x, shape, kernel, stride, padding) -> Value:  # type: ignore[no-untyped-def]
         import nir
 
-        if self.importer == "norse":  # which has none
+        if self.importer == "norse":  # has no average pooling
             windows = torch.full(kernel, 1 / (kernel[0] * kernel[1]))
             return self._by_channel(name, self._whole(name, x), windows, shape, stride=stride, padding=padding)
         node = nir.AvgPool2d(kernel_size=np.array(kernel), stride=np.array(stride), padding=np.array(padding))
@@ -211,7 +213,7 @@ class Builder:
         self, name: str, x: Value, kernel: Tensor, shape: tuple[int, ...], *,
         scale: Tensor | None = None, bias: Tensor | None = None, **settings: object,
     ) -> Value:  # fmt: skip
-        """One kernel for every channel by itself."""
+        """A depthwise convolution with one kernel for all channels."""
         channels = x.shape[0]
         kernels = kernel.expand(channels, 1, *kernel.shape)
         if scale is not None:
@@ -238,7 +240,7 @@ class Builder:
         return self._add(name, node, x, shape=shape)
 
     def _whole(self, name: str, x: Value) -> Value:
-        """The value itself, where pixels that are to be skipped are not skipped by a convolution that follows."""
+        """The value with its pending stride applied, by a convolution of its own."""
         if x.stride == 1:
             return x
         shape = (x.shape[0], *(-(-size // x.stride) for size in x.shape[1:]))
@@ -252,7 +254,7 @@ class Builder:
 
 
 def _refuse_ceil(name: str, pool: nn.MaxPool2d | nn.AvgPool2d, x: Value, shape: tuple[int, ...]) -> None:
-    """Windows that hang over the edge are none of NIR's; where none does, rounding up rounds nothing."""
+    """Refuse `ceil_mode` where it changes the output size: NIR has no windows that reach beyond the padding."""
     kernel, stride, padding = map(_pair, (pool.kernel_size, pool.stride, pool.padding))
     dilation = _pair(getattr(pool, "dilation", 1))
     sizes = zip(x.shape[1:], kernel, stride, padding, dilation, strict=True)
@@ -264,7 +266,7 @@ def _refuse_ceil(name: str, pool: nn.MaxPool2d | nn.AvgPool2d, x: Value, shape: 
 
 
 def _dense(weight: Tensor, groups: int) -> Tensor:
-    """The weight of a grouped convolution as one of none: NIR's own checks refuse a file that has groups."""
+    """The weight of a grouped convolution as that of an ungrouped one: NIR's own checks refuse a file with groups."""
     if groups == 1:
         return weight
     blocks = weight.unflatten(0, (groups, -1))  # [groups, channels a group, inputs a group, kernel]

@@ -1,7 +1,7 @@
-r"""What the libraries that read NIR make of it, where they depart from its equations.
+r"""How the libraries that read NIR interpret it, where they depart from its equations.
 
-A step of a neuron is $v \leftarrow \lambda v + \gamma x$ in all of them, and they differ in what $\lambda$, $\gamma$
-and the threshold are, and in whether it fires at the threshold too. Tests compare all of this with the libraries.
+In all of them a step of a neuron is $v \leftarrow \lambda v + \gamma x$; they differ in $\lambda$, $\gamma$ and the
+threshold, and in whether a neuron also fires at the threshold. Tests compare all of this with the libraries.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from shortback.choices import NIRImporter
 from shortback.errors import UserError
 
 DT = 1e-4
-"""Seconds a step: what the importers of snnTorch and SpikingJelly take for granted."""
+"""Seconds per step that the importers of snnTorch and SpikingJelly assume."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Reader:
     """A library that reads NIR.
 
     Attributes:
-        name: with the version that was read and tested.
-        call: what reads a file.
-        dt: seconds a step, if its user says nothing.
-        dt_is_fixed: whether files of another `dt` are wrong in it.
-        has_batches: whether a batch of images goes through what it makes of a file.
+        name: name and version of the library that was read and tested.
+        call: the call that reads a file.
+        dt: default seconds per step.
+        dt_is_fixed: whether the library misreads files with another `dt`.
+        has_batches: whether the network that it makes from a file takes a batch of images.
     """
 
     name: str
@@ -46,18 +46,18 @@ READERS: Mapping[str, Reader] = {
 
 
 def usual_dt(importer: NIRImporter) -> float:
-    """Seconds a step of a file for an importer."""
+    """Seconds per step to write in a file for an importer."""
     return READERS[importer].dt if importer in READERS else DT
 
 
 @dataclass(frozen=True)
 class NeuronStep:
-    r"""A step of a neuron that resets to 0.
+    r"""The parameters of a step of a neuron that resets to 0.
 
     Attributes:
         leak, gain: $\lambda$ and $\gamma$.
-        threshold: one for all neurons of the node.
-        at_threshold: whether it fires at the threshold as well as above.
+        threshold: shared by all neurons of the node.
+        at_threshold: whether the neuron fires at the threshold as well as above.
     """
 
     leak: float
@@ -67,43 +67,43 @@ class NeuronStep:
 
 
 def neuron_step(node: Any, *, reader: NIRImporter, dt: float) -> NeuronStep:
-    """What a reader makes of an `LIF` or an `IF`; `"any"` keeps to NIR's equations.
+    """How a reader interprets an `LIF` or an `IF`; `"any"` follows NIR's equations.
 
     Args:
-        node: of equal neurons, without a leak potential, which reset to 0.
-        dt: seconds a step.
+        node: a node whose neurons are all equal, have no leak potential, and reset to 0.
+        dt: seconds per step.
 
     Raises:
-        ValueError: a neuron that the reader refuses, or of which it makes another one.
+        ValueError: the reader refuses the neuron, or turns it into a different one.
     """
     import nir
 
     threshold, r = _one(node.v_threshold), _one(node.r)
     leaky = isinstance(node, nir.LIF)
     rate = dt / _one(node.tau) if leaky else 0.0
-    if reader == "norse":  # it takes r for 1, and an IF adds up its inputs whatever a step lasts
+    if reader == "norse":  # it takes r as 1, and its IF adds up inputs regardless of dt
         return NeuronStep(1 - rate, rate if leaky else 1.0, threshold)
     if reader == "spikingjelly":
         gain = r * rate if leaky else r * dt
         if not (np.isclose(gain, 1) or (leaky and np.isclose(r, 1))) or (leaky and not 0 < rate < 1):
-            raise UserError(f"SpikingJelly reads no {type(node).__name__} of r={r:g} and dt/tau={rate:g}")
+            raise UserError(f"SpikingJelly reads no {type(node).__name__} with r={r:g} and dt/tau={rate:g}")
         return NeuronStep(1 - rate, gain, threshold, at_threshold=True)
     if reader == "snntorch":
         if not leaky:
-            raise UserError("snnTorch makes a neuron of decay 0.9 of an IF")
+            raise UserError("snnTorch reads an IF as a leaky neuron with a decay of 0.9")
         return NeuronStep(1 - rate, 1.0, threshold / (r * rate))
     return NeuronStep(1 - rate, r * rate if leaky else r * dt, threshold)
 
 
 def check_order(edges: Sequence[tuple[str, str]], *, start: str) -> None:
-    """See that Norse runs every node after those whose outputs it takes.
+    """Check that Norse runs every node after the nodes whose outputs it takes.
 
-    It goes from a node to the first of those that follow and so on to the end, and only then to the others: where two
-    paths of layers meet again, it adds before the second one has been run, and takes that one's output of the step
-    before.
+    Norse runs nodes depth first: it follows the first successor of each node to the end before it turns to the others.
+    Where two paths of layers meet, it therefore adds before it has run the second path, and takes the output which that
+    path had at the previous step.
 
     Raises:
-        ValueError: naming a node that it would run too early, and what it would miss.
+        ValueError: Norse would run a node too early; the message names that node and the input it would miss.
     """
     follow: dict[str, list[str]] = {}
     sources: dict[str, list[str]] = {}
@@ -120,8 +120,8 @@ def check_order(edges: Sequence[tuple[str, str]], *, start: str) -> None:
         if missing:
             raise UserError(
                 f"to_nir(): {name}: importer='norse': Norse runs this before {missing[0]}, whose output it adds, and "
-                "would add that of the step before: networks in which a skip has layers of its own, such as a "
-                "convolution, are not for Norse; importer='spikingjelly' and 'snntorch' read them"
+                "would add its output of the previous step: Norse cannot run networks in which a skip has layers of "
+                "its own, such as a convolution; importer='spikingjelly' and 'snntorch' read them"
             )
         seen.add(name)
         waiting += reversed(follow.get(name, ()))

@@ -1,4 +1,4 @@
-"""ONNX, by PyTorch's own exporter: a batch of any size, the number of steps fixed."""
+"""Export to ONNX with PyTorch's own exporter: the batch size is free, the number of steps is fixed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 
 def to_onnx(model: SpikingNetwork, sample: Tensor, *, fold: bool = True) -> ONNXProgram:
-    """The network as an ONNX graph from `input` to `logits`: `.save(file)` writes it.
+    """Convert a network to an ONNX program from `input` to `logits`; its method `save(file)` writes it.
 
-    `shortback.export.write` checks it too.
+    `shortback.export.write` also checks it.
 
     Args:
-        sample: `[N, C, H, W]` or `[T, N, C, H, W]`, as the graph is to take it; the batch is free, the steps are not.
-        fold: whether batch norms become part of the convolutions before them.
+        sample: an input of the graph, `[N, C, H, W]` or `[T, N, C, H, W]`; the batch size is free, the number of steps
+            is fixed.
+        fold: whether to fold batch norms into the convolutions before them.
 
     Raises:
         ValueError: the extra `onnx` is not installed, or the network cannot be exported, with the reason.
@@ -35,10 +36,10 @@ def to_onnx(model: SpikingNetwork, sample: Tensor, *, fold: bool = True) -> ONNX
 
 
 def onnx_of(network: nn.Module, sample: Tensor) -> ONNXProgram:
-    """A network that `torch.export` can follow, as ONNX; its first output is called `logits`."""
+    """Convert a network that `torch.export` can follow to ONNX; its first output is named `logits`."""
     program = traced(network, sample)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what torch and onnxscript have deprecated in each other
+        warnings.simplefilter("ignore")  # torch and onnxscript use what the other has deprecated
         try:
             exported = torch.onnx.export(
                 program, dynamo=True, input_names=["input"], output_names=["logits"], verbose=False
@@ -50,10 +51,10 @@ def onnx_of(network: nn.Module, sample: Tensor) -> ONNXProgram:
 
 
 def need_extra(extra: str, *packages: str) -> None:
-    """See that the packages of an extra are installed.
+    """Check that the packages of an extra are installed.
 
     Raises:
-        ValueError: one is not; the extra is named.
+        ValueError: a package is missing; the message names the extra to install.
     """
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:

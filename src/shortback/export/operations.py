@@ -1,9 +1,9 @@
-r"""What an inference costs in operations, and in the energy of its arithmetic.
+r"""Count the operations of an inference, and estimate the energy of its arithmetic.
 
 A layer whose inputs are zeros and ones accumulates (AC) one weight for every spike and every output that spike reaches;
 any other layer multiplies and accumulates (MAC). Both are counted exactly: a spike at the edge reaches fewer outputs
-than one in the middle, and with a stride most reach fewer than the kernel has, so the usual product of spikes and
-fan-out is too much.
+than one in the middle, and with a stride most spikes reach fewer outputs than the kernel has weights, so the usual
+product of spikes and fan-out is too high.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ MAC_PJ, AC_PJ = 4.6, 0.9
 
 @dataclass
 class LayerOperations:
-    """Of one layer with weights, an image: all steps together.
+    """Mean operations per image of one layer with weights, over all steps together.
 
     Attributes:
-        name: within the network.
-        spiking_input: its inputs were zeros and ones in all batches.
+        name: name within the network.
+        spiking_input: whether its inputs were zeros and ones in all batches.
         input_rate: fraction of its inputs that are not zero.
         dense: operations if no input were zero.
-        macs: multiply-accumulates, on inputs that are not zero and no spikes.
+        macs: multiply-accumulates, on nonzero inputs that are not spikes.
         acs: accumulates, on spikes.
     """
 
@@ -53,19 +53,19 @@ class LayerOperations:
 
 @dataclass
 class Operations:
-    """What an image costs on average.
+    """The mean cost of an image.
 
     Attributes:
         num_steps: `T`.
-        images: counted over.
-        layers: those with weights, in the order of their first calls.
-        firing_rate: by neuron, spikes a neuron and step.
-        parameter_bytes: of the network, norms included.
-        buffer_bytes: of the network, such as statistics of norms.
-        state_bytes: of the membranes of one image, in float32.
-        dense_of_ann: multiply-accumulates of the same network as an ANN: every layer once.
+        images: number of images counted.
+        layers: the layers with weights, in the order of their first calls.
+        firing_rate: spikes per neuron and step, by name of the layer of neurons.
+        parameter_bytes: size of the parameters of the network, norms included.
+        buffer_bytes: size of the buffers of the network, such as the statistics of norms.
+        state_bytes: size of the membranes for one image, in float32.
+        dense_of_ann: multiply-accumulates of the same network as an ANN, in which every layer runs once.
         not_counted: modules with weights that are neither convolutions nor `Linear`, and functions that multiply, such
-            as those of attention; norms are folded and cost nothing.
+            as those of attention. Norms are not listed: they are assumed folded, at no cost.
     """
 
     num_steps: int
@@ -92,19 +92,19 @@ class Operations:
 
     @property
     def arithmetic_uj(self) -> float:
-        """Energy of the arithmetic alone, in uJ an image: no data is moved in it."""
+        """Energy of the arithmetic alone, without data movement, in uJ per image."""
         return (MAC_PJ * self.macs + AC_PJ * self.acs) * 1e-6
 
     @property
     def arithmetic_uj_of_ann(self) -> float:
-        """The same for the network as an ANN, dense."""
+        """Energy of the arithmetic of the network as a dense ANN, in uJ per image."""
         return MAC_PJ * self.dense_of_ann * 1e-6
 
     @property
     def break_even_rate(self) -> float:
-        """Rate of the inputs below which all steps of a spiking layer take less arithmetic than one of an ANN.
+        """The input rate below which all steps of a spiking layer take less arithmetic energy than one ANN layer.
 
-        With the movement of data it is much lower: 5.7 % at T=5 by arXiv 2409.08290.
+        With data movement included it is much lower: 5.7 % at T=5 according to arXiv 2409.08290.
         """
         return min(1.0, MAC_PJ / (AC_PJ * self.num_steps))
 
@@ -114,13 +114,13 @@ class Operations:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Operations:
-        """What `to_dict` made."""
+        """Rebuild the operations from what `to_dict` returned."""
         known: dict[str, Any] = {each.name: content[each.name] for each in fields(cls)}
         known["layers"] = [LayerOperations(**layer) for layer in known["layers"]]
         return cls(**known)
 
     def _when_it_pays(self) -> str:
-        """At a few steps arithmetic always does, and the movement of data alone decides."""
+        """A sentence on when spiking pays: with few steps arithmetic always does, and data movement alone decides."""
         below = f"below a rate of {self.break_even_rate:.1%}" if self.break_even_rate < 1 else "at any rate"
         return (
             f"At T={self.num_steps} a layer pays {below} by this count (with data movement far below: 5.7 % at T=5, "
@@ -153,19 +153,20 @@ def count_operations(
 ) -> Operations:
     """Count the operations of a network, averaged over images.
 
-    What comes before the first neurons of a `SpikingNetwork` runs once for a static image, and is counted once. In any
-    other network with spiking neurons layers are counted as often as its forward calls them; its neurons, samples and
-    steps are found by running it on the first batch, and what it remembers is reset before each.
+    The layers before the first neurons of a `SpikingNetwork` run once for a static image, and are counted once. In any
+    other network with spiking neurons, layers are counted as often as the forward pass calls them; its neurons, samples
+    and steps are found by running it on the first batch, and its state is reset before each batch.
 
     Args:
         model: a network without branches; it is run in `eval()`, and left as it was.
-        batches: of images `[N, C, H, W]` or sequences `[T, N, C, H, W]`, or what else the network takes; or of tuples
-            that begin with one.
-        num_steps: `T` of a network that is no `SpikingNetwork`, where its neurons do not tell; batches are then
-            `(x, y)`, with an entry of `y` for each sample.
+        batches: images `[N, C, H, W]`, sequences `[T, N, C, H, W]` or whatever else the network takes, or tuples whose
+            first element is one of these.
+        num_steps: `T` of a network that is no `SpikingNetwork`, if its neurons do not tell; batches are then pairs
+            `(x, y)` with an entry of `y` for each sample.
 
     Raises:
-        ValueError: branches, no image, no neuron that fires, or samples or steps that are not to be found.
+        ValueError: the network has branches, there is no image, no neuron fires, or the samples or steps cannot be
+            found.
     """
     if isinstance(model, Branched):
         raise UserError(
@@ -176,7 +177,7 @@ def count_operations(
         return _result(count, model, num_steps=steps, dense_of_ann=dense_of_ann(count, steps))
     if num_steps not in (None, model.num_steps):
         raise UserError(
-            f"count_operations(): num_steps={num_steps}: this network has its own, model.num_steps; set that"
+            f"count_operations(): num_steps={num_steps}: this network has its own, model.num_steps; set that instead"
         )
     count = _of_spiking_network(model, batches)
     of_ann = sum(sums.of_ann(count.batches) for sums in count.layers.values())

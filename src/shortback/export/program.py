@@ -1,4 +1,4 @@
-"""`torch.export`: the network as a program that runs without this package, and from which runtimes are made."""
+"""Export with `torch.export`, to a program that runs without this package and that other exporters start from."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ from shortback.spiking import SpikingNetwork
 
 
 def to_program(model: SpikingNetwork, sample: Tensor, *, streaming: bool = False, fold: bool = True) -> ExportedProgram:
-    """A program of a network, with a batch of any size and a fixed number of steps.
+    """Export a network as a `torch.export` program, with a free batch size and a fixed number of steps.
 
-    It is run by `program.module()(x)`, saved by `torch.export.save` and loaded by `torch.export.load`, without this
-    package. `shortback.export.write` checks it too.
+    Run it with `program.module()(x)`, save it with `torch.export.save` and load it with `torch.export.load`, which does
+    not need this package. `shortback.export.write` also checks it.
 
     Args:
-        sample: `[N, C, H, W]` or `[T, N, C, H, W]`, as the program is to take it; with `streaming` a frame `[N, C, H,
-            W]`.
-        streaming: whether it is `y, state = program(frame, state)`, one frame at a time (`shortback.stream`). The state
-            is a dict, that of `stream(model).initial_state(frame)` before the first frame.
-        fold: whether batch norms become part of the convolutions before them.
+        sample: an input of the program, `[N, C, H, W]` or `[T, N, C, H, W]`; with `streaming` a frame `[N, C, H, W]`.
+        streaming: whether the program takes one frame at a time, `y, state = program.module()(frame, state)`, as
+            `shortback.stream` does. The state is a dict; `stream(model).initial_state(frame)` makes the first one.
+        fold: whether to fold batch norms into the convolutions before them.
 
     Raises:
-        ValueError: a sample of the wrong shape, or a network that `torch.export` cannot follow, with what it says.
+        ValueError: the sample has the wrong shape, or `torch.export` cannot follow the network, with its message.
     """
     check_sample(model, sample, streaming=streaming)
     network = deployable(model, fold=fold)
@@ -41,7 +40,7 @@ def to_program(model: SpikingNetwork, sample: Tensor, *, streaming: bool = False
 
 
 def deployable(model: SpikingNetwork, *, fold: bool = True) -> SpikingNetwork:
-    """A copy in `eval()` on plain PyTorch operators, batch norms folded."""
+    """Copy a network in `eval()`, on plain PyTorch operators, with batch norms folded if `fold` is set."""
     network = fold_norms(model)[0] if fold else copy.deepcopy(model).eval()
     for module in network.modules():
         if isinstance(module, SpikingNeuron):
@@ -50,7 +49,11 @@ def deployable(model: SpikingNetwork, *, fold: bool = True) -> SpikingNetwork:
 
 
 def traced(network: nn.Module, sample: Tensor, *, state: dict[str, Tensor] | None = None) -> ExportedProgram:
-    """A network by `torch.export`, the batch of its inputs free."""
+    """Export a network with `torch.export`, leaving the batch size of its inputs free.
+
+    Args:
+        state: for a network that streams, the second input.
+    """
     batch = Dim("batch", min=1, max=65536)
     inputs: tuple = (pair(sample),)
     shapes: tuple = ({sample.ndim - 4: batch},)
@@ -60,25 +63,25 @@ def traced(network: nn.Module, sample: Tensor, *, state: dict[str, Tensor] | Non
     try:
         with torch.no_grad():
             return torch.export.export(network, inputs, dynamic_shapes=shapes)
-    except Exception as error:  # of the kinds that torch.export raises, and of the network's own code
+    except Exception as error:  # torch.export raises many kinds, and runs the network's own code
         raise UserError(f"torch.export cannot follow {type(network).__name__}: {first_line(error)}") from error
 
 
 def pair(sample: Tensor) -> Tensor:
-    """The first two images of a sample, or the one twice: a batch of one would be taken for a constant."""
+    """The first two images of a sample, or its only one twice: `torch.export` takes a batch of one for a constant."""
     return torch.cat([sample, sample], dim=sample.ndim - 4).narrow(sample.ndim - 4, 0, 2).contiguous()
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in a line."""
+    """The first line of an error message; the name of its type if it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def check_finite(sample: Tensor) -> None:
-    """See that all of a sample, `[N, C, H, W]` or `[T, N, C, H, W]`, is finite: neurons would hide what is not.
+    """Check that a sample `[N, C, H, W]` or `[T, N, C, H, W]` is finite, as neurons would hide values that are not.
 
     Raises:
-        ValueError: naming the images that hold NaN or infinity.
+        ValueError: an image holds NaN or infinity; the message gives the indices of such images.
     """
     if sample.ndim < 4:
         return
@@ -86,16 +89,16 @@ def check_finite(sample: Tensor) -> None:
     if wrong:
         which = ", ".join(map(str, wrong[:5])) + (" ..." if len(wrong) > 5 else "")
         raise UserError(
-            f"sample: NaN or infinity in {len(wrong)} of its {sample.shape[-4]} images, at index {which}: a check "
-            "with them says nothing; leave them out"
+            f"sample: NaN or infinity in {len(wrong)} of its {sample.shape[-4]} images, at index {which}: leave them "
+            "out, as a check with them would be meaningless"
         )
 
 
 def check_sample(model: SpikingNetwork, sample: Tensor, *, streaming: bool = False) -> None:
-    """See that a network can be exported with a sample.
+    """Check that a network can be exported with a sample.
 
     Raises:
-        ValueError: no `SpikingNetwork`, or a sample that it does not take, or that holds NaN or infinity.
+        ValueError: the network is no `SpikingNetwork` or does not take the sample, or the sample holds NaN or infinity.
     """
     check_network(model, "an export")
     check_finite(sample)

@@ -1,4 +1,4 @@
-"""A network that takes one frame and its state, and gives the logits so far and the state for the next."""
+"""Run a network frame by frame, passing its state from each call to the next."""
 
 from __future__ import annotations
 
@@ -17,33 +17,35 @@ from shortback.spiking import SpikingNetwork
 from shortback.spiking.static_input import shared_copy
 
 State = dict[str, Tensor]
-"""By call, such as `layer1.0.relu` and `layer1.0.relu:2` for its second, the membrane `[N, ...]`; and, under `:steps`
-and `:sum`, how many frames there were and the sum of their outputs `[N, K]`."""
+"""The membrane `[N, ...]` of each neuron call, such as `layer1.0.relu` and `layer1.0.relu:2` for its second call, and,
+under `:steps` and `:sum`, the number of frames so far and the sum of their outputs `[N, K]`."""
 
 _STEPS, _SUM = ":steps", ":sum"
 
 
 def stream(model: SpikingNetwork) -> Stream:
-    """Make `y, state = stream(frame, state)` of a network: see `Stream`.
+    """Turn a network into a function `y, state = streamed(frame, state)` of one frame; see `Stream`.
 
     Raises:
-        ValueError: a network whose time is not that of this package's modules, naming what it has instead.
+        ValueError: the network is no `SpikingNetwork`, or has modules whose single step is unknown; the message names
+            one of them.
     """
     check_network(model, "stream()")
     return Stream(model)
 
 
 class Stream(nn.Module):
-    """A network frame by frame, for a live sensor; the weights are those of `model`, not a copy.
+    """A network that runs frame by frame, as for a live sensor; it shares the weights of `model`.
 
-    After as many frames as `model` has steps, the spikes were bit for bit those of `model` in `eval()` for the
-    sequence, or for the same frame each time, and the logits are those, up to their last bits where the processor's
-    product of N rows rounds otherwise than that of T*N, or there are more than 16 steps, which are added up in another
-    order. It goes on as long as frames come (with `norm="tebn"`, which has learned a factor for each step, up to
-    `num_steps`): start anew with `state=None` for what is a new sequence.
+    After as many frames as `model` has steps, the spikes have been bit for bit those of `model` in `eval()` on the same
+    sequence (or on the same static image). The logits are equal too, except for their last bits where the processor
+    rounds a product of N rows differently from one of T*N rows, or where more than 16 steps are summed in another
+    order. The stream accepts any number of frames (with `norm="tebn"`, which has learned a factor for each step, up to
+    `num_steps`); start a new sequence with `state=None`.
 
     Attributes:
         num_steps: number of steps that the network was trained with.
+        readout: that of `model`.
 
     Raises:
         ValueError: see `stream`.
@@ -59,19 +61,19 @@ class Stream(nn.Module):
         self._most_steps = min((len(norm.by_step) for norm in norms), default=None)
 
     def forward(self, frame: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """One step.
+        """Run one step.
 
         Args:
             frame: `[N, C, H, W]`.
-            state: what the step before returned; None at the beginning.
+            state: the state returned by the previous step; None at the beginning.
 
         Returns:
-            The mean of the outputs so far, `[N, K]` (of `readout="steps"`, the output of this step), and the new state.
-            The old one is left as it is.
+            The mean of the outputs so far, `[N, K]` (with `readout="steps"` the output of this step), and the new
+            state. The given state is not modified.
 
         Raises:
-            ValueError: a frame of another shape, a state of another batch or network, or one step more than
-                `norm="tebn"` has factors for.
+            ValueError: the frame has another shape, the state is that of another batch size or network, or
+                `norm="tebn"` has no factor for this step.
         """
         if frame.ndim != 4:
             raise UserError(
@@ -90,10 +92,10 @@ class Stream(nn.Module):
         return (output if self.readout == "steps" else after[_SUM] / after[_STEPS]), after
 
     def initial_state(self, frame: Tensor) -> State:
-        """The state before the first frame, for those who must pass one, such as an exported program.
+        """The state before the first frame, for callers that cannot pass None, such as those of an exported program.
 
         Args:
-            frame: one of the right shape; its values do not matter.
+            frame: a frame of the right shape; its values do not matter.
         """
         with torch.no_grad():
             _, after = self(frame)
@@ -103,35 +105,37 @@ class Stream(nn.Module):
         return begin
 
     def train(self, mode: bool = True) -> Stream:
-        """It is for inference: it stays in `eval()`."""
+        """Ignore `mode` and stay in `eval()`: a stream is for inference."""
         return super().train(False)
 
     def _check(self, frame: Tensor, state: State) -> None:
         total = state.get(_SUM) if isinstance(state, dict) else None
         if total is None or (self._step.keys and set(state) != {*self._step.keys, _STEPS, _SUM}):
-            raise UserError("state: is not one of this network; pass on what it returned, or None at the beginning")
+            raise UserError(
+                "state: is not one of this network; pass the state that it returned, or None at the beginning"
+            )
         if total.shape[0] != frame.shape[0]:
             raise UserError(
-                f"state of a batch of {total.shape[0]} for frames of a batch of {frame.shape[0]}: start anew with "
-                "state=None, or keep the batch"
+                f"state of a batch of {total.shape[0]} for frames of a batch of {frame.shape[0]}: start again with "
+                "state=None, or keep the batch size"
             )
-        if self._most_steps is None or torch.compiler.is_compiling():  # a program has no state yet to look at
+        if self._most_steps is None or torch.compiler.is_compiling():  # while compiling, the state has no values
             return
         if int(state[_STEPS]) >= self._most_steps:
             raise UserError(
                 f"step {int(state[_STEPS]) + 1}: norm='tebn' has learned a factor for each of {self._most_steps} steps "
-                "and none for more: start anew with state=None, or train with norm='tdbn', which goes on"
+                "and none for more: start again with state=None, or train with norm='tdbn', which has no such limit"
             )
 
 
 class _Step:
-    """What the step that is running reads and writes.
+    """The state that a running step reads and writes, as a context.
 
     Attributes:
-        before: the state it began with.
-        after: the state it leaves.
-        dynamics: by key, of the neuron that has the state.
-        keys: of membranes, once a step was made.
+        before: the state at the start of the step.
+        after: the state at its end.
+        dynamics: dynamics of the neuron of each membrane, by key of the state.
+        keys: keys of all membranes; empty until a step has been run.
     """
 
     def __init__(self) -> None:
@@ -156,7 +160,7 @@ class _Step:
         self.before, self.after = None, {}
 
     def number(self) -> Tensor:
-        """How many steps there were before this one."""
+        """The number of steps before this one."""
         return torch.zeros((), dtype=torch.int64, device=self._device) if self.before is None else self.before[_STEPS]
 
     def fire(self, name: str, neuron: SpikingNeuron, x: Tensor) -> Tensor:
@@ -169,7 +173,7 @@ class _Step:
 
 
 class _Neuron(nn.Module):
-    """One step of a neuron, whose state is kept by call."""
+    """Runs one step of a neuron, with a state for each of its calls."""
 
     def __init__(self, neuron: SpikingNeuron, name: str, step: _Step) -> None:
         super().__init__()
@@ -180,7 +184,7 @@ class _Neuron(nn.Module):
 
 
 class _EffectiveNorm(nn.Module):
-    """One step of TEBN, by the factor of that step."""
+    """Runs one step of TEBN, with the factor of that step."""
 
     def __init__(self, norm: TemporalEffectiveNorm, step: _Step) -> None:
         super().__init__()
@@ -192,7 +196,7 @@ class _EffectiveNorm(nn.Module):
 
 
 def _streamed(network: nn.Module, step: _Step) -> nn.Module:
-    """The network with a step of every module of time in its place; one used twice stays one."""
+    """Replace every module that handles time by one for a single step; a module used twice gets one replacement."""
     made: dict[nn.Module, nn.Module] = {}
     for name, module in list(network.named_modules()):
         if isinstance(module, SpikingNeuron):
@@ -202,11 +206,11 @@ def _streamed(network: nn.Module, step: _Step) -> nn.Module:
         elif isinstance(module, Expand):
             made[module] = nn.Identity()
         elif isinstance(module, TimeModule):
-            raise UserError(f"stream(): what one step of {name}, a {type(module).__name__}, is cannot be known")
+            raise UserError(f"stream(): {name} is a {type(module).__name__}, and what it does in one step is unknown")
         elif is_known_neuron(module):
             raise UserError(
                 f"stream(): {name} is a {type(module).__name__}, which keeps its own state: call its network frame by "
-                "frame as its library has it, or use neurons of shortback"
+                "frame as its library does, or use neurons of shortback"
             )
     if not any(isinstance(replacement, _Neuron) for replacement in made.values()):
         raise UserError("stream(): the network has no neuron of shortback, so nothing in it has a state")

@@ -1,4 +1,4 @@
-"""Write an export once software that is not this package has run it and does what the network does."""
+"""Write an export, after running it with software outside this package and comparing it with the network."""
 
 from __future__ import annotations
 
@@ -41,18 +41,20 @@ def write(
     """Export a network, check the export with a sample, and write it, with the check beside it in `FILE.json`.
 
     Args:
-        sample: real images, some tens of them: `[N, C, H, W]` or `[T, N, C, H, W]`, as the export is to take them. With
-            `streaming` too: one frame after the other is then given to the program, or the same one `T` times.
-        file: where to write it; it must not be there.
-        to: `"nir"`, run by nirtorch; `"onnx"`, by onnxruntime; `"torch"`, a `torch.export` program, saved and loaded.
-        importer: of `"nir"`, see `to_nir`.
-        streaming: of `"torch"`: the program takes a frame, see `to_program`.
-        about: more that is to be known of it, for `FILE.json`.
-        then: called with the file that passed, before it is at its place; what it returns is for `FILE.json` too.
+        sample: some tens of real images, `[N, C, H, W]` or `[T, N, C, H, W]` as the export is to take them. With
+            `streaming`, the program gets the frames of a sequence one after the other, or the same frame `T` times.
+        file: path to write; it must not exist.
+        to: `"nir"`, checked with nirtorch; `"onnx"`, with onnxruntime; `"torch"`, a `torch.export` program, checked
+            after saving and loading it.
+        importer: for `"nir"`, see `to_nir`.
+        streaming: for `"torch"`, whether the program takes one frame at a time; see `to_program`.
+        about: further entries for `FILE.json`.
+        then: called with the path of the checked file, before it is moved into place; returns further entries for
+            `FILE.json`.
 
     Raises:
-        ValueError: a file that is there, an extra that is not installed, what the format cannot express, or spikes that
-            differ by more than rounding, naming the first layer that differs.
+        ValueError: the file exists, an extra is not installed, the format cannot express the network, or spikes differ
+            by more than rounding, with the first layer that differs.
     """
     file = Path(file)
     check_writable(file, to=to, importer=importer, streaming=streaming)
@@ -83,17 +85,17 @@ def write(
 
 
 def check_writable(file: Path, *, to: ExportFormat, importer: NIRImporter, streaming: bool) -> None:
-    """See what can be seen before anything is loaded.
+    """Check the arguments of `write` as far as possible before anything is loaded.
 
     Raises:
-        ValueError: as of `write`.
+        ValueError: as for `write`.
     """
     check_choice("to", to, ExportFormat)
     check_choice("importer", importer, NIRImporter)
     if importer != "any" and to != "nir":
-        raise UserError(f"importer={importer!r} is of NIR, and this is {to}")
+        raise UserError(f"importer={importer!r} is for nir only, and this is {to}")
     if streaming and to != "torch":
-        raise UserError(f"streaming is of torch, and this is {to}; a NIR graph is one step by itself")
+        raise UserError(f"streaming is for torch only, and this is {to}; a NIR graph is one step by itself")
     if to == "torch" and file.suffix != ".pt2":
         raise UserError(f"{file}: torch.export loads files that end in .pt2; name it {file.with_suffix('.pt2').name}")
     if file.exists():
@@ -104,7 +106,7 @@ def check_writable(file: Path, *, to: ExportFormat, importer: NIRImporter, strea
 
 
 class _Recorded(nn.Module):
-    """A network that returns its logits, the outputs of every step and the spikes of every call."""
+    """A network that returns its logits, the outputs of every step and the spikes of every neuron call."""
 
     def __init__(self, model: SpikingNetwork, sample: Tensor) -> None:
         super().__init__()
@@ -120,7 +122,7 @@ class _Recorded(nn.Module):
         return (steps.mean(0) if self.mean else steps, steps, *spikes.values())
 
     def recording(self, outputs: tuple[Tensor, ...]) -> Recording:
-        """What a run of an export of this returned."""
+        """The recording made of the outputs of an exported copy of this network."""
         _, steps, *spikes = outputs
         by_call = zip(self.calls, spikes, strict=True)
         return Recording(steps, {call: value.unflatten(0, (len(steps), -1)) for call, value in by_call})
@@ -142,7 +144,7 @@ def _write_onnx(model: SpikingNetwork, sample: Tensor, file: Path) -> Check:
     program.save(str(file), external_data=False)
     outputs = onnx_runner(file)(sample)
     check = _checked(model, sample, network.recording(outputs), executor="onnxruntime")
-    del program.model.graph.outputs[1:]  # what was there for the check alone
+    del program.model.graph.outputs[1:]  # only the check needed them
     program.save(str(file), external_data=False)
     _require_same(onnx_runner(file)(sample)[0], outputs[0])
     return check
@@ -152,14 +154,14 @@ def _write_program(model: SpikingNetwork, sample: Tensor, file: Path, *, streami
     network = _Recorded(deployable(model), sample)
     outputs = program_runner(traced(network, sample))(sample)
     theirs = network.recording(outputs)
-    content = io.BytesIO()  # a file must end in .pt2 for it, and this one is not at its place yet
+    content = io.BytesIO()  # torch.export.save wants a name in .pt2, which the temporary file does not have
     given = sample[0] if streaming and sample.ndim == 5 else sample
     torch.export.save(to_program(model, given, streaming=streaming), content)
     file.write_bytes(content.getbuffer())
     loaded = load_program(file)
     if streaming:
         steps = _stream(loaded, model, sample)
-        if model.readout == "mean":  # which gives the mean so far
+        if model.readout == "mean":  # the program returns the mean so far
             counts = torch.arange(1, len(steps) + 1).view(-1, 1, 1)
             _require_same(steps, theirs.outputs.cumsum(0) / counts)
         else:
@@ -170,12 +172,12 @@ def _write_program(model: SpikingNetwork, sample: Tensor, file: Path, *, streami
 
 
 def load_program(file: Path) -> torch.export.ExportedProgram:
-    """A program from a file of any name."""
+    """Load a `torch.export` program from a file of any name."""
     return torch.export.load(io.BytesIO(file.read_bytes()))
 
 
 def _stream(program: torch.export.ExportedProgram, model: SpikingNetwork, sample: Tensor) -> Tensor:
-    """What a streaming program returns at each step, `[T, N, K]`, of one frame, or of a sequence of them."""
+    """The outputs of a streaming program at each step, `[T, N, K]`, for a sequence or one frame given `T` times."""
     frames = sample if sample.ndim == 5 else [sample] * model.num_steps
     module, state, outputs = program.module(), stream(model).initial_state(frames[0]), []
     with torch.no_grad():
@@ -192,10 +194,12 @@ def _checked(model: SpikingNetwork, sample: Tensor, theirs: Recording, *, execut
 
 
 def _require_same(written: Tensor, checked: Tensor) -> None:
-    """See that the file gives what was checked with more outputs: another graph may round otherwise, and no more."""
+    """Check that the file gives the checked outputs; without the extra outputs its rounding may differ, but no more."""
     if not torch.allclose(written, checked, atol=1e-5, rtol=1e-4):
         difference = float((written - checked).abs().max())
-        raise UserError(f"the export is not written: without the outputs for its check it is {difference:.1e} off")
+        raise UserError(
+            f"the export is not written: without the extra outputs of the check, its output differs by {difference:.1e}"
+        )
 
 
 def _shapes(model: SpikingNetwork, sample: Tensor, *, streaming: bool) -> dict[str, Any]:
@@ -216,8 +220,8 @@ def _readme(file: Path, model: SpikingNetwork, check: Check, *, importer: NIRImp
     if reader is not None:
         batch = "" if reader.has_batches else ", which takes one image at a time, without an axis for the batch"
         whom = f"\nIt is written for {reader.name}, and may be wrong in others: `{reader.call}`{batch}.\n"
-    fires = """Its neurons fire above their threshold, which is the next float32 below that of the network it was made
-of, where they fire at it."""
+    fires = """Its neurons fire above their threshold; where the neurons of the original network fire at theirs, it is
+the next float32 below."""
     if importer == "spikingjelly":
         fires = "Its neurons fire at their threshold too, as those of SpikingJelly do."
     logits = "Its logits are the mean of its outputs over the steps."
@@ -229,7 +233,7 @@ A spiking network in NIR. Give it {what}, {model.num_steps} steps of {usual_dt(i
 the first. {logits} How images are prepared, and the names
 of the classes, are in {file.name}.json where they are known.
 {whom}
-{fires} Several edges into a node are to be added up.
+{fires} Several edges into a node are added up.
 
 {check}
 """

@@ -1,4 +1,4 @@
-"""Measures of what a network, and its gradients, do, and a judgement on them."""
+"""Measure the gradients and neurons of a network on a batch, and judge whether it can learn."""
 
 from shortback.health.activity import NeuronActivity
 from shortback.health.judgement import Judgement, judge

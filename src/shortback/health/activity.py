@@ -1,4 +1,4 @@
-"""What neurons do on a batch: how often they fire, where their membranes are, and the gradient that reaches them."""
+"""Observe neurons on a batch: how often they fire, where their membranes are, and the gradient that reaches them."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from shortback.inspection.hooks import hooked
 from shortback.inspection.layout import by_step, tensor_of, why_not
 from shortback.neurons import SpikingNeuron, TimeModule
 
-WINDOW = 0.01  # of the peak: where the surrogate is above it, a membrane is inside the window
+WINDOW = 0.01  # a membrane is inside the window where the surrogate is above this share of its peak
 
 
 @dataclass(frozen=True)
 class NeuronActivity:
-    """One layer of neurons on one batch.
+    """The activity of one layer of neurons on one batch.
 
     Attributes:
-        name: of the module; `relu (call 2)` where a network shares one neuron among several layers, of the second.
-        kind: its class.
-        firing_rate: spikes a neuron and step.
-        dead: share of the neurons (each of `[C, H, W]` is one) that never fire on the batch; nan where it is not known
-            which axis of the spikes is time, as `saturated` is then.
-        saturated: share of those that fire at every step of every sample.
+        name: the name of the module; where several layers share it, `relu (call 2)` is its use by the second one.
+        kind: the class of the module.
+        firing_rate: spikes per neuron and step.
+        dead: share of the neurons (each element of `[C, H, W]` is one) that never fire on the batch; nan if some fire
+            and it is not known which axis of the spikes is time.
+        saturated: share of the neurons that fire at every step of every sample; nan where `dead` is.
         in_window: share of the membrane potentials, before firing, where the surrogate is above 1% of its peak; None
             for neurons of other libraries, whose membranes are not seen.
         not_binary: number of outputs that are neither 0 nor 1.
-        gradient_by_step: norm of the gradient that reaches the spikes of each step; none where steps are not known.
+        gradient_by_step: norm of the gradient that reaches the spikes of each step; empty if the steps are not known
+            or the spikes require no gradient.
     """
 
     name: str
@@ -52,7 +53,7 @@ class NeuronActivity:
 
 @dataclass
 class _Counts:
-    """Sums over the calls of one layer."""
+    """Sums over the calls of one layer of neurons."""
 
     name: str
     kind: str
@@ -66,14 +67,17 @@ class _Counts:
 
 
 class Observer:
-    """Watches the neurons of a model: what they do in one forward, and the gradient that reaches them after another.
+    """Watches neurons: their activity in one forward, and the gradient that reaches them after a second one.
 
     Args:
-        num_samples: `N` of the batch, which tells how many steps a folded tensor has.
-        neurons: to watch, by name.
-        layouts: how time runs through neurons, by name; folded if nothing is said.
-        which: by name, which of several tensors that a neuron returns are the spikes; the first if nothing is said.
-        unknown: names of neurons of which it is not known how time runs through them.
+        num_samples: `N` of the batch, from which the number of steps of a folded tensor follows.
+        neurons: the neurons to watch, by name.
+        layouts: how time runs through the neurons, by name; `"folded"` where a name is missing.
+        which: by name, which of several returned tensors are the spikes; the first where a name is missing.
+        unknown: names of neurons through which time runs in an unknown way.
+
+    Attributes:
+        records_gradients: set True to record the gradients of the backward passes that follow.
     """
 
     def __init__(
@@ -91,12 +95,12 @@ class Observer:
         self.which = which or {}
         self.unknown = unknown
         self.records_gradients = False
-        self._counts: dict[tuple[str, object], _Counts] = {}  # by module and layer, see _counts_of
+        self._counts: dict[tuple[str, object], _Counts] = {}  # by name and layer, see _counts_of
         self._num_calls: Counter[str] = Counter()
 
     @contextmanager
     def observe(self) -> Iterator[None]:
-        """See what the neurons do in the forward within the block."""
+        """Record what the neurons do in a forward inside the block."""
         self._num_calls.clear()
         with ExitStack() as hooks:
             for name, module in self.neurons.items():
@@ -105,9 +109,9 @@ class Observer:
 
     @contextmanager
     def observe_gradients(self) -> Iterator[None]:
-        """Have the backwards after the forward within the block noted, while `records_gradients`.
+        """Prepare a forward inside the block so that its backward passes are recorded while `records_gradients` is set.
 
-        No neuron of this package is hooked, so that layers run as in training, and keep as little.
+        Neurons of this package get no hooks, so that their layers run as in training and keep as little in memory.
         """
         self._num_calls.clear()
         seen = {name for name, _ in self._counts}
@@ -125,11 +129,11 @@ class Observer:
                     neuron.on_spikes = before
 
     def activities(self) -> list[NeuronActivity]:
-        """What was seen of every layer of neurons, in the order in which they were first called."""
+        """The activity of every layer of neurons, in the order of their first calls."""
         return [_summary(counts) for counts in self._counts.values()]
 
     def unseen(self) -> list[str]:
-        """Neurons of this package whose forward was not called: not used, or run by `step()`, which no hook sees."""
+        """Neurons of this package whose forward was not called: unused, or run by `step()`, which runs no hooks."""
         seen = {name for name, _ in self._counts}
         return [name for name, module in self.neurons.items() if isinstance(module, SpikingNeuron) and name not in seen]
 
@@ -146,15 +150,15 @@ class Observer:
         return hook
 
     def _spikes(self, name: str, output: Any) -> Tensor | None:
-        """The tensor a module returned that may be spikes."""
+        """The returned tensor that may be spikes; None if there is none."""
         spikes = tensor_of(output, self.which.get(name))
         return spikes if spikes is not None and spikes.is_floating_point() and spikes.ndim >= 2 else None
 
     def _counts_of(self, name: str, module: nn.Module, spikes: Tensor) -> _Counts:
-        """The counts of the layer that calls a module now.
+        """The counts of the layer of neurons that the current call of a module belongs to.
 
-        One that is called once a step is one layer; one that takes all steps at once is another at every call. Where it
-        is not known which it is, calls of one shape are one layer.
+        If the module takes all steps at once, every call is a layer of its own. If it is called once a step, or it is
+        not known which of the two holds, all calls of the same shape are one layer.
         """
         self._num_calls[name] += 1
         takes_all = isinstance(module, TimeModule) or self.layouts.get(name, "steps") != "steps"
@@ -199,7 +203,7 @@ class Observer:
         counts.rows += fired.shape[0] * fired.shape[1]
 
     def _by_step(self, name: str, spikes: Tensor) -> Tensor:
-        """`[T, N, ...]`, or all in one step where that is not what the spikes are."""
+        """A view `[T, N, ...]` of the spikes; a single step with everything if they do not have the layout."""
         layout = self.layouts.get(name, "folded")
         fits = why_not(spikes, layout, self.num_samples) is None
         return by_step(spikes, self.num_samples, layout) if fits else spikes.unsqueeze(0)

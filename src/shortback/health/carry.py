@@ -1,8 +1,8 @@
-"""Along which axis a neuron of anyone's takes its steps, found by running it alone.
+"""Find the time axis of a neuron of any library by running it alone.
 
-What a neuron is given first changes what it puts out later, and nothing that comes later changes what came before. So
-it is along the axis of time alone: samples, channels and pixels do not touch each other in a neuron, and where a layer
-mixes them it mixes both ways.
+Along the time axis an early input changes later outputs, and a late input changes no earlier output. No other axis
+behaves like this: in a neuron, samples, channels and pixels do not affect each other, and a layer that mixes them does
+so in both directions.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from shortback.inspection.reset import reset_states
 
 @torch.no_grad()
 def axes_of_time(neuron: nn.Module, inputs: tuple[Any, ...], which: int | str | None) -> list[int]:
-    """The axes that may be of time, as it is seen on the input and on a stronger one; none where it takes one step.
+    """The axes that may be time, found with the given input or, if that shows none, a stronger one.
 
-    It runs the neuron, and leaves what that remembers and the random state to who calls.
+    The list is empty if neither does, as for a neuron that takes one step. The caller has to restore the states of the
+    neuron and the random state.
 
     Args:
-        neuron: any.
-        inputs: of one call, a tensor first.
-        which: of several tensors that it returns are the spikes.
+        neuron: any module.
+        inputs: the arguments of one call, the first of which is a tensor.
+        which: which of several returned tensors are the spikes.
     """
 
     def run(x: Tensor) -> Tensor | None:
@@ -47,7 +48,7 @@ def axes_of_time(neuron: nn.Module, inputs: tuple[Any, ...], which: int | str | 
 
 
 def _runs_along(axis: int, given: Tensor, spikes: Tensor, run: Callable[[Tensor], Tensor | None]) -> bool:
-    """Whether a change of the first along the axis is seen in the others, and one of the last in no other."""
+    """Whether changing the first input along an axis changes later outputs, and changing the last no earlier one."""
     rest = given.shape[axis] - 1
 
     def changes(at: int, seen: int) -> bool:

@@ -1,4 +1,4 @@
-"""What the graph of a forward says of weights: how early each is used, and its gradient."""
+"""Read the autograd graph of a forward: how early each weight is used, and its gradient."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch.autograd.graph import get_gradient_edge
 from shortback.errors import UserError
 
 Use = tuple[int, int]
-"""How early a weight is used: of two the greater one is earlier. Steps back from the outputs, and the place there."""
+"""How early a weight is used, the greater the earlier: operations up to the outputs; minus its place in the first."""
 
 
 def first_uses(outputs: Iterable[Tensor], weights: Iterable[Tensor]) -> list[Use | None]:
-    """How early each weight is first used, by the longest way that leads back to it; None where none does.
+    """How early each weight is first used, by the longest path back to it from an output; None if there is no path.
 
-    Of weights of one operation, as all are of what `torch.compile` made, the one it was given first is the earlier.
+    Among the weights of a single operation, such as a network compiled by `torch.compile`, the first input is earliest.
 
     Args:
-        outputs: of a forward.
+        outputs: the outputs of a forward.
         weights: leaves that require a gradient.
     """
     far: dict[Any, Use] = {}
@@ -34,7 +34,7 @@ def first_uses(outputs: Iterable[Tensor], weights: Iterable[Tensor]) -> list[Use
 
 
 def first_used(outputs: Iterable[Tensor], weights: Sequence[Tensor]) -> Tensor | None:
-    """The weight that is used first; None where no output leads back to one."""
+    """The weight that is used first; None if no output depends on any."""
     uses = zip(first_uses(outputs, weights), weights, strict=True)
     used = [(use, weight) for use, weight in uses if use is not None]
     return max(used, key=lambda pair: pair[0])[1] if used else None
@@ -43,16 +43,16 @@ def first_used(outputs: Iterable[Tensor], weights: Sequence[Tensor]) -> Tensor |
 def gradients(
     outputs: Sequence[Tensor], weights: Sequence[Tensor], cotangents: Sequence[Tensor], *, keep: bool
 ) -> Sequence[Tensor | None]:
-    """The gradients of the weights through the outputs; None where no output leads back to a weight.
+    """The gradients of the weights through the outputs; None for a weight on which no output depends.
 
     Args:
-        outputs: those that need no gradient have no part in it.
+        outputs: outputs of a forward; those that require no gradient are skipped.
         weights: leaves.
-        cotangents: the gradient by every output.
-        keep: whether the graph is needed once more.
+        cotangents: the gradient of the loss with respect to every output.
+        keep: whether to keep the graph for another call.
 
     Raises:
-        ValueError: a part of the network is checkpointed in a way that allows no gradient of some weights alone.
+        ValueError: a part of the network is checkpointed with `use_reentrant=True`.
     """
     through = [(output, by) for output, by in zip(outputs, cotangents, strict=True) if output.requires_grad]
     if not through:
@@ -64,13 +64,13 @@ def gradients(
         if "use_reentrant" not in str(error):
             raise
         raise UserError(
-            "a part of the network is checkpointed with use_reentrant=True, which hides its weights from a look at "
-            "gradients: write checkpoint(..., use_reentrant=False), which gives the same gradients"
+            "a part of the network is checkpointed with use_reentrant=True, which hides its weights from "
+            "torch.autograd.grad: write checkpoint(..., use_reentrant=False), which gives the same gradients"
         ) from error
 
 
 def _from_the_end(nodes: Iterable[Any]) -> list[Any]:
-    """The nodes and all that lead back from them, each after whatever leads to it."""
+    """The nodes and all their predecessors in the graph, in topological order from the outputs back."""
     found, seen, waiting = [], set(), [(node, False) for node in nodes]
     while waiting:
         node, is_done = waiting.pop()

@@ -1,15 +1,15 @@
-r"""Judge a measurement: is the gradient healthy, and if not, what is wrong with it, where, and by how much a layer.
+r"""Judge a measurement: is the gradient healthy, and if not, what is wrong with it, where, and by how much per layer.
 
-With $r_l = \lVert g_l \rVert / \lVert w_l \rVert$ the gradient of layer $l$ over its weights, in forward order, and
-$\tilde r$ the median over the last quarter of the layers (three at least), which are nearest to the loss:
+Let $r_l = \lVert g_l \rVert / \lVert w_l \rVert$ be the gradient norm of layer $l$ over its weight norm, in forward
+order, and $\tilde r$ the median of $r$ over the last quarter of the layers (at least three), nearest to the loss:
 
-- **factor** of a layer: $r_l / r_{l+1}$, what the step from the layer after it to this one multiplies the gradient by;
-- **slope**: $-b$ of the least-squares line $\log_{10} r_l \approx a + b\,l$ over layers with $r_l > 0$, in decades a
+- **factor** of a layer: $r_l / r_{l+1}$, by which the gradient is multiplied from the next layer back to this one;
+- **slope**: $-b$ of the least-squares line $\log_{10} r_l \approx a + b\,l$ over layers with $r_l > 0$, in decades per
   layer on the way to the input: above 0 the gradient grows towards the input, below 0 it fades;
-- **band**: $\tilde r / 100 \le r_l \le 100\,\tilde r$. A layer below learns a hundred times slower than the last ones;
-- **effective depth**: the number of layers within a factor 100 of the median over all of them.
+- **band**: $\tilde r / 100 \le r_l \le 100\,\tilde r$. A layer below learns over 100 times slower than the last ones;
+- **effective depth**: the number of layers within a factor of 100 of the median over all layers.
 
-These are Shortback's choices; the paper has no such measure.
+These are Shortback's choices; the paper defines no such measures.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from shortback.words import counted
 Verdict = Literal["healthy", "vanishing", "exploding", "dead", "saturated", "not finite"]
 
 BAND = 100.0
-STUCK = 0.95  # share of a layer's neurons
+STUCK = 0.95  # a layer is dead or saturated if at least this share of its neurons is
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,15 @@ class Judgement:
     """The verdict on a measurement.
 
     Attributes:
-        verdict: in one word. Where several hold, the first of: not finite; saturated or dead in more than half of the
-            layers of neurons; dead, where a layer has no gradient at all; exploding or vanishing; dead or saturated in
-            one layer.
-        layer: where it starts; None if it is healthy. Of a gradient that is the first on its way from the output to the
-            input, of dead or saturated neurons the first from the input on.
-        reason: the numbers, in a sentence.
-        slope: decades a layer towards the input; nan with fewer than two layers that have a gradient.
-        effective_depth: layers within a factor 100 of the median.
-        num_layers: of how many.
+        verdict: the first that holds of: not finite; saturated or dead in more than half of the layers of neurons;
+            dead, because a layer has no gradient at all; exploding or vanishing; dead or saturated in any layer of
+            neurons; healthy.
+        layer: where the problem starts; None if there is none. For gradients this is the first layer affected on the
+            way from the output to the input, for dead or saturated neurons the first from the input on.
+        reason: the numbers behind the verdict, in a sentence.
+        slope: decades per layer towards the input; nan if fewer than two layers have a gradient.
+        effective_depth: number of layers within a factor of 100 of the median.
+        num_layers: number of all layers measured.
     """
 
     verdict: Verdict
@@ -56,8 +56,8 @@ class Judgement:
 
 
 def judge(measured: Measurement) -> Judgement:
-    """The verdict on a measurement, see above."""
-    # Where all weights are 0, gradient over weight has no meaning: a last layer that starts at 0, for one.
+    """Judge a measurement, as the module's docstring describes."""
+    # Gradient over weight is undefined where all weights are 0, such as in a last layer that starts at 0.
     layers = [layer for layer in measured.layers if layer.weight_norm]
     relative = [layer.relative for layer in layers]
     neurons = measured.neurons
@@ -78,13 +78,13 @@ def judge(measured: Measurement) -> Judgement:
 
 
 def factors(layers: Sequence[LayerGradient]) -> list[float | None]:
-    """Of every layer, its relative gradient over that of the layer after it; None for the last, and over 0."""
+    """The relative gradient of each layer over that of the next; None for the last layer, and where the next has 0."""
     pairs = itertools.pairwise(layers)
     return [*(a.relative / b.relative if b.relative else None for a, b in pairs), None]
 
 
 def slope(relative: Sequence[float]) -> float:
-    """Decades a layer towards the input."""
+    """The slope of relative gradients, in decades per layer towards the input; nan with fewer than two above 0."""
     points = [(i, math.log10(r)) for i, r in enumerate(relative) if 0 < r < math.inf]
     if len(points) < 2:
         return math.nan
@@ -92,13 +92,13 @@ def slope(relative: Sequence[float]) -> float:
 
 
 def effective_depth(relative: Sequence[float]) -> int:
-    """Layers within a factor 100 of the median of all."""
+    """The number of layers within a factor of 100 of the median of all; 0 if the median is 0 or not finite."""
     middle = statistics.median(relative) if relative else 0.0
     return sum(middle / BAND <= r <= middle * BAND for r in relative) if 0 < middle < math.inf else 0
 
 
 def reference(relative: Sequence[float]) -> float:
-    """The median of the last quarter of the layers, three at least; 0 where none of them has a gradient."""
+    """The median of the last quarter of the layers, at least three; 0 where most of them have no gradient."""
     last = relative[-max(3, len(relative) // 4) :]
     return statistics.median(last) if last else 0.0
 
@@ -115,7 +115,7 @@ def _not_finite(layers: Sequence[LayerGradient]) -> _Finding:
 
 
 def _stuck(neurons: Sequence[NeuronActivity], verdict: Literal["dead", "saturated"], *, more_than: float) -> _Finding:
-    """Where most neurons of more than so many layers do the same on every sample."""
+    """The verdict `dead` or `saturated`, if it holds for more than `more_than` layers of neurons."""
     stuck = [neuron for neuron in neurons if getattr(neuron, verdict) >= STUCK]
     if len(stuck) <= more_than:
         return None

@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from shortback.health.graph import Use, first_uses
 from shortback.inspection.hooks import hooked
 
-THE_NETWORK = "(the network)"  # the name of what is no module within it, but the network itself
+THE_NETWORK = "(the network)"  # the name shown for the network itself, whose module name is empty
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Weights that belong together: those of a module's own, or one of a list of parameters.
+    """The weights that a module owns directly, or a single weight of a parameter list or dict.
 
     Attributes:
-        name: of the module, or of the parameter.
-        module: that has them.
-        weights: parameters of two or more dimensions that are trained.
+        name: the name of the module, or of the weight in a parameter list or dict.
+        module: the module that owns the weights.
+        weights: parameters of two or more dimensions that require a gradient.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Layer:
 
 
 def layers_of(network: nn.Module) -> list[Layer]:
-    """Every module that has weights of its own, and every weight of an `nn.ParameterList` or `nn.ParameterDict`."""
+    """One layer for each module with weights of its own, and for each weight of a parameter list or dict."""
     found = []
     for name, module in network.named_modules():
         own = {n: p for n, p in module.named_parameters(recurse=False) if p.ndim >= 2 and p.requires_grad}
@@ -43,7 +43,7 @@ def layers_of(network: nn.Module) -> list[Layer]:
 
 @contextmanager
 def order_of_calls(layers: Sequence[Layer]) -> Iterator[list[str]]:
-    """The names of the layers as their modules are called."""
+    """Collect the names of the layers in the order in which their modules are called inside the block."""
     order: list[str] = []
 
     def noting(name: str) -> Callable[..., None]:
@@ -54,11 +54,11 @@ def order_of_calls(layers: Sequence[Layer]) -> Iterator[list[str]]:
 
 
 def in_order(layers: Sequence[Layer], called: Sequence[str], outputs: Sequence[Tensor]) -> list[Layer]:
-    """The layers in the order in which they were first called.
+    """Sort the layers by their first calls.
 
-    Where a call does not tell when weights are used, the graph of the outputs does: of a module that is not called
-    itself, as the output projection of `nn.MultiheadAttention`, and of one that holds other layers. What no output
-    leads back to comes last.
+    The autograd graph of the outputs gives the order where calls do not: for a module that is never called itself, such
+    as the output projection of `nn.MultiheadAttention`, and for a module that holds other layers. Those among them on
+    which no output depends come last.
     """
     by_name = {layer.name: layer for layer in layers}
     modules = {layer.module for layer in layers}
@@ -74,7 +74,7 @@ def in_order(layers: Sequence[Layer], called: Sequence[str], outputs: Sequence[T
 
 
 def _uses(layers: Sequence[Layer], outputs: Sequence[Tensor]) -> dict[str, Use]:
-    """By name, how early the first of a layer's weights is used, where an output leads back to one."""
+    """By name, how early a layer's weights are first used; layers on which no output depends are left out."""
     found: dict[str, Use] = {}
     names = [layer.name for layer in layers for _ in layer.weights]
     weights = [weight for layer in layers for weight in layer.weights]

@@ -1,4 +1,4 @@
-"""What a measurement of gradients holds, as values."""
+"""Dataclasses for the result of a measurement of gradients."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from shortback.health.activity import NeuronActivity
 
-MAIN = ".main"  # which no module is called: their names begin with no dot
+MAIN = ".main"  # the key of the main output; no module name begins with a dot
 
 
 @dataclass(frozen=True)
@@ -14,21 +14,22 @@ class LayerGradient:
     """The gradient of one layer's weights (its parameters of two or more dimensions).
 
     Attributes:
-        name: of the module, or of the weight where it is one of an `nn.ParameterList`.
-        kind: its class.
-        weight_norm: of the weights.
-        gradient_norm: of the gradient of the whole loss.
-        terms: norm of the gradient through each output, `".main"` and the branches by place, coefficient included.
-        branch_norm: of the gradient through all branches together.
-        cosine: between the gradient through the main output and that through the branches; None if one is 0.
-        num_weights: elements.
-        num_zero: elements with a gradient of exactly 0.
-        num_nan: elements with a gradient of NaN.
-        num_inf: elements with an infinite gradient.
-        vanilla_norm: of the gradient that the loss of the main output alone gives, which is that of vanilla training.
-            Where logits are added it is not `terms[".main"]`: there the one loss depends on all outputs. None if it was
-            not measured.
-        vanilla_zero: elements in which that gradient is exactly 0.
+        name: the name of the module, or of the weight if it belongs to a parameter list or dict.
+        kind: the class of the module.
+        weight_norm: norm of the weights.
+        gradient_norm: norm of the gradient of the whole loss.
+        terms: norm of the gradient through each output, `".main"` and the branches by place, coefficient included; the
+            branches only if they were measured separately.
+        branch_norm: norm of the gradient through all branches together.
+        cosine: between the gradients through the main output and through the branches; None if either is 0.
+        num_weights: number of elements.
+        num_zero: number of elements with a gradient of exactly 0.
+        num_nan: number of elements with a NaN gradient.
+        num_inf: number of elements with an infinite gradient.
+        vanilla_norm: norm of the gradient of the main output's own loss, as in vanilla training; None if not measured.
+            It is not `terms[".main"]` where logits are added, since that loss depends on all outputs, or where the sum
+            is convex.
+        vanilla_zero: number of elements in which that gradient is exactly 0; None if not measured.
     """
 
     name: str
@@ -47,23 +48,23 @@ class LayerGradient:
 
     @property
     def relative(self) -> float:
-        """Gradient norm over weight norm; 0 for weights that are all 0."""
+        """Gradient norm over weight norm; 0 if all weights are 0."""
         return self.gradient_norm / self.weight_norm if self.weight_norm else 0.0
 
     @property
     def branch_share(self) -> float:
-        """Norm through the branches over the sum of the norms through main output and branches."""
+        """The norm through the branches over the sum of the norms through main output and branches; 0 if both are 0."""
         both = self.terms.get(MAIN, 0.0) + self.branch_norm
         return self.branch_norm / both if both else 0.0
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """How often numbers fall into bins.
+    """Histograms over common bins.
 
     Attributes:
-        edges: of the bins, one more than there are bins.
-        counts: by the name of what was counted, a number a bin.
+        edges: the edges of the bins, one more than there are bins.
+        counts: the count in each bin, by the name of the histogram.
     """
 
     edges: list[float]
@@ -72,23 +73,23 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What `measure` saw.
+    """The result of `measure`.
 
     Attributes:
-        layers: in the order in which a forward first uses them.
-        neurons: in that order too.
-        loss: of the batch.
-        losses: of every output, `".main"` and the branches by place, before weight and coefficient.
-        coefficient: of the branches.
-        num_samples: in the batch.
-        unused: layers with weights that no output leads back to: not used, or cut off, as by `torch.no_grad()`.
-        silent_in_eval: the first layer of neurons that fires in training and never in `eval()`, where all samples get
-            the same output although norms have statistics; None elsewhere, and if not asked for.
-        first_layer: the gradient of every weight of the first layer, by `"whole loss"` and, if there are branches,
-            by `"vanilla"` (figure 2 of the paper); None if it was not asked for or is not finite.
-        unseen: neurons of this package whose forward was not called, as those that a loop runs by `step()`.
-        remembers: whether the same batch gave two outputs because of what the network keeps from one to the next and no
-            reset undoes; False if not asked for, or not known.
+        layers: the layers with a gradient, in the order in which a forward first uses them.
+        neurons: the layers of neurons, in the order of their first calls.
+        loss: the loss of the batch.
+        losses: the loss of every output, `".main"` and the branches by place, before weight and coefficient.
+        coefficient: the coefficient of the branches.
+        num_samples: the number of samples in the batch.
+        unused: layers whose weights no output depends on: unused, or cut off, for example by `torch.no_grad()`.
+        silent_in_eval: the first layer of neurons that fires in training but never in `eval()`, if all samples get the
+            same output there although norms have statistics; None otherwise, and if not measured.
+        first_layer: histograms of the gradient of the first layer's weights, `"whole loss"` and, if there are branches,
+            `"vanilla"` (figure 2 of the paper); None if not measured, all 0 or not finite.
+        unseen: neurons of this package whose forward was not called, such as those that a loop runs by `step()`.
+        remembers: whether the same batch gave two different outputs because the network keeps something from one batch
+            to the next that no reset undoes; False if not measured or not known.
     """
 
     layers: list[LayerGradient]

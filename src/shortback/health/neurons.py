@@ -1,4 +1,4 @@
-"""Which neurons of a network are to be watched, and how time runs through them."""
+"""Find the neurons of a network to watch, and how time runs through them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from shortback.inspection.untouched import undisturbed
 from shortback.neurons import TimeModule
 from shortback.spiking import SpikingNetwork
 
-_WITHOUT_NEURONS = ("torch.", "torchvision.", "timm.", "shortback.")  # but for those of ours, which are known
+_WITHOUT_NEURONS = ("torch.", "torchvision.", "timm.", "shortback.")  # no neurons here but Shortback's own, all known
 
 
 class Watched(NamedTuple):
-    """The neurons of a network by name, and of those that return several tensors which of them are the spikes."""
+    """The neurons of a network by name, and which tensor is the spikes for those that return several."""
 
     neurons: dict[str, nn.Module]
     which: dict[str, int | str]
@@ -36,9 +36,9 @@ class Time(NamedTuple):
     """How time runs through a network.
 
     Attributes:
-        layouts: through neurons that are not ours, by name, as far as it is found out.
-        output: through what the network returns.
-        unknown: neurons whose spikes have an axis of time, it seems, that is none of a layout.
+        layouts: the layouts of neurons of other libraries, by name, as far as they were found.
+        output: the layout of the network's output.
+        unknown: neurons whose spikes seem to have a time axis that fits no layout.
     """
 
     layouts: dict[str, Layout]
@@ -47,18 +47,18 @@ class Time(NamedTuple):
 
 
 def is_of_libraries(network: nn.Module) -> bool:
-    """Whether every module is of a library whose modules are known: none fires but our neurons, and none remembers."""
+    """Whether all modules are from libraries in which nothing but Shortback's neurons fires, and nothing remembers."""
     return all(type(module).__module__.startswith(_WITHOUT_NEURONS) for module in network.modules())
 
 
 def neurons_of(trunk: nn.Module, model: nn.Module, x: Tensor) -> Watched:
-    """The neurons by name: known ones, and where there are modules of anyone else, what is seen to fire.
+    """Find the neurons: the known ones and, if the network has modules of other origin, those seen to fire.
 
-    Not those that only integrate, as a readout: that they put out anything but zeros and ones is no fault of theirs.
+    Neurons that only integrate, such as a readout, are left out: their outputs need not be zeros and ones.
 
     Args:
-        trunk: what is measured; names are taken in it.
-        model: what takes `x`: the trunk, or the `SpikingNetwork` around it.
+        trunk: the network to measure, in which the neurons are named.
+        model: the network that takes `x`: the trunk, or the `SpikingNetwork` around it.
         x: a batch.
     """
     known = {name: module for name, module in whole_modules(trunk) if is_known_neuron(module)}
@@ -67,7 +67,7 @@ def neurons_of(trunk: nn.Module, model: nn.Module, x: Tensor) -> Watched:
         return Watched(known, {})
     try:
         calls = Calls.of(model, x)
-    except Exception:  # of the network's own code, which is about to run in training too, and may say it again there
+    except Exception:  # from the network's own code; the run in training that follows raises it again if it persists
         return Watched(known, {})
     firing = calls.firing
     found = {name: module for name, module in trunk.named_modules() if module in firing and not is_integrator(module)}
@@ -75,22 +75,22 @@ def neurons_of(trunk: nn.Module, model: nn.Module, x: Tensor) -> Watched:
 
 
 def time_of(net: nn.Module, trunk: nn.Module, watched: Watched, x: Tensor, *, num_samples: int) -> Time:
-    """How time runs through neurons that are not ours, as far as it is to be found out, and through the output.
+    """Find how time runs through neurons of other libraries, as far as possible, and through the output.
 
     Args:
-        net: what is measured.
-        trunk: without its branches, and without the wrapper that owns its time steps.
+        net: the network to measure.
+        trunk: the network without its branches and without the `SpikingNetwork` wrapper.
         watched: its neurons.
         x: a batch.
-        num_samples: in it.
+        num_samples: the number of samples in it.
 
     Raises:
-        ValueError: a network without branches returns `[N, T, K]` or `[N, K, T]`, and which is not to be told.
+        ValueError: a network without branches returns `[N, T, K]` or `[N, K, T]`, and it is unclear which.
     """
     others = {name: module for name, module in watched.neurons.items() if not isinstance(module, TimeModule)}
     if isinstance(trunk_of(net), SpikingNetwork):
         return Time(dict.fromkeys(others, "folded"), "folded")
-    has_branches = isinstance(net, Branched)  # which knows what its output is
+    has_branches = isinstance(net, Branched)  # then attach() has found the layout of its output
     if not others and has_branches:
         return Time({}, "folded")
     with undisturbed(trunk, x), torch.no_grad():
@@ -101,7 +101,7 @@ def time_of(net: nn.Module, trunk: nn.Module, watched: Watched, x: Tensor, *, nu
         except Exception:
             if others:
                 raise
-            return Time({}, "folded")  # of a network that does something else in `eval()` than in training
+            return Time({}, "folded")  # the network may behave differently in `eval()` and fail only there
         found = _found(trunk, x, others, watched.which, num_steps=net.num_steps if has_branches else None)
         if isinstance(found, StepsOrClassesError) and not has_branches:
             raise found
@@ -125,7 +125,7 @@ class _Call(NamedTuple):
 
 @dataclass
 class _Seen:
-    """What a network returned, and the first call of each of some modules."""
+    """What a network returned, and the first call of each watched module."""
 
     output: Any = None
     first: dict[str, _Call] = field(default_factory=dict)
@@ -155,17 +155,17 @@ def _found(
         return find_layouts(model, x, modules, num_steps=num_steps, which=which)
     except StepsOrClassesError as error:
         return error
-    except Exception:  # the network's own code, on an input it may not take, may raise anything
+    except Exception:  # the network's own code may raise anything on an input it does not support
         return None
 
 
 def _layout_of(
     neuron: nn.Module, call: _Call, found: Layout | None, which: int | str | None, output: Layout, num_samples: int
 ) -> Layout | Literal["unknown"] | None:
-    """The layout that was found, but where the neuron takes all steps in what looks like one.
+    """The layout that was found, corrected for a neuron that takes all steps at once although this looks like one step.
 
-    That is a neuron of `[N, T, ...]` whose output the network averages over time itself, and one that several layers
-    share, whose calls look like steps, or like nothing.
+    This happens for a neuron of `[N, T, ...]` whose output the network itself averages over time, and for one shared by
+    several layers, whose calls look like steps or fit no layout.
     """
     shape = call.shape
     looks_like_one = found == "folded" and shape[0] == num_samples
@@ -173,7 +173,7 @@ def _layout_of(
         return found
     try:
         axes = axes_of_time(neuron, call.inputs, which)
-    except Exception:  # of a neuron that does not run by itself
+    except Exception:  # the neuron does not run on its own
         return "unknown" if looks_like_one else found
     last = len(shape) - 1
     by_axis: list[tuple[int, int, Layout]] = [(0, 1, "time_first"), (1, 0, "batch_first"), (last, 0, "time_last")]

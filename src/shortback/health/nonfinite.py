@@ -1,4 +1,4 @@
-"""Find the layer at which numbers stop being finite."""
+"""Find the layer at which values stop being finite."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from shortback.inspection.untouched import undisturbed
 
 @torch.no_grad()
 def first_nonfinite(model: nn.Module, x: Tensor) -> str | None:
-    """What is the first thing to go wrong, in words, or None if all is finite.
+    """Name the first thing that is not finite, in words; None if all is finite.
 
-    In this order: a weight, in the order of the network; the batch; what a module returned, or was given and made
-    nothing finite of, by running `x` through the network in its mode; a gradient, the one nearest to the loss, where
-    backpropagation met it first. Scores masked with -inf are no mistake: only a module without parts is named for it.
+    Checked in this order: the weights, in the order of the network; the batch; the outputs of modules, and inputs from
+    which a module makes nothing finite, by running `x` through the network in its current mode; the gradients, the last
+    in the order of the network first, since it is nearest to the loss. Scores masked with -inf are no mistake, so -inf
+    alone is reported only for a module without submodules.
     """
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
@@ -56,9 +57,9 @@ class _Event:
 
 @dataclass
 class _Run:
-    """What was not finite in a forward, as it came about, and the modules that are not done, with what they were given.
+    """Tracks one forward: non-finite values in the order in which they appear, and the modules that are still running.
 
-    An input is not wrong yet: a module may make something finite of it.
+    A non-finite input is not wrong in itself, since the module may return something finite.
     """
 
     events: list[_Event] = field(default_factory=list)
@@ -66,14 +67,14 @@ class _Run:
 
     def enter(self, called: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         event = None
-        if not _is_fine(inputs[:1]):  # the first alone: a mask comes later
+        if not _is_fine(inputs[:1]):  # only the first argument: later ones may be masks
             event = _Event(f"the input of {called}", is_wrong=False)
             self.events.append(event)
         self.entered.append((module, event))
 
     def leave(self, called: str, module: nn.Module, output: Any) -> None:
         given = None
-        while self.entered:  # of one that raised, and whose caller went on, there is more than the last
+        while self.entered:  # modules that raised an exception, which their caller caught, are still on the stack
             entered, given = self.entered.pop()
             if entered is module:
                 break
@@ -85,12 +86,12 @@ class _Run:
 
 
 def _is_fine(value: Any, *, masked: bool = True) -> bool:
-    """Whether all is finite; of scores that may be masked -inf is fine too."""
+    """Whether all values are finite; `masked` scores may also be -inf."""
     return all((t.isfinite() | (masked & (t == -math.inf))).all() for t in _tensors(value))
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """Those with a fraction, wherever they are in what a module was given or returned."""
+    """The floating-point and complex tensors in what a module was given or returned, however nested."""
     if isinstance(value, Tensor):
         if value.is_floating_point() or value.is_complex():
             yield value

@@ -1,4 +1,4 @@
-"""Pictures of gradient health, as matplotlib figures: save them, or put them into a page."""
+"""Plots of gradient health, as matplotlib figures to save or to embed in a page."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from shortback.health.activity import NeuronActivity
 from shortback.health.judgement import BAND, reference
 from shortback.health.measurement import Histogram, Measurement
 
-INK = "#767676"  # readable on white and on black
+INK = "#767676"  # readable on white and on black backgrounds
 COLOURS = ("#1f77b4", "#e07a1f", "#2f9e44", "#c2255c", "#7048e8", "#0c8599")
 
 
 def pictures(measured: Measurement) -> dict[str, tuple[Figure, str]]:
-    """The pictures of a measurement by their titles, each with what it shows in words."""
+    """Draw all figures of a measurement; returns them by title, each with a description in words."""
     found = {
         "Gradient by layer": (of_layers(measured), "Gradient over weight by layer; the band of a factor 100 is shaded.")
     }
@@ -41,11 +41,11 @@ def pictures(measured: Measurement) -> dict[str, tuple[Figure, str]]:
 def gradient_by_layer(
     gradients: Mapping[str, Mapping[str, float]], *, band: tuple[float, float] | None = None
 ) -> Figure:
-    """Gradient over weight by layer on a log scale, a line for each name; layers without a gradient are left out.
+    """Plot gradient over weight by layer on a log scale; layers without a gradient are left out.
 
     Args:
-        gradients: by the name of a line, the values by layer in forward order; layers may differ between lines.
-        band: shaded, from and to.
+        gradients: by the name of each line, its values by layer in forward order; layers may differ between lines.
+        band: lower and upper end of a shaded band.
     """
     figure, axes = canvas("layer, from the input to the output", "gradient over weight")
     layers = list(dict.fromkeys(layer for line in gradients.values() for layer in line))
@@ -61,7 +61,7 @@ def gradient_by_layer(
 
 
 def of_layers(measured: Measurement) -> Figure:
-    """`gradient_by_layer` of the whole loss, and if there are branches of what comes through each kind of output."""
+    """`gradient_by_layer` of the whole loss and, if there are branches, of vanilla training and of the branches."""
     layers = [layer for layer in measured.layers if layer.weight_norm]
     whole = {layer.name: layer.relative for layer in layers}
     lines = {"whole loss": whole}
@@ -76,7 +76,7 @@ def of_layers(measured: Measurement) -> Figure:
 
 
 def first_layer(histogram: Histogram) -> Figure:
-    """The share of the first layer's weights by their gradient, a line for each loss it was taken of."""
+    """Plot the histograms of the first layer's gradient, as shares of its weights, one outline for each loss."""
     figure, axes = canvas("gradient of a weight of the first layer", "share of the weights")
     for (name, counts), colour in zip(histogram.counts.items(), colours(len(histogram.counts)), strict=True):
         shares = [count / sum(counts) for count in counts]
@@ -89,7 +89,7 @@ def first_layer(histogram: Histogram) -> Figure:
 
 
 def gradient_by_step(neurons: Sequence[NeuronActivity]) -> Figure:
-    """Heat map of the gradient that reaches the spikes, by layer of neurons and time step, on a log scale."""
+    """Plot a heat map of the gradient that reaches the spikes, by layer of neurons and time step, on a log scale."""
     figure, axes = canvas("layer of neurons, from the input to the output", "time step")
     steps = max((len(neuron.gradient_by_step) for neuron in neurons), default=0)
     rows = [[_or_nan(neuron.gradient_by_step, step) for neuron in neurons] for step in range(steps)]
@@ -106,7 +106,7 @@ def gradient_by_step(neurons: Sequence[NeuronActivity]) -> Figure:
 
 
 def activity_by_layer(neurons: Sequence[NeuronActivity]) -> Figure:
-    """Firing rate, share of membranes in the window, share of dead and of saturated neurons, by layer of neurons."""
+    """Plot firing rate and the shares of membranes in the window, dead and saturated neurons, by layer of neurons."""
     figure, axes = canvas("layer of neurons, from the input to the output", "share")
     lines = {
         "firing rate": [neuron.firing_rate for neuron in neurons],
@@ -124,7 +124,7 @@ def activity_by_layer(neurons: Sequence[NeuronActivity]) -> Figure:
 
 
 def canvas(x: str, y: str) -> tuple[Figure, Axes]:
-    """An empty picture whose axes are named, in ink for white and black paper."""
+    """Make an empty figure with labelled axes, readable on white and on black backgrounds."""
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()
@@ -133,7 +133,7 @@ def canvas(x: str, y: str) -> tuple[Figure, Axes]:
 
 
 def frame(axes: Axes, x: str, y: str) -> None:
-    """Name the axes of a picture, or of a part of one, in that ink."""
+    """Label and style the axes of a figure or subplot in the colour `INK`."""
     axes.patch.set_alpha(0)
     axes.set_xlabel(x, color=INK)
     axes.set_ylabel(y, color=INK)
@@ -144,14 +144,14 @@ def frame(axes: Axes, x: str, y: str) -> None:
 
 
 def _name_layers(axes: Axes, names: Sequence[str]) -> None:
-    """Ticks with the names of the layers, some twenty of them at most."""
+    """Label the ticks with the names of the layers, at most some twenty."""
     every = max(1, -(-len(names) // 20))
     at = range(0, len(names), every)
     axes.set_xticks(at, [names[i] for i in at], rotation=60, ha="right", fontsize=7, color=INK)
 
 
 def colours(count: int) -> list[str]:
-    """So many colours, again from the first if there are more lines than colours."""
+    """The colours for `count` lines, repeated if there are more lines than colours."""
     return [COLOURS[i % len(COLOURS)] for i in range(count)]
 
 

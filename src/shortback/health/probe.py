@@ -1,13 +1,14 @@
-r"""Measure the gradient of every layer on one batch, by the terms of the loss, and what the neurons do.
+r"""Measure the gradient of every layer on one batch, by the outputs it comes through, and the activity of the neurons.
 
-The gradient of a layer is the sum of what reaches it through the main output and through each branch,
+The gradient of a layer is the sum of the gradients that reach it through the main output and through each branch,
 
 $$\frac{\partial L}{\partial w} = \sum_{o \in \{O, O_1, \dots, O_K\}}
   \Big(\frac{\partial o}{\partial w}\Big)^{\!\top} \frac{\partial L}{\partial o},$$
 
-so the loss is differentiated once by the outputs, whatever it does with them, and the network once for every output.
-What vanilla training would see is the gradient of the loss of the main output alone. That is the part through the main
-output where losses are added, and another where logits are: there the loss by the main output depends on the branches.
+so the loss is differentiated once with respect to the outputs, however it combines them, and the network once for every
+output. Vanilla training would see the gradient of the main output's own loss. With `"additive"` losses this is the part
+through the main output, with `"convex"` ones that part over $1 - c$. With added logits it is neither, since the loss's
+derivative by the main output then depends on the branches.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from shortback.spiking import SpikingNetwork
 from shortback.targets import check_target
 from shortback.torch_private import is_compiled
 
-NUM_BINS = 81  # odd, so that 0 is in the middle of one
+NUM_BINS = 81  # odd, so that 0 is in the middle of a bin
 
 
 def measure(
@@ -54,24 +55,24 @@ def measure(
     by_branch: bool = True,
     backend: Backend | None = None,
 ) -> Measurement:
-    """Two forwards in training mode, and a backward for the loss and for each of its terms.
+    """Measure gradients and neurons with two forwards in training mode, and a backward for the loss and each output.
 
-    It runs in the precision, on the backend and under the autocast it is called in. Parameters, their `.grad`, buffers,
-    modes, hooks and the random state are afterwards what they were.
+    Runs in the caller's precision and autocast. Parameters, their `.grad`, buffers, modes, hooks and the random state
+    are left as they were.
 
     Args:
-        net: what `attach` returned, or a network without branches.
-        x: a batch the network takes.
+        net: a network that `attach` returned, or one without branches.
+        x: a batch for the network.
         target: its classes `[N]` or probabilities `[N, K]`.
-        loss: of outputs, target and coefficient, such as `ShortcutLoss`.
-        coefficient: of the branches.
-        by_branch: whether each branch, and vanilla training, are measured on their own too, or all branches together;
-            whether neurons are silent in `eval()`, and whether the network remembers its last batch, is seen then too.
-        backend: of the neurons for this measurement; each has its own if it is not given. The reference waits for no
-            compiler and keeps about ten times as much in memory.
+        loss: a function of outputs, target and coefficient, such as `ShortcutLoss`.
+        coefficient: the coefficient of the branches.
+        by_branch: whether to measure each branch and vanilla training separately, not just all branches together, and
+            to check whether neurons are silent in `eval()` and whether the network remembers its last batch.
+        backend: the backend of all neurons for this measurement; by default each uses its own. The reference needs no
+            compilation, but about ten times as much memory.
 
     Raises:
-        ValueError: a network or a batch that cannot be measured, and why.
+        ValueError: the network or the batch cannot be measured; the message says why.
     """
     trunk = _trunk(net)
     _refuse_unsuitable(net, trunk, x, target)
@@ -93,11 +94,11 @@ def measure(
     ):
         x, target = (t.clone() if t.is_inference() else t for t in (x, target))
         silent = _silent_in_eval(net, x, an_observer(), time.output) if by_branch else set()
-        # Once to look at every module, and once more without hooks, so that it keeps for backward what training keeps.
+        # First with hooks on every module, then without, so that the graph keeps for backward what training keeps.
         with _same_draws(x), torch.no_grad(), observer.observe(), order_of_calls(layers) as called:
             reset_states(net)
             with explaining(trunk, x, what="batch"):
-                before = _outputs(in_training(net)(x.clone()), time.output)  # the batch some networks change in place
+                before = _outputs(in_training(net)(x.clone()), time.output)  # cloned: some networks change it in place
         with observer.observe_gradients():
             reset_states(net)
             outputs = _outputs(net(x.clone()), time.output)
@@ -150,7 +151,7 @@ def measure(
 
 @torch.no_grad()
 def _silent_in_eval(net: nn.Module, x: Tensor, observer: Observer, layout: Layout) -> set[str]:
-    """The neurons that never fire in `eval()`, if all samples get one output there although norms have statistics."""
+    """Neurons that never fire in `eval()`, if all samples get the same output there although norms have statistics."""
     norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not any(norm.num_batches_tracked for norm in norms):
         return set()
@@ -160,7 +161,7 @@ def _silent_in_eval(net: nn.Module, x: Tensor, observer: Observer, layout: Layou
             logits = mean_over_time(_outputs(net.eval()(x.clone()), layout).logits)
     except torch.OutOfMemoryError:
         raise
-    except Exception:  # a network may do something else there than in training
+    except Exception:  # a network may behave differently in eval() and fail there
         return set()
     if len(logits) < 2 or not torch.equal(logits, logits[:1].expand_as(logits)):
         return set()
@@ -169,26 +170,26 @@ def _silent_in_eval(net: nn.Module, x: Tensor, observer: Observer, layout: Layou
 
 @contextmanager
 def _same_draws(x: Tensor) -> Iterator[None]:
-    """What follows the block draws the random numbers that were drawn in it."""
+    """Restore the random state after the block, so that the code that follows draws the same numbers."""
     with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
         yield
 
 
-# Beside the names of the outputs, which are the network's own.
+# Keys beside the names of outputs; objects, since a network may use any name.
 _TOTAL, _BRANCHES, _VANILLA = object(), object(), object()
 
 
 def _trunk(net: nn.Module) -> nn.Module:
-    """The network itself: without its branches, and without the wrapper that owns its time steps."""
+    """The network itself, without its branches and without the `SpikingNetwork` wrapper."""
     model = trunk_of(net)
     return model.network if isinstance(model, SpikingNetwork) else model
 
 
 def _refuse_unsuitable(net: nn.Module, trunk: nn.Module, x: Tensor, target: Tensor) -> None:
     if any(map(is_compiled, net.modules())):
-        raise UserError("the network is compiled, and would not see the probe: pass it as it was before torch.compile")
+        raise UserError("the network is compiled, so hooks would not run: pass the network from before torch.compile")
     if not any(p.requires_grad and p.ndim >= 2 for p in trunk.parameters()):
-        raise UserError(f"{type(trunk).__name__} has no weights that are trained: there is no gradient to measure")
+        raise UserError(f"{type(trunk).__name__} has no trainable weights: there is no gradient to measure")
     check_batch(x, what="batch")
     if not isinstance(target, Tensor):
         raise UserError(f"the target is a {type(target).__name__}: make it a tensor, torch.as_tensor(target)")
@@ -207,7 +208,7 @@ def _all(outputs: Outputs) -> list[Tensor]:
 def _differentiate(
     loss: Callable[..., LossTerms], outputs: Outputs, target: Tensor, coefficient: float
 ) -> tuple[LossTerms, list[Tensor]]:
-    """The loss, and its gradient by every output, the main one first."""
+    """The loss, and its gradient with respect to every output, the main one first."""
     leaves = [output.detach().requires_grad_() for output in (outputs.logits, *outputs.branches.values())]
     terms = loss(
         Outputs(leaves[0], dict(zip(outputs.branches, leaves[1:], strict=True))), target, coefficient=coefficient
@@ -224,9 +225,10 @@ def _backward(
     observer: Observer,
     vanilla: Sequence[Tensor] | None,
 ) -> dict[Any, Sequence[Tensor | None]]:
-    """The gradients of the weights: of the whole loss, through the main output, through each branch and through all.
+    """The gradients of the weights: of the whole loss, through the main output, and through all branches together.
 
-    Each branch by itself, and vanilla training, only if the gradient of its loss by the main output is given.
+    If `vanilla` is given (the gradient of the main output's own loss with respect to this output), also through each
+    branch, and of vanilla training.
     """
     mains, branches = [outputs.logits], list(outputs.branches.values())
     observer.records_gradients = True
@@ -277,10 +279,10 @@ def _layer(layer: Layer, grads: dict[Any, Sequence[Tensor | None]]) -> LayerGrad
 
 
 def _histogram(weights: Sequence[Tensor], grads: dict[Any, Sequence[Tensor | None]]) -> Histogram | None:
-    """The gradients of a layer's weights, in bins around 0."""
+    """Histograms of the gradient of a layer's weights, in bins around 0; None if it is all 0 or not finite."""
     found = {"vanilla": _VANILLA, "whole loss": _TOTAL} if _BRANCHES in grads else {"whole loss": _TOTAL}
     values = {name: _flat(weights, grads[of]).cpu() for name, of in found.items()}
-    largest = torch.cat(list(values.values())).abs().max().item()  # NaN, wherever one is
+    largest = torch.cat(list(values.values())).abs().max().item()  # NaN if any gradient is
     if not 0 < largest < math.inf:
         return None
     edges = torch.linspace(-largest, largest, NUM_BINS + 1, dtype=torch.float64)
@@ -289,6 +291,6 @@ def _histogram(weights: Sequence[Tensor], grads: dict[Any, Sequence[Tensor | Non
 
 
 def _flat(weights: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:
-    """All of a layer's gradients as one vector, in float64."""
+    """All gradients of a layer as one vector in float64; 0 where there is none."""
     both = zip(weights, gradients, strict=True)
     return torch.cat([(torch.zeros_like(w) if g is None else g.detach()).double().flatten() for w, g in both])

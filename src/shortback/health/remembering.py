@@ -1,4 +1,4 @@
-"""What a network remembers from one batch to the next, where the same batch gave it two outputs."""
+"""Find out whether a network remembers something from one batch to the next, if the same batch gave two outputs."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from shortback.inspection.untouched import undisturbed
 def refuse_a_way_back(
     net: nn.Module, x: Tensor, run: Callable[[], Sequence[Tensor]], weights: Sequence[Tensor]
 ) -> None:
-    """See that the gradient of the batch that comes next does not lead back into this one, as in a training.
+    """Check that the gradient of a next batch does not lead back into the graph of this one, as it might in training.
 
     Args:
-        net: in training mode, straight after a backward pass that freed its graph; left as it was.
+        net: a network in training mode, straight after a backward pass that freed its graph; left as it was.
         x: the batch.
-        run: the network on it, once more, to outputs.
-        weights: that a gradient is taken of.
+        run: runs the network on the batch once more and returns its outputs.
+        weights: the weights to differentiate by.
 
     Raises:
-        ValueError: it leads there.
+        ValueError: the gradient leads back into the earlier graph.
     """
     with undisturbed(net, x), saying_what_remembers():
         reset_states(net)
@@ -36,9 +36,9 @@ def refuse_a_way_back(
 
 @torch.no_grad()
 def remembers(model: nn.Module, x: Tensor) -> bool:
-    """Whether a network remembers something that no reset undoes, as a counter, an average or a membrane.
+    """Whether a network remembers something that no reset undoes, such as a counter, an average or a membrane.
 
-    Not known, and so False, of one that fails on the inputs it is looked at with, which it need not take.
+    False if this cannot be found out because the network fails on the inputs tried, which it need not support.
     """
     alike = []
     try:
@@ -49,6 +49,6 @@ def remembers(model: nn.Module, x: Tensor) -> bool:
                 torch.manual_seed(0)
                 reset_states(model)
                 alike.append(stacked(model.eval()(x.clone())).clone())
-    except Exception:  # the network's own code, on an input it may not take, may raise anything
+    except Exception:  # the network's own code may raise anything on an input it does not support
         return False
-    return torch.allclose(*alike, equal_nan=True)  # else it is arithmetic that differs from run to run, as on some GPUs
+    return torch.allclose(*alike, equal_nan=True)  # if not, arithmetic differs from run to run, as on some GPUs

@@ -1,4 +1,4 @@
-"""What a diagnosis found, as a value: numbers, the judgement on them and what was tried against it."""
+"""The result of a diagnosis: the measurement, the judgement on it, and the changes that were tried."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A change, and what it did on the batch.
+    """A change that was tried, and its effect.
 
     Attributes:
-        what: in words.
-        settings: the change in a recipe, `key=value` each.
-        before: judgement on the samples it was tried on.
-        after: judgement on the same samples, with the change.
+        what: the change in words.
+        settings: the change in a recipe, as `key=value` strings.
+        before: the judgement on the samples it was tried on, without the change.
+        after: the judgement on the same samples, with the change.
         python: the change in Python.
     """
 
@@ -36,17 +36,17 @@ class Suggestion:
 
     @property
     def options(self) -> str:
-        """What makes the change on the command line."""
+        """The command-line options that make the change."""
         return " ".join(f"-s {setting}" for setting in self.settings)
 
     @property
     def how(self) -> str:
-        """What makes the change, in Python and on the command line."""
+        """How to make the change, in Python and on the command line."""
         return f"{self.python}; with a recipe {self.options}" if self.python else self.options
 
     @property
     def helps(self) -> bool:
-        """Whether it made the network healthy, or brought more layers near the median."""
+        """Whether the change made the network healthy, or increased its effective depth."""
         if self.before.verdict == "healthy":
             return False
         return self.after.verdict == "healthy" or self.after.effective_depth > self.before.effective_depth
@@ -54,16 +54,16 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class GradientReport:
-    """The gradient health of a network on one batch; `print` it, or take its parts.
+    """The gradient health of a network on one batch; `print` it, or read its attributes.
 
     Attributes:
-        measurement: layers, neurons and losses.
-        judgement: healthy, vanishing, exploding, dead, saturated or not finite, and where it starts.
-        suggestions: what was tried against it, what helps and most first.
-        num_tried_on: samples of the batch that it was tried on, the first of them.
-        main_only: the judgement on the gradient of the loss of the main output alone, if there are branches: what
+        measurement: the layers, neurons and losses.
+        judgement: healthy, vanishing, exploding, dead, saturated or not finite, and where the problem starts.
+        suggestions: the changes that were tried, the most helpful first.
+        num_tried_on: how many samples, the first of the batch, they were tried on.
+        main_only: if a gradient comes through branches, the judgement on that of the main output's own loss, which
             vanilla training would see.
-        not_tried: why nothing was tried, where that was asked for and could not be.
+        not_tried: why no changes could be tried; None if they were tried or not asked for.
     """
 
     measurement: Measurement
@@ -75,7 +75,7 @@ class GradientReport:
 
     @classmethod
     def of(cls, measurement: Measurement) -> GradientReport:
-        """The report on a measurement, without suggestions."""
+        """Make the report on a measurement, without suggestions."""
         has_branches = any(layer.branch_norm for layer in measurement.layers)
         return cls(measurement, judge(measurement), main_only=judge(_vanilla(measurement)) if has_branches else None)
 
@@ -88,7 +88,7 @@ class GradientReport:
         return self.measurement.neurons
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values, and what is derived: relative gradient, factor and branch share of every layer."""
+        """The report as plain values, with derived ones: each layer's relative gradient, factor and branch share."""
         content = asdict(self)
         layers = zip(content["measurement"]["layers"], self.layers, factors(self.layers), strict=True)
         for row, layer, factor in layers:
@@ -99,7 +99,7 @@ class GradientReport:
 
     @property
     def plots(self) -> dict[str, Figure]:
-        """Its pictures by their titles, as matplotlib figures; `shortback.health.plots` draws them."""
+        """The report's matplotlib figures by title, drawn by `shortback.health.plots`."""
         from shortback.health import plots
 
         return {title: figure for title, (figure, _) in plots.pictures(self.measurement).items()}
@@ -147,18 +147,18 @@ class GradientReport:
         return lines
 
     def how_tried(self) -> str:
-        """What suggestions were tried on, what they started from, and whether one helps."""
+        """On which samples and from which verdict the suggestions were tried, and whether any helps."""
         before = self.suggestions[0].before
         helps = "what helps first" if any(s.helps for s in self.suggestions) else "of which nothing helps"
         on = f"on the first {self.num_tried_on} samples" if self.num_tried_on else "on the first samples"
         return f"tried {on}, where it is {before.verdict} at effective depth {before.effective_depth}; {helps}"
 
     def plot(self) -> list[Figure]:
-        """Its pictures as matplotlib figures, which a notebook shows; `plots` has them by their titles."""
+        """The report's matplotlib figures, which a notebook displays; `plots` has them by title."""
         return list(self.plots.values())
 
     def _repr_html_(self) -> str:
-        """As a notebook shows it."""
+        """HTML for notebooks."""
         headings = "".join(f"<p>{escape(line)}</p>" for line in self.headline())
         tables = [layer_rows(self), *([neuron_rows(self)] if self.neurons else [])]
         advice = "".join(f"<li>{escape(line.strip())}</li>" for line in self._advice()[2:])
@@ -183,18 +183,18 @@ class GradientReport:
 
 
 def _slope(judgement: Judgement, towards: str = "") -> str:
-    """Nothing where fewer than two layers have a gradient."""
+    """The slope in words; empty if fewer than two layers have a gradient."""
     return "" if math.isnan(judgement.slope) else f", {judgement.slope:+.3f} decades a layer{towards}"
 
 
 def slopes(suggestion: Suggestion) -> str:
-    """Before and after, `none` where fewer than two layers have a gradient."""
+    """The slopes before and after, `none` if fewer than two layers have a gradient."""
     both = suggestion.before.slope, suggestion.after.slope
     return " > ".join("none" if math.isnan(slope) else f"{slope:+.3f}" for slope in both)
 
 
 def why_constant_in_eval(silent: str) -> str:
-    """What it means that all samples get one output in `eval()`, where a layer of neurons is silent there alone."""
+    """Explain why all samples get the same output in `eval()`, given a layer of neurons that is silent only there."""
     return (
         f"in eval(), as at inference, all samples get the same output: {silent} fires in training and never there, "
         "since the running statistics of the norms lag behind; train longer, or raise their momentum"
@@ -202,7 +202,7 @@ def why_constant_in_eval(silent: str) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A tree of plain values with None for every number that is not finite, which JSON does not know."""
+    """Replace every number that is not finite, for which JSON has no value, by None in nested dicts and lists."""
     if isinstance(value, dict):
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -211,7 +211,7 @@ def plain(value: Any) -> Any:
 
 
 def _vanilla(measurement: Measurement) -> Measurement:
-    """The measurement as it would be without branches."""
+    """The measurement with the gradients of vanilla training in place of those of the whole loss."""
     layers = []
     for layer in measurement.layers:
         assert layer.vanilla_norm is not None
@@ -263,7 +263,7 @@ def _share(value: float) -> str:
 
 
 def _aligned(headings: list[str], rows: list[list[str]]) -> list[str]:
-    """A table as lines, names to the left and numbers to the right."""
+    """Format a table as lines of text, with names aligned left and numbers right."""
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     return [
         "  ".join(

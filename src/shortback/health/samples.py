@@ -13,9 +13,10 @@ from shortback.spiking import SpikingNetwork
 
 
 def first_samples(net: nn.Module, x: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The first samples of a batch that a network takes, and their target; all where these are folded in the input.
+    """Take the first `count` samples of a batch and their targets; all if samples and steps are folded in the input.
 
-    Of as many steps as samples, a run of the network tells which axis is of the samples; where it does not, it is all.
+    If an input has as many steps as samples, a run of the network tells which axis is which; if it cannot, all samples
+    are returned.
     """
     axis, model = sample_axis(net, x, len(target)), trunk_of(net)
     is_known = isinstance(model, SpikingNetwork) or (
@@ -30,5 +31,5 @@ def _axis_by_a_run(model: nn.Module, x: Tensor) -> int | None:
     try:
         with running_by("reference", model), torch.inference_mode(False):
             return find_layouts(model, x.clone() if x.is_inference() else x, {}).batch_axis
-    except Exception:  # of the network's own code, which is about to be run and to say it then
+    except Exception:  # from the network's own code; the run that follows will raise it
         return None

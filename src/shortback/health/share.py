@@ -1,4 +1,4 @@
-"""Weigh the gradient that branches bring to the first layer against that of the main output."""
+"""Compare the gradient that the branches bring to the first layer with that of the main output."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from shortback.outputs import Outputs
 
 
 class Balance(NamedTuple):
-    """Norms of the gradient of the weight, of two or more dimensions, that a forward uses first.
+    """Gradient norms of the weight that a forward uses first, among those of two or more dimensions.
 
     Attributes:
-        main: through the main output.
-        branches: through the branches; 0 where all before them is frozen.
+        main: norm of the gradient through the main output; nan if the network returned no branches.
+        branches: norm of the gradient through the branches; 0 if everything before them is frozen.
     """
 
     main: float
@@ -34,23 +34,23 @@ class Balance(NamedTuple):
 
 
 def branch_share(net: nn.Module, x: Tensor, target: Tensor, *, loss: ShortcutLoss, coefficient: float) -> float:
-    """The share of the branches in the gradient of the first layer's weight, see `first_layer_balance`."""
+    """The branches' share of the gradient of the first layer's weight, see `first_layer_balance` for the arguments."""
     return first_layer_balance(net, x, target, loss=loss, coefficient=coefficient).share
 
 
 def first_layer_balance(
     net: nn.Module, x: Tensor, target: Tensor, *, loss: ShortcutLoss, coefficient: float
 ) -> Balance:
-    """What reaches the first layer of a forward through the main output and through the branches.
+    """Measure the gradient that reaches the first layer through the main output and through the branches.
 
-    One forward in training mode; parameters, their gradients, buffers and the random state are left as they were.
+    Runs one forward in training mode; parameters, their gradients, buffers and the random state are left as they were.
 
     Args:
-        net: what `attach` returned; without branches theirs is 0.
-        x: a batch the network takes.
+        net: a network that `attach` returned.
+        x: a batch for the network.
         target: its classes `[N]` or probabilities `[N, K]`.
         loss: the combined loss.
-        coefficient: of the branches.
+        coefficient: the coefficient of the branches.
     """
     with undisturbed(net, x), torch.enable_grad():
         reset_states(net)
@@ -69,17 +69,17 @@ def first_layer_balance(
 def main_over_branches(
     net: nn.Module, x: Tensor, target: Tensor, *, loss: ShortcutLoss, coefficient: float = 0.5
 ) -> float:
-    r"""The norm of the main gradient at the first layer over that of the branches, at coefficient 1 each.
+    """The gradient norm at the first layer through the main output over that through the branches, as `Adaptive` needs.
 
-    Infinite if nothing comes through the branches. It is what `schedules.Adaptive` asks for.
+    Both are scaled to coefficient 1. The ratio is infinite if no gradient comes through the branches.
 
     Args:
-        net: what `attach` returned.
+        net: a network that `attach` returned.
         x: a batch.
         target: its classes, or probabilities.
-        loss: of the training.
-        coefficient: that in use, above 0 (and below 1 for a convex sum). What is measured at it is divided by it; where
-            logits are added, that is the ratio there, since the gradient of the one loss depends on the coefficient.
+        loss: the training loss.
+        coefficient: the coefficient to measure at, above 0 (and below 1 for a convex sum); the norms are then divided
+            by their coefficients. Where logits are added, the ratio still depends on it, as does the gradient.
     """
     main, branches = first_layer_balance(net, x, target, loss=loss, coefficient=coefficient)
     branches /= coefficient
@@ -97,18 +97,18 @@ def settled_ratio(
     coefficient_of: Callable[[float], float],
     ratio: float = 1.0,
 ) -> float:
-    """`main_over_branches` at the coefficient that follows from it, to 2 %.
+    """`main_over_branches`, measured at the coefficient that the schedule derives from it, to 2 %.
 
-    Where losses are added one measurement says it. Where logits are, the gradient of the one loss depends on the
-    coefficient, so it is measured anew at the one that followed, 8 times at most.
+    Where losses are added, one measurement suffices. Where logits are added, the gradient depends on the coefficient,
+    so the ratio is measured again at the coefficient that follows from it, 8 times at most.
 
     Args:
-        net: what `attach` returned.
+        net: a network that `attach` returned.
         x: a batch.
         target: its classes, or probabilities.
-        loss: of the training.
-        coefficient_of: the coefficient by the ratio, such as that of `schedules.Adaptive` at some progress.
-        ratio: where to begin.
+        loss: the training loss.
+        coefficient_of: the coefficient as a function of the ratio, such as `schedules.Adaptive` at some progress.
+        ratio: the ratio to begin with.
     """
     if loss.combine != "logits":
         return main_over_branches(net, x, target, loss=loss)

@@ -1,4 +1,4 @@
-"""What a network of any library is like, found out by running it; nothing here knows gradients."""
+"""Inspection of networks from any library by running them: neurons, layouts in time, states; no gradients."""
 
 from shortback.inspection.firing import firing_rates
 from shortback.inspection.libraries import register_reset

@@ -1,4 +1,4 @@
-"""Run a network's neurons by another backend for a while."""
+"""Run a network's neurons with another backend for a while."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shortback.neurons import SpikingNeuron
 
 @contextmanager
 def running_by(backend: Backend | None, model: nn.Module) -> Iterator[None]:
-    """Every neuron of ours by `backend` within the block; each by its own where that is None."""
+    """Run every neuron of this package with `backend` inside the block; if None, each keeps its own."""
     neurons: list[tuple[SpikingNeuron, Backend]] = [
         (m, m.backend) for m in model.modules() if isinstance(m, SpikingNeuron)
     ]

@@ -1,4 +1,4 @@
-"""What a forward calls, and what of that fires: neurons that anyone has written, known by what they return."""
+"""Which modules a forward pass calls, and which of them fire: neurons of any origin, recognised by their outputs."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from shortback.neurons import SpikingNeuron
 
 @dataclass
 class Calls:
-    """The modules that a forward called, and what they do.
+    """The modules that a forward pass called, and what they do.
 
     Attributes:
-        counts: by module, how many times, in the order in which they first returned.
-        neurons: turn something else into zeros and ones, and hold no layer with weights. They may hold a norm or a
-            surrogate, and are neurons whether they fire or not: one of a class that fired elsewhere is one too.
-        firing_layers: hold weights and fire by themselves, without a neuron that is a module.
-        before_neurons: the layers with weights (convolutions, norms) called last before a neuron is, in order.
-        spikes_at: of modules that return several tensors, the place of the spikes among them; of a dict their name.
-        silent: hold no layer, and returned nothing but zeros of something else, as neurons that never fire.
-        spikes_inside: whether a layer was given spikes, be it that a line of a `forward` made them.
-        has_silent_output: whether the network ends in a neuron, and its output was 0 for the whole sample, with norms
-            by their averages and by the batch.
+        counts: number of calls by module, in the order in which the modules first returned.
+        neurons: neurons of this package and of known libraries, and modules without a layer with weights that turn
+            other values into zeros and ones. They may hold a norm or a surrogate. If one module of a class fires, all
+            modules of that class are neurons.
+        firing_layers: modules that hold weights and fire themselves, without a neuron module inside.
+        before_neurons: the layers with weights (convolutions, norms) called last before each neuron, in order.
+        spikes_at: for modules that return several tensors, the index of the spikes; for a dict, their key.
+        silent: modules without a layer that returned only zeros for other values, like neurons that never fire.
+        spikes_inside: whether a layer received spikes, even if plain code in a `forward` made them.
+        has_silent_output: whether the network ends in a neuron and its output was 0 for the whole sample, with batch
+            norm on its running averages and on the batch.
     """
 
     counts: Counter[nn.Module] = field(default_factory=Counter)
@@ -52,9 +53,9 @@ class Calls:
 
     @classmethod
     def of(cls, model: nn.Module, sample: Tensor) -> Calls:
-        """Run a network on a sample and a stronger input, in `eval()`; afterwards it is what it was.
+        """Run a network in `eval()` on a sample and on a stronger input, and leave it as it was.
 
-        Fresh batch norms hold deep neurons back, so they are run on the statistics of the batch too.
+        Fresh batch norms keep deep neurons from firing, so each input is also run on the statistics of the batch.
         """
         calls, seen, order, are_zero = cls(), _Seen(), (), list[bool]()
         with undisturbed(model, sample), torch.no_grad():
@@ -65,8 +66,8 @@ class Calls:
                 try:
                     with hooked((module, seen.note) for name, module in whole_modules(model) if name):
                         output = model(x.clone())
-                    are_zero.append(index < 2 and _is_zero(output))  # of the sample itself
-                except Exception:  # of the network's own code, on an input or in a mode that it may not take
+                    are_zero.append(index < 2 and _is_zero(output))  # for the sample itself
+                except Exception:  # the network's own code may not accept another input or mode
                     if not index:
                         raise
                 if not index:
@@ -103,12 +104,12 @@ class Calls:
 
 
 def is_known_neuron(module: nn.Module) -> bool:
-    """Whether it is a neuron of ours or of another library."""
+    """Whether a module is a neuron of this package or of a known library."""
     return isinstance(module, SpikingNeuron) or is_library_neuron(module)
 
 
 def holds_layer(module: nn.Module) -> bool:
-    """Whether it is, or holds, a layer: a convolution, a linear map, or weights that are more than one axis long."""
+    """Whether a module is or holds a layer: a convolution, a linear map, or weights with two axes longer than 1."""
     layers = (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear, nn.RNNBase)
     return any(isinstance(m, layers) for m in module.modules()) or any(
         p.ndim >= 2 and p.numel() > max(p.shape) for p in module.parameters()
@@ -116,14 +117,14 @@ def holds_layer(module: nn.Module) -> bool:
 
 
 class _Seen:
-    """What modules were given and returned in some forwards.
+    """What modules received and returned during some forward passes.
 
     Attributes:
-        order: of the calls.
-        outputs: by module, of every tensor it returned, by its place or name (0 where it is only one): whether there
-            was a one, and nothing but zeros and ones.
-        given: modules that were given something else than zeros and ones.
-        given_spikes: modules that were given zeros and ones, of these some.
+        order: the module of each call, in the order in which the calls returned.
+        outputs: by module, and by the index or key of each returned float tensor `[N, ...]` (0 for a single one):
+            whether there was a one, and whether there were only zeros and ones.
+        given: modules that received values other than zeros and ones.
+        given_spikes: modules that received only zeros and ones, including ones, in some call.
     """
 
     def __init__(self) -> None:
@@ -149,17 +150,17 @@ class _Seen:
             by_place[place] = has_one or bool((tensor == 1).any()), binary and _is_binary(tensor)
 
     def makes_spikes(self, module: nn.Module) -> bool:
-        """Whether it made zeros and ones, some ones among them, of something else (or by weights of its own)."""
+        """Whether it returned only zeros and ones, including ones, for other values or by weights of its own."""
         fires = any(has_one and binary for has_one, binary in self.outputs[module].values())
         return fires and (module in self.given or holds_layer(module))
 
     def makes_zeros(self, module: nn.Module) -> bool:
-        """Whether it made nothing but zeros of something else."""
+        """Whether it returned only zeros, although some inputs were not binary."""
         made = self.outputs[module].values()
         return bool(made) and module in self.given and all(binary and not has_one for has_one, binary in made)
 
     def spikes_at(self, module: nn.Module) -> int | str | None:
-        """Which of several tensors that it returned was of zeros and ones."""
+        """The index or key of the spikes among several returned tensors; None if there are none, or one tensor."""
         if module not in self._several:
             return None
         found = (place for place, (has_one, binary) in self.outputs[module].items() if has_one and binary)
@@ -174,7 +175,7 @@ def _tensors(output: Any) -> Iterator[tuple[int | str, Tensor]]:
 
 
 def _is_zero(output: Any) -> bool:
-    """Whether a network's output is 0 for all samples; what is no output is not."""
+    """Whether a network's output is 0 for all samples; False for an invalid output."""
     try:
         return not stacked(output).any()
     except UserError:
@@ -186,7 +187,7 @@ def _is_binary(x: Tensor) -> bool:
 
 
 def _is_container(module: nn.Module) -> bool:
-    """Whether it does no more than its parts: one of a derived class may have neurons that are lines of its own."""
+    """Whether a module only calls its parts; a subclass with its own `forward` may have neurons in plain code."""
     return isinstance(module, nn.ModuleList) or type(module).forward is nn.Sequential.forward
 
 

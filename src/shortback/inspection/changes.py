@@ -15,38 +15,39 @@ from shortback.inspection.layout import first_tensor, own_feature_axis
 from shortback.inspection.reset import reset_states
 from shortback.inspection.untouched import undisturbed
 
-_SHIFTS = (1.0, -1.0)  # upwards first, which a ReLU passes on everywhere
+_SHIFTS = (1.0, -1.0)  # up first, since a ReLU passes that on everywhere
 
 
 class Changes:
-    """Where outputs of modules change if the first feature of a layer does. Each run is made once for all of them."""
+    """Where module outputs change when a layer's first feature changes; all watched modules share each run."""
 
     def __init__(
         self, model: nn.Module, sample: Tensor, watched: Mapping[nn.Module, Callable[[Any], Tensor | None]]
     ) -> None:
         """
         Args:
-            model: run in `eval()`, and left as it was.
-            sample: what it takes.
-            watched: by module, the tensor in question of what it returned.
+            model: run in `eval()` and left as it was.
+            sample: an input of the model.
+            watched: by module, a function that selects the tensor in question from the module's output.
         """
         self._model, self._sample, self._watched = model, sample, watched
         self._before: dict[nn.Module, list[Tensor]] | None = None
         self._known: dict[tuple[nn.Module, float], dict[nn.Module, list[Tensor]]] = {}
 
     def axes(self, module: nn.Module, layer: nn.Module, candidates: Collection[int]) -> set[int]:
-        """The axes along which a module's output changes at few places alone if the layer's first feature does.
+        """The axes along which a module's output changes at few positions when a layer's first feature changes.
 
-        That is at the first place; if no axis is like that, at some places and not at all of them. One shift is enough
-        where it changes one place alone along one axis, and every place along the others.
+        These are the axes where only the first position changes; if there are none, those where some but not all
+        positions do. The second shift is skipped if the first changes a single position of one axis and every position
+        of the others.
 
         Args:
-            module: one of those watched.
-            layer: before its output, with weights.
-            candidates: the axes.
+            module: a watched module.
+            layer: a layer with weights, called before the module returns.
+            candidates: the axes to choose from.
 
         Returns:
-            Those of the candidates that fit: none if the change is seen all over, all if it is not seen at all.
+            The candidates that fit: none if the change is visible everywhere, all if it is not visible at all.
         """
         changed: list[Tensor] = []
         for shift in _SHIFTS:
@@ -61,7 +62,7 @@ class Changes:
         return at_first or {axis for axis in candidates if not changed[axis].all()}
 
     def _changed(self, layer: nn.Module, shift: float) -> dict[nn.Module, list[Tensor]]:
-        """By module, for each axis of its output, at which places along it something changes."""
+        """By module, for each axis of its output, the positions along that axis at which something changes."""
         if self._before is None:
             self._before = self._outputs()
         if (layer, shift) not in self._known:
@@ -94,9 +95,9 @@ def _differences(before: list[Tensor], after: list[Tensor]) -> list[Tensor]:
 
 
 def _shifting(layer: nn.Module, shift: float) -> Callable[..., Any]:
-    """A hook that has a layer return a copy whose first feature is far beyond all others.
+    """A hook that replaces a layer's output by a copy whose first feature is far beyond all others.
 
-    What it returned stays as it is: it may be a parameter, or what the network needs elsewhere.
+    The original is not changed in place: it may be a parameter, or be used elsewhere in the network.
     """
 
     def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
@@ -112,7 +113,7 @@ def _shifting(layer: nn.Module, shift: float) -> Callable[..., Any]:
 
 
 def _with_first(output: Any, tensor: Tensor) -> Any:
-    """What a module returned, with another first tensor: tuples and lists are made anew."""
+    """A module's output with its first tensor replaced; tuples and lists are copied."""
     if isinstance(output, Tensor):
         return tensor
     first = _with_first(output[0], tensor)

@@ -1,4 +1,4 @@
-"""Which axis of an output `[N, ?, ?]` is of the classes, and which of the steps."""
+"""Which axis of an output `[N, ?, ?]` holds the classes, and which the time steps."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from shortback.inspection.layout import as_long_as_features, stacked
 
 
 class StepsOrClassesError(UserError):
-    """The samples of an output lie first, and which of its other axes is of the steps is not to be told."""
+    """An output has its samples first, and which of its other axes holds the time steps cannot be determined."""
 
 
 def axis_of_classes(model: nn.Module, sample: Tensor, *, shape: Sequence[int], layer: nn.Module | None) -> int:
-    """1 for an output `[N, K, T]` and 2 for `[N, T, K]`.
+    """The axis of the classes: 1 for an output `[N, K, T]`, 2 for `[N, T, K]`.
 
-    It is the axis along which the output changes at one class alone if the first feature of the last layer does; where
-    that is not to be seen, the one that is as long as this layer has features.
+    When the first feature of the last layer is changed, the output changes for a single class along this axis. If that
+    does not show, it is the axis that is as long as this layer has features.
 
     Args:
-        model: run in `eval()`, and left as it was.
-        sample: what it takes.
-        shape: of the output.
-        layer: the last with weights before it; None if there was none.
+        model: run in `eval()` and left as it was.
+        sample: an input of the model.
+        shape: shape of the output.
+        layer: the last layer with weights before the output; None if there was none.
 
     Raises:
-        StepsOrClassesError: neither tells.
+        StepsOrClassesError: neither decides.
     """
     if layer is not None:
         by_change = Changes(model, sample, {model: stacked}).axes(model, layer, [1, 2])
@@ -37,6 +37,6 @@ def axis_of_classes(model: nn.Module, sample: Tensor, *, shape: Sequence[int], l
             if len(axes) == 1:
                 return axes.pop()
     raise StepsOrClassesError(
-        f"layout='auto': whether the output {list(shape)} of {type(model).__name__} is [N, T, K] or [N, K, T] is not "
-        "to be told by running it: say layout='batch_first' or layout='time_last', or have it return [T, N, K]"
+        f"layout='auto': whether the output {list(shape)} of {type(model).__name__} is [N, T, K] or [N, K, T] cannot "
+        "be determined by running it: say layout='batch_first' or layout='time_last', or have it return [T, N, K]"
     )

@@ -1,10 +1,10 @@
 r"""Find how time runs through a network by running it on a batch, on that batch in reverse, and on both at once.
 
-Samples do not touch each other, so of the batch $[x, x']$ a module returns what it returns of $x$ and of $x'$, joined:
-along which axis and in which order is its layout, and along which axis of the input they had to be joined is that of
-the samples. Sizes settle most of it. If two layouts would have the same sizes, the values do; if the values say
-nothing, as if neurons never fire, a stronger input is tried, and batch norm on the statistics of the batch. Of a
-network that draws random numbers, as for rate coding, the sizes alone can tell.
+Samples do not affect each other, so for the batch $[x, x']$ a module returns its outputs for $x$ and for $x'$, joined.
+The axis and order of that join are the module's layout; the axis along which the inputs had to be joined is the sample
+axis. Sizes decide most cases. If two layouts would have the same sizes, the values decide; if the values say nothing,
+for example because neurons never fire, a stronger input is tried, and batch norm on the statistics of the batch. For a
+network that draws random numbers, as for rate coding, only the sizes can tell.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from shortback.inspection.repeatable import why_not_repeatable
 from shortback.inspection.reset import REMEMBERS, reset_states
 from shortback.inspection.untouched import undisturbed
 
-_NEGLIGIBLE = 1e-5  # of the spread of the values: what rounding makes
-_TELLING = 10  # times as far off as another, and a layout is out
-_TOLERABLE = 0.1  # of the spread, as where rounding made a few neurons fire
-_NUM_POSITIONS = 64  # beyond the first two axes, which are enough to compare
+_NEGLIGIBLE = 1e-5  # error relative to the spread of the values that rounding may cause
+_TELLING = 10  # a layout with this many times the smallest error is ruled out
+_TOLERABLE = 0.1  # largest error relative to the spread: rounding may make a few neurons fire
+_NUM_POSITIONS = 64  # compared beyond the first two axes
 
-_OUTPUT = object()  # beside the names of modules, which are the network's own
+_OUTPUT = object()  # key of the network's output; strings are names of modules
 
-_Key = Any  # a name, or _OUTPUT
+_Key = Any  # a module's name, or _OUTPUT
 
 
 @dataclass(frozen=True)
 class Found:
-    """What `find_layouts` found.
+    """The result of `find_layouts`.
 
     Attributes:
-        batch_axis: of the input; None if its number of axes tells, as for a `SpikingNetwork`.
-        modules: by name their layout. Where the samples lie along the first axis and the module is called once it is
-            called `folded`, be there one step or be time another axis, which is averaged over as space is.
-        undecided: by name, why there is none.
+        batch_axis: sample axis of the input; None if its number of axes decides, as for a `SpikingNetwork`.
+        modules: layouts by module name. A module that is called once, with the samples on its first axis, is `folded`,
+            whether it has a single step or time on another axis, which is then averaged over like space.
+        undecided: by module name, why it has no layout.
         output: the layout of the network's output.
     """
 
@@ -64,18 +64,18 @@ def find_layouts(
     num_steps: int | None = None,
     which: Mapping[str, int | str | None] | None = None,
 ) -> Found:
-    """How time runs through what the modules return, and through the output; the network is left as it was.
+    """Find the layouts of what the modules return and of the network's output; the network is left as it was.
 
     Args:
         model: any network.
-        sample: a batch it takes.
-        modules: by name.
-        num_steps: `T`, for a network whose input and output are folded as its modules are.
-        which: by name, which of several tensors that a module returns; the first if nothing is said.
+        sample: an input batch of the network.
+        modules: modules by name.
+        num_steps: `T`, for a network whose input and output are folded like those of its modules.
+        which: by module name, the index or key of the tensor to look at if it returns several; else the first.
 
     Raises:
-        ValueError: the axis of the samples, or the layout of the output, is not to be found.
-        StepsOrClassesError: that of the samples is the first of the output, and whether the steps follow is not known.
+        ValueError: the sample axis or the layout of the output cannot be determined; `num_steps` does not fit.
+        StepsOrClassesError: the output's first axis holds the samples, and whether the steps follow is unknown.
     """
     ways = _ways_to_join(sample, num_steps)
     errors: dict[str, _Errors] = {}
@@ -88,7 +88,7 @@ def find_layouts(
             for name, way in list(ways.items()):
                 try:
                     reverse, both = (_trace(model, modules, change(x), which) for change in (way.reverse, way.double))
-                except Exception:  # the network's own code, on an input it may not take, may raise anything
+                except Exception:  # the network's own code may raise anything on an input it does not accept
                     del ways[name]
                     errors.pop(name, None)
                     continue
@@ -99,7 +99,7 @@ def find_layouts(
     found, reason = _the_way(errors), None
     if found is None or not all(map(_plausible, errors[found].values())):
         reason = why_not_repeatable(model, sample)
-        if reason == "draws":  # values say nothing then, and sizes may still
+        if reason == "draws":  # the values say nothing then, but the sizes may
             errors = {way: {k: dict.fromkeys(joins, 0.0) for k, joins in e.items()} for way, e in errors.items()}
             found = _the_way(errors)
     if found is None:
@@ -108,13 +108,13 @@ def find_layouts(
         if reason == "draws":
             raise UserError(
                 f"layout='auto': {type(model).__name__} draws random numbers in eval(), as rate coding does, so how "
-                f"time and samples lie in its output {list(alone.logits_shape)} is not to be told by running it: say "
-                f"layout={' or '.join(map(repr, LAYOUTS))}, or give a sample of another size than it has steps"
+                f"time and samples lie in its output {list(alone.logits_shape)} cannot be determined by running it: "
+                f"say layout={' or '.join(map(repr, LAYOUTS))}, or use a batch size other than the number of steps"
             )
         alike = " (its values are the same for all samples: nothing fires on the way)" if alone.is_constant() else ""
         raise UserError(
             f"layout='auto': how time and samples lie in the input {list(sample.shape)} of {type(model).__name__}, and "
-            f"in its output {list(alone.logits_shape)}{alike}, is not to be told by running it: say layout="
+            f"in its output {list(alone.logits_shape)}{alike}, cannot be determined by running it: say layout="
             f"{' or '.join(map(repr, LAYOUTS))}"
         )
     result = _conclude(errors[found], ways[found], reason)
@@ -126,7 +126,7 @@ def find_layouts(
 
 @dataclass(frozen=True)
 class _Way:
-    """One axis, or order, in which the samples may lie in the input."""
+    """One way in which the samples may lie in the input: along an axis, or in an order of folded rows."""
 
     axis: int
     reverse: Callable[[Tensor], Tensor]
@@ -169,14 +169,14 @@ def _ways_to_join(sample: Tensor, num_steps: int | None) -> dict[str, _Way]:
 
 @dataclass
 class _Trace:
-    """What modules returned in a forward: of each call a part that is enough to compare."""
+    """What modules returned in a forward pass: for each call, a part that is enough to compare."""
 
     outputs: dict[_Key, list[Tensor]] = field(default_factory=dict)
     logits_shape: Sequence[int] = ()
     last_layer: nn.Module | None = None
 
     def is_constant(self) -> bool:
-        """Whether every number of the output is the same."""
+        """Whether all values of the output are equal."""
         output = self.outputs[_OUTPUT][0]
         return bool((output == output.flatten()[:1]).all())
 
@@ -205,7 +205,7 @@ def _trace(
 
 
 def _part(output: Tensor) -> Tensor:
-    """Some positions of every sample and step, in any of the layouts: `[A, B, P]`, a copy."""
+    """A copy of some positions of every sample and step, `[A, B, P]` in any layout."""
     if output.ndim < 3:
         return output.clone()
     rest = output.flatten(2)
@@ -216,7 +216,7 @@ _Errors = dict[_Key, dict[Layout, float]]
 
 
 def _compare(alone: _Trace, reverse: _Trace, both: _Trace, *, num_samples: int) -> _Errors:
-    """How far what came of both batches is from what came of each, joined in one way or another."""
+    """By key and layout, how far the outputs for both batches are from the joined outputs for each."""
     return {
         key: _errors(outputs, reverse.outputs.get(key, []), both.outputs.get(key, []), num_samples)
         for key, outputs in alone.outputs.items()
@@ -224,7 +224,7 @@ def _compare(alone: _Trace, reverse: _Trace, both: _Trace, *, num_samples: int) 
 
 
 def _errors(alone: list[Tensor], reverse: list[Tensor], both: list[Tensor], num_samples: int) -> dict[Layout, float]:
-    """By layout the error, the worst of all calls. Several calls that return one step each are `steps`."""
+    """The largest error over all calls, by layout; several calls that return one step each are `steps`."""
     calls = list(zip(alone, reverse, both, strict=False))
     if not len(alone) == len(reverse) == len(both) or any(a.shape != b.shape or not a.ndim for a, b, _ in calls):
         return {}
@@ -250,7 +250,7 @@ def _errors_of_call(a: Tensor, b: Tensor, c: Tensor, num_samples: int, one_step:
 
 
 def _error(parts: list[Tensor], axis: int, both: Tensor) -> float:
-    """Mean difference of the parts joined from what came of both, in units of the spread; infinite for other sizes."""
+    """Mean difference between the joined parts and `both`, relative to the spread; infinite if shapes differ."""
     joined = torch.cat(parts, axis).double()
     if joined.shape != both.shape:
         return math.inf
@@ -270,7 +270,7 @@ def _keep_worst(before: _Errors, now: _Errors) -> _Errors:
 
 
 def _plausible(errors: dict[Any, float]) -> list[Any]:
-    """Those with an error that is tolerable, and not far above the least."""
+    """The keys whose error is tolerable and not far above the smallest."""
     least = min(errors.values(), default=0.0)
     return [k for k, e in errors.items() if e <= min(max(_TELLING * least, _NEGLIGIBLE), _TOLERABLE)]
 
@@ -285,9 +285,9 @@ def _is_settled(errors: dict[str, _Errors]) -> bool:
 
 
 def _the_way(errors: dict[str, _Errors]) -> str | None:
-    """The one way to join the samples in which the output has one layout; None if there is none, or more than one."""
+    """The only way to join the samples for which the output has one layout; None if there is none, or several."""
     found = _plausible_ways(errors)
-    if len(found) > 1:  # as where the output is the same for all samples: what lies before it tells
+    if len(found) > 1:  # e.g. the output is the same for all samples: the modules before it decide
         undecided = {way: sum(not _plausible(joins) for joins in errors[way].values()) for way in found}
         found = [way for way in found if undecided[way] == min(undecided.values())]
     return found[0] if len(found) == 1 and len(_plausible(errors[found[0]][_OUTPUT])) == 1 else None

@@ -1,7 +1,7 @@
-"""Find the axis of the features by a run, where sizes leave it open.
+"""Find the axis of the features by running the network where sizes leave it open.
 
-So it is for images as wide as they have channels, for blocks that end with a concatenation, and for those whose last
-layer makes a gate and not the features, as channel attention (ECA) and temporal attention do.
+Sizes do not decide for images as wide as they have channels, for blocks that end with a concatenation, and for blocks
+whose last layer makes a gate instead of the features, such as channel attention (ECA) and temporal attention.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from shortback.inspection.layout import (
     usual_axis,
 )
 
-_NUM_LAYERS = 8  # that are tried, the last first: attention over time, channels and space has six
+_NUM_LAYERS = 8  # to try at most, the last first: attention over time, channels and space has six
 
 
 class Place(NamedTuple):
-    """What a module returns.
+    """A module whose output has features on an axis to be found.
 
     Attributes:
-        module: whose output it is.
-        returned: the tensor in question of what the module returned.
-        shape: of that tensor.
-        layout: of it.
-        layers: with weights, that were called before the module returned, the last first.
+        module: the module.
+        returned: selects the tensor in question from the module's output.
+        shape: shape of that tensor.
+        layout: layout of that tensor.
+        layers: the layers with weights that were called before the module returned, the last first.
     """
 
     module: nn.Module
@@ -42,9 +42,9 @@ class Place(NamedTuple):
     layers: Sequence[nn.Module]
 
     def tried(self) -> list[nn.Module]:
-        """The layers that may tell: those of the module, or those before it if it has none.
+        """The layers to try: those inside the module, or those called before it if it has none.
 
-        Not a norm of whole images, `nn.LayerNorm([C, H, W])`, whose weight does not say which axis is of the features.
+        Norms of whole images, `nn.LayerNorm([C, H, W])`, are left out: their weight does not tell the feature axis.
         """
         layers = [m for m in self.layers if not (isinstance(m, nn.LayerNorm) and len(m.normalized_shape) > 2)]
         inside = set(self.module.modules())
@@ -52,17 +52,17 @@ class Place(NamedTuple):
 
 
 def find_feature_axes(model: nn.Module, sample: Tensor, places: Mapping[str, Place]) -> dict[str, int | None]:
-    """The axis of the features in what each place returns; None if it is not to be told.
+    """The feature axis of what each place returns; None if it cannot be determined.
 
-    The size of the last layer settles it if no axis but the usual one of such a layer is that long; so does that of
-    another layer of the module if no axis fits any other. Otherwise the layers of the module are run with their first
-    feature changed, the last first, until one of them tells. Where the change is seen everywhere it is the usual axis
-    of a map of convolutions, if it has the size, or the only one that has.
+    The size of the last layer decides if the only axis of that length is the usual feature axis of such a layer; if the
+    layers fit a single axis between them, any layer may decide in this way. Otherwise the layers are run with their
+    first feature changed, the last first, until one of them decides. If the changes are visible everywhere, it is the
+    usual axis of a map of convolutions, provided its size fits, or the only axis whose size fits.
 
     Args:
-        model: run in `eval()`, and left as it was.
-        sample: what it takes.
-        places: by name.
+        model: run in `eval()` and left as it was.
+        sample: an input of the model.
+        places: places by name.
     """
     found = {name: _by_size(place) for name, place in places.items()}
     left = {name: place for name, place in places.items() if found[name] is None}
@@ -100,12 +100,12 @@ def _by_change(changes: Changes, place: Place) -> int | None:
     if is_seen and usual is not None and usual in next(filter(None, long.values()), []):
         return usual
     if len(by_size) == 1:
-        axis = by_size.pop()  # features of a map come before its axes of space or after them, never between
+        axis = by_size.pop()  # the features of a map come before or after its axes of space, never between
         return None if is_seen and usual is not None and axis != axes[-1] else axis
-    # Of neurons that never fire, or of layers none of which is as wide.
+    # No change was visible (neurons never fire), or no layer is as wide as an axis: take the likeliest one.
     return None if is_seen and by_size else feature_axis(place.shape, place.layout, layers[0])
 
 
 def _long_axes(place: Place, layers: Sequence[nn.Module]) -> dict[nn.Module, list[int]]:
-    """By layer, the axes that are as long as it has outputs."""
+    """By layer, the axes that are as long as the layer has output features."""
     return {layer: as_long_as_features(place.shape, place.layout, layer) for layer in layers}

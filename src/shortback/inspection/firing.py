@@ -1,4 +1,4 @@
-"""How often neurons fire, and whether those of an output ever do."""
+"""How often neurons fire, and whether those of the output ever do."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from shortback.neurons import SpikingNeuron
 
 @torch.no_grad()
 def firing_rates(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, float]:
-    """Spikes a neuron and time step, in [0, 1], of every layer of neurons in the order of the network.
+    """Firing rates of the layers of neurons by name, in network order: spikes per neuron and time step, in [0, 1].
 
-    Neurons of this package are known. Where there are none, or those of another library beside them, all are found by
-    running the network on the first batch (`shortback.inspection.calls`), and are reset before every batch; the network
-    is left as it was.
+    Neurons of this package are known by their class. If there are none, or others of a known library beside them, all
+    neurons are found by running the network on the first batch (`shortback.inspection.calls`) and are reset before
+    every batch; the network is left as it was.
 
     Args:
-        model: a spiking network, run in `eval()`; its mode is put back.
-        batches: inputs of the network.
+        model: a spiking network; it is run in `eval()`, and its mode is restored.
+        batches: input batches of the network.
     """
     known = {name: module for name, module in whole_modules(model) if is_known_neuron(module)}
     if known and all(isinstance(module, SpikingNeuron) for module in known.values()):
@@ -81,9 +81,9 @@ def _rates(
 
 @torch.no_grad()
 def has_silent_output(model: nn.Module, x: Tensor) -> bool:
-    """Whether a network returns 0 for all samples, in `eval()` and with norms by the batch, as if nothing ever fires.
+    """Whether a network returns 0 for all samples, in `eval()` and with batch norm on the batch: it never fires.
 
-    A last layer that begins with zeros is no such case.
+    A network whose last layer has only zeros as parameters does not count.
     """
     with undisturbed(model, x), running_by("reference", model), LayerCalls.of(model) as calls:
         model.eval()

@@ -1,4 +1,4 @@
-"""Forward hooks that come off again."""
+"""Temporary forward hooks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import nn
 
 @contextmanager
 def hooked(hooks: Iterable[tuple[nn.Module, Callable[..., Any]]], *, before: bool = False) -> Iterator[None]:
-    """Modules with a forward hook each within the block, registered in the order given.
+    """Register forward hooks in the order given, and remove them when the block ends.
 
     Args:
         hooks: pairs of a module and its hook.
-        before: whether they are pre-hooks, called with the inputs alone.
+        before: whether to register pre-hooks, which are called with the inputs alone.
     """
     handles = []
     try:

@@ -1,4 +1,4 @@
-"""Which layers with weights a forward calls."""
+"""Which layers with weights a forward pass calls."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from shortback.inspection.layout import num_features
 
 
 class LayerCalls:
-    """Notes which layers with weights are called.
+    """A record of the calls of layers with weights.
 
     Attributes:
-        counts: by layer, how many times.
+        counts: number of calls by layer.
     """
 
     def __init__(self) -> None:
@@ -26,17 +26,17 @@ class LayerCalls:
 
     @property
     def last(self) -> nn.Module | None:
-        """The one called last."""
+        """The layer called last; None if there was no call."""
         return next(reversed(self._order), None)
 
     def latest(self) -> list[nn.Module]:
-        """All that were called, the one called last first."""
+        """All layers that were called, the one called last first."""
         return list(reversed(self._order))
 
     @classmethod
     @contextmanager
     def of(cls, model: nn.Module) -> Iterator[LayerCalls]:
-        """The calls of the forwards within the block; hooks that a module has already see a call before it is noted."""
+        """Record the calls inside the block; hooks that a module already has see a call before it is recorded."""
         calls = cls()
 
         def note(module: nn.Module, inputs: Any, output: Any) -> None:

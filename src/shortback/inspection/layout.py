@@ -1,16 +1,15 @@
-r"""How time runs through a network, and so through what its modules and the network itself return.
+r"""Layouts: how samples and time steps lie in what a network and its modules return.
 
 | layout | a module returns | such as |
 |---|---|---|
-| `folded` | `[T*N, C, ...]`, step after step; without time `[N, C, ...]` | ours; SpikingJelly's containers; an ANN |
+| `folded` | `[T*N, C, ...]`, step after step; without time `[N, C, ...]` | Shortback; SpikingJelly's containers; ANNs |
 | `folded_batch` | `[N*T, C, ...]`, sample after sample | sinabs with squeezed layers |
 | `time_first` | `[T, N, C, ...]` | SpikingJelly with `step_mode="m"`, Norse's lifted layers |
 | `batch_first` | `[N, T, C, ...]` | sinabs |
 | `time_last` | `[N, C, ..., T]` | lava-dl |
 | `steps` | `[N, C, ...]`, called once a step | snnTorch, Norse's cells, SpikingJelly with `step_mode="s"` |
 
-The features need not stand where the table has them: see `feature_axis`. `shortback.inspection.detect` finds a layout
-out.
+The features `C` need not be on the axis shown: see `feature_axis`. `shortback.inspection.detect` finds the layout.
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ def sample_axis(net: nn.Module, x: Tensor, num_samples: int) -> int | None:
     """The axis of an input along which the samples lie; None if they are folded with the steps.
 
     Args:
-        net: what `attach` returned, which knows; else it is the second of `[T, N, C, H, W]` and the first of others,
-            but where it has another length than there are samples.
-        x: what it takes.
-        num_samples: in it.
+        net: a result of `attach` knows the axis. For others it is the second of `[T, N, C, H, W]` and the first of
+            other shapes, unless only the other of these two axes is as long as there are samples.
+        x: an input of the network.
+        num_samples: the number of samples in `x`.
     """
     if isinstance(net, Branched) and net.batch_axis is not None:
         return net.batch_axis if net.num_steps is None else None
@@ -49,22 +48,22 @@ def sample_axis(net: nn.Module, x: Tensor, num_samples: int) -> int | None:
 
 
 def leading_axes(layout: Layout) -> int:
-    """How many axes of an output are of samples and steps alone, before the features and the rest."""
+    """How many axes of an output, before the features and the rest, hold only samples and steps."""
     return 2 if layout in ("time_first", "batch_first") else 1
 
 
 def feature_axis(shape: Sequence[int], layout: Layout, layer: nn.Module | None) -> int:
-    """The axis of the features, the one that is not averaged over space.
+    """The axis of the features by its size; it is kept when the others are averaged over as space.
 
-    It is as long as the last layer with weights before it has outputs, so that tokens `[N, L, C]` and images
-    `[N, H, W, C]` are read as what they are. Where several axes are that long, or none, it is the one that such a layer
-    gives its features: the last of a linear layer, before the axes of space of a convolution.
-    `shortback.inspection.features` settles by a run which axis it is where the sizes do not.
+    It is as long as the last layer with weights has outputs, so tokens `[N, L, C]` and images `[N, H, W, C]` are read
+    correctly. If several axes are that long, or none, the usual axis of such a layer has precedence: the last for a
+    linear layer, the one before the axes of space for a convolution. `shortback.inspection.features` runs the network
+    where sizes do not decide.
 
     Args:
-        shape: of what a module returned.
-        layout: of it.
-        layer: the last with weights that was called; None if there was none.
+        shape: shape of a module's output.
+        layout: layout of that output.
+        layer: the last layer with weights that was called; None if there was none.
     """
     if layer is None or len(shape) <= leading_axes(layout) + 1:
         return leading_axes(layout)
@@ -73,21 +72,21 @@ def feature_axis(shape: Sequence[int], layout: Layout, layer: nn.Module | None) 
 
 
 def axes_of_features(shape: Sequence[int], layout: Layout) -> range:
-    """The axes on which the features may lie: those that are not of samples and steps."""
+    """The axes on which the features may lie: all but those of samples and steps."""
     return range(leading_axes(layout), len(shape) - (layout == "time_last"))
 
 
 def usual_axis(shape: Sequence[int], layout: Layout, layer: nn.Module) -> int:
-    """The axis of the features where they stay where such a layer gives them."""
+    """The axis of the features if they stay where a layer of this kind returns them."""
     axes = axes_of_features(shape, layout)
     usual = axes[0] if isinstance(layer, nn.GroupNorm) else axes[-1] - _axes_of_space(layer)
     return usual if usual in axes else axes[-1]
 
 
 def axis_of_a_map(shape: Sequence[int], layout: Layout, layers: Sequence[nn.Module]) -> int | None:
-    """The usual axis of layers that are all convolutions over the axes of a map, or norms of it; None of others.
+    """The usual feature axis of a map if all layers are convolutions over its axes of space, or its norms; else None.
 
-    A map has two axes of space or more: with one alone it might be of tokens or of time.
+    A map has two axes of space or more: a single one might hold tokens or time.
     """
     axes = axes_of_features(shape, layout)
     are_of_space = all(isinstance(m, nn.GroupNorm) or _axes_of_space(m) == len(axes) - 1 for m in layers)
@@ -95,23 +94,23 @@ def axis_of_a_map(shape: Sequence[int], layout: Layout, layers: Sequence[nn.Modu
 
 
 def as_long_as_features(shape: Sequence[int], layout: Layout, layer: nn.Module) -> list[int]:
-    """The axes, but for those of samples and steps, that are as long as a layer has outputs."""
+    """The axes, except those of samples and steps, that are as long as a layer has output features."""
     return [axis for axis in axes_of_features(shape, layout) if shape[axis] == num_features(layer)]
 
 
 def own_feature_axis(layer: nn.Module, output: Tensor) -> int:
-    """The axis of the features in what a layer itself returned."""
+    """The axis of the features in a layer's own output."""
     space = _axes_of_space(layer)
     if isinstance(layer, nn.GroupNorm | nn.modules.batchnorm._NormBase) and space < 2:
-        return 2 if getattr(layer, "step_mode", "s") == "m" else 1  # of SpikingJelly's, which take [T, N, C, ...] too
+        return 2 if getattr(layer, "step_mode", "s") == "m" else 1  # SpikingJelly's also take [T, N, C, ...]
     return output.ndim - 1 - space
 
 
 def num_features(layer: nn.Module) -> int | None:
-    """How many features a layer with weights returns; None for what is no such layer."""
+    """How many features a layer with weights returns; None for any other module."""
     if isinstance(layer, nn.RNNBase):
         return (layer.proj_size or layer.hidden_size) * (2 if layer.bidirectional else 1)
-    if "weight" not in layer._parameters and _weight_of(layer) is None:  # blocks may say how many channels they return
+    if "weight" not in layer._parameters and _weight_of(layer) is None:  # a block may have out_channels too
         return None
     for name in ("out_channels", "out_features", "num_features", "num_channels"):
         if isinstance(getattr(layer, name, None), int):
@@ -121,7 +120,7 @@ def num_features(layer: nn.Module) -> int | None:
 
 
 def _axes_of_space(layer: nn.Module) -> int:
-    """How many axes follow the features in what a layer returns: as many as its kernel has, or its name says."""
+    """How many axes follow the features in a layer's output, by its kernel or else by its name, as in `...2d`."""
     weight = _weight_of(layer)
     if weight is not None and weight.ndim > 2:
         return weight.ndim - 2
@@ -130,9 +129,9 @@ def _axes_of_space(layer: nn.Module) -> int:
 
 
 def _weight_of(layer: nn.Module) -> Tensor | None:
-    """The weight of a layer, or what it is computed from under a weight norm, a spectral norm or pruning.
+    """The weight of a layer, or the tensor it is computed from under weight norm, spectral norm or pruning.
 
-    Never the computed one, since asking for it may change what a norm remembers.
+    The computed weight is never accessed, since that may change the state of a norm.
     """
     parametrizations = getattr(layer, "parametrizations", None)
     if isinstance(parametrizations, nn.ModuleDict) and "weight" in parametrizations:
@@ -142,13 +141,13 @@ def _weight_of(layer: nn.Module) -> Tensor | None:
 
 
 def average_over_space(activation: Tensor, layout: Layout = "folded", *, features: int | None = None) -> Tensor:
-    """`[T*N, C, ...]` to `[T*N, C]`, `[T, N, C, ...]` to `[T, N, C]`, and so on; `[N, C, ..., T]` to `[N, C]`.
+    """Average over space: `[T*N, C, ...]` to `[T*N, C]`, `[T, N, C, ...]` to `[T, N, C]`, `[N, C, ..., T]` to `[N, C]`.
 
-    Summed in float32 whatever the precision of the activation. It is never the activation itself, which the network may
-    change in place later.
+    Sums in float32, or float64 for a float64 activation. The result is always a new tensor, since the network may later
+    change the activation in place.
 
     Args:
-        features: the axis of `C` where it is another.
+        features: the axis of `C`; by default the first after those of samples and steps.
     """
     leading = leading_axes(layout)
     features = leading if features is None else features
@@ -160,12 +159,12 @@ def average_over_space(activation: Tensor, layout: Layout = "folded", *, feature
 
 
 def average_over_time(averages: Tensor, num_samples: int, layout: Layout = "folded") -> Tensor:
-    """What `average_over_space` returned to `[N, C]`; without time it comes out as it is."""
+    """Average a result of `average_over_space` over time, to `[N, C]`; without time, the values stay the same."""
     return averages if layout in ("time_last", "steps") else by_step(averages, num_samples, layout).mean(0)
 
 
 def by_step(output: Tensor, num_samples: int, layout: Layout) -> Tensor:
-    """A view `[T, N, ...]` of what a module returned; `[1, N, ...]` of one step."""
+    """A view `[T, N, ...]` of a module's output; `[1, N, ...]` for a single step."""
     match layout:
         case "folded":
             return output.unflatten(0, (-1, num_samples))
@@ -182,7 +181,7 @@ def by_step(output: Tensor, num_samples: int, layout: Layout) -> Tensor:
 
 
 def tensor_of(output: Any, which: int | str | None) -> Tensor | None:
-    """What a module returned, or one of several by its place or name; the first where `which` is None."""
+    """One tensor of a module's output by its index or key, or the first if `which` is None; None if it is absent."""
     if which is None:
         return first_tensor(output)
     try:
@@ -192,17 +191,17 @@ def tensor_of(output: Any, which: int | str | None) -> Tensor | None:
 
 
 def first_tensor(output: Any) -> Tensor | None:
-    """What a module returned, or the first tensor of it where that is a tuple such as (spikes, state)."""
+    """A module's output, or its first element if it is a tuple such as (spikes, state); None if that is no tensor."""
     while isinstance(output, tuple | list) and output:
         output = output[0]
     return output if isinstance(output, Tensor) else None
 
 
 def why_not(output: Any, layout: Layout, num_samples: int) -> str | None:
-    """Why what a module returned does not have the layout, or None if it has."""
+    """Why a module's output does not have the layout; None if it does."""
     tensor = first_tensor(output)
     if tensor is None:
-        return f"returns {type(output).__name__}; a branch needs a tensor: say output=... if it is in there"
+        return f"returns {type(output).__name__}; a branch needs a tensor: say output=... to select one inside"
     shape = tensor.shape
     fits, needed = {
         "folded": (len(shape) >= 2 and shape[0] % num_samples == 0, "[T*N, C, ...] (time-major) or [N, C, ...]"),
@@ -218,12 +217,12 @@ def why_not(output: Any, layout: Layout, num_samples: int) -> str | None:
 
 
 def stacked(output: Any) -> Tensor:
-    """What a network returned as one tensor: itself, the first of a tuple, or a list over steps as `[T, N, K]`.
+    """A network's output as one tensor: itself, the first of a tuple, or a list over steps stacked to `[T, N, K]`.
 
-    Of a dict that is what it has under `"logits"`.
+    For a dict, its entry `"logits"` is the output.
 
     Raises:
-        ValueError: anything else, and what to write instead.
+        ValueError: the output is anything else; the message says what to write instead.
     """
     logits = _main_of(output)
     if isinstance(logits, list) and logits and all(isinstance(step, Tensor) for step in logits):
@@ -244,9 +243,9 @@ def stacked(output: Any) -> Tensor:
 
 
 def warn_of_steps_in_a_tuple(output: Any) -> None:
-    """Say so where a network returns a tuple that looks like its outputs `[N, K]` at each step: the first is taken.
+    """Warn if a network returns a tuple that looks like an output `[N, K]` for each step: only the first is used.
 
-    Of spikes and membranes, say, the first is taken rightly: it has zeros and ones alone, and another has not.
+    There is no warning if the first is binary and another is not: spikes and membranes, say, whose first is right.
     """
     if type(output) is not tuple or len(output) < 2 or not all(isinstance(each, Tensor) for each in output):
         return
@@ -254,14 +253,14 @@ def warn_of_steps_in_a_tuple(output: Any) -> None:
     are_alike = len({each.shape for each in output}) == 1 and output[0].ndim == 2
     if are_alike and (all(binary) or not binary[0]):
         log.warning(
-            "the network returns a tuple of %d tensors %s, of which the first alone is taken for its output: if they "
+            "the network returns a tuple of %d tensors %s, of which only the first is used as its output: if they "
             "are its outputs at each step, return a list of them, or torch.stack(...)",
             *(len(output), list(output[0].shape)),
         )
 
 
 def _main_of(output: Any) -> Any:
-    """The first of a tuple, and what is called logits in a dict."""
+    """The first element of a tuple and the entry `"logits"` of a dict, however nested."""
     while True:
         if isinstance(output, tuple) and output:
             output = output[0]
@@ -272,17 +271,17 @@ def _main_of(output: Any) -> Any:
 
 
 def logits_of(output: Any, layout: Layout, reduce: Reduction | None, *, num_steps: int | None = None) -> Tensor:
-    """What a network returned as logits: `[N, K]`, or `[T, N, K]` if nothing is reduced.
+    """A network's output as logits: `[N, K]`, or `[T, N, K]` if there are steps that are not reduced.
 
     Args:
         output: a tensor `[N, K]`, `[T, N, K]`, with `batch_first` `[N, T, K]` or with `time_last` `[N, K, T]`; a list
             of one for each step; a tuple that begins with one of these, or a dict with one as `"logits"`.
-        layout: of the network.
-        reduce: over steps; None to leave them.
-        num_steps: `T` of a network whose output is folded as its modules' are, `[T*N, K]` or `[N*T, K]`.
+        layout: layout of the output.
+        reduce: how to reduce the steps; None to keep them.
+        num_steps: `T` of a network whose output is folded like those of its modules, `[T*N, K]` or `[N*T, K]`.
 
     Raises:
-        ValueError: anything else.
+        ValueError: the output is anything else.
     """
     logits = stacked(output)
     if logits.ndim == 2 and num_steps is not None:

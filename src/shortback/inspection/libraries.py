@@ -1,4 +1,4 @@
-"""What neurons of SpikingJelly, snnTorch, Norse and sinabs are known by (none is imported); what resets others."""
+"""Recognise and reset neurons of SpikingJelly, snnTorch, Norse and sinabs (none is imported), and of the user."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch.nn.utils.parametrize import is_parametrized
 from shortback.errors import UserError
 from shortback.foreign import LIBRARY_NEURONS, is_one_of
 
-# Of neurons what only integrates: its output is its membrane, as of a readout.
+# Neurons that only integrate: their output is their membrane, as in a readout.
 _INTEGRATORS = {"norse": {"LI", "LIBoxCell", "LICell"}, "sinabs": {"ExpLeak", "ExpLeakSqueeze"}}
-_NO_SPIKES = "NonSpiking"  # begins the name of one in SpikingJelly, and in its examples
+_NO_SPIKES = "NonSpiking"  # prefix of the names of such neurons in SpikingJelly and its examples
 
-# What resets one module, by the attribute that marks a module of the library.
+# The method that resets a module, by the attribute that marks modules of the library.
 _RESETS = {
     "_memories": "reset",  # SpikingJelly's MemoryModule
     "reset_mem": "reset_mem",  # snnTorch's neurons
@@ -26,20 +26,18 @@ _RESETS = {
 
 
 def is_library_neuron(module: nn.Module) -> bool:
-    """Whether it is a neuron of one of the libraries, or of a class derived from one."""
+    """Whether a module is a neuron of one of the libraries, or of a class derived from one."""
     return is_one_of(module, LIBRARY_NEURONS)
 
 
 def is_integrator(module: nn.Module) -> bool:
-    """Whether it is a neuron of one of the libraries that never fires, such as a leaky integrator as a readout."""
+    """Whether a module is a library neuron that never fires, such as a leaky integrator used as a readout."""
     named = any(cls.__name__.startswith(_NO_SPIKES) for cls in type(module).__mro__)
     return is_library_neuron(module) and (named or is_one_of(module, _INTEGRATORS))
 
 
 def whole_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Modules by name, without what makes the weight of a layer (`torch.nn.utils.parametrizations`), nor what the
-    libraries' neurons are made of, such as SpikingJelly's surrogates.
-    """
+    """Named modules, without the parts of library neurons, such as surrogates, and of `torch.nn.utils.parametrize`."""
     inside: set[nn.Module] = set()
     for name, module in model.named_modules():
         if module not in inside:
@@ -54,30 +52,30 @@ _registered: dict[type[nn.Module], Callable[[Any], object]] = {}
 
 
 def register_reset(module_class: type[nn.Module], reset: Callable[[Any], object]) -> None:
-    """Say how modules of a class, and of classes derived from it, are set back to their first state.
+    """Register how modules of a class, and of classes derived from it, are reset to their initial state.
 
-    For neurons that remember their membrane from one call to the next and have no method `reset()`, which is called
-    without being registered:
+    For neurons that remember their membrane from one call to the next and have no method `reset()`, which would be
+    called without registration:
 
         sb.register_reset(MyNeuron, MyNeuron.clear)
         sb.register_reset(TheirNeuron, lambda neuron: setattr(neuron, "mem", None))
 
     Args:
-        module_class: of the neurons; registered again, the last one holds.
-        reset: called with a module, before each batch of `training.fit` and each look of `attach` and `diagnose`.
+        module_class: the class of the neurons; registering it again replaces its `reset`.
+        reset: called with a module before each batch of `training.fit` and each run by `attach` and `diagnose`.
 
     Raises:
-        ValueError: what is no class of modules, or cannot be called.
+        ValueError: `module_class` is not a class of modules, or `reset` cannot be called.
     """
     if not (isinstance(module_class, type) and issubclass(module_class, nn.Module)):
-        raise UserError(f"register_reset: {module_class!r} is no class of modules")
+        raise UserError(f"register_reset: {module_class!r} is not a class derived from nn.Module")
     if not callable(reset):
         raise UserError(f"register_reset: {reset!r} cannot be called with a {module_class.__name__}")
     _registered[module_class] = reset
 
 
 def reset_of(module: nn.Module) -> Callable[[], object] | None:
-    """What sets a module back to its first state: as registered, a library's, or its own `reset()`; else None."""
+    """The function that resets a module: a registered one, the library's, or its own `reset()`; None without one."""
     for cls in type(module).__mro__:
         if cls in _registered:
             return partial(_registered[cls], module)

@@ -1,4 +1,4 @@
-"""What newcomers pass for a batch of images, told in the place of an error from deep inside PyTorch."""
+"""Explain common mistakes in a batch of images, in place of an error from deep inside PyTorch."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ log = logging.getLogger("shortback")
 
 
 def check_batch(x: object, *, what: str = "sample") -> Tensor:
-    """See that it is a tensor with samples in it, and warn of pixels that nobody normalised.
+    """Check that a batch is a tensor with samples in it, and warn about pixels that were not normalised.
 
     Args:
-        x: what a user gave.
-        what: it is called in messages.
+        x: the batch as the user passed it.
+        what: what to call it in messages.
 
     Raises:
-        ValueError: no tensor, or an empty one, and what to do about it.
+        ValueError: `x` is not a tensor, or is empty; the message says what to do.
     """
     if not isinstance(x, Tensor):
         hint = ""
         if isinstance(x, tuple | list | dict):
             hint = (
-                f" of {len(x)}: give the images alone; wrap a network of several inputs in a module that takes one "
-                "tensor and parts it, def forward(self, x): return self.network(x[:, :3], x[:, 3:])"
+                f" of {len(x)}: give the images alone; wrap a network with several inputs in a module that takes one "
+                "tensor and splits it, def forward(self, x): return self.network(x[:, :3], x[:, 3:])"
             )
         elif type(x).__module__ == "numpy":
-            hint = ": make it a tensor, torch.from_numpy(...)"
+            hint = ": convert it with torch.from_numpy(...)"
         raise UserError(f"the {what} is a {type(x).__name__}{hint}; a tensor is needed, samples first")
     if not x.numel() or not x.ndim:
         raise UserError(f"the {what} is empty: its shape is {list(x.shape)}")
@@ -51,14 +51,14 @@ def check_batch(x: object, *, what: str = "sample") -> Tensor:
 
 @contextmanager
 def explaining(model: nn.Module, x: Tensor, *, what: str = "sample") -> Iterator[None]:
-    """Where a forward within the block fails, say what is wrong with its input, if that is to be seen.
+    """If a forward pass inside the block fails, say what is wrong with its input, if that can be seen.
 
-    A network may take anything, and cast or permute it by itself: nothing is refused that runs, and nothing is said of
-    an input that the first layer takes.
+    A network may cast or permute its input itself, so nothing that runs is refused. If the first layer accepts the
+    input, only a missing batch axis is reported.
 
     Raises:
-        ValueError: the input has another dtype or device than the weights, channels last, or one sample without a
-            batch; with the error itself at the end.
+        ValueError: the input has another dtype, device or number of channels than the weights expect, its channels
+            last, or no batch axis; the original error is quoted at the end.
     """
     try:
         yield
@@ -92,16 +92,16 @@ def _mistake(model: nn.Module, x: Tensor) -> str | None:
     if not isinstance(layer, nn.Conv2d) or x.ndim < 4 or given.shape[-3:] != x.shape[-3:]:
         return alone
     if shape[-1] == layer.in_channels != shape[-3]:
-        return f"{shape} has its channels last, and the first convolution takes them third from the end: permute it"
+        return f"{shape} has its channels last, and the first convolution expects them third from the end: permute it"
     if shape[-3] != layer.in_channels:
         return f"{shape} has {shape[-3]} channels, and the first convolution takes {layer.in_channels}"
     return None
 
 
 def _first_call(model: nn.Module, x: Tensor) -> tuple[nn.Module | None, Tensor, bool]:
-    """The first layer that is called, what it is given, and whether it takes that.
+    """The first layer that is called, its input, and whether it accepts that.
 
-    Where none is called before the forward fails, it is the first convolution there is, and it is given the input.
+    If the forward pass fails before any layer, these are the first `Conv2d` of the network, if any, `x`, and False.
     """
     called: list[tuple[nn.Module, Tensor]] = []
     taken: list[nn.Module] = []
@@ -120,7 +120,7 @@ def _first_call(model: nn.Module, x: Tensor) -> tuple[nn.Module | None, Tensor, 
             model.eval()
             with hooked(hooks, before=True), hooked((layer, after) for layer in layers):
                 model(x.clone())
-    except Exception:  # which is being explained
+    except Exception:  # the very error that is being explained
         pass
     if not called:
         return next((module for module in layers if isinstance(module, nn.Conv2d)), None), x, False

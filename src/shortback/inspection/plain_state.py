@@ -1,7 +1,7 @@
-"""What modules keep in plain attributes, put back: numbers, text, and tensors in lists, tuples, dicts and sets.
+"""Restore what modules keep in plain attributes: numbers, text, tensors, and lists, tuples, dicts and sets of them.
 
-Only built-in containers, and tuples with names, are looked into. Any other object is left alone: what it holds may be
-shared with others.
+Only built-in containers and named tuples are searched. Any other object is left alone, since others may share what it
+holds.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from shortback.torch_private import version_of
 _ATOMS = (Tensor, bool, int, float, complex, str, bytes, type(None))
 _FIXED = (tuple, frozenset)
 _GROWING = (list, dict, OrderedDict, set, deque)
-_OF_MODULES = frozenset(nn.Module().__dict__)  # parameters, buffers, hooks; `training` is kept with the modes
+_OF_MODULES = frozenset(nn.Module().__dict__)  # parameters, buffers, hooks; `training`, which `modes_kept` restores
 
 
 class PlainState:
-    """The plain attributes of a module at one moment, and the contents of the containers among them.
+    """A snapshot of the plain attributes of a module, including the contents of containers.
 
     Args:
-        module: whose they are.
+        module: the module.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -36,10 +36,10 @@ class PlainState:
             self._keep(value, seen)
 
     def put_back(self, *, tensors_alone: bool = False) -> None:
-        """Undo what changed since.
+        """Undo all changes since the snapshot.
 
         Args:
-            tensors_alone: leave all but attributes that are tensors.
+            tensors_alone: restore only attributes that are tensors.
         """
         now, plain = self.module.__dict__, _is_tensor if tensors_alone else _is_plain
         for name in [name for name in now if name not in _OF_MODULES and name not in self.attributes]:
@@ -55,7 +55,7 @@ class PlainState:
             undo()
 
     def _keep(self, value: Any, seen: set[int]) -> None:
-        """Remember what a container holds, and what the containers in it hold, and the numbers of a tensor."""
+        """Record the values of a tensor, or the contents of a container and of everything in it."""
         if id(value) in seen:
             return
         if isinstance(value, Tensor):
@@ -82,7 +82,7 @@ def _undo_contents(container: Any) -> Callable[[], None]:
 
 
 def _holds_the_same(container: Any, held: Any) -> bool:
-    """The very objects: tensors are not to be compared by their values."""
+    """Whether both hold the very same objects; tensors must not be compared by their values."""
     if len(container) != len(held):
         return False
     if isinstance(container, dict):
@@ -96,7 +96,7 @@ def _undo_in_place(tensor: Tensor) -> Callable[[], None]:
 
     def undo() -> None:
         if version_of(tensor) != version and tensor.shape == before.shape:
-            tensor.data.copy_(before)  # its version stays, by which a graph that holds it would be refused
+            tensor.data.copy_(before)  # keeps the version, so that a graph that saved the tensor stays valid
 
     return undo
 
@@ -110,14 +110,14 @@ def _is_plain(value: Any) -> bool:
 
 
 def _is_container(value: Any) -> bool:
-    """Built in, or a tuple with names."""
+    """Whether a value is a built-in container or a named tuple."""
     return isinstance(value, _FIXED) or type(value) in _GROWING
 
 
 def parts_of(model: nn.Module) -> list[object]:
-    """What a network is made of: its modules, their classes and their parameters.
+    """Identities of the modules of a network, with their classes, and of its parameters.
 
-    A network that makes its layers in its first forward has others afterwards, and plain values that say so.
+    They change if a network creates layers in its first forward pass, as do the plain attributes that record this.
     """
     modules = [(id(module), type(module)) for module in model.modules()]
     return [*modules, *map(id, model.parameters())]

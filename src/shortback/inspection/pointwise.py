@@ -1,9 +1,9 @@
-"""Keep 1x1 convolutions with a stride away from a fault of oneDNN that spoils their weight gradient.
+"""Work around a bug of oneDNN that corrupts the weight gradient of 1x1 convolutions with a stride.
 
 In channels-last on an x86 CPU, with fewer input channels than a vector holds (8 in AVX2, 16 in AVX-512), the weight
 gradient writes past its workspace (oneDNN issue 6035): a crash, a hang, or gradients that are silently half wrong. Such
-a convolution reads every s-th pixel alone, so taking these pixels first and convolving them with stride 1 is the same
-function without the fault.
+a convolution only reads every s-th pixel, so taking these pixels first and convolving them with stride 1 is the same
+function without the bug.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from shortback.torch_private import is_patched
 
-VECTOR = 16  # channels: the widest, since a build for one processor may run on another
+VECTOR = 16  # channels in the widest vector, since a build for one processor may run on another
 
 log = logging.getLogger("shortback")
 
@@ -39,12 +39,12 @@ class Subsample(nn.Module):
 
 
 def make_safe(net: nn.Module) -> list[nn.Conv2d]:
-    """Have every convolution that may meet the fault run in two steps where it is trained, and say which these are.
+    """Make every convolution that may hit the bug run in two steps in training, and log a warning that names them.
 
-    Inference is left alone, and so are keys and parameters.
+    Inference, keys and parameters stay the same.
 
     Returns:
-        Those that were changed now, for `make_usual`.
+        The convolutions changed by this call, for `make_usual`.
     """
     found = [
         (name, m) for name, m in net.named_modules() if isinstance(m, nn.Conv2d) and _may_fail(m) and not is_patched(m)
@@ -62,7 +62,7 @@ def make_safe(net: nn.Module) -> list[nn.Conv2d]:
 
 
 def make_usual(convolutions: list[nn.Conv2d]) -> None:
-    """Undo `make_safe`, where it was done."""
+    """Undo `make_safe` for those convolutions that it changed."""
     for conv in convolutions:
         changed = conv.__dict__.get("_conv_forward")
         if isinstance(changed, functools.partial) and changed.func is _in_two_steps:
@@ -71,7 +71,7 @@ def make_usual(convolutions: list[nn.Conv2d]) -> None:
 
 @contextmanager
 def safely(net: nn.Module) -> Iterator[None]:
-    """`make_safe` within the block."""
+    """Apply `make_safe` inside the block, and undo it afterwards."""
     changed = make_safe(net)
     try:
         yield
@@ -86,7 +86,7 @@ def _may_fail(conv: nn.Conv2d) -> bool:
         and conv.padding in ((0, 0), "valid", "same")
         and conv.in_channels // conv.groups < VECTOR
         and conv.weight.device.type == "cpu"
-        and conv.weight.dtype != torch.float64  # which oneDNN does not compute
+        and conv.weight.dtype != torch.float64  # not computed by oneDNN
     )
 
 

@@ -1,6 +1,6 @@
-"""What a network is looked at with: the sample and a stronger input, batch norm by its averages and by the batch.
+"""Inputs to inspect a network with: the sample and a stronger input, with batch norm on its averages and on the batch.
 
-A network that is not trained hardly fires: deep in it the averages of fresh batch norms let nothing through.
+An untrained network hardly fires: deep inside it, the averages of fresh batch norms let nothing through.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def probes(sample: Tensor) -> Iterator[tuple[Tensor, bool]]:
-    """Inputs, and whether batch norm uses the statistics of the batch."""
+    """Yield inputs, each with whether batch norm is to use the statistics of the batch."""
     inputs = [sample]
     if sample.is_floating_point():
         inputs.append(4 * torch.rand_like(sample))

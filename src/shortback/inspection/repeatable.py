@@ -1,4 +1,4 @@
-"""Why the same input gave two outputs: random numbers, or something that a network remembers."""
+"""Why the same input gave two outputs: random numbers, or something that the network remembers."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from shortback.inspection.untouched import undisturbed
 def why_not_repeatable(model: nn.Module, sample: Tensor) -> Literal["draws", "remembers"] | None:
     """Whether a network in `eval()` draws random numbers, or remembers something that a reset does not undo.
 
-    It draws if two calls differ, and do not from one random state. It is left as it was.
+    It draws if calls from different random states of PyTorch differ, but not calls from one. It is left as it was.
 
     Returns:
-        None if the same input gives the same output.
+        `"draws"` or `"remembers"`; None if the same input gives the same output.
     """
     found = None
     with undisturbed(model, sample):

@@ -1,8 +1,8 @@
 """Reset what a network of another library remembers from one batch to the next.
 
-The libraries' own resets each miss something: snnTorch's `utils.reset` visits the direct children alone, sinabs's
-`reset_states` passes the network itself over, and SpikingJelly's `reset_net` goes by a list it made at its first call.
-Here every module is asked, so one call is right for all of them, and for networks that mix them.
+The libraries' own resets each miss something: snnTorch's `utils.reset` visits only direct children, sinabs's
+`reset_states` skips the network itself, and SpikingJelly's `reset_net` uses a list it made at its first call. Here
+every module is visited, so one call serves all libraries, and networks that mix them.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from shortback.torch_private import version_of
 
 
 def reset_states(model: nn.Module) -> int:
-    """Set every neuron that remembers back to its first state; call it before each batch.
+    """Reset every neuron that keeps state to its initial state; call this before each batch.
 
     These are the neurons of SpikingJelly, snnTorch and sinabs, every module with a method `reset()` that needs no
-    argument, and those of a class that `register_reset` was told of.
+    argument, and modules of classes registered with `register_reset`.
 
-    Networks of this package, and of Norse, keep no state and need no reset; those that reset themselves in their
-    forward may be reset here too.
+    Networks of this package and of Norse keep no state and need no reset. Networks that reset themselves in their
+    forward pass may be reset here too.
 
     Returns:
-        How many modules were reset.
+        The number of modules that were reset.
 
     Raises:
-        ValueError: a reset changed parameters. The first of a class is looked at closely: then they are as before.
+        ValueError: a reset changed parameters. If the first module of a class did, they are restored.
     """
     resets = [(module, reset) for module in model.modules() if (reset := reset_of(module)) is not None]
     before = _versions(model) if resets else {}
@@ -49,7 +49,7 @@ def reset_states(model: nn.Module) -> int:
     return len(resets)
 
 
-_harmless: WeakSet[type[nn.Module]] = WeakSet()  # classes of which a reset left the parameters what they were
+_harmless: WeakSet[type[nn.Module]] = WeakSet()  # classes whose reset left the parameters unchanged
 
 
 def _versions(model: nn.Module) -> dict[nn.Parameter, int]:
@@ -57,7 +57,7 @@ def _versions(model: nn.Module) -> dict[nn.Parameter, int]:
 
 
 def _changes_parameters(module: nn.Module, reset: Callable[[], object]) -> bool:
-    """Reset a module; whether it then has other parameters, or others in them, and if so it gets back what it had."""
+    """Reset a module; returns whether that replaced parameters or changed their values, which are then restored."""
     tables: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for part in module.modules():
         tables += [(part._modules, dict(part._modules)), (part._parameters, dict(part._parameters))]
@@ -80,34 +80,34 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 def _changed_parameters(of: type[nn.Module]) -> UserError:
     return UserError(
-        f"reset() of {of.__name__} changed parameters, which would undo training before every batch: give the method "
-        "another name, or register what resets states alone with sb.register_reset"
+        f"reset() of {of.__name__} changed parameters, which would undo training before every batch: rename the "
+        "method, or register a function that resets only the states with sb.register_reset"
     )
 
 
 REMEMBERS = (
-    "it remembers something from one batch to the next, or begins with a random membrane. Give neurons of your own a "
-    "method reset(), or say how theirs are reset: sb.register_reset(TheirClass, function)"
+    "the network remembers something from one batch to the next, or begins with a random membrane. Give your own "
+    "neurons a method reset(), or register how other neurons are reset: sb.register_reset(TheirClass, function)"
 )
 
 
 @contextmanager
 def saying_what_remembers() -> Iterator[None]:
-    """In the place of PyTorch's error about a graph that was gone backward before, one that says how it comes about.
+    """Replace PyTorch's error about a second backward pass through a graph by one that explains the cause.
 
     Raises:
-        ValueError: the graph goes back into an earlier batch.
+        ValueError: the graph leads back into an earlier batch.
     """
     try:
         yield
     except RuntimeError as error:
         if "backward through the graph a second time" not in str(error):
             raise
-        raise UserError(f"the gradient leads back into the batch before: {REMEMBERS}") from error
+        raise UserError(f"the gradient leads back into the previous batch: {REMEMBERS}") from error
 
 
 def without_states(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict without what neurons remember: sinabs's keep it in buffers as long as the last batch."""
+    """The state dict without what neurons remember: sinabs keeps it in buffers with the size of the last batch."""
     states = {
         f"{name}.{buffer}" if name else buffer
         for name, module in model.named_modules()

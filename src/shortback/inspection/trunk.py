@@ -1,4 +1,4 @@
-"""A network that has branches, seen without them."""
+"""The network without its branches, for code that knows nothing about branches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 @runtime_checkable
 class Branched(Protocol):
-    """What `attach` returns, as far as it matters to those who know no branches."""
+    """What `attach` returns, as far as code that knows nothing about branches is concerned."""
 
     model: nn.Module
     heads: nn.ModuleList
@@ -19,5 +19,5 @@ class Branched(Protocol):
 
 
 def trunk_of(net: nn.Module) -> nn.Module:
-    """The network that was given to `attach`, if `net` is what came back; otherwise `net` itself."""
+    """The network that was passed to `attach` if `net` is its result; otherwise `net` itself."""
     return net.model if isinstance(net, Branched) else net

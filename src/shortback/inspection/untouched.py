@@ -1,4 +1,4 @@
-"""Run a network for a look at it, and leave it as it was."""
+"""Run a network to inspect it, and leave it as it was."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from shortback.inspection.plain_state import PlainState, parts_of
 
 @contextmanager
 def undisturbed(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
-    """Put back the modes, the buffers, what modules remember and the random state when the block ends, however it ends.
+    """Restore modes, buffers, what modules remember and PyTorch's random state when the block ends, however it ends.
 
-    What modules remember are attributes that are tensors, numbers or text, and built-in containers of these. Where the
-    network made layers of its own in the block, these stay, and so does what is no tensor, which may say so. A norm
-    that took its shape in the block has fresh statistics afterwards.
+    What modules remember are attributes that are tensors, numbers or text, and built-in containers of these. If the
+    network creates layers in the block, these stay, and so do all attributes but tensors, since they may record that. A
+    lazy norm that is initialised in the block has fresh statistics afterwards.
 
-    Within it inference mode is off, whose tensors cannot be watched.
+    Inference mode is off inside the block, since changes of its tensors cannot be tracked.
 
     Args:
-        model: what may be changed in the block.
-        inputs: tensors whose devices' generators are kept too.
+        model: the network that the block may change.
+        inputs: tensors whose devices' generators are restored too.
     """
-    # A tensor is put back by reference, so that a state which is part of a graph stays part of it.
+    # Tensors are restored by reference, so that a state that is part of a graph stays part of it.
     tables = [(module._buffers, dict(module._buffers)) for module in model.modules()]
     plain, parts = [PlainState(module) for module in model.modules()], parts_of(model)
     lazy = [module for module in model.modules() if any(is_lazy(b) for b in module.buffers(recurse=False))]
@@ -45,7 +45,7 @@ def undisturbed(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
                 state.put_back(tensors_alone=has_new_parts)
             with torch.no_grad():
                 for buffer, before in buffers:
-                    buffer.data.copy_(before)  # its version stays, by which a graph that holds it would be refused
+                    buffer.data.copy_(before)  # keeps the version, so that a graph that saved it stays valid
             for module in lazy:
                 if isinstance(module, nn.modules.batchnorm._NormBase) and not any(map(is_lazy, module.buffers())):
                     module.reset_running_stats()
@@ -53,7 +53,7 @@ def undisturbed(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
 
 @contextmanager
 def modes_kept(model: nn.Module) -> Iterator[None]:
-    """Put every module back into its own mode when the block ends: a network may train beside norms that are frozen."""
+    """Restore the mode of each module when the block ends: in a network in training, norms may be frozen."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield
@@ -63,22 +63,22 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
 
 
 def copy_of(model: nn.Module) -> nn.Module:
-    """A deep copy, of a network too whose neurons remember tensors of a graph, which PyTorch does not copy.
+    """A deep copy of a network, even if its neurons remember tensors of a graph, which PyTorch refuses to copy.
 
-    In the copy these are values alone.
+    These are detached in the copy.
     """
     remembered = [t for module in model.modules() for table in _tables(module) for t in _tensors_in(table)]
     return copy.deepcopy(model, {id(t): t.detach().clone() for t in remembered if not t.is_leaf})
 
 
 def remembered_graph(model: nn.Module) -> dict[Any, str]:
-    """The nodes of a graph whose results modules remember, and the names of the modules."""
+    """The graph nodes of the tensors that modules remember, with the names of the modules."""
     named = ((name, t) for name, m in model.named_modules() for table in _tables(m) for t in _tensors_in(dict(table)))
     return {tensor.grad_fn: name for name, tensor in named if tensor.grad_fn is not None}
 
 
 def first_in_graph(result: Tensor, nodes: Mapping[Any, str]) -> str | None:
-    """The name of a node that the gradient of a result leads to; None if it leads to none of them."""
+    """The name of one of the nodes that the gradient of a result leads to; None if it leads to none of them."""
     waiting, seen = [result.grad_fn] if nodes else [], set()
     while waiting:
         node = waiting.pop()
@@ -100,18 +100,18 @@ def _tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def in_training(net: nn.Module) -> nn.Module:
-    """The network in training mode; in one that is there already, what was frozen in `eval()` stays so."""
+    """Put a network into training mode; if it is in it already, modules frozen in `eval()` stay frozen."""
     return net if net.training else net.train()
 
 
 def _tables(module: nn.Module) -> list[dict[str, Any]]:
-    """Where a module has its state: its buffers, plain attributes, and what SpikingJelly calls memories."""
+    """The dicts that hold a module's state: buffers, attributes, and what SpikingJelly calls memories."""
     memories = module.__dict__.get("_memories")
     return [module._buffers, module.__dict__, *([memories] if isinstance(memories, dict) else [])]
 
 
 def _put_back(buffers: dict[str, Any], before: dict[str, Any]) -> None:
-    """Undo every change from a tensor, or to one."""
+    """Undo every replacement of a tensor, or by one."""
     for key, value in list(buffers.items()):
         was = before.get(key)
         if value is not was and (isinstance(value, Tensor) or isinstance(was, Tensor)):

@@ -1,4 +1,4 @@
-"""One layer of a spiking network, convolution, batch norm and neuron, by one operation wherever that is the same."""
+"""A layer of convolution, batch norm and neuron, run as one operation wherever the result is the same."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from shortback.torch_private import is_functional, is_hooked, version_of
 def conv_norm_fire(
     x: Tensor, *, conv: nn.Module, norm: nn.Module, neuron: nn.Module, residual: Tensor | None = None
 ) -> Tensor:
-    """What `neuron(norm(conv(x)) + residual)` returns, in one pass over memory where that can be had.
+    """Return `neuron(norm(conv(x)) + residual)`, computed in one pass over memory where possible.
 
-    It can for an `nn.Conv2d` without a bias, an `nn.BatchNorm2d` with weights and statistics and a neuron of this
-    package on the compiled backend, in channels-last, none of them hooked (a hook sees its module called) or patched,
-    with no surrounding graph being compiled and no transform of `torch.func` at work. The current then never leaves
-    float32, where between modules it is rounded to the precision of the network; statistics are counted alike.
-    Everything else runs module by module.
+    That is possible for an `nn.Conv2d` without a bias, an `nn.BatchNorm2d` with weights and running statistics and a
+    neuron of this package on the compiled backend, in channels-last, if none of them is patched or hooked (hooks expect
+    their module to be called), no surrounding graph is being compiled and no transform of `torch.func` is active. The
+    current then stays in float32, while between modules it is rounded to the precision of the network; the norm's
+    statistics are updated as usual. In all other cases the modules run one by one.
 
     Args:
-        x: `[T*N, C, H, W]`, or `[N, C, H, W]` where the neuron's input is static.
+        x: `[T*N, C, H, W]`, or `[N, C, H, W]` if the neuron's input is static.
+        conv: the convolution.
+        norm: its norm.
+        neuron: the neuron.
         residual: added to the current of the neuron, `[T*N, C', H', W']`.
     """
     if not _is_one_operation(x, conv, norm, neuron):
@@ -38,7 +41,7 @@ def conv_norm_fire(
     assert norm.running_var is not None
     assert not isinstance(conv.padding, str)
     if not neuron.static_input:
-        neuron.unfold(x)  # for its error
+        neuron.unfold(x)  # raises if the rows of x are not a multiple of the steps
     output = ops.conv_norm_neuron(
         x,
         conv_weight=conv.weight,
@@ -53,7 +56,7 @@ def conv_norm_fire(
         num_steps=neuron.num_steps,
         static_input=neuron.static_input,
         memory=neuron.memory,
-        # Whoever watches the spikes is to see all of their gradient, that of their average too.
+        # `on_spikes` must see the whole gradient of the spikes, including that of their average.
         average=neuron.averages_output and neuron.on_spikes is None,
     )
     if output.statistics is not None:
@@ -67,16 +70,17 @@ def conv_norm_fire(
 
 
 class _Average(NamedTuple):
-    """What spikes carry: their average, and their version when it was taken."""
+    """The average that a tensor of spikes carries, and the version of the tensor when it was computed."""
 
     value: Tensor
     version: int
 
 
 def average_of(spikes: Tensor) -> Tensor | None:
-    """The average over time and space, `[N, C]`, that a layer left with its spikes where its neuron `averages_output`.
+    """Return the average over time and space, `[N, C]`, that a layer whose neuron `averages_output` attached to spikes.
 
-    None of any other tensor, and of spikes that were changed in place since.
+    Returns:
+        None for any other tensor, and for spikes that were changed in place since.
     """
     left: _Average | None = getattr(spikes, "_average", None)
     return left.value if left is not None and left.version == version_of(spikes) else None
@@ -84,7 +88,7 @@ def average_of(spikes: Tensor) -> Tensor | None:
 
 @torch.no_grad()
 def _update(norm: nn.BatchNorm2d, statistics: ops.Statistics, count: int) -> None:
-    """Move the running statistics of a norm as its own forward does."""
+    """Update the running statistics of a norm as its own `forward` does."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert norm.num_batches_tracked is not None
@@ -96,7 +100,7 @@ def _update(norm: nn.BatchNorm2d, statistics: ops.Statistics, count: int) -> Non
 
 def _is_one_operation(x: Tensor, conv: nn.Module, norm: nn.Module, neuron: nn.Module) -> bool:
     return (
-        isinstance(x, Tensor)  # and no proxy of a symbolic trace
+        isinstance(x, Tensor)  # not a proxy of a symbolic trace
         and not torch.compiler.is_compiling()
         and not is_functional()
         and type(conv) is nn.Conv2d
@@ -112,10 +116,10 @@ def _is_one_operation(x: Tensor, conv: nn.Module, norm: nn.Module, neuron: nn.Mo
         and x.ndim == 4
         and x.numel() > 0
         and _is_channels_last(x, conv.weight)
-        and (x.dtype == conv.weight.dtype or _is_cast(x))  # or it is the convolution's error
+        and (x.dtype == conv.weight.dtype or _is_cast(x))  # otherwise the convolution raises its own error
         and not any(is_hooked(module) or is_patched(module) for module in (conv, norm, neuron))
         and ops.resolve(neuron.backend, x.device.type) == "compiled"
-        and (x.shape[0] > 1 or not norm.training)  # one value a channel is an error of the norm's
+        and (x.shape[0] > 1 or not norm.training)  # the norm raises its own error on one value per channel
     )
 
 
@@ -124,6 +128,6 @@ def _is_cast(x: Tensor) -> bool:
 
 
 def _is_channels_last(x: Tensor, weight: Tensor) -> bool:
-    """Whether the convolution gives its output in channels-last."""
+    """Return whether the convolution returns its output in channels-last."""
     in_weight = weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
     return in_weight or x.is_contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""What the networks share: layers by one choice of neuron, norm and width, and stages of blocks."""
+"""Parts that the networks share: layers with one choice of neuron, norm and width, and stages of blocks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shortback.neurons import NeuronFactory, SpikingNeuron, make_neuron
 
 
 class ModelSettings(TypedDict, total=False):
-    """What `create_model` gives to every model."""
+    """Keyword arguments that `create_model` passes to every model."""
 
     num_classes: int
     num_steps: int
@@ -38,8 +38,8 @@ class Layers:
         width: factor on the number of channels of every layer.
 
     Raises:
-        ValueError: an unknown norm, a width that is not a positive number, or tdBN with neurons whose threshold is not
-            known.
+        ValueError: the norm is unknown, the width is not a positive number, or tdBN is used with neurons whose
+            threshold is unknown.
     """
 
     num_steps: int
@@ -53,16 +53,16 @@ class Layers:
             raise UserError(f"width={self.width!r}: must be a positive number")
 
     def scale(self, channels: int) -> int:
-        """A number of channels by the width of the network, 1 at least."""
+        """Return a number of channels multiplied by the width of the network, rounded, at least 1."""
         return max(1, round(channels * self.width))
 
     def conv(self, in_channels: int, channels: int, *, kernel_size: int = 3, stride: int = 1) -> nn.Conv2d:
-        """A convolution that keeps the size of the image, or divides it by the stride and rounds up."""
+        """Make a convolution that keeps the size of the image, or divides it by the stride, rounded up."""
         bias = self.norm == "none"
         return nn.Conv2d(in_channels, channels, kernel_size, stride, padding=kernel_size // 2, bias=bias)
 
     def normalize(self, channels: int, *, is_added: bool = False) -> nn.Module:
-        """The norm of a layer; `is_added` where its output is added to that of another norm."""
+        """Make the norm of a layer; `is_added` says whether its output is a term of a residual sum of currents."""
         if self.norm == "tdbn":
             return threshold_dependent(channels, threshold=self._threshold, is_added=is_added)
         if self.norm == "tebn":
@@ -75,8 +75,8 @@ class Layers:
         neuron = next((module for module in made.modules() if isinstance(module, SpikingNeuron)), None)
         if neuron is None:
             raise UserError(
-                f"norm='tdbn' starts in proportion to the threshold, and {type(made).__name__} is no neuron of "
-                "shortback.neurons, whose threshold is known: take norm='batch', and set the weights of its norms to it"
+                f"norm='tdbn' initialises weights by the threshold, which is unknown for {type(made).__name__}, as it "
+                "is no neuron of shortback.neurons: use norm='batch', and set the weights of the norms to the threshold"
             )
         return neuron.dynamics.threshold
 
@@ -85,7 +85,7 @@ class Layers:
 
 
 class LayerSequence(nn.Sequential):
-    """Modules in a row, of which a convolution, its norm and its neuron run as one layer."""
+    """An `nn.Sequential` in which a convolution, norm and neuron in a row run as one layer."""
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         modules = list(self)
@@ -104,7 +104,7 @@ def _is_neuron(modules: Sequence[nn.Module]) -> bool:
 
 
 class StagedNetwork(nn.Module):
-    """A network of stages `layer1`, `layer2`, ..., one a resolution, of blocks `0`, `1`, ...
+    """A network of stages `layer1`, `layer2`, ..., one per resolution, each of blocks `0`, `1`, ...
 
     Args:
         num_blocks: number of blocks of each stage.
@@ -115,17 +115,17 @@ class StagedNetwork(nn.Module):
         self.num_blocks = tuple(num_blocks)
 
     def stages(self) -> list[str]:
-        """Names of the stages, in order."""
+        """Return the names of the stages, in order."""
         return [f"layer{k}" for k in range(1, len(self.num_blocks) + 1)]
 
     def blocks(self) -> list[str]:
-        """Names of the blocks, in order."""
+        """Return the names of the blocks, in order."""
         numbered = zip(self.stages(), self.num_blocks, strict=True)
         return [f"{stage}.{i}" for stage, number in numbered for i in range(number)]
 
 
 def initialize(network: nn.Module) -> None:
-    """He-normal convolutions by fan-out, biases zero, as in torchvision; all else as PyTorch leaves it."""
+    """Initialise convolutions He-normal by fan-out and their biases to zero, as torchvision does, and nothing else."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

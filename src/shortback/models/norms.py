@@ -3,8 +3,8 @@ r"""Norms of spiking networks: over time and batch together, scaled for the thre
 With $\hat x$ normalised over time, batch and space, and $\gamma$, $\beta$ learned:
 
 - batch norm: $y = \gamma \hat x + \beta$, $\gamma$ starts at 1;
-- tdBN (Zheng et al., AAAI 2021): the same, $\gamma$ starts at $\alpha V_{th}$, with $\alpha = 1$, or $1/\sqrt 2$ where
-  two currents are added (not where spikes are), so that they begin in proportion to the threshold;
+- tdBN (Zheng et al., AAAI 2021): the same, but $\gamma$ starts at $\alpha V_{th}$, with $\alpha = 1$, or $1/\sqrt 2$
+  where two currents (not spikes) are added, so that currents start in proportion to the threshold;
 - TEBN (Duan et al., NeurIPS 2022): $y[t] = p[t]\,(\gamma \hat x[t] + \beta)$, with $p$ learned and starting at 1.
 """
 
@@ -20,19 +20,20 @@ from shortback.neurons import TimeModule
 
 
 def threshold_dependent(channels: int, *, threshold: float, is_added: bool) -> nn.BatchNorm2d:
-    """tdBN: PyTorch's batch norm with its weight where the threshold wants it."""
+    """Make tdBN: PyTorch's batch norm, with its weight initialised in proportion to the threshold."""
     norm = nn.BatchNorm2d(channels)
     nn.init.constant_(norm.weight, threshold / math.sqrt(2) if is_added else threshold)
     return norm
 
 
 class TemporalEffectiveNorm(TimeModule):
-    """TEBN: batch norm, and a learned factor for every step, `[T*N, C, H, W] -> [T*N, C, H, W]`.
+    """TEBN: batch norm with a learned factor for each step, `[T*N, C, H, W] -> [T*N, C, H, W]`.
 
-    A static input `[N, C, H, W]` is expanded here, each step with its factor.
+    A static input `[N, C, H, W]` is expanded by this module, and each step multiplied by its factor. With fewer time
+    steps than factors, the first factors are used.
 
     Raises:
-        ValueError: more time steps than there are factors, in a call; of fewer the first factors are taken.
+        ValueError: in a call, if there are more time steps than factors.
     """
 
     def __init__(self, channels: int, *, num_steps: int) -> None:
@@ -43,8 +44,8 @@ class TemporalEffectiveNorm(TimeModule):
     def forward(self, x: Tensor) -> Tensor:
         if self.num_steps > len(self.by_step):
             raise UserError(
-                f"num_steps={self.num_steps}: norm='tebn' has learned factors for {len(self.by_step)} time steps, and "
-                "none for more; norm='tdbn' goes on for any number"
+                f"num_steps={self.num_steps}: norm='tebn' has learned factors for only {len(self.by_step)} time steps; "
+                "norm='tdbn' works with any number"
             )
         steps, factors = self.unfold(self.norm(x)), self.by_step[: self.num_steps]
         return (steps * factors.to(steps.dtype).view(-1, *[1] * (steps.ndim - 1))).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""Models by name: what a recipe or a command line can ask for."""
+"""The registry of models, by the names that recipes and the command line use."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _builders: dict[str, Callable[..., nn.Module]] = {}
 
 
 def register_model(builder: _Builder) -> _Builder:
-    """Make a function's name one that `create_model` knows; a decorator.
+    """Register a function as a model that `create_model` makes by the function's name; a decorator.
 
     The function takes the settings of `ModelSettings` and its own, all by keyword, and returns a module
-    on folded time, `[T*N, C, H, W] -> [T*N, K]`, with methods `blocks()` and `stages()` that name its
+    on folded time, `[T*N, C, H, W] -> [T*N, K]`, with methods `blocks()` and `stages()` that return the names of its
     submodules in order.
 
     Raises:
-        ValueError: the name is taken, or a `**settings` does not tell which settings there are.
+        ValueError: the name is taken, or the annotation of `**settings` does not list the settings.
     """
     name = builder.__name__
     if name in _builders:
@@ -47,19 +47,19 @@ def create_model(
     neuron: NeuronFactory | None = None,
     **settings: Any,
 ) -> SpikingNetwork:
-    """A spiking network by name, `[N, C, H, W]` or `[T, N, C, H, W]` to logits `[N, num_classes]`.
+    """Create a spiking network by name, from `[N, C, H, W]` or `[T, N, C, H, W]` to logits `[N, num_classes]`.
 
     Args:
         name: one of `list_models()`.
         num_classes: number of logits.
         num_steps: number of time steps `T`.
         in_channels: channels of the image.
-        neuron: called with `num_steps` for every neuron, e.g. `functools.partial(LIF, decay=0.5)`; `LIF`
+        neuron: called with `num_steps` to make each neuron, e.g. `functools.partial(LIF, decay=0.5)`; `LIF`
             if not given.
         settings: the model's own, such as `width`, `norm`, `residual`: see the class of the network.
 
     Raises:
-        ValueError: an unknown name or setting (the nearest are named), or a value outside its range.
+        ValueError: a name or setting is unknown (the message gives the nearest), or a value is outside its range.
     """
     if name not in _builders:
         raise UserError(f"unknown model {name!r}{_instead(name, list_models())}")
@@ -77,7 +77,7 @@ def create_model(
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the models that match a shell pattern such as `"resnet*"`, numbers in their order."""
+    """Return the names of the models that match a shell pattern such as `"resnet*"`, numbers sorted by value."""
     return sorted(fnmatch.filter(_builders, pattern), key=_by_number)
 
 
@@ -87,7 +87,7 @@ def _by_number(name: str) -> list[tuple[bool, int, str]]:
 
 
 def _own_settings(builder: Callable[..., nn.Module]) -> list[str]:
-    """Names of the settings a model takes besides those every model takes."""
+    """Return the names of the settings that a model takes besides those of every model."""
     names: set[str] = set()
     for parameter in inspect.signature(builder).parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
@@ -101,6 +101,6 @@ def _own_settings(builder: Callable[..., nn.Module]) -> list[str]:
 
 
 def _instead(wrong: str, allowed: Iterable[str]) -> str:
-    """The end of a message about a wrong name: the nearest names, and all."""
+    """Return the end of a message about a wrong name: the nearest names, and all of them."""
     near = nearest(wrong, allowed, or_else="")
     return f"{near and f'; the nearest are {near}'}. Known are: {', '.join(allowed) or 'none'}"

@@ -1,7 +1,7 @@
-r"""The residual blocks: where a spiking network adds its skip connection, before or after it fires.
+r"""Residual blocks, which differ in whether the skip connection is added before or after the neuron.
 
-Each is two 3x3 convolutions on folded time, `[T*N, C, H, W]`. With $F$ a neuron, $B$ a convolution and its
-norm, and $P$ the shortcut, the identity or, where the shape changes, a 1x1 convolution and its norm:
+Each block has two 3x3 convolutions on folded time, `[T*N, C, H, W]`. With $F$ a neuron, $B$ a convolution and its
+norm, and $P$ the shortcut (the identity or, where the shape changes, a 1x1 convolution and its norm):
 
 | kind       | output                                         | passes on    |
 |------------|------------------------------------------------|--------------|
@@ -24,14 +24,14 @@ from shortback.models.layers import Layers, LayerSequence
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions with their norms and neurons, and a shortcut; the kinds differ in how they join them.
+    """Base class of the blocks: two convolutions with their norms and neurons, and a shortcut.
 
     Args:
         in_channels: channels of the input.
         channels: channels of the output.
         layers: makes the layers.
         stride: stride of the first convolution.
-        average_downsample: whether a shortcut with a stride averages pixels, where it would skip some.
+        average_downsample: whether a shortcut with a stride averages pixels instead of skipping some.
     """
 
     has_shortcut: ClassVar[bool] = True
@@ -58,7 +58,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = LayerSequence()
         if stride == 1 and in_channels == channels:
             return
-        if stride != 1:  # outside of the convolution, see `shortback.inspection.pointwise`
+        if stride != 1:  # not as the stride of the convolution, see `shortback.inspection.pointwise`
             if average_downsample:
                 self.shortcut.add_module("pool", nn.AvgPool2d(stride, ceil_mode=True))
             else:
@@ -70,7 +70,7 @@ class ResidualBlock(nn.Module):
 
 
 class PlainBlock(ResidualBlock):
-    """No skip: what vanishes or explodes in a deep network is seen best here."""
+    """No skip connection, which makes vanishing and exploding gradients of deep networks most visible."""
 
     has_shortcut = False
 
@@ -80,7 +80,7 @@ class PlainBlock(ResidualBlock):
 
 
 class SpikingBlock(ResidualBlock):
-    """Fires after the addition, so that spikes alone are passed on; the block of the paper."""
+    """Fires after the addition, so that only spikes are passed on; the block of the paper."""
 
     def forward(self, x: Tensor) -> Tensor:
         out = conv_norm_fire(x, conv=self.conv1, norm=self.norm1, neuron=self.neuron1)
@@ -99,7 +99,7 @@ class SEWBlock(ResidualBlock):
 
 
 class MembraneBlock(ResidualBlock):
-    """Fires before each convolution and adds currents, which no neuron cuts (MS-ResNet, Hu et al. 2021)."""
+    """Fires before each convolution and adds currents, which pass no neuron (MS-ResNet, Hu et al. 2021)."""
 
     def forward(self, x: Tensor) -> Tensor:
         out = conv_norm_fire(self.neuron1(x), conv=self.conv1, norm=self.norm1, neuron=self.neuron2)

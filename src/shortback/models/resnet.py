@@ -1,4 +1,4 @@
-"""Spiking ResNets on folded time (He et al., CVPR 2016), with skips of the kinds in `residual.py`."""
+"""Spiking ResNets on folded time (He et al., CVPR 2016), made of the blocks in `residual.py`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shortback.neurons import Expand, NeuronFactory
 
 
 class ResNetSettings(ModelSettings, total=False):
-    """Settings of every ResNet: see `ResNet`."""
+    """Keyword arguments of every ResNet: see `ResNet`."""
 
     residual: Residual
     width: float
@@ -27,7 +27,7 @@ class ResNetSettings(ModelSettings, total=False):
 class ResNet(StagedNetwork):
     """A stem, stages `layer1`, `layer2`, ... of residual blocks, and one linear classifier `fc`.
 
-    Convolutions start He-normal by fan-out and norms at the identity, as in torchvision.
+    Convolutions start He-normal by fan-out and batch norms at the identity, as in torchvision.
 
     Args:
         num_blocks: number of blocks of each stage; all stages but the first halve the image.
@@ -36,21 +36,21 @@ class ResNet(StagedNetwork):
         num_steps: number of time steps `T`.
         in_channels: channels of the image.
         neuron: makes the neurons, `LIF` if not given.
-        residual: kind of the blocks. A `"membrane"` network passes currents on, from the stem to the last
-            block, and fires once more before the classifier.
-        stem: `"cifar"` is one 3x3 convolution, `"imagenet"` a 7x7 of stride 2 and a max pooling by 2,
-            `"deep"` three 3x3 and an average pooling by 2.
+        residual: kind of the blocks, see `residual.py`. A `"membrane"` network passes on currents from the stem to the
+            last block, and fires once more before the classifier.
+        stem: `"cifar"` is one 3x3 convolution, `"imagenet"` a 7x7 convolution and a 3x3 max pooling, each of stride 2,
+            `"deep"` three 3x3 convolutions and an average pooling by 2.
         width: factor on all channels.
         norm: `"batch"`, `"tdbn"` or `"tebn"` (`shortback.models.norms`), or `"none"` for convolutions with a bias and
-            nothing after them.
-        average_downsample: whether shortcuts average where they halve the image.
-        zero_init_residual: whether a block starts as its shortcut, the weight of its last norm being zero.
-            Only where that norm is `"batch"`, the others having starts of their own, and where the skip is added to a
-            current: after a neuron, a current of zero is outside the window of the surrogate and would never learn,
-            and without a skip nothing would pass.
+            no norm.
+        average_downsample: whether shortcuts that halve the image average pixels instead of skipping some.
+        zero_init_residual: whether each block starts as its shortcut, with the weight of its last norm at zero.
+            It has an effect only with `"batch"` norms, as the others have their own initial weights, and only if the
+            skip is added to a current: a neuron before the addition (SEW) would get a current of zero, outside the
+            window of its surrogate, and never learn; and without a skip, no signal would pass.
 
     Raises:
-        ValueError: a value outside its range, naming it.
+        ValueError: a value is outside its range; the message names it.
 
     Shape:
         `[T*N, C, H, W] -> [T*N, K]`; `create_model` wraps it for `[N, C, H, W]` and `[T, N, C, H, W]`.
@@ -105,10 +105,10 @@ class ResNet(StagedNetwork):
 
 
 def _make_stem(kind: Stem, *, in_channels: int, channels: int, layers: Layers, fires: bool) -> nn.Sequential:
-    """Convolution, norm and neuron, or three times these, and the pooling.
+    """Make a stem of one or three times convolution, norm and neuron, and a pooling.
 
-    Where it does not fire, the last neuron is left out, and a static image, whose current is added further on
-    to currents that change from step to step, is expanded over time at the end.
+    A stem that does not fire lacks the last neuron, and expands a static image over time at its end, since its current
+    is later added to currents that change from step to step.
     """
     stem = LayerSequence()
     num_convs = 3 if kind == "deep" else 1
@@ -143,16 +143,16 @@ def resnet34(*, stem: Stem = "cifar", **settings: Unpack[ResNetSettings]) -> Res
 
 @register_model
 def resnet19(**settings: Unpack[ResNetSettings]) -> ResNet:
-    """ResNet-19 of spiking networks (Zheng et al., AAAI 2021): 128-256-512 channels, 3-3-2 blocks."""
+    """ResNet-19 for spiking networks (Zheng et al., AAAI 2021): 128-256-512 channels, 3-3-2 blocks."""
     return ResNet(num_blocks=(3, 3, 2), channels=(128, 256, 512), **settings)
 
 
 @register_model
 def resnet20_modified(**settings: Unpack[ResNetSettings]) -> ResNet:
-    """The larger network that spiking papers call ResNet-20 too: 64-128-256-512 channels, 2-2-2-2 blocks.
+    """The larger network that spiking papers also call ResNet-20: 64-128-256-512 channels, 2-2-2-2 blocks.
 
-    Three convolutions and an average pooling in the stem, shortcuts that average, blocks that start as their
-    shortcut (as in the authors' code of MPBN, Guo et al., ICCV 2023).
+    Its stem has three convolutions and an average pooling, its shortcuts average, and its blocks start as their
+    shortcuts (as in the authors' code of MPBN, Guo et al., ICCV 2023).
     """
     return ResNet(
         num_blocks=(2, 2, 2, 2),
@@ -166,29 +166,29 @@ def resnet20_modified(**settings: Unpack[ResNetSettings]) -> ResNet:
 
 @register_model
 def resnet20(**settings: Unpack[ResNetSettings]) -> ResNet:
-    """ResNet-20 of CIFAR: 16-32-64 channels, 3 blocks a stage."""
+    """ResNet-20 for CIFAR: 16-32-64 channels, 3 blocks per stage."""
     return ResNet(num_blocks=(3, 3, 3), channels=(16, 32, 64), **settings)
 
 
 @register_model
 def resnet32(**settings: Unpack[ResNetSettings]) -> ResNet:
-    """ResNet-32 of CIFAR: 16-32-64 channels, 5 blocks a stage."""
+    """ResNet-32 for CIFAR: 16-32-64 channels, 5 blocks per stage."""
     return ResNet(num_blocks=(5, 5, 5), channels=(16, 32, 64), **settings)
 
 
 @register_model
 def resnet44(**settings: Unpack[ResNetSettings]) -> ResNet:
-    """ResNet-44 of CIFAR: 16-32-64 channels, 7 blocks a stage."""
+    """ResNet-44 for CIFAR: 16-32-64 channels, 7 blocks per stage."""
     return ResNet(num_blocks=(7, 7, 7), channels=(16, 32, 64), **settings)
 
 
 @register_model
 def resnet56(**settings: Unpack[ResNetSettings]) -> ResNet:
-    """ResNet-56 of CIFAR: 16-32-64 channels, 9 blocks a stage."""
+    """ResNet-56 for CIFAR: 16-32-64 channels, 9 blocks per stage."""
     return ResNet(num_blocks=(9, 9, 9), channels=(16, 32, 64), **settings)
 
 
 @register_model
 def resnet110(**settings: Unpack[ResNetSettings]) -> ResNet:
-    """ResNet-110 of CIFAR: 16-32-64 channels, 18 blocks a stage."""
+    """ResNet-110 for CIFAR: 16-32-64 channels, 18 blocks per stage."""
     return ResNet(num_blocks=(18, 18, 18), channels=(16, 32, 64), **settings)

@@ -16,7 +16,7 @@ from shortback.neurons import NeuronFactory
 
 
 class VGGSettings(ModelSettings, total=False):
-    """Settings of every VGG: see `VGG`."""
+    """Keyword arguments of every VGG: see `VGG`."""
 
     pool: Pool
     width: float
@@ -26,23 +26,23 @@ class VGGSettings(ModelSettings, total=False):
 class VGG(StagedNetwork):
     """Stages `layer1`, `layer2`, ... of convolution-norm-neuron blocks, and one linear classifier `fc`.
 
-    A stage is a resolution: all but the first begin with a pooling by 2. A global average pooling stands
-    where the original has its last pooling, and `fc` where it has three linear layers, so images of any size
-    from 16 pixels go. Convolutions start He-normal by fan-out, as in torchvision.
+    Each stage has one resolution: all but the first begin with a pooling by 2. A global average pooling replaces the
+    last pooling of the original, and `fc` its three linear layers, so that images may have any size from 16 pixels.
+    Convolutions start He-normal by fan-out, as in torchvision.
 
     Args:
-        channels: of the blocks of each stage.
+        channels: number of channels of each block, by stage.
         num_classes: number of logits `K`.
         num_steps: number of time steps `T`.
         in_channels: channels of the image.
         neuron: makes the neurons, `LIF` if not given.
-        pool: `"max"` passes on a spike where any of four neurons fired, `"average"` their rate.
+        pool: `"max"` passes on a spike if any of four neurons fired, `"average"` the fraction that fired.
         width: factor on all channels.
         norm: `"batch"`, `"tdbn"` or `"tebn"` (`shortback.models.norms`), or `"none"` for convolutions with a bias and
-            nothing after them.
+            no norm.
 
     Raises:
-        ValueError: a value outside its range, naming it.
+        ValueError: a value is outside its range; the message names it.
 
     Shape:
         `[T*N, C, H, W] -> [T*N, K]`; `create_model` wraps it for `[N, C, H, W]` and `[T, N, C, H, W]`.
@@ -109,12 +109,12 @@ def vgg16(**settings: Unpack[VGGSettings]) -> VGG:
 def vggsnn(**settings: Unpack[VGGSettings]) -> VGG:
     """VGGSNN (TET, Deng et al., ICLR 2022), for event cameras: 64-128, 256-256, 512-512, 512-512, average pooling.
 
-    The original has a linear layer on all 3 x 3 pixels that a frame of 48 x 48 ends with, where this has their mean.
+    The original ends in a linear layer on all 3 x 3 pixels that remain of a 48 x 48 frame; this one takes their mean.
     """
     channels = (64, 128), (256, 256), (512, 512), (512, 512)
     return VGG(channels=channels, **(VGGSettings(pool="average") | settings))
 
 
 def _repeated(*numbers: int) -> list[list[int]]:
-    """The stages of the original, by their numbers of blocks."""
+    """Return the channels of the original's stages, given their numbers of blocks."""
     return [[channels] * number for channels, number in zip((64, 128, 256, 512, 512), numbers, strict=True)]

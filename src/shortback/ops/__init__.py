@@ -1,6 +1,6 @@
-"""The neuron as a function of a whole sequence: the definition (`reference`), and a faster match of it (`compiled`).
+"""The neuron as a function of a whole sequence: its definition (`reference`) and a faster equivalent (`compiled`).
 
-`layer` joins it with the convolution and the norm before it.
+`layer` fuses the neuron with the convolution and the norm before it.
 """
 
 from __future__ import annotations
@@ -43,30 +43,32 @@ def multi_step(
     return_state: bool = False,
     backend: Backend = "auto",
 ) -> tuple[Tensor, Tensor | None]:
-    """Run a neuron over a whole sequence, by the backend asked for.
+    """Run a neuron over a whole sequence with the given backend.
 
     The membrane is held in float32 (float64 for float64 input) whatever the precision of the input.
 
     Args:
-        x: input current, `[T, ...]`, or `[1, ...]` where it is the same at every step.
-        decay: membrane decay a step; a tensor of one element where it is learned.
-        initial: membrane before the first step, `[...]`; zero if it is not given.
-        return_state: whether the membrane after the last step is wanted.
+        x: input current, `[T, ...]`, or `[1, ...]` if it is the same at every step.
+        dynamics: of the neuron.
+        decay: factor on the membrane per step; a tensor of one element if it is learned.
+        num_steps: number of time steps `T`.
+        initial: membrane before the first step, `[...]`; `dynamics.initial` everywhere if not given.
+        return_state: whether to return the membrane after the last step.
         backend: see `shortback.ops.resolve`.
 
     Returns:
-        The spikes, `[T, ...]` of the dtype of `x`, and the membrane `[...]` or None.
+        The spikes, `[T, ...]` in the dtype of `x`, and the membrane `[...]` or None.
 
     Raises:
-        ValueError: an initial membrane of another shape than a step of `x`, or a decay of several elements.
+        ValueError: the shape of `initial` is not that of a step of `x`, or the decay has several elements.
     """
     decay = one_decay(decay)
     if initial is not None and initial.shape != x.shape[1:]:
         raise UserError(
-            f"a membrane of shape {list(initial.shape)} for an input of shape {list(x.shape[1:])} a step: they must be "
-            "the same; None starts a sequence"
+            f"a membrane of shape {list(initial.shape)} for an input of shape {list(x.shape[1:])} per step: the shapes "
+            "must be the same; pass None to start a sequence"
         )
-    # Within a graph that is being compiled there is nothing left to find out.
+    # While a graph is being compiled, `torch.compile` is known to work.
     chosen = backend if torch.compiler.is_compiling() else resolve(backend, x.device.type)
     run = reference.multi_step if chosen == "reference" else compiled.multi_step
     return run(x, dynamics=dynamics, decay=decay, num_steps=num_steps, initial=initial, return_state=return_state)

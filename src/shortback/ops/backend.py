@@ -1,4 +1,4 @@
-"""Which implementation of the neuron runs: asked for by name, or chosen once for a kind of device and logged."""
+"""The choice of the neuron's implementation: by name, or automatically, once per type of device, and logged."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ log = logging.getLogger("shortback")
 
 
 def resolve(backend: Backend, device_type: str) -> Literal["reference", "compiled"]:
-    """The backend that `backend` means on a device of type `device_type` (`"cpu"`, `"cuda"`, ...).
+    """Return the implementation that `backend` selects on a device of type `device_type` (`"cpu"`, `"cuda"`, ...).
 
-    `"auto"` is `"compiled"` where that works and `"reference"` elsewhere, and is logged the first time.
+    `"auto"` selects `"compiled"` where that works and `"reference"` elsewhere; the choice is logged the first time.
+    Under `torch.jit.trace` the result is always `"reference"`.
 
     Raises:
-        ValueError: an unknown name.
-        RuntimeError: `"compiled"` was asked for and cannot be had; the message says why.
+        ValueError: `backend` is unknown.
+        RuntimeError: `backend` is `"compiled"`, which does not work on the device; the message says why.
     """
-    if is_tracing():  # which records operations one by one
+    if is_tracing():  # a trace records PyTorch operations, and cannot see into compiled kernels
         return "reference"
     return _resolve(backend, device_type)
 
@@ -46,15 +47,15 @@ def _resolve(backend: Backend, device_type: str) -> Literal["reference", "compil
 
 @functools.cache
 def _why_not_compiled(device_type: str) -> str | None:
-    """None if `torch.compile` works on the device, found out by compiling the smallest of functions."""
+    """Compile a trivial function on the device; return None if `torch.compile` works, otherwise why it does not."""
     if device_type not in ("cpu", "cuda"):
-        return f"it is made for cpu and cuda, not {device_type}"
-    if device_type == "cpu":  # the compiler warns of a GPU that is not there, on a machine that has its tools
+        return f"it supports cpu and cuda, not {device_type}"
+    if device_type == "cpu":  # on a machine with CUDA tools but no GPU, the compiler warns of the missing GPU
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     try:
         with torch.no_grad(), without_modes():
             compile_whole(_increment)(torch.zeros(8, device=device_type))
-    except Exception as error:  # whatever the toolchain raises: a missing compiler has many faces
+    except Exception as error:  # a broken or missing toolchain raises many kinds of error
         return (str(error).strip() or type(error).__name__).splitlines()[0]
     return None
 

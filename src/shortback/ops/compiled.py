@@ -1,7 +1,7 @@
-"""The multi-step neuron as one fused forward and one fused backward kernel, by `torch.compile`.
+"""The multi-step neuron as one fused forward kernel and one fused backward kernel, made by `torch.compile`.
 
-Nothing but the input is kept for the backward pass, which runs the membrane forward again and then walks back through
-time (by the equations in `kernels.py`). A tensor is seen as `[T, M]`, in the order it has in memory.
+Only the inputs are kept for the backward pass, which recomputes the membrane and then walks back through time by the
+equations in `kernels.py`. Kernels see a tensor as `[T, M]`, in memory order.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def multi_step(
     initial: Tensor | None = None,
     return_state: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Run a neuron over a whole sequence; arguments and results as of `shortback.ops.multi_step`.
+    """Run a neuron over a whole sequence; arguments and results are those of `shortback.ops.multi_step`.
 
-    Within a transform of `torch.func` it is the definition that runs: it can be transformed again, and differentiated.
+    Within a transform of `torch.func` the reference runs instead, which can be transformed and differentiated again.
     """
     if x.numel() == 0 or (not torch.compiler.is_compiling() and is_functional()):
         return reference.multi_step(
@@ -36,7 +36,7 @@ def multi_step(
         )
     learned = decay if isinstance(decay, Tensor) else None
     kind = Kind.of(dynamics, decay, num_steps)
-    if torch.compiler.is_compiling():  # the surrounding graph knows every shape and layout: nothing to share
+    if torch.compiler.is_compiling():  # the surrounding graph is compiled for its shapes and layouts anyway
         return _MultiStep.apply(x, learned, initial, kind, return_state)
     order, x = _memory_order(x)
     shape = [x.shape[d] for d in order]
@@ -50,7 +50,7 @@ def multi_step(
 
 
 def _memory_order(x: Tensor) -> tuple[list[int], Tensor]:
-    """The axes of `x`, time first and then by falling stride, and `x` without holes between its elements."""
+    """Return the axes of `x`, time first and the others by falling stride, and `x`, copied if it has gaps in memory."""
     order = [0, *sorted(range(1, x.ndim), key=x.stride, reverse=True)]
     if x.permute(order).is_contiguous():
         return order, x

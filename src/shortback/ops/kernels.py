@@ -1,7 +1,7 @@
-r"""What the compiled operations are made of: the membrane through time, the way back, and the compilation itself.
+r"""Building blocks of the compiled operations: the membrane through time, its gradients, and the compilation.
 
-With $g_s[t]$ the gradient that reaches the spikes, $g_v[t]$ the one that reaches the membrane after the reset, $g$ the
-surrogate at $u[t] - \theta$, and $g_x[t] = g_u[t]$ that of the current:
+With $g_s[t]$ the gradient that reaches the spikes, $g_v[t]$ that of the membrane after the reset, $g$ the surrogate at
+$u[t] - \theta$, and $g_x[t] = g_u[t]$ the gradient of the current:
 
 $$g_u[t] = g_s[t]\, g + g_v[t]\, \frac{\partial v[t]}{\partial u[t]}, \qquad
   \frac{\partial v}{\partial u} = \begin{cases}
@@ -10,9 +10,9 @@ $$g_u[t] = g_s[t]\, g + g_v[t]\, \frac{\partial v[t]}{\partial u[t]}, \qquad
   \end{cases}$$
 $$g_v[t-1] = \lambda\, g_u[t], \qquad g_\lambda = \sum_t g_u[t]\, v[t-1]$$
 
-Where the input decays too, $g_x[t] = (1 - \lambda)\, g_u[t]$, and $g_\lambda$ has $v[t-1] - x[t]$ for $v[t-1]$.
+With `decay_input`, $g_x[t] = (1 - \lambda)\, g_u[t]$, and $v[t-1] - x[t]$ replaces $v[t-1]$ in $g_\lambda$.
 
-The same source serves a CPU (C++) and a GPU (Triton). Loops over time are unrolled.
+The same source is compiled for CPUs (C++) and GPUs (Triton). Loops over time are unrolled.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from shortback.torch_private import compile_whole, has_compiled, is_transformed,
 
 @dataclass(frozen=True)
 class Kind:
-    """The neuron a kernel is compiled for. A `decay` of None comes as a tensor instead."""
+    """The neuron that a kernel is compiled for; if `decay` is None, kernels get a learned decay as a tensor."""
 
     dynamics: Dynamics
     decay: float | None
@@ -50,7 +50,10 @@ class Kind:
 
 
 class Membranes(NamedTuple):
-    """By step: the current, the membrane before firing, whether it fired, that after the reset (the initial first)."""
+    """Per step: the current, the membrane `before` firing, whether the neuron `fired`, and the membrane `after` reset.
+
+    `after` has one more entry, the initial membrane, at its start.
+    """
 
     currents: Sequence[Tensor]
     before: list[Tensor]
@@ -59,7 +62,7 @@ class Membranes(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Of the current by step, of the initial membrane, and of the decay (None if it is a constant)."""
+    """Gradients of the current at each step, of the initial membrane, and of the decay (None if it is a constant)."""
 
     currents: list[Tensor]
     initial: Tensor
@@ -67,12 +70,12 @@ class Gradients(NamedTuple):
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What membranes and sums are held in: float32, or float64 for float64."""
+    """Return the dtype of membranes and sums: float32, or float64 for float64."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def integrate(kind: Kind, currents: Sequence[Tensor], *, decay: Tensor | None, initial: Tensor | None) -> Membranes:
-    """The membrane through time; `currents` has one tensor a step, in the dtype of the membrane."""
+    """Run the membrane through time; `currents` has one tensor per step, in the dtype of the membrane."""
     dynamics = kind.dynamics
     dtype = currents[0].dtype
     leak = kind.leak(decay, dtype)
@@ -92,7 +95,7 @@ def integrate(kind: Kind, currents: Sequence[Tensor], *, decay: Tensor | None, i
 def walk_back(
     kind: Kind, membranes: Membranes, *, grad_spikes: Sequence[Tensor], grad_state: Tensor | None, decay: Tensor | None
 ) -> Gradients:
-    """The gradients of a sequence from the gradients of its spikes, one tensor a step, and of its last membrane."""
+    """Compute the gradients of a sequence from those of its spikes, one tensor per step, and of its last membrane."""
     first = membranes.before[0]
     leak = kind.leak(decay, first.dtype)
     grad_v = torch.zeros_like(first) if grad_state is None else grad_state.to(first.dtype)
@@ -115,7 +118,7 @@ def walk_back(
 
 
 def _reset_derivative(dynamics: Dynamics, u: Tensor, fired: Tensor, surrogate: Tensor) -> Tensor | float:
-    """The derivative of the membrane after the reset by the one before it."""
+    """Return the derivative of the membrane after the reset with respect to the membrane before it."""
     if dynamics.reset == "none":
         return 1.0
     if dynamics.reset == "hard":
@@ -125,24 +128,24 @@ def _reset_derivative(dynamics: Dynamics, u: Tensor, fired: Tensor, surrogate: T
 
 
 def total(tensors: Sequence[Tensor]) -> Tensor:
-    """The sum of some tensors, one at least."""
+    """Return the sum of one or more tensors."""
     return sum(tensors[1:], tensors[0])
 
 
 def as_spikes(fired: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """`[T, ...]` of zeros and ones, from what fired by step."""
-    # By way of float32: that conversion is vectorised, the one from bool to bfloat16 is not. Converted before they are
-    # stacked, the spikes are written once.
+    """Stack the booleans of each step to spikes `[T, ...]` of zeros and ones."""
+    # The conversion from float32 to bfloat16 is vectorised, that from bool is not. Converting before stacking writes
+    # the spikes only once.
     return torch.stack([torch.where(s, 1.0, 0.0).to(dtype) for s in fired])
 
 
 def run(body: Callable, constants: tuple[Any, ...], *tensors: Tensor | None) -> Any:
-    """Call `body(*constants, *tensors)` compiled; as it stands within a graph that is compiled, or a transform.
+    """Return `body(*constants, *tensors)`, compiled unless a graph is being compiled or a transform is active.
 
-    Once compiled, a kernel serves all sizes: of a tensor with two axes or more the first is a number of steps and a
-    constant, all others are free. Constants must be hashable, and tensors contiguous. For another number of threads,
-    for tensors of inference mode and for deterministic algorithms there are kernels of their own: Dynamo compiles for
-    these too, and gives up on one that it has compiled eight times.
+    Once compiled, a kernel serves all sizes, except that the first axis of a tensor with two axes or more counts steps
+    and is a constant. Constants must be hashable, and tensors contiguous. Each number of threads, inference mode and
+    deterministic algorithms have kernels of their own: Dynamo recompiles for these too, and gives up on a function that
+    it has compiled eight times.
     """
     if torch.compiler.is_compiling() or is_transformed(*tensors):
         return body(*constants, *tensors)
@@ -152,14 +155,14 @@ def run(body: Callable, constants: tuple[Any, ...], *tensors: Tensor | None) -> 
     kernel = _KERNELS.get(key)
     if kernel is None:
         kernel = _KERNELS[key] = _Kernel.of(body, constants)
-    if not has_compiled(kernel.code):  # `torch.compiler.reset()` forgets what was compiled, but not whom it was for
+    if not has_compiled(kernel.code):  # on the first call, and after `torch.compiler.reset()`, which keeps `_KERNELS`
         for tensor in detached:
             _mark_any_size(tensor)
     return without_autocast(kernel.call, *detached)
 
 
 class _Kernel(NamedTuple):
-    """A compiled function, and the code object that Dynamo keeps what it compiled by."""
+    """A compiled function, and the code object under which Dynamo stores the compiled graph."""
 
     call: Callable
     code: types.CodeType
@@ -169,10 +172,10 @@ class _Kernel(NamedTuple):
         def kernel(*tensors: Tensor | None):
             return body(*constants, *tensors)
 
-        # Dynamo counts recompilations by code object: with one of its own, a kernel is not charged for the others.
+        # Dynamo limits recompilations per code object: with its own, a kernel does not count towards others.
         code = kernel.__code__.replace()
         own = types.FunctionType(code, kernel.__globals__, body.__name__, None, kernel.__closure__)
-        # Not dynamic=True, which would make the numbers of the kind variables of the kernel too.
+        # Not dynamic=True, which would also turn the numbers in the constants into variables of the kernel.
         return cls(compile_whole(own), code)
 
 
@@ -187,7 +190,7 @@ def _mark_any_size(tensor: Tensor | None) -> None:
 
 
 def _signature(tensor: Tensor | None) -> Any:
-    """All that a kernel is compiled for in a tensor: its sizes of 1 and number of steps too."""
+    """Return the properties of a tensor that a kernel is compiled for, including its sizes of 1 and number of steps."""
     if tensor is None:
         return None
     steps = tensor.shape[0] if tensor.ndim > 1 else None
@@ -195,19 +198,19 @@ def _signature(tensor: Tensor | None) -> Any:
 
 
 def refuse_second_derivative() -> None:
-    """What a backward pass by kernels begins with: its gradients are constants, and a graph of them would be wrong.
+    """Refuse double differentiation in a backward pass by kernels, whose results autograd would take for constants.
 
     Raises:
-        ValueError: gradients that are to be differentiated once more, as `create_graph=True` has it.
+        ValueError: the gradients are to be differentiated again, as with `create_graph=True`.
     """
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         raise UserError(
             "create_graph=True: the kernels of compiled neurons have no second derivative; make the neurons with "
-            "backend='reference', e.g. functools.partial(LIF, backend='reference'), or take both "
-            "by torch.func.grad or jacrev: forward mode, as in torch.func.hessian and jvp, has none"
+            "backend='reference', e.g. functools.partial(LIF, backend='reference'), or compute both derivatives by "
+            "torch.func.grad or jacrev (forward mode, as in torch.func.hessian and jvp, is not supported)"
         )
 
 
 def num_kernels() -> int:
-    """How many kernels were compiled in this process."""
+    """Return the number of kernels compiled in this process."""
     return len(_KERNELS)

@@ -1,7 +1,7 @@
 r"""A convolution, its batch norm and a neuron as one operation, which keeps almost nothing for the backward pass.
 
-The kernels of the neuron normalise the output $z$ of the convolution as they read it, and add the residual $r$: the
-current $x = a\,z + b + r$ of `norm.py` is never in memory. Kept for the backward pass are
+The kernels of the neuron normalise the output $z$ of the convolution while reading it, and add the residual $r$: the
+current $x = a\,z + b + r$ (`norm.py`) is never stored. The operation keeps for the backward pass
 
 | memory     | the input of the convolution | $z$                    | the residual |
 |------------|------------------------------|------------------------|--------------|
@@ -9,10 +9,10 @@ current $x = a\,z + b + r$ of `norm.py` is never in memory. Kept for the backwar
 | `balanced` | one bit a spike              | as it is               | one bit      |
 | `small`    | one bit a spike              | convolved once more    | one bit      |
 
-where inputs that are no spikes are kept as they are.
+Inputs and residuals without packed spikes are always kept as they are.
 
-The mean of the spikes over time and space, which a branch taps, is counted from the bits, and its gradient, a constant
-over both, is added where the gradient of the spikes is read: neither costs a pass over the activation.
+The mean of the spikes over time and space, which a branch taps, is counted from the bits. Its gradient, constant over
+time and space, is added where the gradient of the spikes is read. Neither costs a pass over the activation.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from shortback.torch_private import without_autocast
 
 
 class Convolution(NamedTuple):
-    """The numbers of a convolution without a bias, by axis."""
+    """The settings of a convolution without a bias, per spatial axis."""
 
     stride: tuple[int, ...]
     padding: tuple[int, ...]
@@ -45,7 +45,7 @@ class Convolution(NamedTuple):
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a call of the operation is made of besides tensors that need a gradient."""
+    """The arguments of one call of the operation, except tensors that may need a gradient and packed bits."""
 
     kind: Kind
     convolution: Convolution
@@ -60,7 +60,7 @@ class _Plan:
 
 
 class LayerOutput(NamedTuple):
-    """Spikes `[T*N, C, H, W]` in channels-last; their average `[N, C]` and the batch's statistics where wanted."""
+    """Spikes `[T*N, C, H, W]` in channels-last, their average `[N, C]` if requested, and the statistics if measured."""
 
     spikes: Tensor
     average: Tensor | None
@@ -84,14 +84,14 @@ def conv_norm_neuron(
     memory: Memory,
     average: bool,
 ) -> LayerOutput:
-    """Run a layer by its compiled kernels; channels-last is the one format they know.
+    """Run a layer by its compiled kernels, which work in channels-last only.
 
     Args:
         x: `[T*N, C, H, W]`, or `[N, C, H, W]` with `static_input`.
-        statistics: those to normalise by; of the batch itself where None.
-        residual: added to the current, of the shape of the output.
-        memory: what is kept for the backward pass, see above.
-        average: whether the average of the spikes over time and space is wanted.
+        statistics: to normalise by; None to measure those of the batch.
+        residual: added to the current; has the shape of the output.
+        memory: what is kept for the backward pass, see the table of this module.
+        average: whether to return the average of the spikes over time and space.
     """
     decay = one_decay(decay)
     learned = decay if isinstance(decay, Tensor) else None
@@ -99,7 +99,7 @@ def conv_norm_neuron(
     packed_input = None if memory == "fast" else packing.packed_of(x)
     packed_residual = None if memory == "fast" or residual is None else packing.packed_of(residual)
     if packed_residual is not None and packed_residual.num_steps != num_steps:
-        packed_residual = None  # of a neuron with other steps: bits are by step
+        packed_residual = None  # packed with another number of steps, while kernels unpack by step
     plan = _Plan(
         kind=Kind.of(dynamics, decay, num_steps),
         convolution=convolution,
@@ -114,14 +114,14 @@ def conv_norm_neuron(
     )
     bits_of = [None if packed is None else packed.bits for packed in (packed_input, packed_residual)]
     made = _Made(*_ConvNormNeuron.apply(*inputs, *bits_of, plan))
-    spikes = _image(made.spikes, made.z.shape[2:])  # a view taken here may be changed in place, one taken within not
+    spikes = _image(made.spikes, made.z.shape[2:])  # unlike a view made in `forward`, this may be changed in place
     if made.bits is not None:
         packing.attach_packed(spikes, made.bits, num_steps)
     return LayerOutput(spikes, made.average, None if statistics is not None else Statistics(made.mean, made.variance))
 
 
 class _Made(NamedTuple):
-    """What the operation computes: `spikes` and `average` for its caller, the rest to be kept."""
+    """The results of the operation: `spikes` and `average` for its caller, the others to be kept."""
 
     spikes: Tensor
     average: Tensor | None
@@ -153,7 +153,7 @@ class _ConvNormNeuron(torch.autograd.Function):
         if plan.fixed is None:
             statistics, affine = norm.measure(rows, norm_weight, norm_bias, plan.eps)
         else:
-            # Copied: the norm may move its own before the backward pass, which needs them as they are now.
+            # Copied, since the norm may update its statistics before the backward pass, which needs the current ones.
             statistics = Statistics(*(v.to(kernels.accumulation_dtype(v.dtype), copy=True) for v in plan.fixed))
             affine = norm.affine(statistics, norm_weight, norm_bias, plan.eps)
         spikes, bits = kernels.run(
@@ -214,7 +214,7 @@ class _ConvNormNeuron(torch.autograd.Function):
             layer_kernels.backward,
             (plan.kind,),
             rows,
-            # By sample, like the gradient of the average: the compiler makes one loop of what runs over the same axes.
+            # Per sample, like the gradient of the average: the compiler fuses loops over the same axes into one.
             _by_sample(scale, batch),
             _by_sample(shift, batch),
             residual,
@@ -226,10 +226,10 @@ class _ConvNormNeuron(torch.autograd.Function):
         grad_z, grad_norm_weight, grad_norm_bias = norm.backward(
             rows, grad_current, mean=mean, scale=scale, inverse_std=inverse_std, from_batch=plan.fixed is None
         )
-        del rows, grad_current  # the memory is wanted for the convolution's gradients
+        del rows, grad_current  # frees memory for the gradients of the convolution
         grad_x, grad_conv_weight, _ = torch.ops.aten.convolution_backward(
             _image(grad_z, ctx.size),
-            _unpacked(ctx, x),  # only now, or for the second time: meanwhile its memory was another's
+            _unpacked(ctx, x),  # unpacked only now, or a second time, to free the memory in between
             weight,
             None,
             *plan.convolution[:3],
@@ -252,35 +252,35 @@ class _ConvNormNeuron(torch.autograd.Function):
 
 
 def _unpacked(ctx: Any, x: Tensor) -> Tensor:
-    """The input of the convolution again, of what was kept of it."""
+    """Restore the input of the convolution from what was kept of it."""
     if ctx.plan.packed_input_steps is not None:
         x = _image(PackedSpikes(x, ctx.plan.packed_input_steps).unpack(ctx.dtype), ctx.input_size)
     return x.to(ctx.dtype)
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
-    """What autocast would convolve in, which leaves float64 alone."""
+    """Return the dtype in which the convolution runs: that of autocast if enabled, except for float64 inputs."""
     kind = x.device.type
     lowered = torch.is_autocast_enabled(kind) and x.dtype != torch.float64
     return torch.get_autocast_dtype(kind) if lowered else x.dtype
 
 
 def _convolve(x: Tensor, weight: Tensor, convolution: Convolution) -> Tensor:
-    """In the precision given: a second time, in the backward pass, autocast may be on where it was off."""
+    """Convolve in the given precision: when repeated in the backward pass, autocast may be on where it was off."""
     return without_autocast(lambda x, weight: F.conv2d(x, weight, None, *convolution), x, weight)
 
 
 def _rows(image: Tensor, steps: int) -> Tensor:
-    """`[T*N, C, H, W]` as `[T, N, S, C]`, copied only if it is not in channels-last."""
+    """Return `[T*N, C, H, W]` as `[T, N, S, C]`, copied only if it is not in channels-last."""
     rows = image.permute(0, 2, 3, 1).contiguous()
     return rows.view(steps, rows.shape[0] // steps, -1, rows.shape[3])
 
 
 def _image(rows: Tensor, size: Sequence[int]) -> Tensor:
-    """`[T, N, S, C]` as `[T*N, C, H, W]`, in channels-last, of `size` `(H, W)`."""
+    """Return `[T, N, S, C]` as `[T*N, C, H, W]` in channels-last, where `size` is `(H, W)`."""
     return rows.view(-1, *size, rows.shape[3]).permute(0, 3, 1, 2)
 
 
 def _by_sample(channels: Tensor, batch: int) -> Tensor:
-    """`[C]` as `[1, N, 1, C]`, in memory."""
+    """Copy `[C]` to a contiguous `[1, N, 1, C]`."""
     return channels.expand(1, batch, 1, -1).contiguous()

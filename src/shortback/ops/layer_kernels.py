@@ -10,10 +10,10 @@ from shortback.ops.kernels import Kind
 
 
 def _currents(kind: Kind, z: Tensor, *, scale: Tensor, shift: Tensor, residual: Tensor | None) -> list[Tensor]:
-    """The current of the neuron by step, in float32 or more; the residual may be the bytes of spikes."""
+    """Return the neuron's current at each step, in float32 or float64; the residual may be packed spikes."""
     currents = [step.to(scale.dtype) * scale + shift for step in z.unbind(0)]
     if len(currents) < kind.num_steps:
-        currents = [currents[0] for _ in range(kind.num_steps)]  # Dynamo of torch 2.11 and before traces no `*=`
+        currents = [currents[0] for _ in range(kind.num_steps)]  # Dynamo up to torch 2.11 cannot trace `*=` of a list
     if residual is None:
         return currents
     packed = residual.dtype == torch.uint8
@@ -30,7 +30,7 @@ def forward(
     residual: Tensor | None,
     decay: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Spikes `[T, N, S, C]` of `z` `[T, N, S, C]` (one step where the input is static), and their bits if `packs`."""
+    """Return the spikes `[T, N, S, C]` of `z` `[T, N, S, C]` (`[1, N, S, C]` if static), and their bits if `packs`."""
     currents = _currents(kind, z, scale=scale, shift=shift, residual=residual)
     fired = kernels.integrate(kind, currents, decay=decay, initial=None).fired
     return kernels.as_spikes(fired, z.dtype), packing.pack_fired(fired) if packs else None
@@ -46,11 +46,11 @@ def backward(
     grad_spikes: Tensor,
     grad_average: Tensor,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The gradients of the normalised `z`, of the residual and of the decay, from that of the spikes.
+    """Compute the gradients of the normalised `z`, of the residual and of the decay from that of the spikes.
 
     Args:
-        scale, shift: `[1, N, 1, C]`.
-        grad_average: of the mean over steps and pixels, spread over these, `[1, N, 1, C]`.
+        scale, shift: of the norm, `[1, N, 1, C]`.
+        grad_average: gradient of the mean over steps and pixels, divided by their number, `[1, N, 1, C]`.
     """
     currents = _currents(kind, z, scale=scale[0], shift=shift[0], residual=residual)
     grads = kernels.walk_back(

@@ -1,17 +1,17 @@
-r"""Batch norm in two halves: what a channel is to be scaled and shifted by, and the gradients.
+r"""Batch norm in two halves: the scale and shift of each channel, and the gradients.
 
-With $z$ the values of a channel, $n$ of them, the norm is the affine map
+With $z$ the $n$ values of a channel, the norm is the affine map
 
 $$y = a\,z + b, \qquad a = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}}, \qquad b = \beta - a\,\mu$$
 
-which the kernel that reads $z$ applies in passing. With $g$ the gradient of $y$ and
+which the kernel that reads $z$ applies on the fly. With $g$ the gradient of $y$ and
 $\hat z = (z - \mu) / \sqrt{\sigma^2 + \epsilon}$,
 
 $$g_\beta = \sum g, \qquad g_\gamma = \sum g\,\hat z, \qquad
   g_z = a \left( g - \frac{g_\beta + \hat z\, g_\gamma}{n} \right)$$
 
-if the statistics were measured on $z$ itself, and $g_z = a\,g$ if they are fixed. Values are `[T, N, S, C]`, with `S`
-pixels, numbers of a channel `[C]` and in float32 (float64 for float64).
+if the statistics were measured on $z$ itself, and $g_z = a\,g$ if they are fixed. Values are `[T, N, S, C]` with `S`
+pixels; numbers per channel are `[C]`, in float32 (float64 for float64).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Statistics(NamedTuple):
 
 
 class Affine(NamedTuple):
-    """What a norm does to the channels, and the inverse of their standard deviation."""
+    """The scale and shift that a norm applies to each channel, and the inverse of the standard deviation."""
 
     scale: Tensor
     shift: Tensor
@@ -40,14 +40,14 @@ class Affine(NamedTuple):
 
 
 def measure(z: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Statistics, Affine]:
-    """The statistics of `z`, and the norm by them."""
+    """Return the statistics of `z`, and the norm that follows from them."""
     images = _as_images(z)
     mean, variance, *affine = kernels.run(_measure, (eps,), images, _origins(images[0]), weight, bias)
     return Statistics(mean, variance), Affine(*affine)
 
 
 def affine(statistics: Statistics, weight: Tensor, bias: Tensor, eps: float) -> Affine:
-    """The norm by given statistics, in their precision or above."""
+    """Return the norm that follows from given statistics, in their precision or a higher one."""
     mean, variance = statistics
     weight, bias = (v.to(torch.promote_types(v.dtype, mean.dtype)) for v in (weight, bias))
     inverse_std = torch.rsqrt(variance + eps)
@@ -58,11 +58,11 @@ def affine(statistics: Statistics, weight: Tensor, bias: Tensor, eps: float) -> 
 def backward(
     z: Tensor, grad: Tensor, *, mean: Tensor, scale: Tensor, inverse_std: Tensor, from_batch: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of `z`, of the weight and of the bias.
+    """Return the gradients of `z`, of the weight and of the bias.
 
     Args:
         z: the values.
-        grad: of the output of the norm, in the dtype of `z`.
+        grad: gradient of the output of the norm, in the dtype of `z`.
         mean, scale, inverse_std: of the norm, see above.
         from_batch: whether the statistics were measured on `z`.
     """
@@ -73,15 +73,19 @@ def backward(
 
 
 def _as_images(values: Tensor) -> Tensor:
-    """`[1, T*N, S, C]`: a kernel for any number of steps."""
+    """Reshape values to `[1, T*N, S, C]`, so that one kernel serves any number of steps."""
     return values.reshape(1, -1, *values.shape[2:])
 
 
 def _origins(images: Tensor) -> Tensor:
-    """A value of every image and channel that is no outlier, `[N, S, C] -> [1, N, C]`: the middle one of three.
+    """Return a value of every image and channel that is unlikely to be an outlier, the median of three pixels.
 
-    A pixel alone may be one, as at the border or where a sensor has a hot one. Taken outside of the kernel, which would
-    be compiled for their places: fifths, as few images have a width that puts these into their first column.
+    A single pixel may be an outlier, at the border or as a hot pixel of a sensor. The pixels are read outside the
+    kernel, which would otherwise be compiled for their places. These are fifths of the image, as few widths put these
+    in the first column.
+
+    Shape:
+        `[N, S, C] -> [1, N, C]`.
     """
     first, second, third = (images[:, images.shape[1] * fifth // 5] for fifth in (1, 2, 3))
     low, high = torch.minimum(first, second), torch.maximum(first, second)
@@ -91,7 +95,7 @@ def _origins(images: Tensor) -> Tensor:
 def _measure(eps: float, z: Tensor, origins: Tensor, weight: Tensor, bias: Tensor):
     images = z[0].to(kernels.accumulation_dtype(z.dtype))
     pixels = images.shape[1]
-    # Around a value of the channel itself, the square of the mean takes no digits from the variance.
+    # Centred at a value of the channel itself, the variance loses no digits to the square of the mean.
     origin = origins[0].to(images.dtype)
     centred = images - origin[:, None]
     offsets = centred.sum(1) / pixels
@@ -110,7 +114,7 @@ def _backward(
     sums = gradient.sum(1)
     products = (gradient * centred).sum(1) * inverse_std
     if from_batch:
-        # The factors go into the last sums, and not into every element of what follows.
+        # Applied to the final sums, the factors need not multiply every element below.
         offset = (sums * share).sum(0)
         slope = (products * (inverse_std * share)).sum(0)
         gradient = gradient - offset - centred * slope

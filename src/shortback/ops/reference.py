@@ -15,7 +15,7 @@ from shortback.ops.dynamics import Dynamics
 
 
 class _Fire(torch.autograd.Function):
-    """The step function, with the surrogate's derivative in place of its own."""
+    """The step function, with the surrogate in place of its derivative."""
 
     generate_vmap_rule = True
 
@@ -35,7 +35,7 @@ class _Fire(torch.autograd.Function):
 
 
 def has_fired(u: Tensor, dynamics: Dynamics) -> Tensor:
-    """Where a membrane is at or above the threshold."""
+    """Return where the neuron fires: at or above the threshold, or only above it with `fires_above`."""
     return u > dynamics.threshold if dynamics.fires_above else u >= dynamics.threshold
 
 
@@ -48,7 +48,7 @@ def multi_step(
     initial: Tensor | None = None,
     return_state: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Run a neuron over a whole sequence; arguments and results as of `shortback.ops.multi_step`."""
+    """Run a neuron over a whole sequence; arguments and results are those of `shortback.ops.multi_step`."""
     decay = _precise(decay, x)
     currents = _currents(x, dynamics, decay, num_steps)
     v = torch.full_like(currents[0], dynamics.initial) if initial is None else initial.to(currents.dtype)
@@ -62,7 +62,7 @@ def multi_step(
 
 
 def membranes(x: Tensor, *, dynamics: Dynamics, decay: float | Tensor, num_steps: int) -> Iterator[Tensor]:
-    """The membrane before firing, `[...]` of one step after another; arguments as of `multi_step`."""
+    """Yield the membrane before firing, `[...]`, step by step; arguments are those of `multi_step`."""
     decay = _precise(decay, x)
     currents = _currents(x, dynamics, decay, num_steps)
     v = torch.full_like(currents[0], dynamics.initial)
@@ -73,7 +73,7 @@ def membranes(x: Tensor, *, dynamics: Dynamics, decay: float | Tensor, num_steps
 
 
 def _precise(decay: float | Tensor, x: Tensor) -> float | Tensor:
-    """A learned decay in the precision of the membrane, which 1 minus it and the sum of its gradients need."""
+    """Convert a learned decay to the precision of the membrane, which `1 - decay` and the sum of its gradients need."""
     return decay.to(torch.promote_types(x.dtype, torch.float32)) if isinstance(decay, Tensor) else decay
 
 

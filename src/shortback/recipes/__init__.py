@@ -1,1 +1,1 @@
-"""Recipes: runs as data. The YAML files, what may be in them, how they are read, and what is built of them."""
+"""Recipes: runs as data. The YAML files, their schema, and the code that reads them and builds objects from them."""

@@ -1,4 +1,4 @@
-"""A batch that the images there are can fill."""
+"""Batch sizes that the training images can fill."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from shortback.errors import UserError
 
 
 def fitting_batch_size(num_images: int) -> int:
-    """A power of two of which four or more make an epoch; 2 where there are too few for that."""
+    """The largest power of two that fits four times into an epoch, but at least 2."""
     return max(2, 1 << max(1, num_images // 4).bit_length() - 1)
 
 
 def check_batch_size(batch_size: int, *, num_images: int) -> None:
-    """See that an epoch has one whole batch.
+    """Check that an epoch has at least one full batch.
 
     Raises:
-        ValueError: it has not, and which batch fits.
+        ValueError: it has none; the message suggests a batch size.
     """
     if batch_size > num_images:
         raise UserError(

@@ -1,4 +1,4 @@
-"""From a recipe to objects, and from objects to a run: the only place that joins them."""
+"""Build the objects of a run from its recipe: the only place where a recipe becomes objects."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ from shortback.training import (
 
 log = logging.getLogger("shortback")
 
-_PLANNED = {field.name for field in dataclasses.fields(Plan)} & set(TrainConfig.model_fields)  # what goes over as it is
+_PLANNED = {field.name for field in dataclasses.fields(Plan)} & set(TrainConfig.model_fields)  # passed on unchanged
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The data of a run: `validation` is None if nothing is set aside."""
+    """The data of a run; `validation` is None if no images are set aside."""
 
     source: ImageData
     train: ImageSet
@@ -66,10 +66,10 @@ class Splits:
 
 
 def build_neuron(config: NeuronConfig) -> functools.partial:
-    """A factory of neurons, called with the number of steps.
+    """A factory of neurons, called with the number of time steps.
 
     Raises:
-        ValueError: a setting that the kind of neuron or surrogate does not have.
+        ValueError: a setting that this kind of neuron or surrogate does not have.
     """
     surrogate = SURROGATES[config.surrogate.kind]
     settings = config.surrogate.model_dump(exclude={"kind"}, exclude_none=True)
@@ -98,10 +98,10 @@ def build_model(config: ModelConfig, *, num_classes: int, in_channels: int) -> S
 
 
 def build_data(config: DataConfig, *, num_steps: int, seed: int) -> Splits:
-    """The splits of a recipe; which images are set aside depends on the seed alone.
+    """The splits of a recipe; which images are set aside depends only on the seed.
 
     Args:
-        num_steps: of the network, which are as many as frames of a recording.
+        num_steps: time steps of the network, which is also the number of frames per recording.
     """
     frames = None
     if config.kind in get_args(EventKind):
@@ -129,7 +129,7 @@ def build_data(config: DataConfig, *, num_steps: int, seed: int) -> Splits:
 
 
 def build_loader(images: ImageSet, recipe: Recipe, source: ImageData, *, training: bool, fabric: Fabric) -> BatchLoader:
-    """Batches of a split, augmented and in random order for training."""
+    """A loader of batches of a split; for training they are augmented and in random order."""
     data = recipe.data
     if training:
         check_batch_size(recipe.train.batch_size, num_images=len(images))
@@ -161,7 +161,7 @@ def build_loader(images: ImageSet, recipe: Recipe, source: ImageData, *, trainin
 
 
 def first_batch(recipe: Recipe, splits: Splits, count: int) -> tuple[Tensor, Tensor]:
-    """The first training images of a recipe and their classes, not augmented; the same in every process."""
+    """The first `count` training images of epoch 0 and their classes, not augmented; the same in every process."""
     source = splits.source
     loader = BatchLoader(
         splits.train,
@@ -184,7 +184,7 @@ def _num_workers(data: DataConfig, fabric: Fabric) -> int:
 
 
 def build_schedule(method: Method, branches: BranchesConfig) -> schedules.Schedule:
-    """The balance coefficient that a method stands for."""
+    """The schedule of the balance coefficient for a method."""
     if method == "vanilla":
         return schedules.Constant(value=0.0)
     if method == "shortcut":
@@ -202,7 +202,7 @@ def build_schedule(method: Method, branches: BranchesConfig) -> schedules.Schedu
 
 
 def build_loss(loss: LossConfig, branches: BranchesConfig) -> ShortcutLoss:
-    """The combined loss; branches always take cross entropy, their outputs having no steps."""
+    """The combined loss; branches always use cross entropy, as their outputs have no time steps."""
     entropy = CrossEntropy(label_smoothing=loss.label_smoothing)
     main = entropy
     if loss.kind == "tet":
@@ -211,7 +211,7 @@ def build_loss(loss: LossConfig, branches: BranchesConfig) -> ShortcutLoss:
 
 
 def resolve(recipe: Recipe) -> tuple[Recipe, Execution]:
-    """The recipe with nothing left to be chosen, and what it means for the machine at hand."""
+    """The recipe with device and precision chosen and paths absolute, and how it runs on this machine."""
     train = recipe.train
     execution = choose_execution(
         device=train.device,
@@ -231,7 +231,7 @@ def resolve(recipe: Recipe) -> tuple[Recipe, Execution]:
 
 
 def with_device_here(recipe: Recipe) -> Recipe:
-    """The recipe of a finished run on the device of this machine, where that which it was trained on is not there."""
+    """The recipe of a finished run, moved to the CPU if it was trained on a GPU and there is none here."""
     if recipe.train.device != "cuda" or torch.cuda.is_available():
         return recipe
     log.warning("trained with train.device=cuda, and PyTorch sees no GPU here: this runs on the CPU")
@@ -239,7 +239,7 @@ def with_device_here(recipe: Recipe) -> Recipe:
 
 
 class Training(NamedTuple):
-    """What a `Trainer` needs of a recipe besides the network, the data and the machine."""
+    """What a `Trainer` needs from a recipe, besides network, data and machine."""
 
     loss: ShortcutLoss
     schedule: schedules.Schedule
@@ -249,7 +249,7 @@ class Training(NamedTuple):
 
 
 def build_training(recipe: Recipe, net: nn.Module, *, steps_per_epoch: int) -> Training:
-    """The training of a network by a recipe."""
+    """Build what a recipe says about the training of a network."""
     optimizer = recipe.optimizer
     settings = optimizer.model_dump(include={"kind", "lr", "momentum", "nesterov", "weight_decay"})
     return Training(
@@ -272,10 +272,10 @@ def build_training(recipe: Recipe, net: nn.Module, *, steps_per_epoch: int) -> T
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Build all of a recipe that needs no data.
+    """Build everything in a recipe that needs no data.
 
     Raises:
-        ValueError: what is wrong with it.
+        ValueError: something in the recipe is wrong.
     """
     Augmentation(**recipe.data.augment.model_dump())
     check_memory(recipe, num_parameters=_num_parameters(recipe.model))
@@ -286,9 +286,9 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def _num_parameters(config: ModelConfig) -> int:
-    """Without allocating them."""
+    """The number of parameters of a network, without allocating them."""
     with torch.device("meta"):
         try:
             return sum(p.numel() for p in build_model(config, num_classes=10, in_channels=3).parameters())
-        except (RuntimeError, OverflowError) as error:  # a size that no integer holds
+        except (RuntimeError, OverflowError) as error:  # a size too large for an integer
             raise UserError(f"model.width={config.width}: no network is that wide ({error})") from error

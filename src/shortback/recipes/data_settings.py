@@ -1,4 +1,4 @@
-"""The sections of a recipe on the data: where it lies, how it is read, and what is done to the training images."""
+"""The recipe sections on data: where the data lies, how it is read, and how training images are augmented."""
 
 from __future__ import annotations
 
@@ -12,77 +12,77 @@ from shortback.recipes.fields import Count, Fraction, NonNegative, Positive, Sec
 
 
 class AugmentConfig(Section):
-    """What is done to the training images, in the order of `shortback.data.Augmentation`; nothing by default."""
+    """Augmentation of the training images, in the order of `shortback.data.Augmentation`; none by default."""
 
     crop_padding: Annotated[int, Field(ge=0)] = 0
-    """Pad by so many black pixels, and cut the size out at random."""
+    """Pad each side by this many black pixels, then crop back to the image size at a random position."""
     resized_crop: bool = False
-    """Cut out 8 to 100 % of the area and resize it, as is usual for ImageNet."""
+    """Crop a random 8 to 100 % of the area and resize it, as is usual for ImageNet."""
     flip: bool = False
-    """Mirror left to right, every second image."""
+    """Mirror left to right with probability 1/2."""
     roll: Annotated[int, Field(ge=0)] = 0
-    """Shift by up to so many pixels, what leaves on one side coming in on the other."""
+    """Shift by up to this many pixels either way, wrapping around at the borders."""
     rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
-    """Turn by up to so many degrees both ways."""
+    """Rotate by up to this many degrees either way."""
     shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
-    """Shear along the rows by up to so many degrees both ways."""
+    """Shear along the rows by up to this many degrees either way."""
     auto_augment: AutoAugment | None = None
-    """AutoAugment, with the policy found for one of these."""
+    """AutoAugment, with the policy found for this data set."""
     rand_augment: Annotated[int, Field(ge=0, le=30)] | None = None
-    """RandAugment of two operations, with this magnitude."""
+    """RandAugment with two operations of this magnitude."""
     cutout: Annotated[int, Field(ge=0)] = 0
-    """Blacken a square of this side, in pixels."""
+    """Blacken a square with sides of this many pixels, at a random position."""
     mixup: NonNegative = 0.0
-    """Alpha of the Beta distribution of mixup; 0 is off."""
+    """Alpha of the Beta distribution of mixup; 0 for no mixup."""
     cutmix: NonNegative = 0.0
-    """Alpha of the Beta distribution of CutMix; 0 is off."""
+    """Alpha of the Beta distribution of CutMix; 0 for no CutMix."""
 
 
 class FramesConfig(Section):
-    """What recordings of events become; as many frames as `model.num_steps`."""
+    """The frames that recordings of events become, `model.num_steps` of them."""
 
     size: Count = 48
     """Side of the square frames, in pixels."""
     by: FramesBy = "count"
-    """Frames of equally many events, or of equally much time."""
+    """Whether frames hold equally many events (`count`) or span equally much time (`duration`)."""
     resize: Resize = "sum"
-    """Events of all pixels of the sensor that one of a frame covers, or of the nearest alone."""
+    """Whether a pixel gets the events of all sensor pixels that it covers (`sum`), or of one of them (`nearest`)."""
     values: FrameValues = "count"
-    """How many events there were, or whether there was one."""
+    """Whether a pixel holds the number of its events (`count`), or 1 if there were any (`binary`)."""
     keep_aspect: bool = False
-    """Whether the sides of the sensor keep their proportion, and the rest of the frame is empty."""
+    """Whether to keep the sensor's aspect ratio and leave the rest of the frame empty."""
 
 
 class DataConfig(Section):
-    """What to train on."""
+    """The data to train on."""
 
     kind: DataKind = "bundled"
-    """Which data; `bundled` and `simulated_events` come with the package."""
+    """Data set or file format; `bundled` and `simulated_events` come with the package."""
     root: Path | None = None
-    """Folder of the data; `null` for that in SHORTBACK_DATA, or `data`."""
+    """Folder of the data; `null` for the environment variable SHORTBACK_DATA, or else `data`."""
     url: str | None = None
-    """Of a folder of shards on a web server, instead of `root`."""
+    """Address of a folder of shards on a web server, instead of `root`."""
     cache_dir: Path | None = None
-    """Where the cache of a folder of images or events, or copies of shards, go; `null` for beside the data."""
+    """Where to cache images, events or copies of shards; `null` for beside the data (shards: the user's cache)."""
     cache_gb: Positive | None = None
-    """What copies of shards may take, in 10^9 bytes."""
+    """Disk space that copies of shards may take, in 10^9 bytes; `null` for no limit."""
     download: bool = False
-    """Whether to fetch what is missing, of Fashion-MNIST and CIFAR."""
+    """Whether to download missing files, for Fashion-MNIST and CIFAR."""
     skip_bad: bool = False
-    """Whether damaged files of a folder are left out, instead of ending the run."""
+    """Whether to leave out damaged files of a folder instead of ending the run."""
     image_size: Count | None = None
-    """Side of the images that the network sees, in pixels; `null` for theirs."""
+    """Side of the images that the network sees, in pixels; `null` for their own size."""
     frames: FramesConfig | None = None
     split: str | None = None
-    """How recordings without an official split are split: a word, or a text file of those to test on."""
+    """How to split recordings that have no official split: a named rule, or a text file listing the test recordings."""
     sensor: tuple[Count, Count] | None = None
-    """Height and width, in pixels, of recordings whose files do not say them."""
+    """Height and width of the sensor, in pixels, for recordings whose files do not give them."""
     train_images: Count | None = None
-    """How many training images are used, the same by seed; `null` for all."""
+    """Number of training images to use, drawn by `seed`; `null` for all."""
     validation_fraction: Fraction = 0.1
-    """Part of the training images set aside to choose the best weights; 0 for none."""
+    """Fraction of the training images set aside to choose the best weights; 0 for none."""
     num_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    """Processes that read and augment images; 0 for the one that trains."""
+    """Worker processes that read and augment images; 0 to do so in the training process."""
     on_device: bool | Literal["auto"] = "auto"
-    """Whether images lie, and are augmented, on the GPU; `auto` where they fit and what is done to them can be."""
+    """Whether to keep and augment images on the GPU; `auto` if they fit and their augmentation can run there."""
     augment: AugmentConfig = AugmentConfig()

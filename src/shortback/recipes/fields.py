@@ -1,4 +1,4 @@
-"""What sections of a recipe have in common, and the kinds of numbers in them."""
+"""The base class of recipe sections, and the number types used in them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Count = Annotated[int, Field(ge=1)]
 
 
 def _types_in(annotation: Any) -> set[Any]:
-    """The types that an annotation is made of, such as those of a union."""
+    """An annotation and all types nested in it, such as the members of a union."""
     return {annotation}.union(*map(_types_in, get_args(annotation))) if isinstance(annotation, Hashable) else set()
 
 
 class Section(BaseModel):
-    """Settings that are what they were read as, and no others; the text below each says what it is."""
+    """A group of settings: immutable, and without unknown keys. The string below each field describes it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod
     def _tell_words_from_numbers(cls, tree: Any) -> Any:
-        """YAML reads `yes`, `no`, `on` and `off` as true and false, which would pass for 1 and 0."""
+        """Refuse booleans for numbers: YAML reads `yes`, `no`, `on` and `off` as such, which would pass for 1 and 0."""
         for key, field in cls.model_fields.items() if isinstance(tree, dict) else ():
             if isinstance(tree.get(key), bool) and {int, float} & _types_in(field.annotation):
                 raise ValueError(f"{key}: must be a number; YAML reads yes, no, on and off as true and false")
@@ -34,6 +34,6 @@ class Section(BaseModel):
 
 
 def section_in(annotation: Any) -> type[Section] | None:
-    """The section that an annotation is of, alone or in a union or list; None for other settings."""
+    """The section class in an annotation, alone or in a union or list; None if there is none."""
     kinds = (kind for kind in _types_in(annotation) if isinstance(kind, type) and issubclass(kind, Section))
     return next(kinds, None)

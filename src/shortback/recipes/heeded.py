@@ -1,4 +1,4 @@
-"""Which settings change nothing of a training, since they are of another kind or method than the one that is chosen."""
+"""Find settings without effect on a training, because they belong to a kind or method that was not chosen."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shortback.recipes.yaml_text import read_yaml
 
 _SCHEDULES: tuple[ScheduleKind, ...] = get_args(ScheduleKind)
 
-# A setting, what chooses whether it counts, and the choices with which it does.
+# A setting, the setting on whose choice its effect depends, and the choices with which it has one.
 _OF: dict[str, tuple[str, tuple[str, ...]]] = {
     "optimizer.momentum": ("optimizer.kind", ("sgd",)),
     "loss.tet_weight": ("loss.kind", ("tet",)),
@@ -29,19 +29,19 @@ CONDITIONAL = frozenset(_OF)
 
 
 def check_heeded(recipe: Recipe, settings: Iterable[str]) -> None:
-    """See that settings `key=value`, which a recipe has already, change what it trains.
+    """Check that settings `key=value`, already applied to a recipe, have an effect on its training.
 
     Raises:
-        ValueError: the first that does not, and what it belongs to.
+        ValueError: a setting has none; the message says what it belongs to.
     """
     if wrong := unheeded(recipe, settings):
         raise UserError(f"-s {wrong}")
 
 
 def unheeded(recipe: Recipe, settings: Iterable[str]) -> str | None:
-    """The first of some settings `key=value` that changes nothing of a training by a recipe, and why; None without one.
+    """The first of some settings `key=value` without effect on a recipe's training, and why; None if all have one.
 
-    A recipe that compares has the methods that it compares, and its own where that is among the settings.
+    The methods of a recipe with `compare` are those of its sides, and its own if `method` is among the settings.
     """
     keys = keys_of(settings)
     flat = flatten(recipe.model_dump(mode="json"))
@@ -52,12 +52,12 @@ def unheeded(recipe: Recipe, settings: Iterable[str]) -> str | None:
         chosen = methods if chooser == "method" else {flat.get(chooser)}
         if chooser and not chosen & set(choices):
             here, there = ", ".join(sorted(map(str, chosen))), " or ".join(choices)
-            return f"{key}=...: it is of {chooser}={there}, and this is {here}; choose that, or leave it out"
+            return f"{key}=...: applies only to {chooser}={there}, and this is {here}; choose that, or leave it out"
     return None
 
 
 def keys_of(settings: Iterable[str]) -> list[str]:
-    """The dotted keys of settings `key=value`, those within a section that is given as a whole too."""
+    """The dotted keys of settings `key=value`; a section given as a whole counts as all keys in it."""
     return [
         key for one in settings for key in flatten({one.partition("=")[0]: read_yaml(one.partition("=")[2], name=one)})
     ]

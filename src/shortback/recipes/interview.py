@@ -1,4 +1,4 @@
-"""A recipe from the answers to four questions: what there is, where it lies, which network, how long."""
+"""Make a recipe from the answers to four questions: which data, where it lies, which network, how many epochs."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ WHAT = {
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
     "events": "recordings of an event camera: train/<class>/ and test/<class>/, or <class>/ alone",
-    "bundled": "nothing yet: a part of Fashion-MNIST that comes with the package",
+    "bundled": "no data yet: a part of Fashion-MNIST that comes with the package",
 }
-LARGE = 96  # pixels from which images are cropped and resized as those of ImageNet are
+LARGE = 96  # pixels of the shorter side from which images are treated like those of ImageNet
 
-# The recipe to begin from, where it is not that of CIFAR-10.
+# The recipe to extend, by network, where it is not one of CIFAR-10.
 EVENT_NETWORKS = {"resnet18": "cifar10dvs-resnet18", "resnet20": "cifar10dvs-resnet20", "vgg16": "cifar10dvs-vggsnn"}
 LARGE_NETWORKS = {"resnet18": "imagenet-resnet18", "resnet34": "imagenet-resnet34"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What a recipe is made from.
+    """The answers that a recipe is made from.
 
     Attributes:
-        data: what there is to train on.
-        root: where it lies; None for what comes with the package, or is to be downloaded.
-        network: which; `plain32` are 32 layers without skips.
-        epochs: how long.
+        data: kind of data to train on.
+        root: folder of the data; None if it comes with the package or is to be downloaded.
+        network: network to train; `plain32` has 32 layers without skips.
+        epochs: number of epochs.
     """
 
     data: Have
@@ -58,11 +58,11 @@ class Answers:
 
 
 def make_recipe(answers: Answers) -> str:
-    """The YAML of a recipe, which extends one that comes with the package.
+    """The YAML of a recipe that extends one of the package's.
 
     Raises:
-        ValueError: an answer that is none of the choices, a folder without images, a network that has no recipe for
-            recordings or large images; all that the recipe itself may be wrong in.
+        ValueError: an answer that is not one of the choices, a folder without images, a network that has no recipe for
+            recordings or large images, or any mistake in the resulting recipe.
     """
     check_choice("data", answers.data, Have)
     check_choice("network", answers.network, RecipeNetwork)
@@ -81,12 +81,12 @@ def make_recipe(answers: Answers) -> str:
     unsaid = "sensor" in data
     policy = made.data.augment.auto_augment if answers.data == "images" else None
     return (
-        f"# {answers.network} on {answers.data}; `shortback recipes show` prints every setting of it.\n"
-        "# method: vanilla (no branches), shortcut (a coefficient that stays), evolutionary (one that falls)\n"
-        + ("# data.sensor is to be [height, width] of the camera: the recordings do not say it.\n" if unsaid else "")
+        f"# {answers.network} on {answers.data}; `shortback recipes show` prints all of its settings.\n"
+        "# method: vanilla (no branches), shortcut (a constant coefficient), evolutionary (a falling one)\n"
+        + ("# Set data.sensor to [height, width] of the camera: the recordings do not give it.\n" if unsaid else "")
         + (
-            f"# Images are augmented as in {base}, by AutoAugment with the policy that was found for {policy} too;\n"
-            "# data: {augment: {auto_augment: null}} leaves it out. `shortback data show` draws what comes of it.\n"
+            f"# Images are augmented as in {base}, including AutoAugment with the policy found for {policy};\n"
+            "# data: {augment: {auto_augment: null}} turns it off. `shortback data show` draws the result.\n"
             if policy
             else ""
         )
@@ -95,7 +95,7 @@ def make_recipe(answers: Answers) -> str:
 
 
 def _batch_size_for(root: Path, recipe: Recipe) -> int:
-    """A batch that fits the images or recordings in a folder, no larger than that of the recipe."""
+    """A batch size that suits the number of images or recordings in a folder, at most that of the recipe."""
     largest = recipe.train.batch_size
     folder = root / "train" if (root / "train").is_dir() else root
     files = (name for _, _, names in os.walk(folder) for name in names if not name.startswith("."))
@@ -106,43 +106,43 @@ def _batch_size_for(root: Path, recipe: Recipe) -> int:
 
 
 def _found(answers: Answers) -> tuple[str, dict[str, Any]]:
-    """The recipe to begin from, and what differs in its data."""
+    """The recipe to extend, and its changed `data` settings."""
     root = None if answers.root is None else str(answers.root)
     network = answers.network
     if answers.data == "bundled":
         if root:
             raise UserError(
-                f"data=bundled comes with the package: leave root={root} out, or choose the data that lies there"
+                f"data=bundled comes with the package: leave root={root} out, or choose the kind of data in it"
             )
         return f"cifar10-{network}", {"kind": "bundled", "augment": {"auto_augment": None}}
     if answers.data in ("cifar10", "cifar100"):
         base = f"{answers.data}-{network}" if network != "plain32" else "cifar10-plain32"
         return base, {"kind": answers.data, **({"root": root} if root else {"download": True})}
     if root is None:
-        raise UserError(f"data={answers.data}: say where it lies")
+        raise UserError(f"data={answers.data}: give root, the folder where it lies")
     if answers.data == "events":
         if network not in EVENT_NETWORKS:
-            raise UserError(f"recordings of events have recipes for {', '.join(EVENT_NETWORKS)}, not for {network}")
+            raise UserError(f"no recipe has {network} for recordings of events: choose {', '.join(EVENT_NETWORKS)}")
         return EVENT_NETWORKS[network], _of_recordings(Path(root))
     if not Path(root, "train").is_dir():
-        raise UserError(f"{root}: there must be a folder train/ in it, and in that a folder for each class")
+        raise UserError(f"{root}: must contain a folder train/, with a folder for each class")
     if min(_size_of_an_image(Path(root))) < LARGE:
         return f"cifar10-{network}", {"kind": "image_folder", "root": root}
     if network not in LARGE_NETWORKS:
-        raise UserError(f"images as large as these have recipes for {', '.join(LARGE_NETWORKS)}, not for {network}")
+        raise UserError(f"no recipe has {network} for images as large as these: choose {', '.join(LARGE_NETWORKS)}")
     return LARGE_NETWORKS[network], {"kind": "image_folder", "root": root, "validation_fraction": 0.1}
 
 
 def _of_recordings(root: Path) -> dict[str, Any]:
-    """The data of a folder of recordings, with frames no larger than the sensor of the first that can be read.
+    """The `data` settings for a folder of recordings, with frames no larger than the sensor.
 
-    `sensor` is among it, as null, where that one does not say its size.
+    The first readable recording tells the size of the sensor; if it does not, `sensor` is there as null.
     """
     found: dict[str, Any] = {"kind": "event_folder", "root": str(root), "split": None}
     recordings = [path for path in files_in(root) if path.suffix.lower() in READERS] if root.is_dir() else []
     if not (root / "train").is_dir():
         if not root.is_dir() or len(class_names(root)) < 2:
-            raise UserError(f"{root}: there must be a folder train/ in it, or a folder for each class")
+            raise UserError(f"{root}: must contain a folder train/, or a folder for each class")
         check_flat(root, class_names(root), recordings)
         found["split"] = FIFTH
     for path in recordings:
@@ -151,28 +151,28 @@ def _of_recordings(root: Path) -> dict[str, Any]:
         except SensorUnknownError:
             return {**found, "sensor": None}
         except (UserError, OSError):
-            continue  # left for the training to find
+            continue  # reported when training loads the data
         return {**found, "frames": {"size": min(FramesConfig().size, events.height, events.width)}}
     return found
 
 
 def _size_of_an_image(root: Path) -> tuple[int, int]:
-    """Width and height of the first image in a folder, of whatever kind `image_folder` reads."""
+    """Width and height of the first image in a folder, in any format that `image_folder` reads."""
     for folder, _, names in os.walk(root):
         for name in (name for name in names if not name.startswith(".")):
-            # What a file is stands in it, and not in its name; others are left for the training to find.
+            # The content decides what a file is, not its name; other files are reported when training loads the data.
             with contextlib.suppress(OSError), Image.open(Path(folder) / name, formats=FORMATS) as image:
                 return image.size
-    raise UserError(f"{root}: no image is in it")
+    raise UserError(f"{root}: contains no image")
 
 
 def questions() -> dict[str, tuple[str, dict[str, str]]]:
-    """The questions with a choice of answers, by the name of the answer: the question, and what each answer is."""
+    """The multiple-choice questions by the name of the answer: each with its text, and a description of each choice."""
     networks = {
         "resnet18": "ResNet-18, the paper's",
         "resnet20": "ResNet-20: small, quick on a laptop",
         "resnet34": "ResNet-34, the paper's deep one",
         "vgg16": "VGG-16, or VGGSNN for recordings",
-        "plain32": "32 layers without skips: what branches help most",
+        "plain32": "32 layers without skips, where branches help most",
     }
     return {"data": ("What do you train on?", WHAT), "network": ("Which network?", networks)}

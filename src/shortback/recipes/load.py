@@ -1,4 +1,4 @@
-"""Read recipes, which are YAML, and compare them.
+"""Read recipes from YAML, and compare them.
 
 Unknown keys are errors, and all errors of a file are reported together.
 """
@@ -25,7 +25,8 @@ from shortback.recipes.training_settings import usual_coefficient
 from shortback.recipes.yaml_text import RecipeError, read_keys, read_yaml, text_of
 from shortback.words import counted
 
-# Where the data lies and how it is read, and what is watched and written meanwhile: no weight depends on it.
+# Settings on which no weight depends: where data lies and how it is read, and what is measured and written. With an
+# adaptive schedule, `health.every` does matter.
 WITHOUT_EFFECT = frozenset(
     {
         "data.root",
@@ -54,10 +55,10 @@ def recipe_names() -> list[str]:
 
 
 def recipe_text(recipe: str) -> str:
-    """The YAML of a recipe: the name of one that comes with the package, or a file.
+    """The YAML of a recipe, given as the name of one of the package's or as a file.
 
     Raises:
-        RecipeError: neither a name nor a file (with the nearest names).
+        RecipeError: neither a name nor a file; the message has the nearest names.
     """
     if recipe in recipe_names():
         return (resources.files("shortback") / "recipes" / f"{recipe}.yaml").read_text()
@@ -71,7 +72,7 @@ def recipe_text(recipe: str) -> str:
 
 
 def first_sentence(text: str) -> str:
-    """What a recipe is, from the comment that its YAML begins with."""
+    """The first sentence of the comment that a recipe's YAML begins with."""
     lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
     comment = " ".join(line.removeprefix("#").strip() for line in lines)
     return re.split(r"(?<=\.) ", comment)[0]
@@ -85,16 +86,16 @@ def _is_file(name: str) -> bool:
 
 
 def load_recipe(recipe: str, *, settings: Iterable[str] = ()) -> Recipe:
-    """Read a recipe and change it by settings `key=value`, the key dotted and the value YAML.
+    """Read a recipe and apply settings `key=value`, with a dotted key and a YAML value.
 
-    A recipe may say `extend: OTHER`, one that comes with the package or a file beside it, and then only what differs:
-    sections are merged key by key, all else takes the place of what was there.
+    With `extend: OTHER`, one of the package's recipes or a file beside this one, a recipe need only give what differs:
+    sections are merged key by key, and any other value replaces the one in `OTHER`.
 
-    Where a setting changes `branches.combine` of a recipe that says all of its values, as that of a run does, the usual
-    `start` and `coefficient` become those of the other form, unless a setting says them.
+    Where a setting changes `branches.combine` of a recipe that gives all values, as that of a run does, a `start` and
+    `coefficient` that are the old form's defaults become those of the new form, unless a setting gives them.
 
     Raises:
-        RecipeError: everything that is wrong, each with its dotted path.
+        RecipeError: lists everything that is wrong, each with its dotted path.
     """
     tree = read_tree(recipe)
     _apply_all(tree, settings)
@@ -104,15 +105,15 @@ def load_recipe(recipe: str, *, settings: Iterable[str] = ()) -> Recipe:
 
 
 def read_tree(recipe: str, extending: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The settings of a recipe as they are written, with those of what it extends."""
+    """The settings that a recipe's YAML gives, merged into those of the recipe it extends."""
     if recipe in extending:
         raise RecipeError(f"{extending[0]}: recipes extend each other in a circle: {' > '.join((*extending, recipe))}")
-    tree = copy.deepcopy(_tree(recipe_text(recipe), recipe))  # of a grid of thousands of cells it is the same
+    tree = copy.deepcopy(_tree(recipe_text(recipe), recipe))  # cached: the thousands of cells of a grid share it
     if "extend" not in tree:
         return tree
     base = tree.pop("extend")
     if not isinstance(base, str):
-        raise RecipeError(f"{recipe}: extend: the name of a recipe or of a file beside this one, not {base!r}")
+        raise RecipeError(f"{recipe}: extend: must be the name of a recipe or of a file beside this one, not {base!r}")
     beside = base if base in recipe_names() else str(Path(recipe).parent / base)
     try:
         recipe_text(beside)
@@ -122,10 +123,10 @@ def read_tree(recipe: str, extending: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def at_another_place(text: str, recipe: str, to: Path) -> str:
-    """The YAML of a recipe for another file, from which what it extends is found too.
+    """The YAML of a recipe for the file `to`, with `extend` changed so that it still names the same file.
 
     Raises:
-        RecipeError: it extends a file in a way that cannot be rewritten.
+        RecipeError: `extend` is not a line of its own, which could be rewritten.
     """
     base = _tree(text, recipe).get("extend")
     if not isinstance(base, str) or base in recipe_names() or to.parent.resolve() == Path(recipe).parent.resolve():
@@ -133,12 +134,12 @@ def at_another_place(text: str, recipe: str, to: Path) -> str:
     whole = (Path(recipe).parent / base).resolve()
     moved, count = re.subn(r"^extend *:.*$", lambda _: f"extend: {json.dumps(str(whole))}", text, flags=re.MULTILINE)
     if count != 1:
-        raise RecipeError(f"{recipe}: extend: {base} is beside it; write the line extend: {whole}, and copy it then")
+        raise RecipeError(f"{recipe}: extend: {base} is beside it; replace that by a line extend: {whole}, then copy")
     return moved
 
 
 def merged(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
-    """A tree in whose sections the keys of another take the place of its own."""
+    """`base` with the keys of `tree` replacing its own, section by section."""
     result = dict(base)
     for key, value in tree.items():
         old = result.get(key)
@@ -150,18 +151,18 @@ _tree = functools.lru_cache(maxsize=4)(lambda text, name: read_keys(text, name=n
 
 
 def _refuse_unsaid_form(tree: dict[str, Any], *, name: str) -> None:
-    """A recipe that says nothing of it once meant `additive`, and is not to become `logits` in silence."""
+    """Refuse a recipe without `branches.combine`: it once meant `additive`, and must not silently become `logits`."""
     branches = tree.get("branches", {})
     methods = tree.get("compare") or [tree.get("method", "evolutionary")]
     if isinstance(branches, dict) and "combine" not in branches and methods != ["vanilla"]:
         raise RecipeError(
-            f"{name}: branches.combine is not said: write logits (the paper's form, with a coefficient that falls from "
-            "0.25), or additive (a sum of losses, with one that falls from 1), which a recipe without it was before"
+            f"{name}: branches.combine is missing: write logits (the paper's form, with a coefficient that falls from "
+            "0.25), or additive (a sum of losses, with one that falls from 1), which older versions assumed"
         )
 
 
 def parse_recipe(tree: dict[str, Any], *, name: str) -> Recipe:
-    """Check a recipe that was read already; see `load_recipe`."""
+    """Check a tree of settings and make it a recipe; see `load_recipe`."""
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
@@ -170,16 +171,16 @@ def parse_recipe(tree: dict[str, Any], *, name: str) -> Recipe:
 
 
 def changed(recipe: Recipe, settings: Iterable[str], *, name: str) -> Recipe:
-    """A recipe with settings `key=value`; see `load_recipe`."""
+    """A recipe with settings `key=value` applied; see `load_recipe`."""
     tree = recipe.model_dump(mode="json")
     _apply_all(tree, settings)
     return parse_recipe(tree, name=name)
 
 
 def differences(ours: Recipe, theirs: Recipe, *, ignoring: Collection[str] = ()) -> list[str]:
-    """What differs between two recipes, but for some keys, a line `key: ours, theirs` each.
+    """The differences between two recipes, except in the keys `ignoring`, each as a line `key: ours, theirs`.
 
-    Coefficients that the method of both has no use for do not count.
+    Settings of the coefficient that neither recipe's method uses are left out.
     """
     a, b = flatten(ours.model_dump(mode="json")), flatten(theirs.model_dump(mode="json"))
     unused = {key for key in COEFFICIENTS if not heeds(ours.method, key) and not heeds(theirs.method, key)}
@@ -210,7 +211,7 @@ def _apply(tree: dict[str, Any], setting: str) -> None:
     *parents, last = key.split(".")
     node = tree
     for parent in parents:
-        if node.get(parent) is None:  # null too, for a section that is not there
+        if node.get(parent) is None:  # missing, or a section given as null
             node[parent] = {}
         node = node[parent]
         if not isinstance(node, dict):
@@ -219,14 +220,14 @@ def _apply(tree: dict[str, Any], setting: str) -> None:
 
 
 def _described(problems: Iterable[Any]) -> list[str]:
-    """A line for each key that something is wrong with, whatever all the types are that it could have."""
+    """One line per wrong key, even where pydantic reports a problem for each type that the key could have."""
     found: dict[tuple[str, ...], list[Any]] = {}
     for problem in problems:
         loc = problem["loc"]
         unknown = problem["type"] == "extra_forbidden"
         keys = (*_place(loc[:-1])[0], str(loc[-1])) if unknown else _place(loc)[0]
         found.setdefault(keys, []).append(problem)
-    # Of a list that could be a word too, what is wrong is within the list.
+    # If a value may be a word or a list, report what is wrong within the list.
     outer = {keys[:length] for keys in found for length in range(len(keys))}
     return [_describe(keys, those) for keys, those in found.items() if keys not in outer]
 
@@ -241,7 +242,7 @@ def _describe(keys: tuple[str, ...], problems: Sequence[Any]) -> str:
 
 
 def _near(problems: Iterable[Any]) -> str:
-    """Of the words that a setting takes those most like the one that was given, if there are any."""
+    """The end of a message: the allowed words most like the given one; empty if there are none."""
     wrong = [
         problem for problem in problems if problem["type"] == "literal_error" and isinstance(problem["input"], str)
     ]
@@ -272,9 +273,9 @@ def _message(problem: Any) -> str:
 
 
 def _place(loc: tuple[str | int, ...]) -> tuple[tuple[str, ...], type[Section] | None]:
-    """The keys on the way to a mistake, and the section at its end, if it is one.
+    """The keys that lead to a mistake, and the section they lead to, if it is one.
 
-    Between them pydantic has names for the parts of a union, which are in no recipe.
+    Left out are pydantic's names for the members of a union, which are not keys of a recipe.
     """
     section: type[Section] | None = Recipe
     keys: list[str] = []
@@ -290,14 +291,14 @@ def _place(loc: tuple[str | int, ...]) -> tuple[tuple[str, ...], type[Section] |
 def _all_keys(section: type[Section]) -> Iterator[str]:
     for key, field in section.model_fields.items():
         inner = section_in(field.annotation)
-        if inner is None or key == "compare":  # whose sides are a list, without names to be set by
+        if inner is None or key == "compare":  # a list, whose items have no keys to set them by
             yield key
         else:
             yield from (f"{key}.{name}" for name in _all_keys(inner))
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A tree's values by dotted key."""
+    """The values of a tree by dotted key."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}

@@ -1,4 +1,4 @@
-"""Refuse a recipe that no memory holds, before anything is allocated."""
+"""Refuse a recipe that does not fit into memory, before anything is allocated."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 from shortback.errors import UserError
 from shortback.recipes.schema import Recipe
 
-SMALLEST = 28  # pixels a side, of the data whose size no recipe says
+SMALLEST = 28  # pixels per side, where a recipe does not give the size of its data
 
 
 def check_memory(recipe: Recipe, *, num_parameters: int) -> None:
-    """See that weights and one batch fit into the memory of this machine: the least that is needed, and not all.
+    """Check that weights and one batch of input, a lower bound on what training needs, fit into this machine's memory.
 
     Raises:
-        ValueError: they do not, with the numbers.
+        ValueError: they do not fit; the message has the numbers.
     """
     available = _available_bytes()
     weights = 2 * 4 * num_parameters  # with their gradients, in float32

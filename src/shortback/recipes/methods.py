@@ -1,4 +1,4 @@
-"""Which settings of branches a method heeds, by their keys alone; `heeded.py` looks at what else a recipe says."""
+"""Which settings a method uses, judged by their keys alone; `heeded.py` takes the rest of the recipe into account."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ COEFFICIENTS = OF_THE_FALL | {"branches.coefficient"}
 
 
 def heeds(method: str, key: str) -> bool:
-    """Whether a setting changes what a method trains: vanilla has no branches, shortcut's coefficient does not fall."""
+    """Whether a setting affects a method's training: vanilla has no branches, shortcut's coefficient is constant."""
     if method == BASELINE:
         return key.partition(".")[0] != "branches"
     return key not in OF_THE_FALL if method == "shortcut" else key != "branches.coefficient"

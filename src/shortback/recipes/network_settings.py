@@ -1,4 +1,4 @@
-"""The sections of a recipe on the network: what it is, and its neurons."""
+"""The recipe sections on the network and its neurons."""
 
 from __future__ import annotations
 
@@ -23,61 +23,61 @@ from shortback.recipes.fields import Count, Positive, Section
 
 
 class SurrogateConfig(Section):
-    """What stands in for the derivative of firing; which kind has which width is in `shortback.surrogates`."""
+    """The surrogate for the derivative of firing; `shortback.surrogates` has the parameters of each kind."""
 
     kind: SurrogateKind = "triangular"
-    """Its shape, over the membrane potential minus the threshold."""
+    """Shape, over the membrane potential minus the threshold."""
     half_width: Positive | None = None
-    """Distance from the threshold at which it ends, for rectangular, triangular and tanh_window."""
+    """Distance from the threshold at which the surrogate ends, for rectangular, triangular and tanh_window."""
     slope: Positive | None = None
-    """How steep it is, for arctan, sigmoid, fast_sigmoid and tanh_window."""
+    """Steepness, for arctan, sigmoid, fast_sigmoid and tanh_window."""
     scale: SurrogateScale | Positive = "area"
-    """Its height: `area` for an integral of 1, `peak` for 1 at the threshold, or that height itself."""
+    """Height: `area` for an integral of 1, `peak` for 1 at the threshold, or the value at the threshold."""
 
 
 class NeuronConfig(Section):
-    """The neurons, which are the same in every layer; their equations are in docs/method.md."""
+    """The neurons, the same in every layer; their equations are in docs/method.md."""
 
     kind: NeuronKind = "lif"
     """Leaky (`lif`), without a leak (`if`), or with a decay that each layer learns (`plif`)."""
     decay: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Factor on the membrane a step, 1 - 1/tau; `null` for 0.25 (lif) or a start at 0.5 (plif)."""
+    """Factor on the membrane potential per step, 1 - 1/tau; `null` for 0.25 (lif) or an initial 0.5 (plif)."""
     threshold: Positive = 1.0
-    """Membrane potential at which it fires."""
+    """Membrane potential at which a neuron fires."""
     reset: Reset = "hard"
-    """After a spike: to `reset_to`, down by the threshold (`soft`), or not at all."""
+    """Reset after a spike: to `reset_to` (`hard`), by subtracting the threshold (`soft`), or none."""
     detach_reset: bool = False
-    """Whether the gradient leaves out the path through the reset."""
+    """Whether the gradient ignores the path through the reset."""
     surrogate: SurrogateConfig = SurrogateConfig()
     reset_to: Annotated[float, Field(allow_inf_nan=False)] = 0.0
     """Membrane potential after a hard reset."""
     initial: Annotated[float, Field(allow_inf_nan=False)] = 0.0
     """Membrane potential before the first step."""
     fires_above: bool = False
-    """Whether it fires above the threshold alone, and not at it."""
+    """Whether a neuron fires only above the threshold, not at it."""
     decay_input: bool = False
     """Whether the input is multiplied by 1 minus the decay."""
     backend: Backend = "auto"
-    """By fused kernels or by the definition, which is slow; `auto` is fused where there is a compiler."""
+    """Fused kernels (`compiled`), or the slow definition (`reference`); `auto` is fused where there is a compiler."""
 
 
 class ModelConfig(Section):
-    """The network, by name; `null` leaves to it what it usually has."""
+    """The network, by name; where a setting is `null`, the network's own default applies."""
 
     name: str
-    """One of `shortback.models.list_models()`, such as `resnet18`, `resnet34` and `vgg16`."""
+    """One of `shortback.models.list_models()`, such as `resnet18`, `resnet34` or `vgg16`."""
     num_steps: Count = 4
-    """Time steps T; of recordings of events, frames."""
+    """Number of time steps T, and of frames per recording of events."""
     width: Positive | None = None
     """Factor on the channels of every layer; `null` for 1."""
     residual: Residual | None = None
-    """Of a ResNet, what a skip is added to: a current (`spiking`), spikes (`sew`), a membrane network, or no skips."""
+    """For a ResNet, what a skip is added to: a current (`spiking`), spikes (`sew`), a membrane network, or no skips."""
     stem: Stem | None = None
-    """Of a ResNet, its first layers: one 3x3 convolution, a 7x7 and a max pooling, or three 3x3 and an average."""
+    """For a ResNet, the first layers: one 3x3 convolution, a 7x7 and max pooling, or three 3x3 and average pooling."""
     norm: Norm | None = None
-    """Batch norm over time and batch (`batch`), also scaled to the threshold (`tdbn`) or by step (`tebn`), or none."""
+    """Batch norm over time and batch (`batch`), also scaled to the threshold (`tdbn`) or per step (`tebn`), or none."""
     pool: Pool | None = None
-    """Of a VGG: a spike where any of four neurons fired (`max`), or their rate."""
+    """For a VGG, the pooling: a spike where any of four neurons fired (`max`), or their rate (`average`)."""
     neuron: NeuronConfig = NeuronConfig()
 
     @field_validator("name")

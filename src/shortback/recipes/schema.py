@@ -19,12 +19,12 @@ from shortback.recipes.yaml_text import write_yaml
 
 
 class Variant(Section):
-    """One side of a comparison that is not a method as the recipe has it: what it changes of the branches.
+    """A side of a comparison that changes the recipe's method and branches.
 
-    `coefficient` and `start` are the usual ones of its `combine` where they are not said, as in `BranchesConfig`.
+    If not given, `coefficient` and `start` are the defaults for its `combine`, as in `BranchesConfig`.
     """
 
-    name: Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]  # of a folder, which is neither `..` nor hidden
+    name: Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]  # also names a folder: neither `..` nor hidden
     method: Method
     combine: Combine
     coefficient: NonNegative | None = None
@@ -35,7 +35,7 @@ def _kind_of_side(value: Any) -> str:
     return "method" if isinstance(value, str) else "variant"
 
 
-# Told apart before they are checked, so that a mistake is reported once.
+# A discriminated union, so that a mistake is reported once and not for either type.
 Side = Annotated[Annotated[Method, Tag("method")] | Annotated[Variant, Tag("variant")], Discriminator(_kind_of_side)]
 
 
@@ -43,11 +43,11 @@ class Recipe(Section):
     """One run, or with `compare` one run for each of several methods and variants of them."""
 
     method: Method = "evolutionary"
-    """Without branches, with a coefficient that stays (the paper, eq. 7), or with one that falls (eq. 10)."""
+    """No branches, with a constant coefficient (the paper, eq. 7), or with one that falls (eq. 10)."""
     compare: list[Side] | None = None
-    """Methods that are trained one after another, and shown in one table."""
+    """Methods or variants to train one after another and to show in one table."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Of weights, order of the data, augmentation, and what is set aside."""
+    """Seed of the weights, the order of the data, augmentation, and which images are set aside."""
     model: ModelConfig
     data: DataConfig = DataConfig()
     branches: BranchesConfig = BranchesConfig()
@@ -77,19 +77,19 @@ class Recipe(Section):
             )
         names = [side if isinstance(side, str) else side.name for side in self.compare or ()]
         if len(set(names)) < len(names):
-            raise UserError(f"compare names one twice: {', '.join(names)}")
+            raise UserError(f"compare has a name twice: {', '.join(names)}")
         if self.data.kind in get_args(EventKind):
             wrong = [key for key in ("resized_crop", "auto_augment", "rand_augment") if getattr(self.data.augment, key)]
             if wrong:
                 raise ValueError(
-                    f"data.augment.{wrong[0]} is for photographs: its operations change colours and brightness, and "
-                    "frames of events are counts; use flip, roll, crop_padding, rotate, shear, cutout or mixup"
+                    f"data.augment.{wrong[0]} is for photographs, and frames of events are counts, without colours "
+                    "or brightness; use flip, roll, crop_padding, rotate, shear, cutout or mixup"
                 )
             if self.data.image_size is not None:
                 raise ValueError("data.image_size is for images; frames of events have data.frames.size")
         elif given := [key for key in ("frames", "split", "sensor") if getattr(self.data, key) is not None]:
             key = given[0]
-            raise ValueError(f"data.{key} is for recordings of events, and data.kind={self.data.kind} are images")
+            raise ValueError(f"data.{key} is for recordings of events, and data.kind={self.data.kind} has images")
         if self.optimizer.kind == "adamw" and self.optimizer.nesterov:
             raise UserError("optimizer.nesterov is for optimizer.kind='sgd'")
         return self

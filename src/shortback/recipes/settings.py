@@ -1,4 +1,4 @@
-"""Every setting of a recipe in words, from the schema: what it is, what it takes, and its default."""
+"""Describe every setting of a recipe from its schema: what it is, what it takes, and its default."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WORDS = {
 
 
 class Setting(NamedTuple):
-    """A setting by its dotted key; words of YAML are in backticks, but for the default."""
+    """A setting and its description; words of YAML are in backticks, except in `default`."""
 
     key: str
     means: str
@@ -35,12 +35,12 @@ class Setting(NamedTuple):
 
     @property
     def section(self) -> str:
-        """The key without its last part; empty at the top."""
+        """The dotted key without its last part; empty for a top-level setting."""
         return self.key.rpartition(".")[0]
 
 
 def all_settings(section: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[Setting]:
-    """Of a section those that are no section first, then section by section."""
+    """Yield the settings of a section: first its own, then those of each section nested in it."""
     nested = []
     for name, field in section.model_fields.items():
         inner = next((a for a in (field.annotation, *get_args(field.annotation)) if _is_section(a)), None)
@@ -63,14 +63,14 @@ def _plain(value: Any) -> str:
 
 
 def _limits(metadata: Iterable[Any]) -> str:
-    """Bounds of a number in words."""
+    """The bounds of a number in words."""
     words = {"Ge": "at least", "Gt": "above", "Le": "at most", "Lt": "below"}
     found = [re.match(r"(Ge|Gt|Le|Lt)\(\w+=(.*)\)$", str(each)) for each in metadata]
     return ", ".join(f"{words[match[1]]} {match[2]}" for match in found if match)
 
 
 def _said(annotation: Any) -> str:
-    """The words that a setting takes, or the kind of number."""
+    """What a setting takes, in words."""
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{word}`" for word in get_args(annotation))
     if get_origin(annotation) is Annotated:

@@ -1,4 +1,4 @@
-"""The sections of a recipe on the training: branches, loss, optimizer, the loop, and looks at the gradients."""
+"""The recipe sections on training: branches, loss, optimizer, the loop, and measurements of the gradients."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ from shortback.recipes.fields import Count, Fraction, NonNegative, Positive, Sec
 
 
 def usual_coefficient(combine: Combine, start: Any) -> float:
-    """That of `shortcut`: where a sum of losses starts; 1 for logits, and for no number, which is told of itself."""
+    """The default coefficient of `shortcut`: `start` for sums of losses, and 1 for logits.
+
+    Also 1 where `start` is not a number of 0 or more, an error that validation reports.
+    """
     try:
         return float(start) if combine != "logits" and float(start) >= 0 else 1.0
     except (TypeError, ValueError, OverflowError):
@@ -33,39 +36,38 @@ def usual_coefficient(combine: Combine, start: Any) -> float:
 class BranchesConfig(Section):
     """Where branches go and how much they weigh.
 
-    What two of them start from depends on `combine`: sums of losses start at 1, and their `coefficient` is their
-    `start`.
+    Two defaults depend on `combine`: for sums of losses, `start` is 1 and `coefficient` is the value of `start`.
     """
 
     at: str | list[str] = "blocks"
-    """Where they are: `blocks`, `stages`, `auto` (chosen by a diagnosis), or names of modules."""
+    """Where branches are attached: `blocks`, `stages`, `auto` (chosen by a diagnosis), or names of modules."""
     weights: BranchWeights = "sum"
-    """Whether the outputs of the branches are added up or averaged."""
+    """Whether the terms of the branches are added up (`sum`) or averaged (`mean`)."""
     combine: Combine = "logits"
-    """What is added: the logits (the paper), or the losses (`additive`), these also as a weighted mean (`convex`)."""
+    """What is added: the logits (`logits`, the paper), or the losses (`additive`, or `convex` for a weighted mean)."""
     coefficient: NonNegative = 1.0
-    """Of the method `shortcut`, all along; for sums of losses, `start`."""
+    """Constant coefficient of the method `shortcut`; for sums of losses, `start` by default."""
     schedule: ScheduleKind = "linear"
     """How the coefficient of `evolutionary` goes from `start` to `end`; `adaptive` follows the gradients instead."""
     start: NonNegative = 0.25
-    """Where it starts; for sums of losses, at 1."""
+    """First value of the coefficient; for sums of losses, 1 by default."""
     end: NonNegative = 0.0
-    """Where it ends."""
+    """Last value of the coefficient."""
     over: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Part of the training in which it gets there."""
+    """Fraction of the training after which the coefficient has reached its last value."""
     rate: Positive = 5.0
-    """How fast it falls, for `exponential`."""
+    """How fast the coefficient falls, for `exponential`."""
     num_levels: Annotated[int, Field(ge=2)] = 4
-    """How many values it has, for `step`."""
+    """Number of values that the coefficient takes, for `step`."""
     share: Fraction = 0.5
-    """For `adaptive`: the branches' share of the first layer's gradient at the start, which falls to 0."""
+    """For `adaptive`, the branches' initial share of the first layer's gradient, which falls to 0."""
     keep: bool = False
-    """Whether the branches are written too, to a file of their own, for early exit in depth."""
+    """Whether to save the branches too, in a file of their own, for early exit in depth."""
 
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, tree: Any) -> Any:
-        """Say the coefficients, whose defaults depend on how the outputs are combined."""
+        """Fill in the coefficients, whose defaults depend on how the outputs are combined."""
         if not isinstance(tree, dict) or tree.get("combine", "logits") not in get_args(Combine):
             return tree
         combine = tree.get("combine", "logits")
@@ -74,76 +76,76 @@ class BranchesConfig(Section):
 
 
 class LossConfig(Section):
-    """The loss of the main output; branches take cross entropy."""
+    """The loss of the main output; branches use cross entropy."""
 
     kind: LossKind = "cross_entropy"
-    """Of the mean of the steps, or of each step (`tet`, temporal efficient training)."""
+    """Cross entropy of the mean over the steps, or of each step (`tet`, temporal efficient training)."""
     label_smoothing: Fraction = 0.0
-    """What of the target is spread over all classes."""
+    """Fraction of the target that is spread evenly over all classes."""
     tet_weight: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Of the regulariser of `tet`."""
+    """Weight of the regulariser of `tet`."""
 
 
 class OptimizerConfig(Section):
-    """The optimizer, and its learning rate by step."""
+    """The optimizer, and its learning rate at each step."""
 
     kind: OptimizerKind = "sgd"
-    """SGD with momentum, or AdamW."""
+    """SGD with momentum (`sgd`), or AdamW (`adamw`)."""
     lr: Positive = 0.1
-    """Learning rate, at its largest."""
+    """Largest learning rate."""
     momentum: Fraction = 0.9
-    """Of SGD."""
+    """Momentum of SGD."""
     nesterov: bool = False
-    """Whether the momentum of SGD is Nesterov's."""
+    """Whether SGD uses Nesterov momentum."""
     weight_decay: NonNegative = 1e-4
-    """Of weights alone; norms, biases and what neurons learn have none."""
+    """Weight decay of weights only; norms, biases and the parameters of neurons have none."""
     warmup_epochs: NonNegative = 0.0
-    """How long the learning rate rises to its largest; then it falls as a cosine."""
+    """Epochs during which the learning rate rises to its largest value; then it falls as a cosine."""
     final_lr: NonNegative = 0.0
-    """Where the learning rate ends."""
+    """Learning rate at the end of training."""
     clip_norm: Positive | None = None
-    """Largest norm of the whole gradient; `null` for any."""
+    """Largest norm of the whole gradient; `null` for no clipping."""
 
 
 class TrainConfig(Section):
-    """The loop, and the machine it runs on."""
+    """The training loop, and the machine it runs on."""
 
     epochs: Count = 10
-    """How many times it sees the data."""
+    """Passes over the training data."""
     patience: Count | None = None
-    """Epochs without a better validation after which training ends; `null` for all of them."""
+    """Epochs without a better validation after which training ends; `null` to train for all epochs."""
     batch_size: Count = 128
-    """Images of an optimizer step, over all processes."""
+    """Images per optimizer step, over all processes."""
     accumulate: Count = 1
-    """Parts that a batch is computed in, one after another, for less memory."""
+    """Parts that a batch is split into and computed one after another, to save memory."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay of a moving average of the weights, which is then what is evaluated and kept."""
+    """Decay of a moving average of the weights, which is then evaluated and kept; `null` for none."""
     precision: Precision | Literal["auto"] = "auto"
-    """Of matrix products; `auto` is bf16 where the processor multiplies in it."""
+    """Precision of matrix products; `auto` is bf16 where the processor multiplies in it."""
     channels_last: bool = True
-    """Whether images lie in memory with their channels last, which compiled neurons need to be fastest."""
-    # YAML reads a bare off as false.
+    """Whether tensors are stored channels-last, the layout in which compiled neurons are fastest."""
+    # YAML reads a bare `off` as false.
     compile: Annotated[Compile, BeforeValidator(lambda v: "off" if v is False else v)] = "neuron"
-    """The neurons alone, the whole model, or nothing."""
+    """What to compile: only the neurons, the whole model, or nothing."""
     memory: Memory = "balanced"
-    """What layers keep for the backward pass: all, spikes as bits, or also convolve again (`small`, slower)."""
+    """What layers keep for the backward pass: all, spikes as bits, or less by convolving again (`small`, slower)."""
     device: Device | Literal["auto"] = "auto"
-    """`auto` is a GPU where there is one."""
+    """Device to train on; `auto` is a GPU if there is one."""
     log_every: Count = 10
     """Optimizer steps between rows of metrics."""
     checkpoint_every: Count | None = None
-    """Optimizer steps between checkpoints inside an epoch; there is one after each epoch anyway."""
+    """Optimizer steps between checkpoints within an epoch; there is always one after each epoch."""
     hang_minutes: Positive | None = 15.0
-    """Without a new batch, after which the process that others wait for is named and all end."""
+    """Minutes without a new batch after which the process that others wait for is named and all end."""
     keep_best: Count = 1
-    """How many of the best epochs' weights stay."""
+    """Number of best epochs whose weights are kept."""
     loggers: tuple[LoggerKind, ...] = ()
     """Where metrics go besides `metrics.jsonl`."""
 
     @model_validator(mode="before")
     @classmethod
     def _read_the_older_word(cls, tree: Any) -> Any:
-        """What was `tensorboard: true` before there were other loggers: one of the list, or none."""
+        """Read the older `tensorboard: true` or `false` as an entry of `loggers`, or none."""
         if not isinstance(tree, dict) or "tensorboard" not in tree or not isinstance(tree["tensorboard"], bool):
             return tree
         tree = dict(tree)
@@ -155,9 +157,9 @@ class TrainConfig(Section):
 
 
 class HealthConfig(Section):
-    """When training looks at its gradients: before the first step, and `every` steps from there."""
+    """When training measures its gradients: before the first step, and every `every` steps from there."""
 
     every: Count | None = 200
-    """Optimizer steps between looks; `null` for none."""
+    """Optimizer steps between measurements; `null` for none."""
     samples: Annotated[int, Field(ge=2)] = 16
-    """Of the batch at hand, on which they are looked at."""
+    """Samples of the current batch on which the gradients are measured."""

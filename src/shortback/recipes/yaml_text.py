@@ -1,4 +1,4 @@
-"""YAML as people mean it: 1e-2 is a number, no key twice, no depths that end Python, no line of a file in an error."""
+"""Strict YAML: 1e-2 is a number; duplicate keys and excessive nesting are errors; no error quotes the file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RecipeError(UserError):
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which YAML would keep the last in silence, and values that are none."""
+    """Refuses duplicate keys, of which PyYAML would silently keep the last, and malformed values."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -27,38 +27,39 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key.value, str):
                 continue
             if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"{key.value[:80]!r} is there twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"{key.value[:80]!r} appears twice", problem_mark=key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
-        except (ValueError, LookupError, AttributeError, TypeError) as error:  # of a date in month 99, or `!!int x`
+        except (ValueError, LookupError, AttributeError, TypeError) as error:  # a date in month 99, or `!!int x`
             kind = node.tag.rpartition(":")[2]
-            raise yaml.MarkedYAMLError(problem=f"a value is no {kind}", problem_mark=node.start_mark) from error
+            problem = f"a value is not a valid {kind}"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from error
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes a text that `_Loader` would read as a number."""
+    """Quotes strings that `_Loader` would read as numbers."""
 
 
-# PyYAML follows YAML 1.1, for which a number with an exponent has a dot and a sign too.
+# PyYAML follows YAML 1.1, in which a number with an exponent needs a dot and a sign.
 _EXPONENT = re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
 for _either in (_Loader, _Dumper):
     _either.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
 
 def write_yaml(value: Any, **style: Any) -> str:
-    """The text of a value, from which `read_yaml` has the same again; `style` is of `yaml.dump`."""
+    """The YAML of a value, which `read_yaml` reads back as the same; `style` is passed to `yaml.dump`."""
     return yaml.dump(value, Dumper=_Dumper, **{"sort_keys": False, **style})
 
 
 def read_yaml(text: str, *, name: str) -> Any:
-    """The value of a text.
+    """Parse YAML.
 
     Raises:
-        RecipeError: it is no YAML, and in which line; a key twice; lists within lists without end.
+        RecipeError: invalid YAML, with the line; a duplicate key; nesting too deep for Python.
     """
     try:
         return yaml.load(text, _Loader)
@@ -72,10 +73,10 @@ def read_yaml(text: str, *, name: str) -> Any:
 
 
 def read_keys(text: str, *, name: str) -> dict[str, Any]:
-    """The tree of keys that a text holds.
+    """Parse YAML whose top level is keys.
 
     Raises:
-        RecipeError: what `read_yaml` refuses, and what holds something else.
+        RecipeError: `read_yaml` refuses the text, or its top level is something else.
     """
     tree = read_yaml(text, name=name)
     if not isinstance(tree, dict) or not all(isinstance(key, str) and _KEY.match(key) for key in tree):
@@ -84,16 +85,16 @@ def read_keys(text: str, *, name: str) -> dict[str, Any]:
 
 
 def text_of(path: Path) -> str:
-    """What a text file holds.
+    """The content of a text file.
 
     Raises:
-        RecipeError: it is no text, or far too long for a recipe.
+        RecipeError: the file is not text, or far too long for a recipe.
     """
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise RecipeError(f"{path} is no recipe: it is longer than {MAX_BYTES:,} bytes")
+        raise RecipeError(f"{path} is not a recipe: it is longer than {MAX_BYTES:,} bytes")
     try:
         return content.decode()
     except UnicodeDecodeError:
-        raise RecipeError(f"{path} is no recipe: it is not a text file") from None
+        raise RecipeError(f"{path} is not a recipe: it is not a text file") from None

@@ -1,1 +1,1 @@
-"""Pages and pictures."""
+"""HTML pages, plots, and pictures of samples."""

@@ -29,7 +29,7 @@ class Table:
 
 @dataclass
 class Section:
-    """A part of a page: a title, lines of text, pictures with what they show in words, and tables."""
+    """A part of a page: a title, lines of text, pictures with descriptions of what they show, and tables."""
 
     title: str
     text: Sequence[str] = ()
@@ -38,14 +38,14 @@ class Section:
 
 
 def write_page(path: Path, *, title: str, lead: str, sections: Sequence[Section], data: Mapping[str, Any]) -> None:
-    """Write a page; `data` is in it as JSON, under the id `data`, for whoever wants the numbers."""
+    """Write a page. `data` is embedded as JSON, under the id `data`, for readers who want the numbers."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("shortback", "reports/templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # In a script element nothing is escaped; "<" is written so that no text can end it.
+    # HTML escapes have no meaning in a script element; without a literal "<", no text can end it.
     numbers = Markup(json.dumps(data).replace("<", "\\u003c"))
     page = environment.get_template("page.html").render(
         title=title, lead=lead, sections=sections, data=numbers, svg=_svg
@@ -55,12 +55,12 @@ def write_page(path: Path, *, title: str, lead: str, sections: Sequence[Section]
 
 
 def _svg(figure: Figure, description: str) -> Markup:
-    """A picture as inline SVG that grows with the page, whose ink is the page's."""
+    """A picture as inline SVG that scales with the page and is drawn in the page's text colour."""
     buffer = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": description}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # the same in every picture, where an id is to be there once
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # the same in every picture, but ids must be unique in a page
     label = Markup.escape(description)
     return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1))

@@ -1,4 +1,4 @@
-"""Write a picture into a file, on white, in the format that its ending names."""
+"""Write a picture to a file, on white, in the format given by the file's ending."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".svg", ".pdf")
 
 
 def check_picture(path: Path, *, what: str) -> None:
-    """See that a picture can have this name: before what it shows is computed, and not after.
+    """Check the file name of a picture, before its contents are computed.
 
     Args:
-        what: it is called in the message, e.g. `--picture`.
+        path: the file name.
+        what: what to call it in the message, e.g. `--picture`.
 
     Raises:
-        ValueError: its ending names no format.
+        ValueError: the ending of the name is not a known format.
     """
     if path.suffix.lower() not in ENDINGS:
         raise UserError(f"{what} {path}: the name of a picture ends in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
 
 
 def save_picture(figure: Figure, path: Path, *, dpi: int = 150) -> None:
-    """Write a figure, whose own background is transparent, whole or not at all.
+    """Write a figure whose own background is transparent, completely or not at all.
 
     Raises:
         OSError: the file cannot be written.
     """
     alpha = figure.patch.get_alpha()
-    figure.patch.set_alpha(None)  # one that was set stays with whatever colour it is saved in
+    figure.patch.set_alpha(None)  # otherwise it would apply to the white background too
     try:
         with replacing(path) as temporary:
             figure.savefig(temporary, dpi=dpi, facecolor="white", format=path.suffix[1:].lower())
@@ -42,7 +43,7 @@ def save_picture(figure: Figure, path: Path, *, dpi: int = 150) -> None:
 
 
 def save_pictures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
-    """Write figures by their titles as PNG files into a folder, and return their paths."""
+    """Write figures as PNG files named after their titles into a folder, and return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{title.lower().replace(' ', '-')}.png" for title in figures]
     for file, figure in zip(files, figures.values(), strict=True):

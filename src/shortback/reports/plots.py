@@ -1,4 +1,4 @@
-"""Pictures of trainings, as matplotlib figures: one run's, and the curves of many."""
+"""Matplotlib figures of runs: training curves of one or many, early exits, and operations by layer."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from shortback.health.plots import COLOURS, INK, canvas, colours, frame, gradien
 
 
 def through_training(rows: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
-    """Pictures of a run's rows (`metrics.jsonl`) by their titles: loss, coefficient, shares and gradients by step.
+    """Figures of a run by title, from its rows (`metrics.jsonl`): loss, coefficient, branch share and gradients.
 
-    What was not finite is null in a row, and left out.
+    Values that were not finite are null in a row, and are left out.
     """
     figures = {}
     steps = [row for row in rows if row["kind"] == "step"]
@@ -40,7 +40,7 @@ def through_training(rows: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
 
 
 def curves_with_bands(lines: Mapping[str, Sequence[tuple[int, float, float, float]]], *, label: str) -> Figure:
-    """Lines by step with a band around each: `(step, value, lowest, highest)`."""
+    """Lines over steps, each with a band; a point of a line is `(step, value, lowest, highest)`."""
     figure, axes = canvas("step", label)
     for index, ((name, points), colour) in enumerate(zip(lines.items(), colours(len(lines)), strict=True)):
         if points:
@@ -55,10 +55,10 @@ def curves_with_bands(lines: Mapping[str, Sequence[tuple[int, float, float, floa
 
 
 def early_exit_curves(result: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Accuracy by what an image takes, a point a threshold: by its own unit, and by operations.
+    """Accuracy over the mean cost of an image, one point per threshold: in steps or layers, and in operations.
 
     Args:
-        result: of `shortback.runs.early_exit.evaluate_early_exit`.
+        result: from `shortback.runs.early_exit.evaluate_early_exit`.
     """
     units = {"time": "mean number of steps", "depth": "mean number of layers"}
     figure = Figure(figsize=(4.2 * (len(result) + 1), 3.6), layout="constrained", facecolor="none")
@@ -85,10 +85,10 @@ def early_exit_curves(result: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 
 def operations_by_layer(operations: Mapping[str, Any]) -> Figure:
-    """Bars of the operations of every layer, an image, and how many they would be if no input were zero.
+    """Bars of each layer's operations per image, and of how many there would be if no input were zero.
 
     Args:
-        operations: of `shortback.export.operations.Operations.to_dict`.
+        operations: from `shortback.export.operations.Operations.to_dict`.
     """
     layers = operations["layers"]
     figure = Figure(figsize=(7, 1 + 0.22 * len(layers)), layout="constrained", facecolor="none")

@@ -1,4 +1,4 @@
-"""What a network is given: samples of a data source as a picture, as they are and as they are augmented."""
+"""What a network is trained on: a picture of samples of a data source, as they are and augmented."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shortback.data.images import file_of, read_images
 from shortback.data.seeding import derive_seeds
 
 ON, OFF = np.array([0.85, 0.15, 0.15]), np.array([0.10, 0.35, 0.80])
-NUM_AUGMENTED = 5  # of an image that stands still
+NUM_AUGMENTED = 5  # augmented versions of a static image
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Row:
     """One line of the picture.
 
     Attributes:
-        title: above it.
+        title: text above the line.
         pictures: float64 `[H, W, 3]`, from left to right.
     """
 
@@ -33,17 +33,18 @@ class Row:
 def draw_samples(
     source: ImageData, images: ImageSet, *, count: int, transform: TrainTransform, seed: int = 0
 ) -> Figure:
-    """Some samples of a split, each a line: first as it is, then augmented.
+    """Draw some samples of a split, each first as it is, then augmented.
 
-    A sequence of frames is a line of its own, ON in red and OFF in blue, and one that is augmented another below; of
-    an image that stands still, five augmented ones are beside it. Classes take turns.
+    A static image has five augmented versions beside it. A sequence of frames is a line of its own, ON in red and OFF
+    in blue, with its augmented version in the line below. Versions that augmentation left unchanged are not drawn.
+    Classes take turns.
 
     Args:
-        source: what the split is of.
+        source: the data source of the split.
         images: the split.
-        count: of samples.
+        count: number of samples.
         transform: the augmentation.
-        seed: of the draw and of the augmentation.
+        seed: seed of the choice of samples and of the augmentation.
     """
     rows: list[Row] = []
     for number, index in enumerate(_drawn(images, count, seed=seed)):
@@ -83,13 +84,13 @@ def _rows(
 
 
 def _coloured(image: Tensor) -> np.ndarray:
-    """An image uint8 `[C, H, W]`."""
+    """An image, uint8 `[C, H, W]`, as a picture."""
     pixels = image.permute(1, 2, 0).numpy() / 255
     return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
 
 def _events(frame: Tensor) -> np.ndarray:
-    """A frame uint8 `[2, H, W]`, OFF and ON, on white; the busiest hundredth of its pixels is as dark as it gets."""
+    """A frame, uint8 `[2, H, W]` with OFF and ON, on white; the highest hundredth of its counts is darkest."""
     counts = frame.numpy().astype(float)
     seen = counts[counts > 0]
     strength = np.minimum(counts / (np.quantile(seen, 0.99) if len(seen) else 1.0), 1.0)[..., None]
@@ -106,5 +107,5 @@ def _draw(rows: list[Row]) -> Figure:
             place.imshow(picture, interpolation="nearest")
         for place in line:
             place.set_axis_off()
-            place.set_anchor("N")  # a wide image hangs from its title, and no taller one beside it covers that
+            place.set_anchor("N")  # a wide image stays below its title when those beside it are taller
     return figure

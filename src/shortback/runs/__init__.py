@@ -1,1 +1,1 @@
-"""Runs of recipes: one, several side by side, tested, diagnosed; and the folders they leave."""
+"""Train, compare, test, diagnose, export and publish runs of recipes, and manage their folders."""

@@ -1,4 +1,4 @@
-"""The branches of a finished run, in a file of their own beside the network, which does without them."""
+"""Save and load the branches of a finished run, in a file beside that of the network, which does not need them."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from shortback.training.checkpoint import save_weights
 
 
 def save_branches(net: ShortcutNetwork, file: Path) -> None:
-    """Write the heads of the branches, and where they belong."""
+    """Write the heads of the branches and the places where they belong."""
     save_weights(file, net.heads.state_dict(), metadata={"places": json.dumps(net.places)})
 
 
 def load_branches(model: SpikingNetwork, file: Path, *, batch_shape: tuple[int, ...]) -> ShortcutNetwork:
-    """Put the branches of a file on the network that they were trained with; `strip` takes them off again.
+    """Attach the branches from a file to the network that they were trained with; `strip` removes them again.
 
     Args:
-        model: on the CPU.
-        batch_shape: of two images, for the dry run of `attach`.
+        model: the network, on the CPU.
+        batch_shape: shape of a batch of two images, for the dry run of `attach`.
 
     Raises:
-        ValueError: a file that is not one of `save_branches`, or of another network.
+        ValueError: the file was not written by `save_branches`, or belongs to another network.
     """
     try:
         with safe_open(file, "pt") as opened:
             places = json.loads((opened.metadata() or {})["places"])
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no dict
-    except Exception as error:  # of whatever is wrong with a file there are many kinds
+    except Exception as error:  # a broken file raises errors of many kinds
         raise UserError(f"{file}: no branches can be read from it ({error})") from error
     net = attach(model, at=places, sample=torch.zeros(batch_shape))
     try:

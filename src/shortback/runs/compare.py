@@ -1,4 +1,4 @@
-"""The same network trained by several methods or variants, with the same seed and budget, in one table."""
+"""Train the same network by several methods or variants, with the same seed and budget, and compare them in a table."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _OF_A_VARIANT = {"combine", "coefficient", "start"}
 
 
 def compare(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, say: Say) -> dict[str, Summary]:
-    """Train a recipe once for each side of its `compare`, in a folder each under `out`, and print a table.
+    """Train a recipe once for each side of its `compare`, each in a folder of its own under `out`, and print a table.
 
     Returns:
         The summaries by the name of the method or variant.
 
     Raises:
-        ValueError: a mistake in the recipe or a folder, before the first training.
+        ValueError: a mistake in the recipe or a folder, found before the first training.
     """
     assert recipe.compare is not None
     recipes = dict(_side(recipe, side) for side in recipe.compare)
@@ -46,10 +46,13 @@ def compare(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, say: Sa
 
 
 def check_settings(recipe: Recipe, settings: Iterable[str]) -> None:
-    """See that settings `key=value`, which a recipe has already, say nothing that the sides of its `compare` say too.
+    """Check that no setting `key=value` is overridden by the sides of a recipe's `compare`.
+
+    Args:
+        recipe: the recipe, with the settings applied.
 
     Raises:
-        ValueError: one that does, and what to write instead.
+        ValueError: a setting is overridden; the message says what to write instead.
     """
     sides = recipe.compare or []
     variants = [side.name for side in sides if not isinstance(side, str)]
@@ -57,12 +60,12 @@ def check_settings(recipe: Recipe, settings: Iterable[str]) -> None:
         if key == "method":
             names = ", ".join(side if isinstance(side, str) else side.name for side in sides)
             raise UserError(
-                f"-s method=...: the recipe compares {names}, each by its own method; add -s compare= to train by one"
+                f"-s method=...: the recipe compares {names}, each with its own method; add -s compare= to train by one"
             )
         if variants and key in {f"branches.{name}" for name in _OF_A_VARIANT}:
             raise UserError(
-                f"-s {key}=...: {', '.join(variants)} of compare would not follow it, having one of its own; "
-                "add -s compare= to train by one method, or write it in compare, in a file"
+                f"-s {key}=...: {', '.join(variants)} of compare would not follow this setting, as variants have their "
+                "own; add -s compare= to train by one method, or set it in compare, in a recipe file"
             )
 
 
@@ -78,7 +81,7 @@ def _side(recipe: Recipe, side: Method | Variant) -> tuple[str, Recipe]:
 
 
 def comparison_table(summaries: dict[str, Summary], out: Path) -> Table:
-    """What came of runs that were compared, whose folders are in `out`."""
+    """The results of compared runs, whose folders are in `out`."""
     table = Table(
         title="same network, seed and budget",
         caption="*  of the first layer, at the start of the first > last epoch\n"

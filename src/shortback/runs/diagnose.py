@@ -1,4 +1,4 @@
-"""Diagnose what a recipe would train, or what a run has trained."""
+"""Diagnose the network that a recipe would train, or that a run has trained."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_SAMPLES = 64
 
 
 class Checkup(NamedTuple):
-    """A report, and what it is of: the network in a line, the recipe, and the run it was taken from, if any."""
+    """A gradient report and its subject: a title, the recipe, and the folder of the run, if it is of one."""
 
     title: str
     recipe: Recipe
@@ -32,7 +32,7 @@ class Checkup(NamedTuple):
 
 
 def check_recipe_gradients(recipe: Recipe) -> Checkup:
-    """Diagnose the network of a recipe as training would begin, on its first images (64 at most)."""
+    """Diagnose the network of a recipe as it would begin training, on its first images (at most 64)."""
     report, recipe = _diagnose(recipe, weights=None, state={"step": 0})
     return Checkup(f"{_name(recipe)}, before training", recipe, report, None)
 
@@ -41,7 +41,7 @@ def check_run_gradients(path: Path) -> Checkup:
     """Diagnose the network of a run at its last checkpoint.
 
     Raises:
-        ValueError: no run in `path`, or none that has come to a checkpoint.
+        ValueError: there is no run in `path`, or it has no checkpoint yet.
     """
     folder = RunFolder(path)
     recipe = with_device_here(folder.read_recipe())
@@ -62,9 +62,9 @@ def _diagnose(recipe: Recipe, *, weights: dict | None, state: dict) -> tuple[Gra
     run.execution.prepare(net)
     x, y = run.first_batch(min(MAX_SAMPLES, run.recipe.train.batch_size))
     loss, schedule = run.loss, run.schedule
-    steps = run.recipe.train.epochs * max(1, run.steps_per_epoch)  # none of fewer images than a batch
+    steps = run.recipe.train.epochs * max(1, run.steps_per_epoch)  # 0 if there are fewer images than in a batch
     progress = min(1.0, state["step"] / steps)
-    # Half precision without the scale that training has would lose small gradients; training looks in float32 as well.
+    # fp16 without the loss scaling of training would lose small gradients; training measures in float32 as well.
     with nullcontext() if run.execution.precision == "fp16" else run.fabric.autocast():
         at = functools.partial(schedule, progress)
         ratio = state.get("main_over_branches", 1.0)
@@ -75,11 +75,11 @@ def _diagnose(recipe: Recipe, *, weights: dict | None, state: dict) -> tuple[Gra
 
 
 def _with_settings_of(recipe: Recipe, report: GradientReport) -> GradientReport:
-    """The report with another coefficient as the setting that a recipe has for it, or without if it has none."""
+    """The report with suggested coefficients named by the recipe's own setting, or left out where it has none."""
     suggestions = report.suggestions
     if recipe.method == "shortcut":
         suggestions = [dataclasses.replace(each, settings=_of_shortcut(each)) for each in suggestions]
-    elif recipe.branches.schedule == "adaptive":  # where it is measured, and no number of the recipe's
+    elif recipe.branches.schedule == "adaptive":  # the coefficient is measured, and no setting of the recipe
         suggestions = [each for each in suggestions if not each.settings[0].startswith("branches.start=")]
     return dataclasses.replace(report, suggestions=suggestions)
 

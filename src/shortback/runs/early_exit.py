@@ -1,4 +1,4 @@
-"""`shortback eval RUN --early-exit`: calibrated on validation images, reported on test images."""
+"""`shortback eval RUN --early-exit`: calibrate early exits on validation images, and report on test images."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ from shortback.runs.evaluate import load_run
 from shortback.runs.folder import RunFolder
 
 LOSS = 0.005
-"""Accuracy that may be lost on validation images, as a fraction."""
+"""Accuracy that the chosen threshold may lose on validation images, as a fraction."""
 
 
 def evaluate_early_exit(path: Path, *, settings: Sequence[str] = ()) -> dict[str, Any]:
-    """Accuracy and operations by threshold, on the test split: of `time`, and of `depth` where branches were kept.
+    """Accuracy and operations on the test split by threshold, for early exit in time, and in depth with kept branches.
 
-    Temperatures and the threshold that is chosen come of validation images alone.
+    Temperatures and the chosen threshold come from validation images alone.
 
     Args:
         path, settings: as for `load_run`.
 
+    Returns:
+        Results under `time` if the network has more than one step, and under `depth` if the run kept its branches.
+
     Raises:
-        ValueError: see `load_run`; a run without validation images, or of one step and without branches.
+        ValueError: see `load_run`; or the run has no validation images, or one step and no branches.
     """
     run, model = load_run(path, settings=settings)
     if run.splits.validation is None:
@@ -36,8 +39,8 @@ def evaluate_early_exit(path: Path, *, settings: Sequence[str] = ()) -> dict[str
     branches = RunFolder(path).branches
     if model.num_steps == 1 and not branches.exists():
         raise UserError(
-            f"{path} has one step, which nothing can leave early, and no {branches.name}, by which images could leave "
-            "in depth: train with branches.keep=true"
+            f"{path} has a single step, so images cannot leave early in time, and no {branches.name}, with which they "
+            "could leave in depth: train with branches.keep=true"
         )
     net = load_branches(model, branches, batch_shape=run.splits.source.batch_shape(2)) if branches.exists() else None
     (model if net is None else net).to(run.fabric.device)

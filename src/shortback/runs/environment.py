@@ -1,4 +1,4 @@
-"""What a run is made with: the processor, the versions, the commit."""
+"""The environment of a run: processor, versions and Git commit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shortback.runs.summary import Environment
 
 @functools.cache
 def environment() -> Environment:
-    """What a run is made with; the commit is that of the folder it is started in, when its process began."""
+    """The environment of this process; the commit is that of the working directory at the first call."""
     return {
         "processor": _processor(),
         "versions": {
@@ -37,7 +37,7 @@ def _commit() -> str | None:
 
 
 def _processor() -> str:
-    """The name of the CPU, as the system has it, and the number of its cores that can be used."""
+    """The name of the CPU, as reported by the system, and the number of usable cores."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,4 +1,4 @@
-"""Test what a run has trained."""
+"""Test the network that a run has trained."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from shortback.training import evaluate
 
 
 def load_run(path: Path, *, settings: Sequence[str] = ()) -> tuple[Run, SpikingNetwork]:
-    """A finished run with its data, and the network that it trained.
+    """Load a finished run with its data, and the network that it trained.
 
     Args:
         path: the run folder.
-        settings: of the data, such as `data.root=elsewhere` where they were moved, `train.device`, and
-            `train.precision`, of what is computed; the network itself is in float32.
+        settings: settings to change: those of the data, such as `data.root=elsewhere` after they were moved,
+            `train.device`, and `train.precision`, the precision of the computation; the weights are float32.
 
     Raises:
-        ValueError: no finished run in `path`, a setting of something else, data of other classes, a damaged file.
+        ValueError: there is no finished run in `path`, a setting may not be changed, the data have other classes, or a
+            file is damaged.
     """
     folder = RunFolder(path)
     recipe = folder.read_recipe()
@@ -37,7 +38,7 @@ def load_run(path: Path, *, settings: Sequence[str] = ()) -> tuple[Run, SpikingN
     for setting in settings:
         if not setting.startswith(("data.", "train.device=", "train.precision=")):
             raise UserError(
-                f"-s {setting}: a run is tested as it was trained; only settings of its data can change, and its "
+                f"-s {setting}: a run is tested as it was trained; only settings of its data can change, and "
                 "train.device and train.precision"
             )
     if not any(setting.startswith("train.device=") for setting in settings):
@@ -50,7 +51,7 @@ def load_run(path: Path, *, settings: Sequence[str] = ()) -> tuple[Run, SpikingN
 
 
 def _check_classes(folder: RunFolder, classes: Sequence[str]) -> None:
-    """See that the outputs of the network mean what the labels of the data do: folders may have been renamed."""
+    """Check that the classes of the data are those the network was trained on: folders may have been renamed."""
     trained = folder.read_summary().get("classes") if folder.is_finished else None
     if trained is None or trained == list(classes):
         return
@@ -63,12 +64,12 @@ def _check_classes(folder: RunFolder, classes: Sequence[str]) -> None:
 
 
 def preprocessing(run: Run) -> dict[str, Any]:
-    """What is done to images, or to recordings of events, before a network sees them.
+    """Describe how images, or recordings of events, are prepared for the network.
 
     Returns:
-        Of images their size, the mean and the standard deviation by channel; of recordings the size of the sensor, the
-        settings of frames, how events are divided among them, and the order of channels. `pixels` says in words what
-        the values are.
+        For images, their size, and the mean and standard deviation by channel; for recordings, the size of the sensor,
+        the settings of frames, how events are divided among frames, and the order of channels. `pixels` describes the
+        values in words.
     """
     source = run.splits.source
     if source.num_steps is None:
@@ -110,15 +111,15 @@ _WHOLE = {
     True: "whole is the longer side of the sensor, margin 0 along it and (size - (h - 1) * size // whole - 1) // 2 "
     "along the shorter",
 }
-"""In words what `shortback.data.events.frames` computes."""
+"""What `shortback.data.events.frames` computes, in words."""
 
 
 def evaluate_run(path: Path, *, settings: Sequence[str] = ()) -> dict[str, Any]:
-    """Test accuracy of a run, by number of time steps too, the firing rate of every layer of neurons, and operations.
+    """Test a run: accuracy, also by number of time steps, firing rate of every layer of neurons, and operations.
 
     Args:
-        path, settings: as for `load_run`. It is tested in the precision that it was trained in, unless
-            `train.precision=fp32` says to test what `load` returns and exports hold.
+        path, settings: as for `load_run`. The run is tested in the precision that it was trained in;
+            `train.precision=fp32` tests the network that `load` returns and exports hold.
 
     Raises:
         ValueError: see `load_run`.
@@ -128,7 +129,7 @@ def evaluate_run(path: Path, *, settings: Sequence[str] = ()) -> dict[str, Any]:
     model.to(fabric.device)
     run.execution.prepare(model)
     test = run.loader(run.splits.source.test, training=False)
-    is_sequence = run.splits.source.num_steps is not None  # of which fewer steps are its beginning
+    is_sequence = run.splits.source.num_steps is not None  # then fewer steps are the first frames
     by_steps = {}
     for steps in range(1, num_steps + 1):
         model.num_steps = steps

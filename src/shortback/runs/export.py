@@ -1,4 +1,4 @@
-"""`shortback export`: what a run has trained, written for other software."""
+"""`shortback export`: write the network that a run has trained for other software."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ NUM_IMAGES = 64
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """The result of an export.
 
     Attributes:
-        check: how it differs from the run's network.
-        test_accuracy: of the file on the test split, in [0, 1] and in float32, if that was asked for.
-        run_accuracy: of the run, as it was tested in `run_precision` when it was trained; None if that is not known.
+        check: how the file differs from the run's network.
+        test_accuracy: accuracy of the file on the test split, in [0, 1] and in float32; None if it was not tested.
+        run_accuracy: test accuracy of the run, measured in `run_precision` at the end of training; None if unknown.
+        run_precision: the precision of the run's recipe.
     """
 
     check: Check
@@ -51,15 +52,15 @@ def export_run(
 ) -> Exported:
     """Export the network of a finished run, checked on test images in float32; see `shortback.export.write`.
 
-    `OUT.json` has how images, or recordings of events, are to be prepared and the names of the classes as well.
+    `OUT.json` also records how to prepare images, or recordings of events, and the names of the classes.
 
     Args:
         path, settings: as for `load_run`.
-        test: whether the file is run on the whole test split too.
-        num_images: test images that it is checked with.
+        test: whether to run the file on the whole test split too.
+        num_images: number of test images to check the file with.
 
     Raises:
-        ValueError: a run that is not finished, or as of `write`.
+        ValueError: the run is not finished, or as for `write`.
     """
     check_writable(out, to=to, importer=importer, streaming=streaming)
     if test and streaming:
@@ -109,7 +110,7 @@ def _images(run: Run, count: int) -> Tensor:
 
 
 def _accuracy(run: Run, file: Path, *, to: ExportFormat) -> float:
-    """Of a file on the test split."""
+    """The accuracy of an exported file on the test split."""
     logits = _logits_of(file, to=to, num_steps=run.recipe.model.num_steps)
     right = images = 0
     for x, y in run.loader(run.splits.source.test, training=False).epoch(0):
@@ -119,7 +120,7 @@ def _accuracy(run: Run, file: Path, *, to: ExportFormat) -> float:
 
 
 def _logits_of(file: Path, *, to: ExportFormat, num_steps: int) -> Callable[[Tensor], Tensor]:
-    """What runs a file, built once for all batches."""
+    """A function that runs an exported file, built once for all batches."""
     if to == "nir":
         import nir
 

@@ -1,4 +1,4 @@
-"""The run folder: where a run keeps its recipe, its numbers and its weights."""
+"""The folder in which a run keeps its recipe, metrics and weights."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def with_places(recipe: Recipe, at: str | list[str]) -> Recipe:
 
 
 def runs_in(folder: Path) -> dict[str, Path]:
-    """The run in a folder under no name, or those of a comparison, in folders of it, under theirs.
+    """The runs in a folder, by name: its only run under an empty name, or those of a comparison under their folders'.
 
     Raises:
-        ValueError: there is neither.
+        ValueError: there is no run.
     """
     if not RunFolder(folder).recipe.exists() and (inside := _runs_inside(folder)):
         return {path.name: path for path in inside}
@@ -45,7 +45,7 @@ def _runs_inside(folder: Path) -> list[Path]:
 def _is_there(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # a name too long, to be told as what cannot be written
+    except OSError:  # a name that is too long: writing to it fails later, with a better message
         return False
 
 
@@ -63,13 +63,13 @@ class RunFolder:
     """Paths in the folder of one run.
 
     Attributes:
-        recipe: `recipe.yaml`, resolved: nothing in it is left to be chosen.
-        metrics: `metrics.jsonl`, a row a logging step and a row an epoch.
-        summary: `summary.json`; it is there once the run is finished.
+        recipe: `recipe.yaml`, resolved: all automatic choices have been made.
+        metrics: `metrics.jsonl`, with a row for each logging step and each epoch.
+        summary: `summary.json`, which exists once the run is finished.
         checkpoints: folder of the checkpoints.
         weights: `model.safetensors`, the network without its branches.
-        branches: `branches.safetensors`, the heads of the branches, where the recipe keeps them.
-        loggers: folders of what `train.loggers` leave here.
+        branches: `branches.safetensors`, the heads of the branches, if the recipe keeps them.
+        loggers: folders that the loggers of `train.loggers` may write.
     """
 
     def __init__(self, path: Path) -> None:
@@ -89,9 +89,10 @@ class RunFolder:
 
     @property
     def has_begun(self) -> bool:
-        """Whether a run has left more here than its recipe: one that was refused before its first step has not.
+        """Whether a run has left more here than its recipe; a run that was refused before its first step has not.
 
-        A recipe without the lock of a run beside it was put there by someone else, and is not to be replaced.
+        A recipe without the lock of a run beside it was put there by someone else and must not be replaced, so it
+        counts as begun.
         """
         if not self.recipe.exists():
             return False
@@ -99,10 +100,10 @@ class RunFolder:
         return not self._lock.exists() or any(_holds_something(path) for path in left)
 
     def check(self, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
-        """See that a run of `recipe` can start here, or go on; nothing is written yet.
+        """Check that a run of `recipe` can start or go on here; nothing is written.
 
         Raises:
-            ValueError: the folder holds something else, and what to do about it.
+            ValueError: the folder holds something else; the message says what to do.
         """
         if _is_there(self.path) and not self.path.is_dir():
             raise UserError(f"--out {self.path} is a file; name a folder")
@@ -117,7 +118,7 @@ class RunFolder:
             raise UserError(
                 f"--out {self.path} holds {kind} run: add {go_on}--overwrite to start again, or name another folder"
             )
-        adapts = recipe.branches.schedule == "adaptive"  # which follows what is measured every so many steps
+        adapts = recipe.branches.schedule == "adaptive"  # follows measurements, which are taken every health.every
         ignoring = WITHOUT_EFFECT - {"health.every"} if adapts else WITHOUT_EFFECT
         different = differences(recipe, self.read_recipe(), ignoring=ignoring)
         if different:
@@ -128,23 +129,23 @@ class RunFolder:
             )
 
     def _instead(self, different: Sequence[str]) -> str:
-        """What to do where a run is asked to go on by another recipe."""
+        """Advice for a run that is asked to go on with another recipe."""
         why = ""
         if any(line.startswith("train.epochs:") for line in different):
             why = (
-                "The learning rate and the coefficient go by the number of epochs, so that a run cannot be made longer "
-                "or shorter. "
+                "The learning rate and the coefficient depend on the number of epochs, so that a run cannot be made "
+                "longer or shorter. "
             )
         weights = ""
         if self.weights.exists():
-            weights = f"; in Python, sb.load_weights(net, {str(self.weights)!r}) and fit() begin from these weights"
+            weights = f"; in Python, sb.load_weights(net, {str(self.weights)!r}) and fit() start from these weights"
         return f"{why}To train by this recipe, name another folder with --out{weights}"
 
     def start(self, recipe: Recipe, *, overwrite: bool) -> None:
-        """Write the recipe, having deleted what an earlier run wrote (and nothing else) where that is asked for.
+        """Write the recipe; with `overwrite`, first delete what an earlier run wrote, and nothing else.
 
-        The recipe that was there is replaced at the very end: killed before that, the folder still holds a run. Half a
-        file of one that was killed is deleted in any case.
+        The earlier recipe is replaced last, so that the folder still holds a run if this process is killed before that.
+        Temporary files of a killed run are deleted in any case.
         """
         if overwrite:
             for file in (self.metrics, self.summary, self.weights, self.branches):
@@ -158,7 +159,7 @@ class RunFolder:
         write_text(self.recipe, recipe.to_yaml())
 
     def placed(self, recipe: Recipe) -> Recipe:
-        """The recipe with the places that the run here found, where it asks for `branches.at: auto`."""
+        """The recipe, with `branches.at: auto` replaced by the places that the run in this folder found."""
         if recipe.branches.at != "auto" or not self.has_begun:
             return recipe
         return with_places(recipe, self.read_recipe().branches.at)
@@ -167,7 +168,7 @@ class RunFolder:
         """The recipe of the run.
 
         Raises:
-            ValueError: there is no run here, or its recipe is none.
+            ValueError: there is no run here, or its file is not a valid recipe.
         """
         if not self.recipe.exists():
             if inside := _runs_inside(self.path):
@@ -177,7 +178,7 @@ class RunFolder:
         return parse_recipe(tree, name=str(self.recipe))
 
     def read_summary(self) -> Summary:
-        """What `write_summary` wrote.
+        """Read the summary of the finished run.
 
         Raises:
             ValueError: the file is damaged.
@@ -194,15 +195,15 @@ class RunFolder:
         """The weights of a finished run, without branches.
 
         Raises:
-            ValueError: they are not there, or the file is damaged.
+            ValueError: the file is missing or damaged.
         """
         if not self.weights.exists():
             raise UserError(f"{self.path} holds no {self.weights.name}")
         try:
             return load_file(self.weights)
-        except Exception as error:  # safetensors has an exception of its own, which is of no other kind
+        except Exception as error:  # safetensors raises an exception that derives from Exception directly
             raise _damaged(self.weights, error, delete=f"it and {self.summary.name}") from error
 
     def write_summary(self, summary: Summary) -> None:
-        """Say that the run is finished, and how it ended."""
+        """Write the summary, which marks the run as finished."""
         write_text(self.summary, json.dumps(summary, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""The page of a diagnosis: the judgement, what was tried, pictures and tables."""
+"""Write the HTML page of a diagnosis: the judgement, what was tried, pictures and tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shortback.training.rows import read_rows
 
 
 def write_gradient_page(path: Path, checkup: Checkup) -> None:
-    """The page of a diagnosis, with the pictures of the run where it is of one."""
+    """Write the page of a diagnosis, with pictures of the training if it is that of a run."""
     report = checkup.report
     order = "from the input to the output"
     tables = {

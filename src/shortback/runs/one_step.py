@@ -1,6 +1,6 @@
-"""A recipe's training taken apart: the same network, data, loss and optimizer, without the trainer around them.
+"""Run single training steps of a recipe, with the same network, data, loss and optimizer but without the trainer.
 
-For what a step takes, before or beside a training.
+Used to measure the cost of a step without training.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from shortback.training.batches import in_parts
 
 
 class Rehearsal:
-    """The first batch of a recipe, ready to be trained on.
+    """Training steps of a recipe on its first batch; call `build` before the first step.
 
     Args:
-        recipe: one without `compare`.
+        recipe: a recipe without `compare`.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -35,7 +35,7 @@ class Rehearsal:
         self.x, self.y = x.to(self.device), y.to(self.device)
 
     def build(self) -> None:
-        """Make the network, its branches and the optimizer."""
+        """Build the network, its branches, the loss and the optimizer."""
         _, net = self._run.build_network()
         self.net = in_training(net.to(self.device))
         self.run: nn.Module = self.execution.prepare(self.net)
@@ -44,16 +44,16 @@ class Rehearsal:
 
     @property
     def num_steps(self) -> int:
-        """Optimizer steps of the whole training."""
+        """The number of optimizer steps of the whole training."""
         return self._run.steps_per_epoch * self.recipe.train.epochs
 
     def begin_epoch(self) -> None:
-        """What the trainer measures before the first step of an epoch."""
+        """Measure what the trainer measures before the first step of an epoch."""
         with self._autocast():
             branch_share(self.net, self.x, self.y, loss=self.loss, coefficient=0.5)
 
     def step(self) -> Tensor:
-        """One optimizer step; returns the loss."""
+        """Take one optimizer step, and return the loss."""
         total = torch.zeros((), device=self.device)
         for x, y in in_parts(self.net, self.x, self.y, self.recipe.train.accumulate):
             with self._autocast():
@@ -71,9 +71,14 @@ class Rehearsal:
 
 
 def seconds_a_step(recipe: Recipe, *, jobs: int = 1, steps: int = 2) -> tuple[float, int]:
-    """How long a step of a recipe takes, the median of some after two that compile, and how many steps it has.
+    """Measure the duration of a training step of a recipe.
 
-    With `jobs` side by side it has its share of the threads.
+    Args:
+        jobs: number of trainings that will run side by side; the step gets its share of the threads.
+        steps: number of steps to time, after two that compile.
+
+    Returns:
+        The median seconds per step, and the number of steps of the whole training.
     """
     rehearsal = Rehearsal(recipe)
     rehearsal.build()

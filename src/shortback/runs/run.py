@@ -1,4 +1,4 @@
-"""A recipe on the machine at hand: what training, testing, diagnosing and rehearsing begin with."""
+"""A recipe resolved on this machine, with its data: the common start of training, testing and diagnosis."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from shortback.training import Execution, build_fabric
 
 @dataclass(frozen=True)
 class Run:
-    """A recipe with nothing left to be chosen, its data, and what it runs on.
+    """A resolved recipe, its data, and the devices it runs on.
 
     Attributes:
-        recipe: its branches are at places by name.
+        recipe: the recipe, in which all automatic choices have been made and places of branches are names.
         execution: device, precision, memory format and compilation.
         splits: the data.
-        fabric: launched.
-        folder: of the run; None for one that leaves nothing.
+        fabric: a launched `Fabric`.
+        folder: folder of the run; None for a run that writes none.
     """
 
     recipe: Recipe
@@ -49,11 +49,11 @@ class Run:
 
     @classmethod
     def of(cls, recipe: Recipe, *, folder: RunFolder | None = None) -> Run:
-        """Load the data of a recipe, and find the places of `branches.at: auto`.
+        """Resolve a recipe, load its data, and find the places of `branches.at: auto`.
 
         Args:
-            recipe: one without `compare`.
-            folder: of the run; it is neither read nor written.
+            recipe: a recipe without `compare`.
+            folder: folder of the run; this function neither reads nor writes it.
 
         Raises:
             ValueError: a mistake in the recipe or the data.
@@ -63,11 +63,11 @@ class Run:
         return cls(_placed(recipe, splits), execution, splits, build_fabric(execution), folder)
 
     def build_model(self) -> SpikingNetwork:
-        """The network, without branches."""
+        """Build the network, without branches."""
         return _model(self.recipe, self.splits)
 
     def build_network(self) -> tuple[SpikingNetwork, nn.Module]:
-        """The network drawn by the seed, and the same with the branches that its method trains it with."""
+        """Build the network, initialised from the seed; return it, and the same with the branches of its method."""
         torch.manual_seed(self.recipe.seed)
         model = self.build_model()
         if self.recipe.loss.kind == "tet":
@@ -77,7 +77,7 @@ class Run:
         return model, attach(model, at=self.recipe.branches.at, sample=torch.zeros(self.splits.source.batch_shape(2)))
 
     def loader(self, images: ImageSet, *, training: bool) -> BatchLoader:
-        """Batches of a split, augmented and in random order for training."""
+        """Batches of a split; for training, augmented and in random order."""
         return build_loader(images, self.recipe, self.splits.source, training=training, fabric=self.fabric)
 
     def first_batch(self, count: int) -> tuple[Tensor, Tensor]:
@@ -94,7 +94,7 @@ class Run:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps an epoch: the last batch is dropped if it is smaller."""
+        """Optimizer steps per epoch; a last batch that is not full is dropped."""
         return len(self.splits.train) // self.recipe.train.batch_size
 
 
@@ -104,7 +104,7 @@ def _model(recipe: Recipe, splits: Splits) -> SpikingNetwork:
 
 
 def _placed(recipe: Recipe, splits: Splits) -> Recipe:
-    """The recipe with names in the place of `branches.at: auto`, found by measuring the network it starts from."""
+    """The recipe with `branches.at: auto` replaced by names of places, chosen by measuring the untrained network."""
     if recipe.branches.at != "auto" or recipe.method == "vanilla":
         return recipe
     torch.manual_seed(recipe.seed)

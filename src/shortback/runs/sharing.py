@@ -1,4 +1,4 @@
-"""`shortback publish` and `sb.load`: a trained network as a folder that anyone can read back, on the hub too."""
+"""`shortback publish` and `sb.load`: share a trained network as a folder, also on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ HUB = "hf:"
 
 
 def load(place: Path | str) -> SpikingNetwork:
-    """The trained network of a folder: one that was published, or that of a finished run.
+    """Load the trained network from a published folder or from the folder of a finished run.
 
     Args:
-        place: a folder, or `hf:USER/NAME` of the hub, which is read from the cache where there is no network.
+        place: a folder, or `hf:USER/NAME` on the Hugging Face hub, which is read from the cache without a connection.
 
     Returns:
         The network in `eval()`, on the CPU.
 
     Raises:
-        ValueError: a folder that holds no model, a name that the hub does not have, the extra `hub` that is not
-            installed, or weights that do not fit, all names of them.
+        ValueError: the folder holds no model, the hub does not have the name, the extra `hub` is not installed, or
+            weights do not fit; the message then names all of those.
     """
     folder = _downloaded(str(place)) if str(place).startswith(HUB) else Path(place)
     if (folder / CONFIG).exists():
@@ -50,7 +50,7 @@ def load(place: Path | str) -> SpikingNetwork:
             raise UserError(f"{folder} holds a run that is not finished: there is no {run.summary.name} in it yet")
         config = _config(run.read_recipe(), run.read_summary(), run.read_weights())
     else:
-        raise UserError(f"{folder} holds no model: there is neither {CONFIG} of `shortback publish` nor a run")
+        raise UserError(f"{folder} holds no model: there is neither a {CONFIG} from `shortback publish` nor a run")
     if not (folder / WEIGHTS).exists():
         raise UserError(f"{folder} holds no {WEIGHTS}")
     recipe = parse_recipe({"model": config["model"]}, name=str(folder))
@@ -60,21 +60,22 @@ def load(place: Path | str) -> SpikingNetwork:
 
 
 def publish(run: Path, to: str, *, settings: Sequence[str] = (), licence: str | None = None) -> str:
-    """Write the network of a finished run for others: configuration, weights, and a card with its measured accuracy.
+    """Publish the network of a finished run: configuration, weights, and a card with its measured accuracy.
 
-    That is of float32, as `load` returns it; where the run was trained and tested in another precision, both are there.
+    The run is tested once more, in float32, as `load` returns the network. If it was trained and tested in another
+    precision, the card states both accuracies.
 
     Args:
-        run, settings: as for `load_run`; it is tested once more.
-        to: a folder that is not there or empty, or `hf:USER/NAME` of the hub, where you must be logged in.
-        licence: of the weights, such as `"apache-2.0"`, for the card.
+        run, settings: as for `load_run`.
+        to: a new or empty folder, or `hf:USER/NAME` on the Hugging Face hub, where you must be logged in.
+        licence: licence of the weights, such as `"apache-2.0"`, for the card.
 
     Returns:
-        Where it is now.
+        The folder, or the name on the hub.
 
     Raises:
-        ValueError: a run that is not finished, a folder that holds something, the extra `hub` that is not installed, or
-            what the hub says.
+        ValueError: the run is not finished, the folder is not empty, the extra `hub` is not installed, or the hub
+            refuses, with its message.
     """
     if to.startswith(HUB):
         need_extra("hub", "huggingface_hub")
@@ -93,7 +94,7 @@ def _write(run: Path, folder: Path, *, settings: Sequence[str], licence: str | N
     recipe = trained.read_recipe()
     if not trained.is_finished:
         raise UserError(f"{run} holds a run that is not finished: there is no {trained.summary.name} in it yet")
-    tested = evaluate_run(run, settings=["train.precision=fp32", *settings])  # what others load
+    tested = evaluate_run(run, settings=["train.precision=fp32", *settings])  # as others load the network
     summary = trained.read_summary()
     config = _config(recipe, summary, trained.read_weights())
     config["preprocessing"] = tested["preprocessing"]
@@ -104,10 +105,10 @@ def _write(run: Path, folder: Path, *, settings: Sequence[str], licence: str | N
 
 
 def _config(recipe: Recipe, summary: Summary, weights: Mapping[str, Any]) -> dict[str, Any]:
-    """What `load` needs to build the network, and what its user does."""
+    """The content of `config.json`: what `load` needs to build the network, and the names of the classes."""
     classes = summary.get("classes")
     if classes is None:
-        raise UserError("the run was made by a version that did not store the names of its classes: train it anew")
+        raise UserError("the run was made by a version that did not store the names of its classes: train it again")
     return {
         "library": "shortback",
         "version": __version__,
@@ -119,7 +120,7 @@ def _config(recipe: Recipe, summary: Summary, weights: Mapping[str, Any]) -> dic
 
 
 def _in_channels(recipe: Recipe, weights: Mapping[str, Any], *, num_classes: int) -> int:
-    """Channels of the images, by the weight that would be another one with other images."""
+    """Channels of the images, read from the only weight whose shape depends on their number."""
     one, two = (build_model(recipe.model, num_classes=num_classes, in_channels=c).state_dict() for c in (1, 2))
     (name,) = (name for name in one if one[name].shape != two[name].shape)
     return weights[name].shape[1]
@@ -129,16 +130,16 @@ def _read_config(file: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text())
     except ValueError as error:
-        raise UserError(f"{file} is no JSON: {error}") from error
+        raise UserError(f"{file} is not valid JSON: {error}") from error
     needed = ("model", "num_classes", "in_channels")
     missing = [key for key in needed if not isinstance(config, dict) or key not in config]
     if missing:
-        raise UserError(f"{file} is none of `shortback publish`: there is no {', '.join(missing)} in it")
+        raise UserError(f"{file} is not from `shortback publish`: there is no {', '.join(missing)} in it")
     return config
 
 
 def _downloaded(place: str) -> Path:
-    """The folder of a model of the hub in the cache."""
+    """Download a model from the hub, or find it in the cache, and return its folder."""
     need_extra("hub", "huggingface_hub")
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -166,7 +167,7 @@ def _uploaded(folder: Path, place: str) -> str:
 
 
 def accuracy_interval(accuracy: float, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of an accuracy on so many images: of the images alone, not of other seeds."""
+    """Wilson's 95 % interval of an accuracy on `count` images; it covers the choice of images, not that of the seed."""
     z = 1.959964
     centre = (accuracy + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(accuracy * (1 - accuracy) / count + z * z / (4 * count * count))
@@ -176,7 +177,7 @@ def accuracy_interval(accuracy: float, count: int) -> tuple[float, float]:
 def _card(
     recipe: Recipe, summary: Summary, tested: dict[str, Any], config: dict[str, Any], *, licence: str | None
 ) -> str:
-    """The model card, with the head that the hub reads."""
+    """The text of the model card, with the front matter that the hub reads."""
     accuracy, count = tested["test_accuracy"], tested["test_images"]
     low, high = accuracy_interval(accuracy, count)
     operations = Operations.from_dict(tested["operations"])

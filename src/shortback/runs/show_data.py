@@ -1,4 +1,4 @@
-"""The data of a recipe, to look at before training on it."""
+"""Draw and summarise the data of a recipe, before training on it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from shortback.words import counted
 
 
 def write_samples(recipe: Recipe, file: Path, *, count: int) -> str:
-    """Draw training samples of a recipe into a picture; returns a sentence or two about the data.
+    """Draw training samples of a recipe into a picture, and return a line or two about the data.
 
     Args:
-        count: of samples, at most as many as there are.
+        file: the picture to write.
+        count: number of samples; at most all training samples are drawn.
 
     Raises:
-        ValueError: a mistake in the recipe or the data, or a name of no picture.
+        ValueError: a mistake in the recipe or the data, or a file name that is not that of a picture.
         OSError: the file cannot be written.
     """
     check_picture(file, what="--out")

@@ -1,4 +1,4 @@
-"""What a run prints: in front of its lines the name of it, and where a gradient is not healthy what to do."""
+"""Output of a run on the terminal: lines with its name in front, and advice where gradients are not healthy."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ NUM_LOOKED_AT = 20
 
 
 class RunTerminal(Terminal):
-    """Follows a line on gradients that are not healthy with the command that looks closer, at most once a run.
+    """A `Terminal` that follows the first report of unhealthy gradients with the command that diagnoses the run.
 
     Args:
-        title: in front of every line.
-        folder: of the run.
+        title: printed in front of every line.
+        folder: folder of the run.
         has_branches: see `Terminal`.
     """
 
@@ -33,17 +33,20 @@ class RunTerminal(Terminal):
 
 
 def how_resized(source: ImageData, images: ImageSet, *, resized_crop: bool) -> str | None:
-    """What becomes of images that have not the size, by some of them; None of frames, and where nothing is done.
+    """Describe how images of another size are resized, judging by up to 20 of them.
 
     Args:
-        source: what the images are of.
-        images: to train on.
-        resized_crop: whether training cuts parts out of them.
+        source: the data that the images belong to.
+        images: the training images.
+        resized_crop: whether training cuts random parts out of the images.
+
+    Returns:
+        A sentence; None for event frames, and if no image needs resizing.
     """
     if source.num_steps is not None:
         return None
     size = source.image_size
-    several = NUM_LOOKED_AT if shards_of(images) is None else 1  # of a shard that may lie elsewhere, not of twenty
+    several = NUM_LOOKED_AT if shards_of(images) is None else 1  # shards may be remote: open one, not twenty
     looked_at = [images.image(len(images) * i // several) for i in range(several)] if len(images) else []
     sizes = {(image.shape[-1], image.shape[-2]) for image in looked_at}
     if sizes <= {(size, size)}:

@@ -1,4 +1,4 @@
-"""What `summary.json` says of a finished run."""
+"""The content of `summary.json`, which a finished run leaves in its folder."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import NotRequired, TypedDict
 
 
 class Environment(TypedDict):
-    """What a run was made with.
+    """The environment in which a run was made.
 
     Attributes:
-        processor: its name and the number of its cores.
-        versions: of Shortback, PyTorch and Python.
-        git_commit: of the folder the run was started in; None outside a repository.
+        processor: name of the CPU and number of usable cores.
+        versions: versions of Shortback, PyTorch and Python.
+        git_commit: commit of the folder the run was started in; None outside a repository.
     """
 
     processor: str
@@ -20,21 +20,23 @@ class Environment(TypedDict):
 
 
 class Summary(Environment):
-    """How a run ended.
+    """The results of a run.
 
     Attributes:
         test_accuracy: in [0, 1], of the network without its branches, on `test_images` images.
-        method, seed: of the recipe.
-        epochs, steps: done.
-        train_seconds: of steps, validation and checkpoints; without loading the data first.
-        images_per_second: of the steps.
+        test_images: number of test images.
+        method, seed: those of the recipe.
+        epochs, steps: number of epochs and optimizer steps trained.
+        train_seconds: time for steps, validation and checkpoints, without loading the data first.
+        images_per_second: throughput of the training steps.
         best_val_accuracy: in [0, 1], of the weights that were kept; None without a validation split.
-        peak_memory_mb: the most memory in use, in MiB.
+        peak_memory_mb: peak memory in use, in MiB.
         num_parameters: of the network without its branches.
-        classes: names of the outputs, in their order; missing from runs made before it was stored.
-        num_classes: their number, where they have no names, as in `compare`.
-        stripped_is_bit_equal: whether it gives, bit for bit, the logits of a network that never had branches.
-        split: how training and test data are told apart, with a hash, where there is no official way; else None.
+        classes: names of the outputs, in order; missing from runs made before it was stored.
+        num_classes: number of classes, where they have no names, as in `compare`.
+        stripped_is_bit_equal: whether the stripped network gives, bit for bit, the logits of a network with the same
+            weights that never had branches.
+        split: how training and test data are separated, with a hash, if the dataset has no official split; else None.
         execution: device, precision, memory format and compilation, in words.
     """
 

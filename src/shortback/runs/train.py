@@ -1,4 +1,4 @@
-"""One run from beginning to end: data, network, branches, training, stripping, test, and the folder it leaves."""
+"""Train a recipe from start to end: data, network, branches, training, stripping, testing, and the run folder."""
 
 from __future__ import annotations
 
@@ -45,23 +45,24 @@ def train_recipe(
     say: Say = print,
     name: str | None = None,
 ) -> Summary:
-    """Train what a recipe says into a run folder; returns the summary that is written there.
+    """Train a recipe into a run folder, and return the summary that is written there.
 
     Args:
-        recipe: one without `compare`.
+        recipe: a recipe without `compare`.
         out: the run folder.
-        resume: whether to go on with the run in `out`; one that is finished is left as it is.
+        resume: whether to go on with the run in `out`; a finished run is left as it is.
         overwrite: whether to delete a run in `out` first.
-        say: takes lines for a person.
-        name: in front of what is printed; the method if it is not given.
+        say: called with lines for the user.
+        name: printed in front of every line; the method if not given.
 
     Raises:
-        ValueError: a mistake in the recipe, the data or the folder, before any training; another that trains there.
+        ValueError: a mistake in the recipe, the data or the folder, found before any training; or another process is
+            training in `out`.
         NonFiniteError, Interrupted, CheckpointError: see `Trainer.fit`.
     """
     recipe = check(recipe, out, resume=resume, overwrite=overwrite)
     with alone_in(out):
-        if is_first():  # whoever trained here a moment ago may have left something
+        if is_first():  # again: another process may have trained here before the lock was taken
             RunFolder(out).check(recipe, resume=resume, overwrite=overwrite)
         return _train_alone(recipe, out, resume=resume, overwrite=overwrite, say=say, name=name or recipe.method)
 
@@ -87,7 +88,7 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, sa
             save_branches(net, folder.branches)
         strip(net)
     model.readout = "mean"
-    run.execution.prepare(model)  # which the trainer gave back as it was
+    run.execution.prepare(model)  # the trainer has undone its own preparation
     tested = evaluate(model, run.loader(run.splits.source.test, training=False).epoch(0), fabric=run.fabric)
     assert tested.accuracy is not None  # a recipe classifies
     summary: Summary = {
@@ -116,10 +117,10 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, sa
 
 
 def check(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool) -> Recipe:
-    """See that a recipe can be trained into a run folder, which is made, before anything is loaded.
+    """Check, before anything is loaded, that a recipe can be trained into a run folder, and create the folder.
 
     Returns:
-        The recipe; if a run is resumed, with the places that it found for `branches.at: auto`.
+        The resolved recipe; if a run is resumed, with the places that it found for `branches.at: auto`.
 
     Raises:
         ValueError: a mistake in the recipe or the folder.
@@ -138,7 +139,7 @@ def check(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool) -> Recipe
 
 
 def _train(run: Run, net: nn.Module, folder: RunFolder, *, resume: bool, name: str) -> FitResult:
-    """Train, with checkpoints and numbers into the folder."""
+    """Train, writing checkpoints and metrics to the folder."""
     train = run.loader(run.splits.train, training=True)
     validation = None if run.splits.validation is None else run.loader(run.splits.validation, training=False)
     parts = build_training(run.recipe, net, steps_per_epoch=len(train))
@@ -166,7 +167,7 @@ def _train(run: Run, net: nn.Module, folder: RunFolder, *, resume: bool, name: s
 
 
 def _announcement(run: Run, net: nn.Module, *, name: str) -> list[str]:
-    """What is about to happen, and what was chosen for it."""
+    """Lines that describe the training about to start, and the choices made for it."""
     recipe, splits = run.recipe, run.splits
     model, data, train = recipe.model, recipe.data, recipe.train
     held_out = 0 if splits.validation is None else len(splits.validation)
@@ -187,7 +188,7 @@ def _announcement(run: Run, net: nn.Module, *, name: str) -> list[str]:
 
 @functools.cache
 def _say_once(say: Say, line: str) -> None:
-    """What holds for the first of several trainings in a process, whose kernels serve the next ones too."""
+    """Say a line once per process: the kernels compiled for the first training serve the next ones too."""
     say(line)
 
 
@@ -196,7 +197,7 @@ def _equals_unbranched(run: Run, model: SpikingNetwork) -> bool:
     """Whether the network gives, bit for bit, the logits of one with the same weights that never had branches."""
     fabric = run.fabric
     never = run.build_model()
-    run.execution.prepare(never.to(fabric.device))  # in the memory format too, which decides how a convolution sums
+    run.execution.prepare(never.to(fabric.device))  # the memory format decides in which order a convolution sums
     never.load_state_dict(model.state_dict())
     generator = torch.Generator().manual_seed(run.recipe.seed)
     x = torch.randn(run.splits.source.batch_shape(8), generator=generator)

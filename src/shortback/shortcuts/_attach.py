@@ -1,4 +1,4 @@
-"""Attach shortcut branches: what the user writes, checked, to places in the network."""
+"""Attach shortcut branches to a network, after checking the user's arguments."""
 
 from __future__ import annotations
 
@@ -38,31 +38,32 @@ def attach(
 ) -> ShortcutNetwork:
     """Give a network shortcut branches from intermediate modules straight to the loss (Guo et al., NeurIPS 2024).
 
-    Dry runs on `sample`, in `eval()` and without gradients, find how time runs through the network and size the heads;
-    they leave weights, statistics, states, modes and the random state as they were. The branches live outside the
-    network: its keys and parameters stay what they are, and `strip` takes every trace away.
+    Dry runs on `sample` find the network's time layout and the widths of the heads. They run in `eval()` without
+    gradients (`at="auto"` also measures gradients, in training mode) and leave weights, statistics, states, modes and
+    the random state unchanged. The branches live outside the network: its keys and parameters stay the same, and
+    `strip` removes every trace.
 
     Args:
-        model: any network; its output is `[N, K]`, or one for each step: see `reduce`. It is not copied.
-        at: `"blocks"` or `"stages"` (after each but the last), names of modules, or `"auto"`: as few blocks as bring
-            every layer's gradient inside the band, see `shortback.shortcuts.auto`.
-        sample: an input to run, on the device of the model. Two samples are enough; with `"auto"`, which measures
-            on it, give some sixteen real ones.
-        head: makes the head of a branch.
+        model: any network that returns `[N, K]`, or one such output for each step (see `reduce`). It is not copied.
+        at: where branches go: `"blocks"` or `"stages"` (after each but the last), names of modules, or `"auto"`: a few
+            blocks that bring every layer's gradient inside the band, see `shortback.shortcuts.auto`.
+        sample: an input batch, on the device of the model. Two samples are enough; `"auto"` measures gradients on it
+            and needs some sixteen real ones.
+        head: called as `head(in_features, num_classes)` for each branch; returns its head.
         layout: how time runs through the network (`shortback.inspection.layout`), the same at every place; `"auto"`
-            finds it out, at each place, see `shortback.inspection.detect`.
-        reduce: what makes `[N, K]` of an output for each step, `[T, N, K]`, `[N, T, K]` or a list over steps; None
-            leaves it as `[T, N, K]`. Of a tuple, such as (spikes, membranes), the first is taken.
-        num_steps: `T`, for a network whose input and output are folded as its modules are, `[T*N, ...]` or
-            `[N*T, ...]`; not for one that folds and unfolds by itself.
-        features: the axis of the features in what the places return, e.g. 2 or -1 for tokens `[N, L, C]`; None finds it
-            by sizes, and by a run where several axes are as long.
-        output: which tensor to tap of places that return several, by its place in the tuple or its name in the dict;
-            None takes the spikes if the dry runs tell which these are, else the first.
+            detects it for each place, see `shortback.inspection.detect`.
+        reduce: how an output for each step (`[T, N, K]`, `[N, T, K]` or a list over steps) becomes `[N, K]`; None
+            keeps it as `[T, N, K]`. If the network returns a tuple, such as (spikes, membranes), its first item counts.
+        num_steps: `T`, for a network whose input and output are folded in the same way as inside, `[T*N, ...]` or
+            `[N*T, ...]`; leave it out for a network that folds and unfolds by itself.
+        features: the feature axis of the tapped outputs, e.g. 2 or -1 for tokens `[N, L, C]`; None finds it by size,
+            and by a dry run where several axes have that size.
+        output: which tensor to tap where a module returns several, by index in the tuple or key in the dict; None
+            takes the spikes if the dry runs identify them, else the first.
 
     Raises:
-        ValueError: a place that does not exist, is not called once (or once a step) or does not return a tensor of the
-            layout; a layout that is not to be found; a network that is compiled, wrapped or has branches already.
+        ValueError: a place does not exist, is not called once (or once a step), or does not return a tensor of the
+            layout; the layout cannot be found; the network is compiled, wrapped, or already has branches.
     """
     check_choice("layout", layout, Layout, or_else=("auto",))
     if reduce is not None:
@@ -76,30 +77,31 @@ def attach(
     with explaining(model, sample):
         if isinstance(head, nn.Module):
             raise UserError(
-                "head: give what makes a head, e.g. lambda features, classes: torch.nn.Linear(features, classes)"
+                "head: give a function that makes a head, e.g. lambda features, classes: torch.nn.Linear(features, "
+                "classes)"
             )
         chosen = choose_places(model, sample, **settings) if at == "auto" else at
         places = find_places(model, chosen, run=run)
         net = tap(model, places, sample=sample, head=head, run=run, **settings)
-        if output is None and not isinstance(model, SpikingNetwork):  # then it was run
+        if output is None and not isinstance(model, SpikingNetwork):  # tap() has called run(), so the result is cached
             if at not in ("auto", "blocks", "stages"):
                 warn_of_currents(model, places, run())
             if run().has_silent_output:
                 log.warning(
-                    "the output of %s is spikes, and 0 for all samples, from which the main loss learns little or "
-                    "nothing: use a readout that does not fire, or a lower threshold",
+                    "the output of %s is spikes, and 0 for all samples, so the main loss learns little or nothing: use "
+                    "a readout that does not fire, or a lower threshold",
                     type(model).__name__,
                 )
         return net
 
 
 def _names(at: object) -> str | list[str]:
-    """What a user gives for places: a word, or names of modules as a list."""
+    """Check the argument `at`: a string is returned as it is, any other iterable of names as a list."""
     if isinstance(at, str):
         return at
     names: list[Any] = list(at) if isinstance(at, Iterable) else [at]
     if any(isinstance(name, nn.Module) for name in (at, *names)):
-        raise UserError("at: give the names of modules, as model.named_modules() has them, and not the modules")
+        raise UserError("at: give the names of modules, as in model.named_modules(), not the modules themselves")
     if not all(isinstance(name, str) for name in names):
         raise UserError(f"at={at!r}: write 'blocks', 'stages' or 'auto', or names of modules, ['layer1', 'layer2']")
     return names
@@ -113,11 +115,13 @@ def _refuse_unsuitable(model: object) -> None:
     if isinstance(model, nn.DataParallel):
         raise UserError("nn.DataParallel runs copies that share their taps: use DistributedDataParallel instead")
     if isinstance(model, nn.parallel.DistributedDataParallel):
-        raise UserError("attach to the network itself, net = attach(model.module, ...), and wrap what comes back")
+        raise UserError("attach to the network itself, net = attach(model.module, ...), and wrap the result")
     drop_idle_taps(model)
     if any(isinstance(hook, Tap) for module in model.modules() for hook in hooks_of(module)):
-        raise UserError("the network has branches already: strip() what attach() returned first, or make it anew")
+        raise UserError(
+            "the network has branches already: strip() the network that attach() returned, or build a new one"
+        )
     for name, module in model.named_modules():
         if is_compiled(module):
             where = f"its module {name!r}" if name else "the network"
-            raise UserError(f"{where} is compiled, and would not see its branches: attach first, then torch.compile")
+            raise UserError(f"{where} is compiled, so branches would not run: attach first, then torch.compile")

@@ -1,4 +1,4 @@
-"""Take the branches off again."""
+"""Remove the branches again."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from shortback.shortcuts.network import ShortcutNetwork
 
 
 def strip(network: ShortcutNetwork) -> nn.Module:
-    """The network that was given to `attach`, the very object, without a trace of its branches.
+    """Remove all branches and return the network that was given to `attach`, the very same object.
 
-    Its parameters are those that were trained; its keys, their order and its logits are as if it had
-    never had branches. What `attach` returned is of no more use.
+    It keeps its trained parameters; its keys, their order and its logits are as if it had never had branches. The
+    `ShortcutNetwork` itself can no longer be used.
 
     Raises:
-        ValueError: something that `attach` did not return, or that was stripped before.
+        ValueError: `network` was not returned by `attach`, or was stripped before.
     """
     if not isinstance(network, ShortcutNetwork):
         raise UserError(
-            f"strip() takes what attach() returned, not {type(network).__name__}: unwrap it first "
-            "(a compiled network has it as `_orig_mod`, one under DDP as `module`)"
+            f"strip() takes a network returned by attach(), not {type(network).__name__}: unwrap it first "
+            "(`net._orig_mod` after torch.compile, `net.module` under DDP)"
         )
     if network.is_stripped:
         raise UserError("the network was stripped before")

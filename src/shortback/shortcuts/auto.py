@@ -1,14 +1,15 @@
-r"""Place branches by measurement: as few blocks as bring every layer's gradient inside the band.
+r"""Place branches by measurement: a few blocks that bring every layer's gradient inside the band.
 
-A branch is attached after every block but the last, and the gradient of every layer is measured once through each of
-them. With $m_l$ the gradient over weight of layer $l$ through the main output, $b_{kl}$ that through branch $k$ at the
-coefficient that training begins with (1 where it is not said), and $\tilde m$ the median of $m$ over the last layers
-(`shortback.health.judgement`), a set $S$ of branches brings a layer inside the band where
+A branch with a linear head is attached after every block but the last, and the gradient of every layer is measured once
+through each of them. Let $m_l$ be the gradient norm over weight norm of layer $l$ through the main output, $b_{kl}$ the
+same through branch $k$ at the coefficient that training begins with (1 by default), and $\tilde m$ the median of $m$
+over the last layers (`shortback.health.judgement`). A set $S$ of branches brings layer $l$ inside the band if
 
 $$\sqrt{m_l^2 + \sum_{k \in S} b_{kl}^2} \ge \tilde m / 100,$$
 
-gradients through different outputs being close to orthogonal. The set grows by the branch that brings most layers
-inside, and what it turns out not to need is left out again. Branches add to a gradient: one that explodes stays so.
+since gradients through different outputs are close to orthogonal. The set grows greedily by the branch that brings the
+most layers inside; branches that prove redundant are dropped at the end. Branches only add to a gradient, so they do
+not cure one that explodes.
 """
 
 from __future__ import annotations
@@ -51,14 +52,15 @@ def choose_places(
     loss: ShortcutLoss | None = None,
     coefficient: float = 1.0,
 ) -> list[str]:
-    """The blocks to tap, by name, in the order of the network; one in the middle where none is needed.
+    """Choose the blocks to tap, by name, in the order of the network; the middle block if no branch is needed.
 
     Args:
-        model: without branches; left as it is.
-        sample: a batch to measure on, with random classes; real images, two or more. No more than 16 are used.
+        model: a network without branches; left unchanged.
+        sample: a batch of two or more real images to measure on, with random classes. At most 16 are used, or all if
+            they are folded with the steps.
         layout, reduce, num_steps, features, output: as for `attach`.
-        loss: of the training, `ShortcutLoss()` if not given.
-        coefficient: that training begins with, above 0.
+        loss: the training loss; `ShortcutLoss()` by default.
+        coefficient: the coefficient that training begins with, above 0.
 
     Raises:
         ValueError: see `attach` and `shortback.health.measure`.
@@ -83,14 +85,19 @@ def choose_places(
         log.warning("at='auto': no branch brings the gradient of %s inside the band", ", ".join(outside))
     if not places:
         middle = net.places[len(net.places) // 2]
-        log.warning("at='auto': no layer's gradient fades that a branch could help; attaching one at %s", middle)
+        log.warning("at='auto': no layer's gradient fades where a branch could help; attaching one at %s", middle)
         return [middle]
     log.info("at='auto': %s", ", ".join(places))
     return places
 
 
 def smallest_set(measured: Measurement, places: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The places chosen from a measurement with a branch at each of `places`, and the layers that stay outside."""
+    """Choose a few of the measured `places`; returns them, and the names of the layers that stay outside the band.
+
+    Args:
+        measured: a measurement with a branch at each of `places`.
+        places: in the order of the network.
+    """
     layers = [layer for layer in measured.layers if layer.weight_norm]
     lowest = reference([layer.terms[MAIN] / layer.weight_norm for layer in layers]) / BAND
     faint = [layer for layer in layers if layer.terms[MAIN] < lowest * layer.weight_norm]

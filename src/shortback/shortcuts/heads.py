@@ -1,4 +1,4 @@
-"""What a branch computes from the activation it taps."""
+"""Heads: what a branch computes from the activation it taps."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from torch import nn
 
 
 class HeadFactory(Protocol):
-    """Makes the head of one branch: a module `[N, in_features] -> [N, num_classes]`.
+    """A function that makes the head of one branch: a module `[N, in_features] -> [N, num_classes]`.
 
-    Another number of outputs is for a branch loss of one's own, where losses are added.
+    A head may have another number of outputs if losses are added and the branches have a loss of their own.
     """
 
     def __call__(self, in_features: int, num_classes: int) -> nn.Module: ...
 
 
 def linear_head(in_features: int, num_classes: int) -> nn.Module:
-    r"""A branch of the paper, $O_k = W_k\, \mathrm{GAP}(\overline{s_k}) + b_k$, on averages over space and time."""
+    r"""Make the paper's head, $O_k = W_k\, \mathrm{GAP}(\overline{s_k}) + b_k$, on averages over space and time."""
     return nn.Linear(in_features, num_classes)
 
 
 class Heads(nn.ModuleList):
-    """The heads of all branches, shown by their places; the names of their weights are numbers, as in any list."""
+    """The heads of all branches: printed with their places, numbered in the state dict as in any `nn.ModuleList`."""
 
     def __init__(self, heads: Iterable[nn.Module] = (), places: Sequence[str] = ()) -> None:
         super().__init__(heads)
         self.places = tuple(places)
 
     def __repr__(self) -> str:
-        if len(self.places) != len(self):  # a part of them
+        if len(self.places) != len(self):  # a slice of the list
             return super().__repr__()
         lines = [f"  {place}: {head}".replace("\n", "\n  ") for place, head in zip(self.places, self, strict=True)]
         return "\n".join([f"{type(self).__name__}(", *lines, ")"])

@@ -1,4 +1,4 @@
-"""A network with shortcut branches: the taps, the heads, and the one forward all logits leave through."""
+"""A network with shortcut branches: the taps, the heads, and the forward that returns all logits."""
 
 from __future__ import annotations
 
@@ -28,17 +28,18 @@ log = logging.getLogger("shortback")
 
 
 class Tap:
-    """A forward hook that keeps the average of a module's output while it is open.
+    """A forward hook that, while open, keeps the average of a module's output.
 
-    An object and not a closure, so that a deep copy of the network has taps of its own.
+    A tap is an object, not a closure, so that a deep copy of the network has taps of its own.
 
     Args:
-        layout: of the output. Where the module is called once a step, the averages of all steps are added up.
-        features: the axis of the features, where it is not the usual one of the layout.
-        which: of several tensors that the module returns, by place or name; the first where it is None.
+        layout: the layout of the output. For `"steps"`, the averages of all steps are summed.
+        features: the feature axis, if not the usual one of the layout.
+        which: which of several returned tensors to average, by index or key; None takes the first.
         neuron: the neuron whose spikes the module returns; None if it returns something else. A layer that runs as one
-            operation counts the spikes itself, which costs no pass over the activation. That is taken of the very
-            tensor the layer returned: in training the module may return another, as dropout does.
+            operation counts its own spikes, which saves a pass over the activation. This count is attached to the
+            tensor that the layer returned, so it is not used if the module returns another one, as dropout does in
+            training.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Tap:
     @is_open.setter
     def is_open(self, value: bool) -> None:
         self._is_open = value
-        self.average, self.num_calls = None, 0  # closed too, or a forward that fails would leave its graph behind
+        self.average, self.num_calls = None, 0  # on closing too: a failed forward would otherwise leave its graph here
         if value:
             self.needs_gradient = torch.is_grad_enabled()
         if self.neuron is not None:
@@ -75,24 +76,24 @@ class Tap:
             return
         if self.needs_gradient and not torch.is_grad_enabled():
             raise RuntimeError(
-                f"a branch is tapped at {type(module).__name__}, which runs without gradients while the network has "
-                "them: under activation checkpointing use use_reentrant=False, or tap what is checkpointed as a "
-                "whole; under torch.no_grad() a branch cannot train what comes before it"
+                f"a branch taps {type(module).__name__}, which runs without gradients while the network runs with "
+                "them: under activation checkpointing use use_reentrant=False, or tap the checkpointed module as a "
+                "whole; under torch.no_grad() a branch cannot train the layers before it"
             )
         self.num_calls += 1
         tensor = tensor_of(output, self.which)
         assert tensor is not None
-        is_counted = self.neuron is not None and not torch.compiler.is_compiling()  # where no layer is one operation
+        is_counted = self.neuron is not None and not torch.compiler.is_compiling()  # compiled, no layer counts spikes
         average = average_of(tensor) if is_counted else None
         if average is None:
             average = average_over_space(tensor, self.layout, features=self.features_at)
         self.average = average if self.average is None else self.average + average
 
     def take(self, num_samples: int) -> Tensor:
-        """The average over space and time, `[N, C]`, which the tap lets go of.
+        """Return the average over space and time, `[N, C]`, and release it.
 
         Raises:
-            RuntimeError: the module was not called, or several times where the layout has it called once.
+            RuntimeError: the module was not called, or was called several times in a layout other than `"steps"`.
         """
         average, self.average = self.average, None
         if average is None or (self.num_calls != 1 and self.layout != "steps"):
@@ -106,22 +107,22 @@ class Tap:
 
 
 class ShortcutNetwork(nn.Module):
-    """What `attach` returns: the network and its branches.
+    """A network and its shortcut branches, as returned by `attach`.
 
     In `train()` a call returns the main logits and the logits of every branch. In `eval()`, and while
     `branches_enabled` is False, the network runs alone and `Outputs.branches` is empty.
 
-    Averages are float32 at least, and so are the heads that `attach` makes, of a network in half precision too.
-    `net.bfloat16()` and the like convert heads as they convert all weights; averages are then cast to what a head has.
+    Averages have at least float32 precision, and so have the heads that `attach` makes, even for a network in half
+    precision. `net.bfloat16()` and the like convert the heads too; averages are then cast to the dtype of their head.
 
     Attributes:
-        model: the network given to `attach`, the very object.
+        model: the network given to `attach`, the very same object.
         places: names of the tapped modules, in the order of the network.
-        heads: the branches' heads, one for a place.
-        taps: the hooks on the tapped modules, one for a place.
+        heads: the heads of the branches, one for each place.
+        taps: the hooks on the tapped modules, one for each place.
         branches_enabled: whether branches are computed in training; set False once the coefficient stays 0.
-        is_stripped: whether `strip` took the branches off.
-        batch_axis: of the input, along which the samples lie; None if its number of axes tells.
+        is_stripped: whether `strip` removed the branches.
+        batch_axis: the axis of the input along which the samples lie; None if the number of axes determines it.
     """
 
     def __init__(
@@ -150,19 +151,19 @@ class ShortcutNetwork(nn.Module):
         self.batch_axis = batch_axis
         self.taps = taps
         self._handles = handles
-        self._num_checked = 0  # forwards in training, of which the first two are looked at
+        self._num_checked = 0  # the first two forwards in training are checked
         self._convolutions = convolutions
         self._no_branches, self._logits_alone = NoBranches(), NoBranches()
         _networks.add(self)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Outputs:
-        """Logits of the main output and of the branches.
+        """Return the logits of the main output and of the branches.
 
         Args:
-            x: what the network takes; all arguments are passed on to it.
+            x: the input; all arguments are passed on to the network.
 
         Raises:
-            RuntimeError: the branches were stripped, or cannot be computed, and why.
+            RuntimeError: the network was stripped, or its branches cannot be computed; the message says why.
         """
         if self.is_stripped:
             raise RuntimeError("this network was stripped: call what strip() returned")
@@ -188,8 +189,8 @@ class ShortcutNetwork(nn.Module):
                 self._warn_of_idle(averages)
             elif (name := first_in_graph(logits, remembered)) is not None:
                 log.warning(
-                    "%s remembers the batch before, where the gradient leads back to: call sb.reset_states(net) before "
-                    "each batch",
+                    "%s remembers the batch before, and the gradient leads back into it: call sb.reset_states(net) "
+                    "before each batch",
                     name or "the network",
                 )
         if not torch.compiler.is_compiling():
@@ -200,23 +201,23 @@ class ShortcutNetwork(nn.Module):
     def _warn_of_idle(self, averages: dict[str, Tensor]) -> None:
         idle = [place for place, average in averages.items() if not average.requires_grad]
         if idle:
-            log.warning("nothing that is trained lies before the branches at %s: leave them out", ", ".join(idle))
+            log.warning("no trained weights lie before the branches at %s: leave them out", ", ".join(idle))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As of any module; of the weights of the network alone too, and then the heads stay as they are.
+        """Load a state dict of this network, or one of the network without branches, which leaves the heads unchanged.
 
-        `shortback.load_weights` loads those of this network, branches and all, into one without.
+        To load the weights of a network with branches into one without, use `shortback.load_weights`.
         """
         with_heads = with_branches(state_dict, self)
         if with_heads is not None:
-            log.warning("the weights have no branches: the heads of %d stay as they are", len(self.places))
+            log.warning("the weights have no branches: the heads of %d branches stay as they are", len(self.places))
         return super().load_state_dict(state_dict if with_heads is None else with_heads, strict, assign)
 
     def _logits(self, output: Any) -> Tensor:
         return logits_of(output, self.layout, self.reduce, num_steps=self.num_steps)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ShortcutNetwork:
-        """A copy with taps of its own, on modules too whose own way of copying forgets hooks, as sinabs's does."""
+        """Copy the network with taps of its own, also on modules whose own copy drops hooks, as sinabs's do."""
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
         copied.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
@@ -234,9 +235,9 @@ class ShortcutNetwork(nn.Module):
         _networks.add(self)
 
     def remove_taps(self) -> None:
-        """Take the hooks off the tapped modules, and leave the network as `attach` found it, for good.
+        """Remove the hooks from the tapped modules for good, and leave the network as `attach` found it.
 
-        Copies that were made of a tapped module since, and put in the network, are left as that was.
+        Copies of a tapped module that were put into the network since then lose their hooks as well.
         """
         for handle in self._handles:
             handle.remove()
@@ -248,11 +249,11 @@ class ShortcutNetwork(nn.Module):
         return f"places={list(self.places)}"
 
 
-_networks: WeakSet[ShortcutNetwork] = WeakSet()  # all there are, which may open their taps
+_networks: WeakSet[ShortcutNetwork] = WeakSet()  # all that exist: only these may open their taps
 
 
 def drop_idle_taps(model: nn.Module) -> None:
-    """Take off the taps that no network will open, such as those in a deep copy of a tapped module."""
+    """Remove the taps that no network will open, such as those in a deep copy of a tapped module."""
     used = {tap for network in _networks if not network.is_stripped for tap in network.taps}
 
     def is_idle(hook: object) -> bool:
@@ -266,6 +267,6 @@ def drop_idle_taps(model: nn.Module) -> None:
 
 
 def _as_of(head: nn.Module, average: Tensor) -> Tensor:
-    """An average in the precision of a head's weights."""
+    """Cast an average to the dtype of the head's weights."""
     weight = next(head.parameters(), None)
     return average if weight is None or not weight.is_floating_point() else average.to(weight.dtype)

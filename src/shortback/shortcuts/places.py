@@ -1,4 +1,4 @@
-"""Where branches go: from what the user writes to the names of modules."""
+"""Find the modules that branches tap, from the argument `at` of `attach`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAKE_MODULES = "put each neuron, or conv, norm and neuron together, into an nn.
 
 
 class HasPlaces(Protocol):
-    """A network that says what its blocks and stages are."""
+    """A network that names its blocks and stages itself."""
 
     def blocks(self) -> list[str]: ...
     def stages(self) -> list[str]: ...
@@ -31,15 +31,16 @@ class HasPlaces(Protocol):
 def find_places(
     model: nn.Module, at: str | Sequence[str], *, run: Callable[[], Calls] | None = None
 ) -> dict[str, nn.Module]:
-    """The modules to tap, by name: blocks and stages in the order of their calls, others in that of the network.
+    """Find the modules to tap, by name: blocks and stages in the order of their calls, others in that of the network.
 
     Args:
-        model: the network; names are taken inside of a `SpikingNetwork`.
-        at: `"blocks"` or `"stages"` (after each but the last, which the main output follows), or names of modules.
-        run: the network, for what its modules do; asked where it does not say what its blocks are.
+        model: the network; names are those inside a `SpikingNetwork`.
+        at: `"blocks"` or `"stages"` (each but the last, which the main output follows), or names of modules.
+        run: runs the network to see what its modules do; called only if the network does not name its own blocks.
 
     Raises:
-        ValueError: a name that is no module (with the nearest ones), one given twice, or nothing to tap.
+        ValueError: a name is no module (the nearest names are listed), a module is named twice, or there is nothing
+            to tap.
     """
     network = model.network if isinstance(model, SpikingNetwork) else model
     modules = {name: module for name, module in network.named_modules() if name}
@@ -57,7 +58,7 @@ def find_places(
         raise UserError("at=[]: name at least one module, or write 'blocks' or 'stages'")
     for name in names:
         if name not in modules and (module := _registered_as(network, name)) is not None:
-            modules[name] = module  # a second name of a module
+            modules[name] = module  # another name of a shared module
         if name not in modules:
             raise UserError(
                 f"at={name!r}: {type(network).__name__} has no such module; "
@@ -77,34 +78,34 @@ def _registered_as(network: nn.Module, name: str) -> nn.Module | None:
 
 
 def _has_places(network: nn.Module) -> HasPlaces | None:
-    """The network, if it has the methods, and not modules of these names."""
+    """Return the network if `blocks` and `stages` are methods of it, not modules."""
     has = all(inspect.ismethod(getattr(network, name, None)) for name in ("blocks", "stages"))
     return cast("HasPlaces", network) if has else None
 
 
 def warn_of_currents(model: nn.Module, places: Iterable[str], calls: Calls) -> None:
-    """Say so where modules are named in a network whose neurons are lines of its `forward`: none returns spikes."""
+    """Warn about named places in a network whose neurons are lines of its `forward`, so that no module fires."""
     if calls.spikes_inside and not _has_units(model, calls):
         log.warning(
-            "no module of %s returns spikes, so the branches at %s sit on currents: to tap spikes, %s",
+            "no module of %s returns spikes, so the branches at %s tap currents: to tap spikes, %s",
             *(type(model).__name__, ", ".join(places), _MAKE_MODULES),
         )
 
 
 def _has_units(network: nn.Module, calls: Calls) -> bool:
-    """Whether any module fires, is known as a neuron, or is an activation that is called."""
+    """Whether any module fires, is a known neuron, or is an activation that is called."""
     return bool(calls.firing) or any(is_activation(m) and calls.counts[m] for m in network.modules())
 
 
 def _what_instead(network: nn.Module, calls: Calls | None) -> str:
-    """What to do about a network without blocks."""
+    """Advice for a network without blocks, for an error message."""
     by_name = f"name the modules instead, e.g. at={_examples(network, calls)}{_hint_of_steps(network, calls)}"
     if calls is None or _has_units(network, calls):
         return by_name
     if calls.silent:
         names = [name for name, module in network.named_modules() if module in calls.silent]
         return (
-            f"none fired: {', '.join(names[:3])} returned zeros alone, so neurons are not to be told from other "
+            f"no neuron fired: {', '.join(names[:3])} returned only zeros, so neurons cannot be told from other "
             f"modules: lower their threshold, or name them, e.g. at={names[:-1] or names}"
         )
     of_no_neurons = "" if calls.spikes_inside else f". In a network without neurons {by_name}"
@@ -112,7 +113,7 @@ def _what_instead(network: nn.Module, calls: Calls | None) -> str:
 
 
 def _examples(network: nn.Module, calls: Calls | None) -> list[str]:
-    """Names of modules that can be tapped: neurons and layers that are called once, but for the last, the output."""
+    """Up to three modules that can be tapped: neurons called once, else such layers but the last, the output."""
     names = {module: name for name, module in network.named_modules() if name}
     if calls is None:
         return list(names.values())[:3]
@@ -124,25 +125,26 @@ def _examples(network: nn.Module, calls: Calls | None) -> list[str]:
 
 
 def _hint_of_steps(network: nn.Module, calls: Calls | None) -> str:
-    """What to do about neurons that are never called, as where `step()` runs them."""
+    """Advice about neurons that are never called, as when `step()` runs them."""
     names = (
         [] if calls is None else [n for n, m in network.named_modules() if is_known_neuron(m) and not calls.counts[m]]
     )
     return (
-        f". {', '.join(names[:3])}: never called, and neuron.step(x, state) is not seen; to tap spikes, have a module "
-        "of your own call it, with def forward(self, x, state): return self.neuron.step(x, state)"
+        f". {', '.join(names[:3])}: never called, and neuron.step(x, state) runs no hooks; to tap spikes, wrap it in a "
+        "module of your own, with def forward(self, x, state): return self.neuron.step(x, state)"
         if names
         else ""
     )
 
 
 def _blocks(network: nn.Module, calls: Calls | None) -> list[str]:
-    """The blocks a network names, or else what looks most like some.
+    """The blocks that a network names itself, or else the modules that look most like blocks.
 
-    That is the modules of its own that a container repeats, such as `layer1.0`; else the smallest modules that hold
-    both weights and a neuron (or activation), and where these stand in one long sequence, each neuron; where some are
-    neurons with weights, as recurrent ones, the others beside them too; where one neuron serves all layers, these
-    layers. Where nothing is seen to fire, blocks hold weights alone. They are in the order in which they return.
+    The first of these guesses with two or more modules is taken: the network's own modules that a container repeats,
+    such as `layer1.0`; the smallest modules that hold both weights and a neuron (or activation), or each neuron of one
+    long sequence; all neurons; where one neuron serves several layers, these layers; where nothing fires, repeated
+    modules with weights. If the blocks are neurons with weights, such as recurrent ones, the other neurons beside them
+    are blocks too. Blocks are in the order in which they first return.
     """
     if own := _has_places(network):
         return own.blocks()
@@ -158,7 +160,7 @@ def _blocks(network: nn.Module, calls: Calls | None) -> list[str]:
         found = [name for name in find(network) if calls is None or calls.counts[network.get_submodule(name)]]
         if len(found) >= 2:
             break
-    if calls is not None and len(found) >= 2:  # with fewer it is an error
+    if calls is not None and len(found) >= 2:  # find_places refuses fewer
         order = {module: index for index, module in enumerate(calls.counts)}
         found = _with_other_neurons(network, found, calls)
         found.sort(key=lambda name: order[network.get_submodule(name)])
@@ -167,9 +169,9 @@ def _blocks(network: nn.Module, calls: Calls | None) -> list[str]:
 
 
 def _with_other_neurons(network: nn.Module, found: list[str], calls: Calls) -> list[str]:
-    """Blocks that are neurons with weights, as recurrent ones, and the neurons without that stand beside them.
+    """Where all blocks are neurons (with weights, as recurrent ones), add the other neurons that stand beside them.
 
-    Those are called as often: one that serves several layers is none of a row.
+    Only neurons called as often as a block are added: a neuron that serves several layers is called more often.
     """
     blocks = {network.get_submodule(name) for name in found}
     if not all(is_known_neuron(block) or block in calls.firing for block in blocks):
@@ -184,7 +186,7 @@ def _with_other_neurons(network: nn.Module, found: list[str], calls: Calls) -> l
 
 
 def _warn_of_few(network: nn.Module, found: list[str], calls: Calls) -> None:
-    """Say so where a class of blocks is repeated in the network and hardly any were found."""
+    """Warn if a class outside the blocks is repeated more than twice as often as there are blocks."""
     inside = {part for name in found for part in network.get_submodule(name).modules()}
     around = {module for name, module in network.named_modules() if any(f.startswith(f"{name}.") for f in found)}
     by_class: dict[type[nn.Module], list[str]] = {}
@@ -202,9 +204,9 @@ def _warn_of_few(network: nn.Module, found: list[str], calls: Calls) -> None:
 
 
 def _stages(network: nn.Module, calls: Calls | None) -> list[str]:
-    """The stages a network names, or else the containers of its blocks, or else an even split of these.
+    """The stages that a network names itself, or else the containers of its blocks, or else an even split of these.
 
-    A container that is not called itself, such as a `ModuleList`, stands for the last of its blocks.
+    A container that is not called itself, such as a `ModuleList`, is replaced by the last of its blocks.
     """
     if own := _has_places(network):
         return own.stages()
@@ -226,18 +228,18 @@ def _stages(network: nn.Module, calls: Calls | None) -> list[str]:
 
 @dataclass(frozen=True)
 class _Guess:
-    """Finds what may be blocks.
+    """Finds modules that may be blocks.
 
     Args:
-        firing: modules that were seen to fire; a module of a known class need not be.
-        weights_suffice: whether a block need not fire.
+        firing: modules that were seen to fire; known neurons and activations need not be among them.
+        weights_suffice: whether a block may hold weights alone, without a neuron.
     """
 
     firing: frozenset[nn.Module]
     weights_suffice: bool = False
 
     def repeated(self, network: nn.Module, prefix: str = "") -> list[str]:
-        """The modules that stand in a container, are none themselves and hold no such blocks in their turn."""
+        """Modules that stand in a container, are no containers themselves and do not hold two or more such blocks."""
         found: list[str] = []
         for name, child in network.named_children():
             composite = self._is_composite(child)
@@ -247,7 +249,7 @@ class _Guess:
         return found
 
     def smallest(self, network: nn.Module) -> list[str]:
-        """The modules that hold weights and a neuron and no smaller such; of a sequence its neurons."""
+        """The smallest modules that hold weights and a neuron; for a sequence of several neurons, these neurons."""
         modules = {name: module for name, module in network.named_modules() if self._is_composite(module)}
         found = []
         for name, module in modules.items():
@@ -262,7 +264,7 @@ class _Guess:
         return [name for name, module in network.named_modules() if name and self._fires(module)]
 
     def _is_composite(self, module: nn.Module) -> bool:
-        """Whether it holds weights and a neuron, or fires by itself."""
+        """Whether a module has weights, and holds a neuron or fires; with `weights_suffice`, just weights and parts."""
         if self.weights_suffice:
             return holds_layer(module) and any(module.children())
         inner = [m for m in module.modules() if m is not module]

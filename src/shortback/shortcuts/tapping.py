@@ -1,4 +1,4 @@
-"""Give a network branches at known places: dry runs say what is there, hooks take it to heads."""
+"""Attach branches at known places: dry runs find the shapes there, and hooks feed the heads."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def tap(
     output: int | str | None = None,
     run: Callable[[], Calls] | None = None,
 ) -> ShortcutNetwork:
-    """Branches at the modules of `places`, by name; the other arguments as of `shortback.attach`.
+    """Attach branches at the modules of `places`, by name; the other arguments are those of `shortback.attach`.
 
     Args:
-        run: the network, for which of several tensors the spikes are.
+        run: runs the network, to find which of several returned tensors are the spikes.
 
     Raises:
-        ValueError: a module that is not called once (or once a step) or does not return a tensor of the layout; a
-            layout that is not to be found.
+        ValueError: a module is not called once (or once a step) or does not return a tensor of the layout; the layout
+            cannot be found.
     """
     which: dict[str, int | str | None] = dict.fromkeys(places, output)
     if output is None and not isinstance(model, SpikingNetwork):
@@ -70,11 +70,11 @@ def tap(
     seen, num_classes = _dry_run(model, places, sample, time, reduce, num_steps, which)
     axes = _feature_axes(model, sample, seen, features)
     parameter = next(model.parameters(), sample)
-    with torch.random.fork_rng(devices=[]):  # a run with branches draws the same numbers as one without
-        dtype = torch.promote_types(parameter.dtype, torch.float32)  # that of the averages
+    with torch.random.fork_rng(devices=[]):  # a run with branches draws the same random numbers as one without
+        dtype = torch.promote_types(parameter.dtype, torch.float32)  # the dtype of the averages
         widths = [seen[place].tensor.shape[axes[place]] for place in places]
         heads = [_made_by(head, width, num_classes).to(parameter.device, dtype) for width in widths]
-    # What a layer counts itself is by channel.
+    # A layer that counts its own spikes averages them by channel, which is axis 1.
     neurons = [seen[place].neuron if axes[place] == 1 else None for place in places]
     taps = [
         Tap(time.modules[place], axes[place], which[place], neuron)
@@ -94,7 +94,7 @@ def tap(
         num_steps=num_steps,
         batch_axis=time.batch_axis,
     )
-    network.training = model.training  # and no module's within, of which some may be frozen in `eval()`
+    network.training = model.training  # not train(), since modules inside may be frozen in `eval()`
     network.heads.train(model.training)
     return network
 
@@ -102,7 +102,7 @@ def tap(
 def _made_by(head: HeadFactory, in_features: int, num_classes: int) -> nn.Module:
     made = head(in_features, num_classes)
     if not isinstance(made, nn.Module):
-        raise UserError(f"head: makes a {type(made).__name__} of {in_features} features, and must make an nn.Module")
+        raise UserError(f"head: made a {type(made).__name__} for {in_features} features, but must make an nn.Module")
     return made
 
 
@@ -114,7 +114,7 @@ def _time_of(
     num_steps: int | None,
     which: dict[str, int | str | None],
 ) -> Found:
-    """How time runs through the places: found out, or as the caller says."""
+    """The layouts at the places: detected, or as the caller says."""
     owns_time = isinstance(model, SpikingNetwork)
     if owns_time and (layout not in ("auto", "folded") or num_steps is not None):
         said = "num_steps" if num_steps is not None else "layout"
@@ -127,7 +127,7 @@ def _time_of(
 
 @contextmanager
 def _running(model: nn.Module) -> Iterator[None]:
-    """For a run that is to leave no trace."""
+    """Context for a dry run in `eval()`, from reset states, that leaves the network unchanged."""
     with undisturbed(model), torch.no_grad():
         reset_states(model)
         model.eval()
@@ -135,7 +135,10 @@ def _running(model: nn.Module) -> Iterator[None]:
 
 
 class _Seen(NamedTuple):
-    """What a place returns, in which layout, after which layers; the neuron where it is the spikes of one alone."""
+    """What the dry run saw at a place: its tensor, the layers called before it, and the neuron if these are its spikes.
+
+    The layers are those with weights, the latest first; `which` selects one of several returned tensors.
+    """
 
     module: nn.Module
     which: int | str | None
@@ -151,7 +154,7 @@ class _Seen(NamedTuple):
 
 
 def _feature_axes(model: nn.Module, sample: Tensor, seen: dict[str, _Seen], features: int | None) -> dict[str, int]:
-    """The axis of the features: as the caller says, or by the sizes, or where these leave it open by a run."""
+    """The feature axis of each place: as the caller says, or by its size, or if that is ambiguous by a dry run."""
     if features is not None:
         return {place: _said_axis(place, one, features) for place, one in seen.items()}
     found = find_feature_axes(model, sample, {place: one.place() for place, one in seen.items()})
@@ -160,8 +163,8 @@ def _feature_axes(model: nn.Module, sample: Tensor, seen: dict[str, _Seen], feat
         if place not in known:
             shape = one.tensor.shape
             raise UserError(
-                f"at={place!r}: which axis of {list(shape)} the features lie on is not to be told by sizes, nor by "
-                f"running it: say features={' or '.join(map(str, axes_of_features(shape, one.layout)))}"
+                f"at={place!r}: neither sizes nor a dry run tell which axis of {list(shape)} is that of the features: "
+                f"say features={' or '.join(map(str, axes_of_features(shape, one.layout)))}"
             )
     return known
 
@@ -186,11 +189,11 @@ def _dry_run(
     num_steps: int | None,
     which: dict[str, int | str | None],
 ) -> tuple[dict[str, _Seen], int]:
-    """What is at each place, and the number of classes."""
+    """Run the network once; returns what was seen at each place, and the number of classes."""
     outputs: dict[str, list[Any]] = {place: [] for place in places}
     layers: dict[str, list[nn.Module]] = {}
     sources: dict[str, SpikingNeuron] = {}
-    # By neuron the tensor it returned, and its version: changed in place since, it is no longer its spikes.
+    # Every neuron, the tensor it returned and its version: once changed in place, the tensor is no longer its spikes.
     fired: list[tuple[SpikingNeuron, Any, int]] = []
 
     def watch(neuron: SpikingNeuron, inputs: tuple[Any, ...], output: Any) -> None:
@@ -206,10 +209,10 @@ def _dry_run(
 
         return record
 
-    # The neurons' hooks first: of a place that is a neuron itself, both see the call.
+    # The hooks of neurons come first: if a place is a neuron itself, its recorder must find the spikes in `fired`.
     hooks = [(module, watch) for module in model.modules() if isinstance(module, SpikingNeuron)]
     hooks += [(module, recorder(place)) for place, module in places.items()]
-    # For shapes the reference does, and compiles nothing: a training with `compile: off` would wait for that in vain.
+    # The reference backend suffices for shapes, and spares a training with `compile: off` a useless compilation.
     with LayerCalls.of(model) as calls, hooked(hooks), running_by("reference", model), _running(model):
         returned = model(sample.clone())
         warn_of_steps_in_a_tuple(returned)
@@ -230,7 +233,7 @@ def _dry_run(
 
 
 def _makes_output(outputs: list[Any], logits: Tensor, layout: Layout) -> bool:
-    """Whether what a module returned is the network's output: the same but for the mean, or sum, over time."""
+    """Whether what a module returned is the network's output, up to a mean or sum over time."""
     last = outputs[0].ndim - 1
     if not leading_axes(layout) <= last <= 2:
         return False
@@ -249,7 +252,7 @@ def _checked(
     counts: set[int],
     which: int | str | None,
 ) -> Tensor:
-    """What a place returned, if it can be tapped; `counts` is how often other layers are called."""
+    """Return the tensor of a place, or raise if it cannot be tapped; `counts`: how often other layers are called."""
     if which is not None and any(tensor_of(output, which) is None for output in outputs):
         names = f", with {list(outputs[0])}" if isinstance(outputs[0], dict) else ""
         raise UserError(f"output={which!r}: {place} returns {type(outputs[0]).__name__}{names}, and no such tensor")
@@ -263,13 +266,13 @@ def _checked(
         )
     if times > 1 and times not in counts:
         raise UserError(
-            f"at={place!r}: the module is called {times} times in a forward, and no other layer is: several places of "
-            "the network share it, and a branch needs one; tap what is around a call, or after it"
+            f"at={place!r}: the module is called {times} times in a forward, unlike any other layer: several places of "
+            "the network share it, but a branch needs a single one; tap a module around one of its calls, or after it"
         )
     if layout is None and first_tensor(outputs[0]) is not None:
         raise UserError(
             f"at={place!r}: the module {time.undecided[place]}; say layout={' or '.join(map(repr, LAYOUTS))}, or tap "
-            "another"
+            "another module"
         )
     for output in outputs:
         if reason := why_not(output, layout or "folded", num_samples):

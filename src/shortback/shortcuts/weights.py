@@ -1,4 +1,4 @@
-"""Load weights with branches into a network without, and the other way round, saying what is left out."""
+"""Load weights with branches into a network without them, and vice versa, and report what is left out."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ NUM_NAMED = 5
 
 
 def load_weights(net: nn.Module, weights: Mapping[str, Tensor] | str | Path) -> list[str]:
-    """Load weights into a network, whichever of the two has branches, or the wrapper of its time steps.
+    """Load weights into a network, even if only one of the two has branches or the `SpikingNetwork` wrapper.
 
-    The weights of the network itself must all be there, of the right shapes. Heads are loaded where both have them at
-    as many places; those of the network stay as they are where the weights have none.
+    The weights of the network itself must be complete and have the right shapes. Heads are loaded if both sides have
+    the same number of heads with the same shapes; otherwise the heads of the network stay as they are.
 
     Args:
-        net: with branches or without.
-        weights: a state dict, or a file of one, `.safetensors` or of `torch.save`; of `DistributedDataParallel` or of a
-            compiled network too.
+        net: a network with or without branches.
+        weights: a state dict, or a file with one (`.safetensors` or written by `torch.save`); may come from
+            `DistributedDataParallel` or a compiled network.
 
     Returns:
-        The names of what was left out of the weights; they are logged too.
+        The names of the weights that were left out; they are also logged.
 
     Raises:
-        ValueError: a file that cannot be read, weights that the network lacks or that are missing, with their names.
+        ValueError: the file cannot be read, or names or shapes differ from those of the network; these are listed.
     """
     given, own = _read(weights), trunk_of(net)
     names = {_as_before_compile(name): name for name in own.state_dict()}
     trunk, heads = {}, {}
-    for named in (given, _uncompiled(given), _unwrapped(given)):  # a network may have children named like wrappers
+    for named in (given, _uncompiled(given), _unwrapped(given)):  # as given first: children may be named like wrappers
         trunk, heads = _split(named, net)
         trunk = {names.get(name, name): value for name, value in trunk.items()}
         if set(trunk) == set(names.values()):
@@ -55,10 +55,10 @@ def load_weights(net: nn.Module, weights: Mapping[str, Tensor] | str | Path) -> 
 
 
 def with_branches(weights: Mapping[str, Tensor], net: Branched) -> dict[str, Tensor] | None:
-    """Weights of the network alone under the names of what `attach` made of it, and heads as they are.
+    """Rename the weights of a network without branches to load into a `ShortcutNetwork`, and add its current heads.
 
     Returns:
-        None if they are not of the network alone.
+        None if `weights` are not exactly those of the network without branches.
     """
     if set(weights) != set(net.model.state_dict()):
         return None
@@ -67,7 +67,7 @@ def with_branches(weights: Mapping[str, Tensor], net: Branched) -> dict[str, Ten
 
 
 def _load_heads(net: Branched, heads: dict[str, Tensor]) -> bool:
-    """Load heads that are as many and as wide as those of the network; whether they are."""
+    """Load the heads if their number and shapes are those of the network; returns whether they are."""
     own = net.heads.state_dict()
     if {name: value.shape for name, value in heads.items()} != {name: value.shape for name, value in own.items()}:
         log.warning("the heads of %d branches stay as they are: the weights have others, or none", len(net.places))
@@ -86,17 +86,17 @@ def _read(weights: Mapping[str, Tensor] | str | Path) -> dict[str, Any]:
 
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of whatever is wrong with a file there are many kinds
-        raise UserError(f"{path}: no weights can be read from it ({error})") from error
+    except Exception as error:  # a broken file may raise almost anything
+        raise UserError(f"{path}: no weights can be read from this file ({error})") from error
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise UserError(f"{path}: holds {type(loaded).__name__}, and no state dict of tensors by name")
+        raise UserError(f"{path}: holds {type(loaded).__name__}, not a state dict of tensors by name")
     return dict(loaded)
 
 
 def _unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without the names that `torch.compile` puts in, and `DistributedDataParallel` and `AveragedModel` in front."""
+    """Undo what `torch.compile` inserts into names, and what `DistributedDataParallel` or `AveragedModel` prepends."""
     weights = _uncompiled({name: value for name, value in weights.items() if name != "n_averaged"})
     if all(name.startswith("module.") for name in weights):
         return {name.removeprefix("module."): value for name, value in weights.items()}
@@ -112,7 +112,7 @@ def _as_before_compile(name: str) -> str:
 
 
 def _split(given: dict[str, Tensor], net: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The weights of the network itself under its own names, and those of heads."""
+    """Split weights into those of the network itself, under its own names, and those of the heads."""
     own = trunk_of(net)
     names = set(own.state_dict())
     if not names <= set(given):
@@ -121,7 +121,7 @@ def _split(given: dict[str, Tensor], net: nn.Module) -> tuple[dict[str, Tensor],
     if not names <= set(given) and any(name.startswith("model.") for name in given):
         heads = {name.removeprefix("heads."): value for name, value in given.items() if name.startswith("heads.")}
         given = {name.removeprefix("model."): value for name, value in given.items() if name.startswith("model.")}
-    if not names <= set(given):  # the wrapper of time steps is in one of them alone
+    if not names <= set(given):  # only one side has the wrapper of time steps, SpikingNetwork
         if isinstance(own, SpikingNetwork):
             with_wrapper = {f"network.{name}": value for name, value in given.items()}
             given = with_wrapper if names <= set(with_wrapper) else given
@@ -138,12 +138,12 @@ def _check(own: nn.Module, given: Mapping[str, Tensor]) -> None:
 
 
 def weight_differences(given: Mapping[str, Tensor], own: Mapping[str, Tensor], *, where: str) -> list[str]:
-    """Where weights do not fit those of a network, a line each: names that one of them lacks, and other shapes.
+    """List how weights differ from those of a network: names that either side lacks, and different shapes, a line each.
 
     Args:
-        given: from elsewhere.
-        own: of the network.
-        where: the others are from, in a word.
+        given: the weights to load.
+        own: the weights of the network.
+        where: what `given` is called in these lines, such as "state dict".
     """
     lines = [
         _listed(f"weights that the {place} lacks", [name for name in one if name not in other])

@@ -1,4 +1,4 @@
-"""Spiking networks: the wrapper that owns the time steps, and `shortback.spikify`, which makes one from any ANN."""
+"""Spiking networks: the wrapper that owns the time steps, and `shortback.spikify`, which converts any ANN."""
 
 from shortback.spiking.network import SpikingNetwork
 

@@ -1,6 +1,6 @@
-"""Which modules of an ANN are ReLU-like activations, and where its code calls such functions instead.
+"""Finds ReLU-like activations in an ANN, as modules and as functions that its code calls.
 
-`spikify` replaces the modules. Functions cannot be replaced, so they are looked for in the source and refused.
+`spikify` replaces the modules. Functions cannot be replaced, so they are searched for in the source and refused.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _ACTIVATIONS = frozenset(
     """relu relu6 leakyrelu prelu rrelu elu celu selu gelu gelutanh quickgelu
     silu swish mish hardswish hswish hardmish softplus""".split()  # noqa: SIM905
 )
-_GATES = frozenset({"sigmoid", "hardsigmoid", "hsigmoid"})  # often built on ReLU6, and not activations
+_GATES = frozenset({"sigmoid", "hardsigmoid", "hsigmoid"})  # often built on ReLU6, but not activations to replace
 
 
 def _common_name(function: Any) -> str:
-    """The name of a class or function whatever its spelling: `HardSwishMe`, `hard_swish_` -> `hardswish`."""
+    """Return the normalised name of a class or function: `HardSwishMe`, `hard_swish_` -> `hardswish`."""
     return _spelled(getattr(function, "__name__", ""))
 
 
@@ -51,14 +51,14 @@ def is_gate(module: nn.Module) -> bool:
 
 
 def activation_function(value: Any) -> str | None:
-    """The name of an activation that is a function, such as `F.relu`; None of anything else."""
+    """Return the name of an activation that is a function, such as `F.relu`; None for anything else."""
     function = _unwrap(value)
     is_function = callable(function) and not isinstance(function, type | nn.Module)
     return str(function.__name__) if is_function and _common_name(function) in _ACTIVATIONS else None
 
 
 def refuse_functional(network: nn.Module) -> None:
-    """Raise ValueError where an activation is called as a function, naming every place in the source."""
+    """Raise ValueError if activations are called as functions, naming every place in the source."""
     found: dict[str, list[str]] = {}
     for name, module in network.named_modules():
         if not is_activation(module) and not is_gate(module):
@@ -74,9 +74,9 @@ def refuse_functional(network: nn.Module) -> None:
 
 
 def refuse_called(network: nn.Module, *, neurons: Collection[nn.Module]) -> None:
-    """Raise ValueError where a symbolic trace meets an activation as a function that reading the source did not find.
+    """Raise ValueError if a symbolic trace meets an activation function that reading the source did not find.
 
-    What cannot be traced passes, and so does what the neurons themselves compute.
+    Networks that cannot be traced pass, and so do the computations of the neurons themselves.
     """
     gates = tuple({type(module) for module in network.modules() if is_gate(module)})
     try:
@@ -92,13 +92,13 @@ def refuse_called(network: nn.Module, *, neurons: Collection[nn.Module]) -> None
             if own and not any(_spelled(function) in _GATES for *_, function in own):
                 raise UserError(
                     f"spikify() cannot replace {called or node.target}, which {type(network).__name__} calls as a "
-                    f"function, {own[-1][0]}:{own[-1][1]}. Make it a module in __init__, self.act = nn.ReLU(), call "
-                    "that: x = self.act(x)"
+                    f"function, {own[-1][0]}:{own[-1][1]}. Make it a module in __init__, self.act = nn.ReLU(), and "
+                    "call that: x = self.act(x)"
                 )
 
 
 def like_activations(network: nn.Module, *, neurons: Collection[nn.Module]) -> list[str]:
-    """Modules without others inside that are named like activations and are neither known nor in neurons, by name."""
+    """List the leaf modules that are named like activations, but are neither known activations nor in neurons."""
     put_in = {module for neuron in neurons for module in neuron.modules()}
     return [
         f"{name} ({type(module).__name__})"
@@ -111,7 +111,7 @@ def like_activations(network: nn.Module, *, neurons: Collection[nn.Module]) -> l
 
 
 def _functional_activations(module: nn.Module) -> list[str]:
-    """Where `forward`, or a function it mentions, uses a functional activation: `file:line: source`."""
+    """List where `forward`, or a function it refers to, uses a functional activation: `file:line: source`."""
     places: list[str] = []
     pending: list[Any] = [_attribute(module, "forward")]
     seen: set[tuple[int, types.FunctionType]] = set()
@@ -128,7 +128,9 @@ def _functional_activations(module: nn.Module) -> list[str]:
         try:
             lines, _ = inspect.findsource(function)
         except OSError:
-            log.warning("no source of %s: activations called as functions there stay", function.__qualname__)
+            log.warning(
+                "no source of %s: activations called as functions there are not replaced", function.__qualname__
+            )
             continue
         for node in _expressions("".join(lines), function.__code__.co_firstlineno):
             target = _resolve(node, owner, function)
@@ -141,7 +143,7 @@ def _functional_activations(module: nn.Module) -> list[str]:
 
 
 def _is_functional(node: ast.expr, target: Any) -> bool:
-    """Whether the expression is an activation as a function: `F.relu`, `nn.ReLU()(x)`, `x.relu()`."""
+    """Return whether an expression uses an activation as a function: `F.relu`, `nn.ReLU()(x)`, `x.relu()`."""
     match node:
         case ast.Call(func=ast.Attribute(attr="relu" | "relu_"), args=[], keywords=[]):
             return True
@@ -154,14 +156,14 @@ def _is_functional(node: ast.expr, target: Any) -> bool:
 
 
 def _is_helper(target: Any) -> bool:
-    """Whether it is a function worth reading: neither of torch nor of Python itself, and no gate."""
+    """Return whether a target is a function worth reading: not of torch, not of Python's library, and not a gate."""
     if not isinstance(target, types.FunctionType) or _common_name(target) in _GATES:
         return False
     return (target.__module__ or "").partition(".")[0] not in {"torch", *sys.stdlib_module_names}
 
 
 def _resolve(node: ast.AST, owner: nn.Module | None, function: types.FunctionType) -> Any:
-    """What an expression in a method of `owner` stands for; None if only running it would tell."""
+    """Return the object that an expression in a method of `owner` refers to; None if only running it would tell."""
     code = function.__code__
     closure = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
     match node:
@@ -181,7 +183,7 @@ def _resolve(node: ast.AST, owner: nn.Module | None, function: types.FunctionTyp
 
 
 def _attribute(base: Any, name: str) -> Any:
-    """`base.name`, no property run; a method comes bound, a function stored in an instance does not."""
+    """Return `base.name` without running properties; methods come bound, functions stored in an instance do not."""
     if isinstance(base, types.ModuleType | type | super):
         return _unwrap(getattr(base, name, None))
     if not isinstance(base, nn.Module):
@@ -194,7 +196,7 @@ def _attribute(base: Any, name: str) -> Any:
 
 
 def _unwrap(value: Any) -> Any:
-    """The function within a partial, a staticmethod or a decorator that keeps `__wrapped__`."""
+    """Return the function within a `partial`, a `staticmethod` or a decorator that sets `__wrapped__`."""
     while isinstance(value, functools.partial):
         value = value.func
     if isinstance(value, staticmethod | classmethod):
@@ -204,7 +206,7 @@ def _unwrap(value: Any) -> Any:
 
 @functools.lru_cache(maxsize=256)
 def _expressions(source: str, first_line: int) -> list[ast.expr]:
-    """The expressions in the body of the function that starts at a line of a file."""
+    """Return the expressions in the body of the function that starts at a line of the source."""
     found: list[ast.expr] = []
     for node in ast.walk(_parse(source)):
         if isinstance(node, ast.FunctionDef | ast.Lambda):

@@ -1,8 +1,8 @@
-"""Activations that a network reaches through an ordinary list, tuple or dict, where `nn.Module` does not see them.
+"""Activations in ordinary lists, tuples and dicts of a network, where `nn.Module` does not see them.
 
-A list beside the registered modules, `self.chain = [self.conv, self.act]`, holds the same activations once more: they
-are replaced there too. What stands in such a container alone stays as it is, since it may be a teacher or a table of
-functions that is not meant to spike, and the caller is told of it.
+A list beside the registered modules, `self.chain = [self.conv, self.act]`, refers to the same activations, which are
+replaced there too. Activations that are only in such a container are left unchanged and reported, since they may belong
+to a teacher or a table of functions that is not meant to spike.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _OF_MODULES = frozenset(nn.Module().__dict__)
 
 
 def replace_in_attributes(network: nn.Module, neurons: Mapping[nn.Module, nn.Module]) -> list[str]:
-    """Put neurons in the place of activations in the plain attributes of all modules.
+    """Replace activations by neurons in the plain attributes of all modules.
 
     Args:
-        network: whose registered activations were replaced already.
-        neurons: by activation, the one that took its place.
+        network: a network whose registered activations are already replaced.
+        neurons: maps each activation to the neuron that replaced it.
 
     Returns:
-        Where activations stay that are registered nowhere, or are functions, a line for each.
+        One line for each activation that was left because it is not registered or is a function.
     """
     search = _Search(network, neurons)
     for name, module in network.named_modules():
@@ -38,7 +38,7 @@ def replace_in_attributes(network: nn.Module, neurons: Mapping[nn.Module, nn.Mod
 
 
 class _Search:
-    """Goes through values, and collects in `found` what cannot be replaced."""
+    """Walks through values, and collects in `found` the activations that cannot be replaced."""
 
     def __init__(self, network: nn.Module, neurons: Mapping[nn.Module, nn.Module]) -> None:
         self.neurons = neurons
@@ -47,14 +47,14 @@ class _Search:
         self._seen: set[int] = set()
 
     def replaced(self, value: Any, where: str, *, is_held: bool = False) -> Any:
-        """What stands in the place of a value: itself, but for activations, and for tuples that hold them."""
+        """Return the replacement of a value: the value itself, except for activations and tuples that hold them."""
         if isinstance(value, nn.Module):
             if value not in self.neurons and value not in self.registered and any(map(is_activation, value.modules())):
                 self.found.append(f"{where} is a {type(value).__name__} that is not registered")
             return self.neurons.get(value, value)
         if isinstance(value, list | dict | tuple):
             return self._replaced_in(value, where)
-        if is_held and (function := activation_function(value)):  # others are looked for where they are called
+        if is_held and (function := activation_function(value)):  # outside containers, their calls are searched for
             self.found.append(f"{where} is the function {function}")
         return value
 

@@ -1,7 +1,7 @@
-"""Copies of networks, of those too that PyTorch does not copy by itself.
+"""Copies of networks, including those that `copy.deepcopy` alone refuses.
 
-A tensor that a graph computed cannot be copied deeply, and some modules keep one: the weight of a layer with
-`torch.nn.utils.weight_norm` or with pruning, which is computed anew in every call.
+A tensor that a graph computed cannot be deep-copied, and some modules store one: the weight of a layer with
+`torch.nn.utils.weight_norm` or with pruning, which is recomputed in every call.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 
 def deep_copy(network: nn.Module) -> nn.Module:
-    """A deep copy, in which tensors that a graph computed are values alone."""
+    """Return a deep copy, in which tensors that a graph computed are detached."""
     return copy.deepcopy(network, {id(tensor): tensor.detach().clone() for tensor in _computed(network)})
 
 
 def shared_copy(network: nn.Module) -> nn.Module:
-    """A copy that shares the weights and buffers, and takes for itself what a forward assigns to attributes."""
+    """Return a copy that shares weights and buffers; attributes that a forward assigns change only the copy."""
     tensors = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers(), *_computed(network))}
     return copy.deepcopy(network, tensors)
 

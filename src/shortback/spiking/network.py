@@ -1,7 +1,7 @@
 r"""The wrapper that owns the time steps of a spiking network.
 
-Inside a network every tensor is folded, `[T*N, ...]` time-major, so that all but the neurons are the plain
-PyTorch modules. `SpikingNetwork` is where images come in and logits leave.
+Inside a network every tensor is folded, `[T*N, ...]` time-major, so that all modules except the neurons are ordinary
+PyTorch modules. `SpikingNetwork` takes images and returns logits.
 """
 
 from __future__ import annotations
@@ -22,30 +22,29 @@ log = logging.getLogger("shortback")
 
 
 class SpikingNetwork(nn.Module):
-    r"""A network on folded time, from images to logits.
+    r"""Wraps a network on folded time, to map images to logits.
 
-    The logits are the mean over time of what the network returns, in float32 (float64 for float64 outputs). A
-    linear map commutes with the mean, so with a linear readout this is $O = W\,\mathrm{mean}_t(s[t]) + b$: it
-    never fires.
+    The logits are the mean over time of the outputs of the network, in float32 (float64 for float64 outputs). A
+    linear map commutes with the mean, so a linear readout computes $O = W\,\mathrm{mean}_t(s[t]) + b$ and never fires.
 
-    A static image is the same at every step. What comes before the first neurons then runs once, and those
-    neurons expand their input over time, wherever the data flow of `network` allows it: see `expands_at`.
+    A static image is the same at every step. The layers before the first neurons then run once, and those neurons
+    expand their input over time, wherever the data flow of `network` allows it: see `expands_at`.
 
     Args:
-        network: a module `[T*N, C, H, W] -> [T*N, K]` whose neurons are `TimeModule`s. With neurons of
-            another kind, which must know `T` by themselves and call it `num_steps` or `T`, images are repeated at the
-            input.
+        network: a module `[T*N, C, H, W] -> [T*N, K]` whose neurons are `TimeModule`s. Neurons of another kind must
+            store `T` themselves, as `num_steps`, `T`, `time_steps` or `timesteps`; if they come first, images are
+            repeated at the input.
         num_steps: number of time steps `T`.
         readout: see the attribute.
 
     Attributes:
         readout: `"mean"` for logits `[N, K]`, `"steps"` for the outputs of every step, `[T, N, K]`.
         memory: what layers keep for the backward pass, `"fast"`, `"balanced"` or `"small"`: see `shortback.ops.layer`.
-            It starts as `"balanced"`, in the neurons of `network` too, whatever they had.
+            Construction sets it to `"balanced"`, also in the neurons of `network`.
 
     Raises:
-        ValueError: `num_steps` below 1 or another than a neuron keeps that is no `TimeModule`, an unknown readout, or
-            neurons of another library that are in no such module.
+        ValueError: `num_steps` is below 1, or differs from the number that a module with neurons of another library
+            stores; the readout is unknown; or neurons of another library are in no modules other than those of `torch`.
     """
 
     def __init__(self, network: nn.Module, *, num_steps: int, readout: Readout = "mean") -> None:
@@ -67,9 +66,9 @@ class SpikingNetwork(nn.Module):
 
     @property
     def num_steps(self) -> int:
-        """Number of time steps `T`; setting it sets that of every `TimeModule` inside.
+        """Number of time steps `T`; setting it also sets that of every `TimeModule` inside.
 
-        One that is put in afterwards has a number of its own: write `model.num_steps = model.num_steps` then.
+        After adding a `TimeModule`, which has its own number, assign `model.num_steps = model.num_steps`.
         """
         return self._num_steps
 
@@ -80,8 +79,8 @@ class SpikingNetwork(nn.Module):
         for name, module in self.network.named_modules():
             if is_foreign(module) and steps_of(module) != value:
                 what = (
-                    f"num_steps={value}: {name or 'the network'} is a {type(module).__name__}, no TimeModule, with a "
-                    f"number of its own, {steps_of(module)}; if that is of time steps, set it first"
+                    f"num_steps={value}: {name or 'the network'} is a {type(module).__name__}, not a TimeModule, and "
+                    f"has a number of its own, {steps_of(module)}; if that counts time steps, set it first"
                 )
                 if any(is_one_of(part, LIBRARY_NEURONS) for part in module.modules()):
                     raise UserError(what)
@@ -93,7 +92,7 @@ class SpikingNetwork(nn.Module):
 
     @property
     def memory(self) -> Memory:
-        """What the layers keep for the backward pass; setting it sets that of every neuron inside."""
+        """What the layers keep for the backward pass; setting it also sets that of every neuron inside."""
         return self._memory
 
     @memory.setter
@@ -115,11 +114,11 @@ class SpikingNetwork(nn.Module):
 
     @property
     def expands_at(self) -> Literal["input", "neuron"]:
-        """Where a static image is expanded over time: at the first neurons, or already at the input."""
+        """Where a static image is expanded over time: at the first neurons, or at the input."""
         return "neuron" if self._first_neurons else "input"
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of images.
+        """Return the logits of images.
 
         Args:
             x: `[N, C, H, W]`, the same at every step, or a sequence `[T, N, C, H, W]`.
@@ -128,7 +127,7 @@ class SpikingNetwork(nn.Module):
             `[N, K]`, or `[T, N, K]` where `readout` is `"steps"`.
 
         Raises:
-            ValueError: an input of another shape, or an output that is not one tensor of a row a step and image.
+            ValueError: the input has another shape, or the output is not one tensor with a row per step and image.
         """
         if x.ndim not in (4, 5):
             raise UserError(f"input of shape {list(x.shape)}: must be [N, C, H, W] or [T, N, C, H, W]")
@@ -141,7 +140,7 @@ class SpikingNetwork(nn.Module):
         if self._first_neurons and isinstance(self.network, nn.DataParallel):
             raise UserError("model.network = nn.DataParallel(...): wrap the model itself, nn.DataParallel(model)")
         for name in self._first_neurons:
-            # Without a look at what it was: torch.compile would guard on that, and compile once more.
+            # Set without reading the old value, on which torch.compile would guard and recompile.
             self.network.get_submodule(name).static_input = static  # type: ignore[assignment]
         num_samples = x.shape[-4]
         if not static:
@@ -155,7 +154,7 @@ class SpikingNetwork(nn.Module):
         if output.ndim < 2 or output.shape[0] != self.num_steps * num_samples:
             raise UserError(
                 f"{type(self.network).__name__} returned {list(output.shape)} for {self.num_steps} steps of "
-                f"{num_samples} images: must be [T*N, K], a row a step and image; leave the mean over time to "
+                f"{num_samples} images: must be [T*N, K], one row per step and image; leave the mean over time to "
                 "SpikingNetwork"
             )
         steps = output.unflatten(0, (self.num_steps, -1)).to(torch.promote_types(output.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""Make any ANN spiking: a neuron in the place of every activation."""
+"""Convert any ANN to a spiking network, by replacing every activation by a neuron."""
 
 from __future__ import annotations
 
@@ -19,29 +19,28 @@ log = logging.getLogger("shortback")
 
 
 def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = None) -> SpikingNetwork:
-    """Make a network spiking by putting a neuron in the place of every ReLU-like activation.
+    """Convert a network to a spiking one by replacing every ReLU-like activation by a neuron.
 
-    Replaced is every module whose class, or a class it derives from, is called (whatever its package, its
-    case, its underscores and a final `Me`, `Jit` or `Activation`) ReLU, ReLU6, LeakyReLU, PReLU, RReLU, ELU,
-    CELU, SELU, GELU, GELUTanh, QuickGELU, SiLU, Swish, Mish, Hardswish, HSwish, HardMish or Softplus: those
-    of `torch.nn` and of timm, in-place ones too, and those within a layer such as timm's `BatchNormAct2d`.
-    One activation used in several places becomes one neuron used there, in lists and dicts beside the modules too. All
-    else stays: gates (Sigmoid, Hardsigmoid, Softmax), Tanh, Hardtanh, dropout.
+    A module is replaced if its class, or a base class of it, is called ReLU, ReLU6, LeakyReLU, PReLU, RReLU, ELU,
+    CELU, SELU, GELU, GELUTanh, QuickGELU, SiLU, Swish, Mish, Hardswish, HSwish, HardMish or Softplus, whatever its
+    package, case, underscores or a final `Me`, `Jit` or `Activation`. This covers the activations of `torch.nn` and
+    timm, also in-place ones and those within a layer such as timm's `BatchNormAct2d`. An activation that is used in
+    several places becomes one neuron used in these places, also in lists and dicts beside the modules. All other
+    modules stay: gates (Sigmoid, Hardsigmoid, Softmax), Tanh, Hardtanh, dropout.
 
-    The same functions called as functions (`F.relu`, `x.relu()`, ...) cannot be replaced. They are looked for
-    in the source of `forward` and of what it calls, and in a symbolic trace where there can be one, and refused.
-    Activations in a plain list, tuple or dict that are functions, or modules that are registered nowhere, stay as they
-    are if no trace meets them, with a warning: a teacher that is kept there is not meant to spike.
+    Activations called as functions (`F.relu`, `x.relu()`, ...) cannot be replaced. They are searched for in the source
+    of `forward` and of the functions that it calls, and in a symbolic trace if there can be one, and refused.
+    Activations in a plain list, tuple or dict that are functions or unregistered modules are left with a warning,
+    unless the trace meets and refuses them: a teacher that is stored there is not meant to spike.
 
     Args:
-        ann: the network, `[N, C, H, W] -> [N, K]`. It is left as it is: the result is built on a deep copy.
+        ann: the network, `[N, C, H, W] -> [N, K]`. It is not changed: the result is built on a deep copy.
         num_steps: number of time steps `T`.
         neuron: called with `num_steps` for every activation; `LIF` if not given.
 
     Raises:
-        ValueError: a network of videos, sequences or words, activations called as functions (the message says where),
-            no activation at all among the modules, a compiled network or none at all, or something else than a factory
-            for `neuron`.
+        ValueError: `ann` is no module, is compiled, takes videos, sequences or words, calls activations as functions
+            (the message says where) or has no activations among its modules; or `neuron` is not a factory.
     """
     if not isinstance(ann, nn.Module):
         raise UserError(
@@ -75,16 +74,16 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
         )
     if outside:
         log.warning(
-            "spikify() left activations as they are that %s keeps outside of its modules:%s\nIf forward uses one, make "
-            "it a module that is registered: nn.ReLU() in an attribute of its own, in an nn.ModuleList or in an "
+            "spikify() left unchanged the activations that %s keeps outside of its modules:%s\nIf forward uses one, "
+            "make it a module that is registered: nn.ReLU() in an attribute of its own, in an nn.ModuleList or in an "
             "nn.ModuleDict",
             *(type(ann).__name__, outside),
         )
     put_in = set(neurons.values())
     if like := like_activations(network, neurons=put_in):
         log.warning(
-            "spikify() left %s as they are, which are named like activations: if they are, derive their classes from "
-            "nn.ReLU, or put nn.ReLU() in their place",
+            "spikify() left %s as they are, though named like activations: if they are activations, derive their "
+            "classes from nn.ReLU, or replace them by nn.ReLU()",
             ", ".join(like),
         )
     refuse_called(network, neurons=put_in)
@@ -92,14 +91,14 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
 
 
 def _refuse_other_inputs(ann: nn.Module) -> None:
-    """The input is of images, and another axis is that of time steps."""
+    """Refuse networks whose input is not images, as a further axis of the input is taken for time steps."""
     modules = [(name, module) for name, module in ann.named_modules() if isinstance(module, _NO_IMAGES)]
     has_images = any(isinstance(module, nn.Conv2d) for module in ann.modules())
     for name, module in modules:
         if isinstance(module, nn.Conv3d) or not has_images:
             raise UserError(
                 f"spikify() takes networks of images, [N, C, H, W], and {name or 'this'} is a {type(module).__name__}: "
-                "put neurons of shortback.neurons in by hand, and attach() branches to what comes of it"
+                "insert neurons of shortback.neurons by hand, and attach() branches to the result"
             )
 
 

@@ -1,4 +1,4 @@
-"""Where a static image is expanded over time: at the first neurons, if the data flow of the network allows it."""
+"""Finds where to expand a static image over time: at the first neurons, if the network's data flow allows it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from shortback.spiking.copies import shared_copy
 
 
 def find_first_neurons(network: nn.Module) -> tuple[str, ...]:
-    """Names of the neurons at which a static image can be expanded over time.
+    """Return the names of the neurons at which a static image can be expanded over time.
 
-    A value is static where it depends on the input but on no neuron. Every way from a static value to one
-    that is not must lead into a neuron, and no neuron may be called with both. A neuron that is no `TimeModule` takes
-    what it is given for a sequence, so none may be given a static value.
+    A value is static if it depends on the input but on no neuron. Every path from a static value to a value that is not
+    must pass through a neuron, and no neuron may be called with both kinds. A neuron that is not a `TimeModule` takes
+    its input for a sequence, so none may get a static value.
 
     Raises:
-        ValueError: it cannot be expanded there, and why.
-        Exception: whatever a symbolic trace of the network raises.
+        ValueError: the image cannot be expanded at the first neurons; the message says why.
+        Exception: any error that a symbolic trace of the network raises.
     """
     foreign = tuple({type(module) for module in network.modules() if is_foreign(module)})
     shell, graph = trace(network, leaves=foreign)
@@ -40,7 +40,7 @@ def find_first_neurons(network: nn.Module) -> tuple[str, ...]:
             timed.add(node)
         elif node.op == "call_module" and isinstance(shell.get_submodule(node.target), foreign):
             if not inputs <= timed:
-                raise UserError(f"{node.target} is no TimeModule, counts the time steps, and comes first")
+                raise UserError(f"{node.target} is not a TimeModule, stores a number of time steps, and comes first")
             timed.add(node)
         elif inputs & timed:
             if inputs & static:
@@ -54,7 +54,7 @@ def find_first_neurons(network: nn.Module) -> tuple[str, ...]:
 
 
 def is_foreign(module: nn.Module) -> bool:
-    """Whether it is a neuron of someone else's, told by a number of time steps that it keeps."""
+    """Return whether a module is a neuron from elsewhere, recognised by the number of time steps that it stores."""
     holds = any(isinstance(child, TimeModule) for child in module.modules())
     return steps_of(module) is not None and not holds and not type(module).__module__.startswith("torch.")
 
@@ -66,15 +66,15 @@ def trace(
     names: Collection[str] = (),
     keeps_lines: bool = False,
 ) -> tuple[nn.Module, fx.Graph]:
-    """What a network on folded time computes, down to `torch.nn` modules, neurons, `leaves` and modules of `names`.
+    """Trace a network on folded time down to `torch.nn` modules, neurons, `leaves` and the modules in `names`.
 
-    With `keeps_lines` the nodes have the lines of code they come from.
+    With `keeps_lines`, the nodes record the lines of code that they come from.
 
     Returns:
         The `shared_copy` that was traced, and its graph.
 
     Raises:
-        Exception: whatever a symbolic trace of the network raises.
+        Exception: any error that a symbolic trace of the network raises.
     """
     shell = shared_copy(network)
     _, *others = inspect.signature(network.forward).parameters.values()
@@ -85,7 +85,7 @@ def trace(
 
 
 class _Tracer(fx.Tracer):
-    """Changes no buffer, such as a norm's counter."""
+    """A tracer that changes no buffers, such as the batch counter of a norm."""
 
     proxy_buffer_attributes = True
 

@@ -28,11 +28,13 @@ from shortback.training.weighing import hits_of, num_counted, weight_of
 
 
 class Evaluation(NamedTuple):
-    """`accuracy` in [0, 1] and the mean `loss`, over `num_images`; a regression has no accuracy.
+    """The result of `evaluate`; images whose label the loss ignores are not counted.
 
-    A label that the loss ignores is none of these.
-
-    `is_constant`: whether all of several images got the same output, as where neurons fire no more in `eval()`.
+    Attributes:
+        accuracy: in [0, 1]; None for a regression.
+        loss: the mean loss.
+        num_images: number of images counted.
+        is_constant: whether several images all got the same output, as when neurons no longer fire in `eval()`.
     """
 
     accuracy: float | None
@@ -42,39 +44,39 @@ class Evaluation(NamedTuple):
 
 
 def outputs_of(output: Any, layout: Layout = "time_first") -> Outputs | Tensor:
-    """What a network returned: `Outputs` as they are, else its logits, `[N, K]` or `[T, N, K]`.
+    """Convert what a network returned to logits, `[N, K]` or `[T, N, K]`; `Outputs` pass through unchanged.
 
     Args:
-        output: `Outputs`; a tensor, the first of a tuple, or a list over steps.
-        layout: of a tensor of three axes, see `layout_of_output`.
+        output: `Outputs`, a tensor, a tuple whose first element is used, or a list over steps.
+        layout: layout of a tensor with three axes, see `layout_of_output`.
     """
     return output if isinstance(output, Outputs) else logits_of(output, layout, None)
 
 
 def layout_of_output(net: nn.Module, x: Tensor, *, num_samples: int) -> Layout:
-    """How time and samples lie in the output of a network without branches that has three axes.
+    """Find which axes of a three-axis output, of a network without branches, hold time and samples.
 
-    It is found by running the network. Where that does not tell, the steps are taken to be first.
+    The layout is found by running the network. If that is inconclusive, steps are assumed to come first.
 
     Raises:
-        ValueError: the samples are first, and which of the other axes is of the steps is not to be told.
+        ValueError: samples come first, and it cannot be determined which of the other axes holds the steps.
     """
     few = x.narrow(axis, 0, min(2, num_samples)) if (axis := sample_axis(net, x, num_samples)) is not None else x
-    # Processes stop looking after different runs: none may wait for another in a norm.
+    # Each process may need a different number of forward passes, so no norm may wait for the other processes.
     with local_norms(net), running_by("reference", net):
         try:
             return find_layouts(net, few, {}).output
         except StepsOrClassesError as error:
             raise UserError(
-                f"{type(net).__name__} returns [N, T, K] or [N, K, T], and which is not to be told by running it: "
-                "have it return [T, N, K], or [N, K], averaged over time"
+                f"{type(net).__name__} returns [N, T, K] or [N, K, T], and running it does not tell which: "
+                "have it return [T, N, K], or [N, K] averaged over time"
             ) from error
         except UserError:
             return "time_first"
 
 
 def has_unknown_steps(net: nn.Module, returned: Any) -> bool:
-    """Whether a network returned a tensor of three axes, and none of ours knows which of them is time."""
+    """Whether the output has three axes and the network is not one of ours, whose time axis is known."""
     return not isinstance(net, Branched | SpikingNetwork) and stacked(returned).ndim == 3
 
 
@@ -90,22 +92,23 @@ def evaluate(
     loss: Loss | None = None,
     fabric: Fabric | None = None,
 ) -> Evaluation:
-    """Evaluate a network, summing over all processes; states of other libraries' neurons are reset before each batch.
+    """Evaluate a network over all processes; neuron states of other libraries are reset before each batch.
 
     Args:
-        model: what `attach` returned, or a network that returns `[N, K]`, or one such for each step, on whichever axis;
-            run in `eval()`, each of its modules put back into its own mode.
-        batches: this process's part of the split, with classes `[N]`, or probabilities `[N, K]`, of which the largest
-            is the class.
-        loss: of outputs and targets, a mean over the batch, as in training. Cross entropy if not given; of one with
-            smoothing or steps what is left without.
-        fabric: for device, precision and the sum over processes; without one the model runs where it is, as it is.
+        model: what `attach` returned, or a network that returns `[N, K]`, or `[N, K]` per step on any time axis. It
+            runs in `eval()`; every module's own mode is restored afterwards.
+        batches: this process's part of the split, with classes `[N]`, or probabilities `[N, K]`, whose largest entry is
+            the class.
+        loss: a function of outputs and targets that returns the mean over the batch, as in training. Defaults to plain
+            cross entropy, which also replaces `CrossEntropy` with label smoothing and `TET`.
+        fabric: provides device, precision and the sum over processes; if None, the model runs on its own device in
+            its own precision, in this process alone.
     """
     fabric = fabric or _alone_on(next(model.parameters()).device)
     if loss is None or isinstance(loss, CrossEntropy):
         loss = CrossEntropy()
     if isinstance(loss, nn.Module):
-        loss.to(fabric.device)  # its weights
+        loss.to(fabric.device)  # class weights
     sums, first, layout = torch.zeros(5, dtype=torch.float64), None, cast(Layout, "time_first")
     with modes_kept(model):
         model.eval()
@@ -123,11 +126,11 @@ def evaluate(
             judged = logits if isinstance(loss, CrossEntropy) else by_step.float()  # as in training
             correct = hits_of(logits, y, loss=loss)
             count, weight = num_counted(y, loss=loss), weight_of(y, loss=loss)
-            total = apply_loss(loss, judged, y) * weight if weight else 0.0  # the mean over no label is no number
+            total = apply_loss(loss, judged, y) * weight if weight else 0.0  # the mean over no labels is NaN
             values = correct, total, count, weight, (logits != first).any()
             sums += torch.tensor([float(value) for value in values], dtype=torch.float64)
     sums = fabric.all_reduce(sums, reduce_op="sum")
     assert isinstance(sums, Tensor)
     correct, total, count, weight, differ = sums.tolist()
-    is_constant = count > fabric.world_size and not differ  # so that one process at least has seen two
+    is_constant = count > fabric.world_size and not differ  # so at least one process has seen two images
     return Evaluation(number_or_none(correct / (count or 1)), total / (weight or 1), int(count), is_constant)

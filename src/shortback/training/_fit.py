@@ -1,4 +1,4 @@
-"""Train any network in plain Python: what `shortback train` does, without a recipe."""
+"""Train any network from Python: what `shortback train` does, without a recipe."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from shortback.training.outcome import FitResult
 from shortback.training.plan import Plan
 from shortback.training.shares import ShareSampler, share_of
 
-# By what others call them.
+# Names that other libraries use, and what to write instead.
 _ELSEWHERE = {
     "early_stopping": "patience=, in epochs without a better validation",
     "early_stopping_patience": "patience=",
@@ -42,10 +42,10 @@ _ELSEWHERE = {
     "lr_scheduler": "learning_rate=, a function of the optimizer step",
     "accumulate_grad_batches": "accumulate=",
     "gradient_accumulation_steps": "accumulate=",
-    "batch_size": "of the loader, DataLoader(dataset, batch_size=...)",
-    "precision": "of the execution=, such as choose_execution(precision='fp32')",
-    "device": "of the execution=, such as choose_execution(device='cpu')",
-    "coefficient": "schedule=, a number or what it is by progress",
+    "batch_size": "set in the loader, DataLoader(dataset, batch_size=...)",
+    "precision": "part of execution=, such as choose_execution(precision='fp32')",
+    "device": "part of execution=, such as choose_execution(device='cpu')",
+    "coefficient": "schedule=, a number or a function of progress",
     "criterion": "loss=",
     "val": "validation=",
     "val_loader": "validation=",
@@ -74,39 +74,41 @@ def fit(
     resume: bool = False,
     **plan: Any,
 ) -> FitResult:
-    """Train a network, with branches or without, and leave its best weights in it.
+    """Train a network, with or without branches, and leave its best weights in it.
 
-    States of SpikingJelly, snnTorch and sinabs are reset before every batch. `strip` the network afterwards.
+    The neuron states of SpikingJelly, snnTorch and sinabs are reset before every batch. `strip` the network afterwards.
 
     Args:
-        net: what `attach` returned, or a network without branches, which returns `[N, K]`, or one such for each step.
+        net: what `attach` returned, or a network without branches that returns `[N, K]`, or `[N, K]` for each step.
         train: pairs of inputs and classes `[N]` (or probabilities `[N, K]`): a `DataLoader`, a
-            `shortback.data.BatchLoader`, or anything that has a length and can be iterated over once an epoch.
-        epochs: of the whole training.
-        folder: for checkpoints and `metrics.jsonl`.
-        validation: chooses the best weights; without it the last are kept.
-        schedule: the balance coefficient by progress, or a number that it stays at. If it is not given, it falls in a
-            straight line to 0: from 0.25 where the loss adds logits (eq. 10 of the paper), from 1 where it adds losses.
-            Without branches it is 0.
-        loss: `ShortcutLoss()` if not given, which adds logits; one of a single output, such as `TET()`, is its `main`.
-        lr: the largest learning rate, for the optimizer and the schedule of it that are made if none are given: SGD
-            with momentum 0.9 and weight decay 1e-4, and a cosine to 0.
-        optimizer: over the parameters of `net`.
-        learning_rate: by optimizer step, from 0; with an `optimizer` of your own, a cosine from its own `lr` to 0.
-            Groups with an `lr` of their own keep the proportion between them.
-        execution: device, precision, memory format and compilation, from `choose_execution`; what that chooses by
-            itself is printed if it is not given.
-        fabric: launched; one is made for this process, or for all that `torchrun` started.
-        loggers: `metrics.jsonl` and the terminal if not given.
-        title: of the lines in the terminal; the class of the network if not given.
-        seed: of the order in which a `DataLoader` gives its samples.
-        resume: whether to go on, bit for bit, from the newest checkpoint in `folder`, if there is one.
-        plan: more of `Plan`: `accumulate`, `clip_norm`, `ema`, `log_every`, `checkpoint_every`, `watch_every` ...
+            `shortback.data.BatchLoader`, or anything that has a length and can be iterated over once per epoch.
+        epochs: number of epochs of the whole training.
+        folder: where checkpoints and `metrics.jsonl` are written.
+        validation: the split that selects the best weights; without it, the last weights are kept.
+        schedule: the balance coefficient, as a function of progress or a constant. By default it falls linearly to 0,
+            from 0.25 if the loss adds logits (eq. 10 of the paper) and from 1 if it adds losses. Without branches it
+            is 0.
+        loss: defaults to `ShortcutLoss()`, which adds logits; a loss of a single output, such as `TET()`, becomes the
+            `main` of one.
+        lr: peak learning rate of the default optimizer (SGD with momentum 0.9 and weight decay 1e-4) and of its
+            default schedule, a cosine to 0.
+        optimizer: an optimizer over the parameters of `net`, instead of the default.
+        learning_rate: a function of the optimizer step, from 0. With your own `optimizer`, it defaults to a cosine from
+            the optimizer's largest `lr` to 0. Parameter groups with different `lr` keep their ratios.
+        execution: device, precision, memory format and compilation, from `choose_execution`. If neither this nor
+            `fabric` is given, the choice made is printed.
+        fabric: a launched Fabric; by default, one for this process, or for all processes that `torchrun` started.
+        loggers: default to `metrics.jsonl` and the terminal.
+        title: printed in front of every line in the terminal; defaults to the network's class name.
+        seed: seed of everything that a `DataLoader` draws, such as the order of its samples.
+        resume: whether to continue, bit for bit, from the newest checkpoint in `folder`, if there is one.
+        plan: further fields of `Plan`: `accumulate`, `clip_norm`, `ema`, `log_every`, `checkpoint_every`,
+            `watch_every` ...
 
     Raises:
-        ValueError: a learning rate that is none, a folder with another run or one that trains now, a loader without a
-            length, an optimizer that does not move the heads of the branches, or moves the parameters of another
-            network; a network that keeps one with branches inside and drops them.
+        ValueError: an invalid learning rate; a folder that holds a run, or in which another process trains; a loader
+            without a length; an optimizer that lacks the heads of the branches, or holds parameters of another
+            network; a network that contains one with branches but does not return their outputs.
         NonFiniteError, Interrupted, CheckpointError: see `Trainer.fit`.
     """
     folder = Path(folder)
@@ -152,18 +154,19 @@ def fit(
         )
         try:
             return trainer.fit(resume=resume)
-        finally:  # or a training that goes on with this optimizer would start from the end of this one
+        finally:  # so that another training with this optimizer does not start at the final learning rate
             for group, rate in zip(optimizer.param_groups if optimizer else (), rates, strict=True):
                 group["lr"] = rate
 
 
 def loader_of(loader: Loader, *, seed: int, fabric: Fabric | None = None, even: bool = False) -> Batches:
-    """What a loader gives to this process, by epoch.
+    """Wrap a loader so that it gives this process its batches, epoch by epoch.
 
     Args:
-        seed: of the order in which a `DataLoader` gives its samples.
-        fabric: the processes that share it; all of it without.
-        even: whether all processes must have equally many batches.
+        loader: as `fit` takes it; a `Batches` that is no `DataLoader` is returned as it is.
+        seed: seed of everything the loader draws.
+        fabric: the processes that share the loader; if None, this process gets all of it.
+        even: whether every process must get the same number of batches.
     """
     if isinstance(loader, Batches) and not isinstance(loader, DataLoader):
         return loader
@@ -173,6 +176,6 @@ def loader_of(loader: Loader, *, seed: int, fabric: Fabric | None = None, even: 
         return SeededBatches(loader, seed=seed, common_seed=seed)
     rank = fabric.global_rank
     shared = share_of(loader, rank=rank, world_size=fabric.world_size, even=even, seed=seed)
-    by_sampler = type(shared.sampler) in (ShareSampler, DistributedSampler)  # which gives the same whatever is drawn
-    # PyTorch's own generator, and all where only the augmentation draws, differ by process.
+    by_sampler = type(shared.sampler) in (ShareSampler, DistributedSampler)  # with an order of their own
+    # PyTorch's global generator differs by process, and so do all others if only the augmentation draws from them.
     return SeededBatches(shared, seed=derive_seed(seed, rank), common_seed=None if by_sampler else seed)

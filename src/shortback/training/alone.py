@@ -1,4 +1,4 @@
-"""One process, or one group of them, trains in a folder at a time."""
+"""Let only one process, or one group of processes, train in a folder at a time."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from shortback.errors import UserError
 from shortback.files import check_folder
 from shortback.processes import is_first
 
-PATIENCE = 3.0  # seconds, in which one that was told to stop writes its checkpoint
+PATIENCE = 3.0  # seconds; time for a run that was asked to stop to write its checkpoint
 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep others from training in a folder, which is made, within the block; the system ends it with the process.
+    """Lock a folder, created if missing, against other trainings within the block.
+
+    The operating system releases the lock if the process dies.
 
     Raises:
-        ValueError: another trains there, or the folder cannot be written to.
+        ValueError: another process is training there, or the folder cannot be written to.
     """
     if not is_first():
         yield

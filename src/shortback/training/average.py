@@ -12,11 +12,13 @@ from shortback.inspection.reset import without_states
 
 
 class WeightAverage:
-    """PyTorch's `AveragedModel`, on networks too whose neurons keep their states in buffers; of counts the last.
+    """PyTorch's `AveragedModel`, extended to networks whose neurons keep their states in buffers.
+
+    Integer buffers, such as counts, are copied instead of averaged.
 
     Args:
-        net: copied.
-        decay: of the average, a step.
+        net: the network to average; it is copied.
+        decay: decay of the average per step.
 
     Attributes:
         module: the network with averaged weights.
@@ -27,13 +29,13 @@ class WeightAverage:
         self.module: nn.Module = self._averaged.module
 
     def update(self, net: nn.Module) -> None:
-        """Take the weights after a step in."""
+        """Add the weights after an optimizer step to the average."""
         for mine, theirs in zip(self.module.buffers(), net.buffers(), strict=True):
-            if mine.shape != theirs.shape:  # a state, as long as the batch, and reset before it is used
+            if mine.shape != theirs.shape:  # a neuron state, sized by the batch and reset before use
                 mine.data = torch.zeros_like(theirs)
         self._averaged.update_parameters(net)
         for mine, theirs in zip(self.module.buffers(), net.buffers(), strict=True):
-            if not mine.is_floating_point():  # a mean of counts, cut to whole numbers, would lag behind for ever
+            if not mine.is_floating_point():  # an average truncated to integers would lag behind for ever
                 mine.copy_(theirs)
 
     def state_dict(self) -> dict[str, Tensor]:

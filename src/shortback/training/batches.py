@@ -1,4 +1,4 @@
-"""What the engine asks of data, and how any loader gives it."""
+"""The interface through which the engine reads data, and an adapter to it for any loader."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ log = logging.getLogger("shortback")
 
 @runtime_checkable
 class Batches(Protocol):
-    """Batches of inputs and classes, by epoch; `shortback.data.BatchLoader` is one."""
+    """Batches of inputs and classes, by epoch; `shortback.data.BatchLoader` implements this protocol."""
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Number of batches per epoch."""
         ...
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of an epoch from number `start` on."""
+        """Iterate over the batches of an epoch, from batch `start` on."""
         ...
 
 
 class SeededBatches:
-    """A loader such as a `DataLoader`, whose order and augmentation depend on the seed and the epoch alone.
+    """A loader, such as a `DataLoader`, whose order and augmentation depend on the seed and the epoch alone.
 
-    Whatever it draws from (`shortback.training.draws`) is seeded anew for every epoch while it draws, and left as it
-    was: loading and training do not disturb each other, and a run that is resumed sees what it would have seen. A
-    `generator` of its own therefore makes no difference, but with `common_seed`. Persistent workers would go on from
-    what they drew in the epoch before, so those of a `DataLoader` are started anew.
+    The generators that the loader draws from (`shortback.training.draws`) are seeded for every epoch while it draws,
+    and restored afterwards: loading and training do not disturb each other, and a resumed run sees the batches it would
+    have seen. The seed of the loader's own `generator` therefore matters only with `common_seed`. Persistent workers
+    would continue from their draws of the previous epoch, so a `DataLoader` starts new workers every epoch.
 
     Args:
-        loader: gives pairs of inputs and classes anew at every `iter()`, and has a length. The sampler's `set_epoch`
-            is called if there is one.
-        seed: of its draws.
-        common_seed: for a loader that chooses by itself what each of several processes reads, see `Draws`.
+        loader: yields pairs of inputs and classes, starts anew at every `iter()`, and has a length. If its sampler has
+            a `set_epoch`, it is called.
+        seed: seed of the draws.
+        common_seed: for a loader that decides by itself what each of several processes reads, see `Draws`.
 
     Raises:
-        ValueError: it has no length, or nothing in it.
+        ValueError: the loader has no length, or no batches.
     """
 
     def __init__(self, loader: Any, *, seed: int = 0, common_seed: int | None = None) -> None:
@@ -61,7 +61,7 @@ class SeededBatches:
         return len(self.loader)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of an epoch from number `start` on; those before are read too."""
+        """Iterate over the batches of an epoch, from batch `start` on; earlier batches are read and dropped."""
         set_epoch = getattr(getattr(self.loader, "sampler", None), "set_epoch", None)
         if set_epoch is not None:
             set_epoch(epoch)
@@ -74,8 +74,8 @@ class SeededBatches:
                 batch = next(batches, None)
             if batch is None and not index:
                 raise UserError(
-                    f"{type(self.loader).__name__} gives nothing in epoch {epoch + 1}: it must give its batches anew "
-                    "at every iter(), and a generator or an iterator gives them once"
+                    f"{type(self.loader).__name__} gives no batches in epoch {epoch + 1}: it must start anew at every "
+                    "iter(), which a generator or an iterator does not"
                 )
             if batch is None:
                 return
@@ -84,32 +84,32 @@ class SeededBatches:
 
 
 def _with_new_workers(loader: Any) -> Any:
-    """The loader, or one like it whose workers do not persist."""
+    """Return the loader, or a copy whose workers do not persist if it has persistent workers."""
     if not getattr(loader, "persistent_workers", False):
         return loader
-    if not isinstance(loader, DataLoader):  # what is around one asks that one
+    if not isinstance(loader, DataLoader):  # changing a wrapper would not change the loader inside
         _warn_once(
-            f"persistent_workers=True: the workers of a {type(loader).__name__} go on from what they drew before, so "
-            "that a training that is resumed sees other draws of theirs; give a DataLoader, or persistent_workers=False"
+            f"persistent_workers=True: the workers of a {type(loader).__name__} continue from their earlier draws, so "
+            "a resumed training sees different ones; give a DataLoader, or set persistent_workers=False"
         )
         return loader
     _warn_once(
-        "persistent_workers=True: workers are started anew every epoch here, so that what they draw depends on the "
-        "seed and the epoch alone; persistent_workers=False does the same without this line"
+        "persistent_workers=True: workers are restarted every epoch here, so that their draws depend on the seed and "
+        "the epoch alone; persistent_workers=False does the same without this warning"
     )
     alike = copy.copy(loader)
-    alike.__dict__["persistent_workers"] = False  # a loader does not let it be set
+    alike.__dict__["persistent_workers"] = False  # DataLoader.__setattr__ refuses to set it
     return alike
 
 
 def warn_if_short(batches: Batches, given: int) -> bool:
-    """Say so where an epoch had fewer batches than it was said to have, and return whether."""
+    """Warn if an epoch had only `given` batches, fewer than its `len()`, and return whether it did."""
     if given >= len(batches):
         return False
     loader = getattr(batches, "loader", batches)
     log.warning(
-        "%s gave %d batches in an epoch, and its len() is %d: the coefficient and the learning rate go by the second, "
-        "and end at %.0f %% of their way; let len() say how many it gives",
+        "%s gave %d batches in an epoch, but its len() is %d: the coefficient and the learning rate follow len(), and "
+        "stop at %.0f %% of their course; make len() the number of batches it gives",
         *(type(loader).__name__, given, len(batches), 100 * given / len(batches)),
     )
     return True
@@ -125,7 +125,7 @@ def _pair(batch: Any) -> tuple[Tensor, Tensor]:
         inside = f" with {', '.join(map(repr, batch))}" if isinstance(batch, dict) else ""
         size = f" of {len(batch)}" if isinstance(batch, tuple | list) else ""
         raise UserError(
-            f"the loader gives a {type(batch).__name__}{size}{inside}: give pairs of inputs and classes, e.g. by a "
+            f"the loader gives a {type(batch).__name__}{size}{inside}: give pairs of inputs and classes, e.g. with a "
             "collate_fn"
         )
     x, y = batch
@@ -133,17 +133,17 @@ def _pair(batch: Any) -> tuple[Tensor, Tensor]:
         if not isinstance(value, Tensor):
             raise UserError(f"the loader gives {what} as a {type(value).__name__}: give tensors")
     if not y.ndim:
-        raise UserError("the loader gives one sample at a time: give batches, e.g. by DataLoader(batch_size=64)")
+        raise UserError("the loader gives one sample at a time: give batches, e.g. with DataLoader(batch_size=64)")
     return x, y
 
 
 def in_parts(net: nn.Module, x: Tensor, y: Tensor, number: int) -> list[tuple[Tensor, Tensor]]:
-    """A batch in a number of parts, fewer if it has fewer samples.
+    """Split a batch into at most `number` parts of equal size, but for the last, as `torch.chunk` does.
 
     Raises:
-        ValueError: the samples cannot be told apart.
+        ValueError: `number` is above 1, and the input has no axis of samples alone.
     """
     axis = sample_axis(net, x, len(y))
     if number > 1 and axis is None:
-        raise UserError("accumulate: an input that is folded itself cannot be computed in parts")
+        raise UserError("accumulate: an input whose first axis folds time and samples cannot be split into parts")
     return list(zip(x.chunk(number, axis or 0), y.chunk(number), strict=True))

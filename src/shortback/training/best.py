@@ -1,4 +1,4 @@
-"""The weights of the best epochs so far, by what the validation images say."""
+"""Keep the weights of the best epochs so far, as judged on the validation split."""
 
 from __future__ import annotations
 
@@ -20,22 +20,24 @@ log = logging.getLogger("shortback")
 
 
 class BestWeights:
-    """Kept in files beside the checkpoints: `best.safetensors`, the heads of branches in `best-heads.safetensors`,
-    and if more than one epoch is kept `best-epoch-12.safetensors` and the like.
+    """Files with the best weights, beside the checkpoints.
+
+    These are `best.safetensors`, `best-heads.safetensors` with the heads of the branches, and, if more than one epoch
+    is kept, `best-epoch-12.safetensors` and so on.
 
     Args:
-        folder: of the run.
-        keep: how many epochs' weights; of equal ones the earlier.
+        folder: folder of the checkpoints.
+        keep: number of epochs whose weights are kept; of equally good epochs, the earlier.
     """
 
     def __init__(self, folder: Path, *, keep: int = 1) -> None:
         self.file, self.heads, self.keep = folder / "best.safetensors", folder / "best-heads.safetensors", keep
 
     def is_improved(self, state: TrainState, result: Evaluation | None) -> bool:
-        """Whether the epoch that ends is the best, which is noted in the state, with those that are kept beside it.
+        """Whether the epoch that just ended is the best so far; `state` is updated, including the list of kept epochs.
 
-        By accuracy; by loss in a regression, which has none; always without validation images, and where no loss of
-        them was a number so far.
+        Epochs are compared by accuracy, those of a regression by loss. The result is always True without validation,
+        and in a regression as long as no epoch before had a finite loss.
         """
         epoch = state.epoch + 1
         if result is None:
@@ -58,7 +60,7 @@ class BestWeights:
         return improved
 
     def save(self, net: nn.Module, state: TrainState) -> None:
-        """Write the weights of the epoch that ends wherever it is among the best, and delete those that are no more."""
+        """Write the weights of the epoch that just ended if it is among the best, and delete those displaced."""
         epoch = state.epoch + 1
         files = [self.file] if state.best_epoch == epoch else []
         if self.keep > 1:
@@ -77,9 +79,9 @@ class BestWeights:
             save_weights(self.heads, net.heads.state_dict())
 
     def load_into(self, net: nn.Module) -> None:
-        """Put the best weights into a network, and into the heads of its branches."""
+        """Load the best weights into a network, and into the heads of its branches."""
         trunk_of(net).load_state_dict(load_file(self.file), strict=False)
-        if isinstance(net, Branched) and self.heads.exists():  # an earlier version kept none
+        if isinstance(net, Branched) and self.heads.exists():  # earlier versions did not save them
             net.heads.load_state_dict(load_file(self.heads))
 
     def _file_of(self, epoch: int) -> Path:

@@ -1,4 +1,4 @@
-"""Checkpoints that survive: written aside and renamed, the one before kept, read without running any code."""
+"""Crash-safe checkpoints: written aside and renamed, the previous one kept, read without running pickled code."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ log = logging.getLogger("shortback")
 
 
 class CheckpointError(UserError):
-    """A checkpoint that cannot be written or used; the message says what to do."""
+    """A checkpoint cannot be written or used; the message says what to do."""
 
 
 class CheckpointFolder:
-    """`last.pt` and the one before it, `previous.pt`."""
+    """A folder with the newest checkpoint, `last.pt`, and the one before it, `previous.pt`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -33,10 +33,12 @@ class CheckpointFolder:
         self.previous = folder / "previous.pt"
 
     def save(self, content: dict[str, Any]) -> None:
-        """Write a checkpoint of tensors, numbers, strings, lists and dicts, and delete what one that was killed left.
+        """Write a checkpoint of tensors, numbers, strings, lists and dicts.
+
+        Temporary files left by a killed process are deleted.
 
         Raises:
-            CheckpointError: the disk is full or refuses; what was there before is untouched.
+            CheckpointError: the disk is full or not writable; earlier checkpoints are untouched.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in filter(is_temporary, self.folder.glob(".*")):
@@ -45,7 +47,7 @@ class CheckpointFolder:
             torch.save(content, path)
 
     def load(self) -> dict[str, Any] | None:
-        """The newest checkpoint that is whole, or None if there is none; a damaged one is named in the log.
+        """Read the newest intact checkpoint, None if there are no checkpoints; damaged ones are logged.
 
         Raises:
             CheckpointError: every checkpoint is damaged, or one holds pickled code.
@@ -62,7 +64,7 @@ class CheckpointFolder:
                 continue
             return content
         if damaged:
-            raise CheckpointError("no checkpoint is whole; start again in another folder\n" + "\n".join(damaged))
+            raise CheckpointError("every checkpoint is damaged; start again in another folder\n" + "\n".join(damaged))
         return None
 
 
@@ -71,10 +73,11 @@ class _DamagedError(Exception):
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint whose every record has the checksum it was written with.
+    """Read a checkpoint after verifying the checksum of each of its records.
 
     Raises:
-        CheckpointError: it holds pickled code, which is never run.
+        CheckpointError: the file holds pickled code, which is never run.
+        _DamagedError: the file cannot be read, or a checksum differs.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -83,18 +86,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             raise _DamagedError(f"its record {bad} has changed")
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Weights only load failed" not in str(error):  # which is said of code; all else is damage
+        if "Weights only load failed" not in str(error):  # PyTorch's words for pickled code; all else is damage
             raise _DamagedError(_first_line(error)) from None
         raise CheckpointError(
             f"{path} holds pickled code, which is not run; it was not written by shortback. "
             "Delete it, or start again in another folder"
         ) from None
-    except Exception as error:  # zipfile, torch and pickle raise nearly anything on bytes that have changed
+    except Exception as error:  # zipfile, torch and pickle raise nearly anything on corrupted bytes
         raise _DamagedError(_first_line(error)) from None
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], *, metadata: dict[str, str] | None = None) -> None:
-    """Write tensors as a safetensors file; of those that share memory, as tied weights do, each gets its own there.
+    """Write tensors to a safetensors file; tensors that share memory, such as tied weights, are written separately.
 
     Raises:
         CheckpointError: the file could not be written.
@@ -115,15 +118,15 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def writing(path: Path, *, keep_as: Path | None = None) -> Iterator[Path]:
-    """`shortback.files.replacing`, for what a training needs to go on.
+    """Replace a file atomically, as `shortback.files.replacing` does, with errors that say how to resume.
 
     Raises:
-        CheckpointError: the file could not be written; `path` is as it was.
+        CheckpointError: the file could not be written; `path` is unchanged.
     """
     try:
         with replacing(path, keep_as=keep_as) as temporary:
             yield temporary
-    # PyTorch's zip writer reports a full disk as RuntimeError, safetensors as an exception of its own.
+    # PyTorch's zip writer reports a full disk as a RuntimeError, safetensors as its own exception.
     except Exception as error:
         raise CheckpointError(
             f"could not write {path}: {_first_line(error)}. What was saved before is untouched; free some space and "

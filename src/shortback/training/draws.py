@@ -1,4 +1,4 @@
-"""Every generator that a loader may draw from, in states that depend on a seed alone."""
+"""Run a loader with every generator it may draw from in a state that depends on a seed alone."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from shortback.data.seeding import Stream, derive_seed
 
 
 class Draws:
-    """States of generators beside those that everything else draws from.
+    """Separate generator states for a loader, so that nothing else draws from them.
 
-    They are of the global generators of PyTorch (of the CPU), Python and NumPy, and of each PyTorch generator that is
-    the `generator` of the loader, its samplers or its data. Worker processes are seeded by PyTorch, with a draw from
-    one of these. A generator kept elsewhere, as NumPy's `default_rng()` in a data set, goes on as it would.
+    They cover the global generators of PyTorch (on the CPU), Python and NumPy, and each PyTorch generator found as the
+    `generator` of the loader, its samplers or its data set. Worker processes are seeded by PyTorch, with a draw from
+    one of these. A generator kept elsewhere, such as NumPy's `default_rng()` in a data set, is not seen.
 
     Args:
-        loader: or a sampler.
-        seed: of all states.
-        common_seed: the same in all processes, for a loader that chooses by itself what each of them reads. Its own
-            generators are then seeded by this and by what each was seeded with before: alike where they were alike.
-            Python's and NumPy's are left alone: whether these were seeded alike cannot be seen.
+        loader: a loader or a sampler.
+        seed: seed of all states.
+        common_seed: a seed shared by all processes, for a loader that decides by itself what each of them reads. The
+            loader's own generators are then seeded from this and from their initial seeds, so those that were seeded
+            alike stay alike. Python's and NumPy's are left alone, as it cannot be seen whether they were seeded alike.
     """
 
     def __init__(self, loader: Any, *, seed: int, common_seed: int | None = None) -> None:
@@ -34,13 +34,13 @@ class Draws:
         self._globals = None if common_seed is not None or _draws_in_workers(loader) else _Globals(seed)
         self._own: dict[torch.Generator, torch.Tensor] = {}
         for number, generator in enumerate(_generators_of(loader)):
-            before = () if common_seed is None else (generator.initial_seed(),)  # which no draw changes
+            before = () if common_seed is None else (generator.initial_seed(),)  # drawing does not change it
             own_seed = derive_seed(seed if common_seed is None else common_seed, number, *before)
             self._own[generator] = torch.Generator(generator.device).manual_seed(own_seed).get_state()
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
-        """Draw from these states within the block; afterwards all generators are as they were."""
+        """Draw from these states within the block, and restore all generators afterwards."""
         own = {generator: generator.get_state() for generator in self._own}
         for generator, state in self._own.items():
             generator.set_state(state)
@@ -54,7 +54,7 @@ class Draws:
 
 
 class _Globals:
-    """States of Python's and NumPy's global generators."""
+    """Separate states of Python's and NumPy's global generators."""
 
     def __init__(self, seed: int) -> None:
         self._python = random.Random(seed).getstate()
@@ -62,7 +62,7 @@ class _Globals:
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
-        """Draw from them within the block; NumPy's is exchanged whole, since its state takes long to copy."""
+        """Draw from these states within the block; NumPy's generator is swapped, as copying its state is slow."""
         python, numpy, numpy_state = random.getstate(), mtrand.get_bit_generator(), np.random.get_state(legacy=False)
         random.setstate(self._python)
         mtrand.set_bit_generator(self._numpy)
@@ -72,12 +72,12 @@ class _Globals:
             self._python, self._numpy = random.getstate(), mtrand.get_bit_generator()
             random.setstate(python)
             mtrand.set_bit_generator(numpy)
-            if numpy_state["has_gauss"]:  # the second of two normal numbers, which the exchange forgets
+            if numpy_state["has_gauss"]:  # a cached normal draw, which swapping loses
                 np.random.set_state(numpy_state)
 
 
 def _generators_of(loader: Any) -> list[torch.Generator]:
-    """The generators that are found on a loader and its parts, each once, in a fixed order."""
+    """The generators found on a loader and its parts, without duplicates, in a fixed order."""
     by_batch = _attribute(loader, "batch_sampler")
     parts = (loader, _attribute(loader, "sampler"), by_batch, _attribute(by_batch, "sampler"))
     found = [_attribute(part, "generator") for part in (*parts, _attribute(loader, "dataset"))]
@@ -85,7 +85,7 @@ def _generators_of(loader: Any) -> list[torch.Generator]:
 
 
 def _draws_in_workers(loader: Any) -> bool:
-    """Whether nothing but PyTorch's own samplers draws in this process, which take from PyTorch's generators."""
+    """Whether only PyTorch's own samplers draw in this process; they use PyTorch's generators alone."""
     samplers = [_attribute(loader, name) for name in ("sampler", "batch_sampler")]
     samplers.append(_attribute(samplers[1], "sampler"))
     is_known = all(type(part).__module__.startswith("torch.utils.data.") for part in (loader, *samplers))
@@ -93,7 +93,7 @@ def _draws_in_workers(loader: Any) -> bool:
 
 
 def _attribute(part: Any, name: str) -> Any:
-    """What a part has under a name, None if nothing: data of someone else may fail in any way when asked."""
+    """An attribute, or None if it is missing: a foreign data set may raise anything when asked."""
     try:
         return getattr(part, name, None)
     except Exception:

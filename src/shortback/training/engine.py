@@ -1,4 +1,4 @@
-"""The training loop: `Trainer.fit` is the whole of it, the methods below it its steps in their order."""
+"""The training loop: `Trainer.fit` runs it; the methods below are its steps, in order."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ class Trainer:
     Args:
         net: what `attach` returned, or a network without branches that returns logits.
         train: batches of the training split.
-        validation: the split that chooses the best weights; without one the last are kept.
-        loss: of outputs, classes and coefficient.
-        schedule: the balance coefficient by progress in [0, 1], taken anew at every step.
-        optimizer: over the parameters of `net`.
-        learning_rate: of an optimizer step, by its number from 0; of the group with the largest `lr`, the others in
-            proportion to theirs.
-        plan: the numbers.
+        validation: the split that selects the best weights; without it, the last weights are kept.
+        loss: the loss of outputs, classes and coefficient.
+        schedule: the balance coefficient as a function of progress in [0, 1], evaluated at every step.
+        optimizer: an optimizer over the parameters of `net`.
+        learning_rate: the learning rate as a function of the optimizer step, from 0. It applies to the parameter group
+            with the largest `lr`; the other groups keep their ratio to it.
+        plan: the numbers of the training.
         execution: device, memory format and compilation.
-        fabric: launched; precision and processes.
-        folder: for checkpoints.
-        loggers: take rows of numbers; give them to the first process only.
+        fabric: a launched Fabric, with precision and processes.
+        folder: where checkpoints are written.
+        loggers: receive rows of numbers; pass them in the first process only.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Trainer:
             self.schedule.check_combine(loss.combine)
         for part in (loss.main, loss.branch):
             if isinstance(part, nn.Module):
-                part.to(fabric.device)  # the weights of classes
+                part.to(fabric.device)  # class weights
         if isinstance(net, ShortcutNetwork):
             check_parts(loss, plan.accumulate)
         self.given = GivenNetwork(net, execution=execution, fabric=fabric)
@@ -107,17 +107,17 @@ class Trainer:
         self.total_steps = plan.epochs * len(train)
 
     def fit(self, *, resume: bool = False) -> FitResult:
-        """Train to the end, load the best weights into the network, and put the rest of it back but for how it runs.
+        """Train to the end, load the best weights, and undo other changes to the network (`GivenNetwork.put_back`).
 
         Args:
-            resume: whether to go on, bit for bit, from the newest checkpoint, if there is one.
+            resume: whether to continue, bit for bit, from the newest checkpoint, if there is one.
 
         Raises:
-            NonFiniteError: the loss or the gradient stopped being finite.
-            Interrupted: a signal came, see `StopRequest`; a checkpoint is there.
+            NonFiniteError: the loss or the gradient is no longer finite.
+            Interrupted: a signal was received, see `StopRequest`; a checkpoint was written.
             CheckpointError: a checkpoint could not be written or read.
         """
-        self.net.zero_grad()  # of what came before
+        self.net.zero_grad()  # drop gradients from before the training
         with self.given.put_back_after_an_error():
             if resume:
                 self._restore()
@@ -139,7 +139,7 @@ class Trainer:
         )
 
     def _train(self) -> None:
-        """Every epoch that is left."""
+        """Run the remaining epochs."""
         state, self.tick = self.state, time.perf_counter()
         with StopRequest() as stop, self.hangs:
             while not self.plan.is_over(state.epoch, best_epoch=state.best_epoch):
@@ -151,16 +151,16 @@ class Trainer:
                     if stopping:
                         raise Interrupted(stopping)
                 self._finish_epoch()
-                if stopping := agreed(stop.received, self.fabric):  # one that came during the validation
+                if stopping := agreed(stop.received, self.fabric):  # a signal during validation
                     raise Interrupted(stopping)
 
     def _step(self, x: Tensor, y: Tensor) -> None:
-        """One optimizer step, and what is measured of it."""
+        """Take and log one optimizer step."""
         self.preflight.check(x, y)
         state = self.state
         if self.schedule.is_zero_from(state.step / self.total_steps):
             self.module = self.given.drop_branches() or self.module
-        with nullcontext() if self.gradient.is_scaled else self.fabric.autocast():  # small gradients are 0 in fp16
+        with nullcontext() if self.gradient.is_scaled else self.fabric.autocast():  # small gradients would be 0 in fp16
             coefficient = state.coefficient = self._look(x, y)
         learning_rate = self.learning_rate(state.step)
         for group, share in zip(self.optimizer.param_groups, self.learning_rate_shares, strict=True):
@@ -198,7 +198,7 @@ class Trainer:
             self.row_sums = Sums()
 
     def _look(self, x: Tensor, y: Tensor) -> float:
-        """Measure what is due before the step, on the first process alone, and return the coefficient for it."""
+        """Run the measurements due before a step, on the first process alone; returns the step's coefficient."""
         state, is_due = self.state, self.watch.is_due(self.state.step) and len(y) > 1
         has_branches = isinstance(self.net, ShortcutNetwork) and self.net.branches_enabled
         adapts = has_branches and self.schedule.measures and (is_due or state.batch == 0)
@@ -226,7 +226,7 @@ class Trainer:
         return float(self.schedule(self.state.step / self.total_steps, main_over_branches))
 
     def _forward_backward(self, x: Tensor, y: Tensor, coefficient: float, *, by_branch: bool) -> BatchSums:
-        """The gradient of a batch, part by part; returns what is logged of it."""
+        """Compute the gradient of a batch, part by part; returns the sums to log."""
         parts, whole = in_parts(self.net, x, y, self.plan.accumulate), weight_of(y, loss=self.loss.main)
         sums: list[BatchSums] = []
         for xs, ys in parts:
@@ -246,7 +246,7 @@ class Trainer:
         return BatchSums(*(torch.stack(each).sum(0) for each in zip(*sums, strict=True)))
 
     def _finish_epoch(self) -> None:
-        """Validate, keep the weights if they are the best, and save."""
+        """Validate, keep the weights if they are the best, log, and write a checkpoint."""
         self.finite.finish()
         state, result = self.state, None
         self.was_short = self.was_short or warn_if_short(self.train, state.batch)
@@ -305,5 +305,5 @@ class Trainer:
         set_random_state(content["random"], self.fabric)
         self.state = TrainState.from_dict(content["state"])
         self.row_sums = Sums.from_dict(content["row_sums"])
-        if "gradient" in content:  # of an earlier version there is none
+        if "gradient" in content:  # earlier versions did not save it
             self.gradient.load_state_dict(content["gradient"])

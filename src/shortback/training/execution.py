@@ -1,4 +1,4 @@
-"""How a network runs on the machine at hand: device, precision, memory format, compilation."""
+"""Choose how a network runs on this machine: device, precision, memory format, compilation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from shortback.torch_private import compile_whole
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """What was chosen, each value final (nothing is `auto` any more); a `memory` of None leaves a network its own."""
+    """How a network runs, with no value left at `auto`; if `memory` is None, the network keeps its own setting."""
 
     device: Device
     precision: Precision
@@ -32,7 +32,7 @@ class Execution:
     memory: Memory | None = None
 
     def describe(self, net: nn.Module | None = None) -> str:
-        """One line for a person, of a network if one is given: only with neurons of ours are any compiled."""
+        """Describe the choice in one line; given a network without neurons of ours, compiled neurons are left out."""
         memory_format = "channels-last" if self.channels_last else "contiguous"
         compiled = {"neuron": ", compiled neurons", "model": ", compiled model", "off": ", nothing compiled"}[
             self.compile
@@ -48,11 +48,11 @@ class Execution:
         return f"{self.device} ({name}), {self.precision}, {memory_format}{compiled}{memory}"
 
     def prepare(self, net: nn.Module) -> nn.Module:
-        """The module to call in training: `net` in its memory format, its neurons on their backend, compiled if asked.
+        """Apply memory format, memory setting and backend to `net`, in place; returns the module to call in training.
 
-        `net` itself is changed in place; what comes back wraps it only if the whole model is compiled.
+        The returned module is `net` itself, unless the whole model is compiled.
         """
-        if self.channels_last and not any(p.ndim == 5 for p in net.parameters()):  # which have no such format
+        if self.channels_last and not any(p.ndim == 5 for p in net.parameters()):  # 5-D tensors have no channels_last
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.device == "cpu":
             keep_freed_memory()
@@ -73,22 +73,23 @@ def choose_execution(
     compile: Compile = "neuron",
     memory: Memory | None = None,
 ) -> Execution:
-    """Settle what is left open: a GPU if there is one, bf16 where the hardware multiplies in it.
+    """Choose how to run: by default on a GPU if there is one, in bf16 if the hardware multiplies in it.
 
     Args:
-        memory: what layers keep for the backward pass (`shortback.ops.layer`), where neurons are compiled; the compiler
-            of a whole model decides that by itself, and with nothing compiled PyTorch keeps all. None for what the
-            network says itself.
+        memory: what layers keep for the backward pass (`shortback.ops.layer`) if neurons are compiled; the compiler of
+            a whole model decides this by itself, and with nothing compiled PyTorch keeps everything. None uses the
+            network's own setting.
 
     Raises:
-        ValueError: `device="cuda"` without a GPU, or a choice of memory that `compile` leaves no room for.
+        ValueError: an unknown choice, `device="cuda"` without a GPU, or a `memory` other than `"balanced"` without
+            compiled neurons.
     """
     check_choice("compile", compile, Compile)
     check_choice("precision", precision, Precision, or_else=("auto",))
     if memory is not None:
         check_choice("memory", memory, Memory)
     if memory not in (None, "balanced") and compile != "neuron":
-        raise UserError(f"memory={memory!r} works on compiled neurons: use compile='neuron', not {compile!r}")
+        raise UserError(f"memory={memory!r} needs compiled neurons: use compile='neuron', not {compile!r}")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
@@ -99,10 +100,10 @@ def choose_execution(
 
 
 def choice_in_words(net: nn.Module | None = None) -> str:
-    """What `choose_execution` chooses by itself, and how to choose: a line for who trains without having chosen.
+    """One line that says what `choose_execution` chooses by default, and how to choose something else.
 
     Args:
-        net: that is trained, see `Execution.describe`.
+        net: the network to be trained, see `Execution.describe`.
     """
     execution = choose_execution()
     other = "fp32" if execution.precision != "fp32" else "bf16"
@@ -112,17 +113,17 @@ def choice_in_words(net: nn.Module | None = None) -> str:
 def _multiplies_in_bf16(device: str) -> bool:
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):  # by `ATEN_CPU_CAPABILITY` too
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):  # respects `ATEN_CPU_CAPABILITY`
         return False
     checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
 
 
 def choose_num_workers(device: Device) -> int:
-    """Loader processes for one training process.
+    """Choose the number of loader processes for one training process.
 
-    None if the network runs on the CPU: loading takes a few percent of the time there, and a process of its own
-    would compete with the network's threads for their cores.
+    It is 0 if the network runs on the CPU: loading takes a few percent of the time there, and a separate process would
+    compete with the network's threads for cores.
     """
     if device == "cpu":
         return 0
@@ -130,7 +131,7 @@ def choose_num_workers(device: Device) -> int:
 
 
 def _precision(execution: Execution) -> dict[str, Any]:
-    """Arguments of Fabric; it takes fp16 on a CPU, which tests and a first try use, as a plugin alone."""
+    """Precision arguments for Fabric, which accepts fp16 on a CPU (for tests and first tries) only as a plugin."""
     if execution.precision == "fp16":
         scaler = torch.amp.GradScaler(execution.device)  # type: ignore[attr-defined]
         return {"plugins": [MixedPrecision("16-mixed", device=execution.device, scaler=scaler)]}
@@ -138,9 +139,9 @@ def _precision(execution: Execution) -> dict[str, Any]:
 
 
 def build_fabric(execution: Execution) -> Fabric:
-    """Fabric for this process, and for as many as `torchrun` started."""
+    """Launch Fabric for this process, or for all processes that `torchrun` started."""
     local, total = local_world_size(), world_size()
-    announcements = logging.getLogger("lightning_fabric")  # of what `Execution.describe` says
+    announcements = logging.getLogger("lightning_fabric")  # they repeat what `Execution.describe` says
     level = announcements.level
     announcements.setLevel(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Stop at the first step whose loss or gradient is no number."""
+"""Stop at the first step whose loss or gradient is not finite."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from shortback.training.sync_norm import local_norms
 
 @dataclass(frozen=True)
 class _Noted:
-    """What is kept of a step until it is looked at.
+    """The numbers of a step, kept until they are checked.
 
     Attributes:
+        step: number of the step, from 1.
+        coefficient: the balance coefficient.
         values: `[P + 3]`, on their way to the host: the sum of the inputs, the mean loss, the norm of the whole
-            gradient, and that of each parameter's.
-        names: of these parameters.
+            gradient, and the gradient norm of each of the P parameters.
+        names: names of these parameters.
+        arrived: recorded once `values` are on the host; None on a CPU.
     """
 
     step: int
@@ -32,15 +35,15 @@ class _Noted:
 
 
 class FiniteCheck:
-    """Looks at the loss and the gradient of every step.
+    """Checks that the loss and the gradient of every step are finite.
 
-    On a CPU this is done before the update. On a GPU reading a number makes the host wait, so there the numbers of a
-    step are copied while the next one is computed, and read before its update: one update has spoiled the weights by
-    then, and what went wrong first is told from the numbers alone.
+    On a CPU this happens before the update. On a GPU, reading a number makes the host wait, so the numbers of a step
+    are copied while the next step is computed, and checked before its update. By then one update has spoiled the
+    weights, so what went wrong first is determined from the copied numbers alone.
 
     Args:
-        net: in training.
-        later: whether to look one step later, as on a GPU.
+        net: the network in training.
+        later: whether to check one step later, as on a GPU.
     """
 
     def __init__(self, net: nn.Module, *, later: bool) -> None:
@@ -48,30 +51,31 @@ class FiniteCheck:
         self._noted: _Noted | None = None
 
     def look(self, x: Tensor, *, step: int, loss: Tensor, norm: Tensor, coefficient: float) -> None:
-        """Look at a step after its backward pass, or at the one before it.
+        """Check a step after its backward pass, or, with `later`, the step before it.
 
         Args:
             x: the batch.
-            step: its number, from 1.
+            step: number of the step, from 1.
             loss: the mean loss, a scalar on the device.
-            norm: of the whole gradient, as `Gradient.norm` has it: those of its parts only tell what is to blame.
+            norm: norm of the whole gradient, from `Gradient.norm`; parameter norms only serve to name the culprit.
+            coefficient: the balance coefficient, for the message.
 
         Raises:
-            NonFiniteError: with the step, and what was first not finite in it.
+            NonFiniteError: names the step, and what was the first in it that is not finite.
         """
-        total = x.sum(dtype=torch.promote_types(x.dtype, torch.float32))  # spikes hide a value of the data that is none
+        total = x.sum(dtype=torch.promote_types(x.dtype, torch.float32))  # neurons may turn a NaN input into 0
         if self.later:
             self.finish()
             self._noted = self._note(step, total, loss, norm, coefficient)
         elif not (total + loss + norm).isfinite():
             if not x.isfinite().all():
                 raise NonFiniteError(_of_the_data(step))
-            with local_norms(self.net):  # this process may be the only one
+            with local_norms(self.net):  # other processes may not get here
                 culprit = first_nonfinite(self.net, x) or "the loss itself"
             raise NonFiniteError(_message(step, loss.item(), norm.item(), coefficient, culprit))
 
     def finish(self) -> None:
-        """Look at the last step too: before a checkpoint is written, and before an end.
+        """Check the step that is still unchecked; call it before a checkpoint is written, and at the end.
 
         Raises:
             NonFiniteError: see `look`.
@@ -84,7 +88,7 @@ class FiniteCheck:
         total, loss, norm, *norms = noted.values.tolist()
         if not math.isfinite(total):
             raise NonFiniteError(_of_the_data(noted.step))
-        if math.isfinite(loss) and math.isfinite(norm):  # which is 0 of a step that is left out, whatever its gradients
+        if math.isfinite(loss) and math.isfinite(norm):  # the norm of a skipped step is 0
             return
         bad = [name for name, each in zip(noted.names, norms, strict=True) if not math.isfinite(each)]
         culprit = f"the gradient of {bad[-1]}" if bad and math.isfinite(loss) else "the loss itself"

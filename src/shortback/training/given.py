@@ -1,4 +1,4 @@
-"""A network as it was given to a training, which changes how it runs for as long as that lasts."""
+"""Prepare a network for training, and undo the changes afterwards."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from shortback.training.sync_norm import restore_norms, synchronise_norms
 
 
 class GivenNetwork:
-    """A network in training, to be put back afterwards: all but its weights, its device, and how it runs.
+    """A network in training, which is put back afterwards except for its weights, its device and how it runs.
 
     Args:
         net: what `attach` returned, or a network without branches.
-        execution: how it is to run.
-        fabric: launched.
+        execution: how the network is to run.
+        fabric: a launched Fabric.
     """
 
     def __init__(self, net: nn.Module, *, execution: Execution, fabric: Fabric) -> None:
@@ -40,7 +40,7 @@ class GivenNetwork:
         self._convolutions: list[nn.Conv2d] = []
 
     def prepare(self) -> Any:
-        """Make it ready to be trained; returns the module to call, which wraps it."""
+        """Prepare the network for training; returns the module to call, which wraps it."""
         if self._fabric.world_size > 1:
             synchronise_norms(self.net)
         if self._fabric.device.type == "cpu":
@@ -48,7 +48,7 @@ class GivenNetwork:
         return self._fabric.setup_module(self._execution.prepare(in_training(self.net)))
 
     def drop_branches(self) -> Any:
-        """Compute the branches no more; returns the module to call from now on, None for the one before."""
+        """Stop computing the branches; returns the module to call from now on, or None to keep calling the same."""
         if not isinstance(self.net, ShortcutNetwork) or not self.net.branches_enabled:
             return None
         self.net.branches_enabled, self._has_dropped = False, True
@@ -56,11 +56,11 @@ class GivenNetwork:
         self.net.heads.requires_grad_(False)
         if self._fabric.world_size == 1:
             return None
-        # The wrapper of several processes waits for the gradients it knows.
+        # DDP waits for the gradients of all parameters that it was built with.
         return self._fabric.setup_module(self._execution.prepare(self.net))
 
     def put_back(self) -> None:
-        """Undo what training changed, but for the backend and memory of neurons: they go on as they were trained."""
+        """Undo what training changed, except for the backend and memory setting of neurons, which stay as trained."""
         restore_norms(self.net)
         make_usual(self._convolutions)
         if self._has_dropped and isinstance(self.net, ShortcutNetwork):
@@ -70,12 +70,12 @@ class GivenNetwork:
 
     @contextmanager
     def put_back_after_an_error(self) -> Iterator[None]:
-        """Undo it where the block ends by an exception, backend and memory of neurons too."""
+        """Undo everything if the block raises, including the backend and memory setting of neurons."""
         try:
             yield
         except BaseException:
             self.put_back()
-            for module, memory in self._memories:  # a network first, which sets that of its neurons
+            for module, memory in self._memories:  # networks come first, as they set that of their neurons
                 module.memory = memory
             for neuron, backend in self._backends:
                 neuron.backend = backend

@@ -1,4 +1,4 @@
-"""The gradient between backward and update: unscaled where it is in half precision, its norm, clipped."""
+"""Process the gradient between backward and update: unscale it (fp16), take its norm, clip it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor, nn
 
 from shortback.training.outcome import NonFiniteError
 
-MAX_SKIPPED = 50  # steps one after another: from 65536 the scale is below 1e-10 then, and the loss is at fault
+MAX_SKIPPED = 50  # consecutive steps: the scale fell from 65536 to below 1e-10 by then, so the loss is at fault
 
 
 class Gradient:
-    """The gradient of a training.
+    """The gradient of a network in training.
 
-    In fp16 the loss is scaled up, so that small gradients are not 0, and a step whose gradient overflows by that is
-    left out while the scale is halved (`torch.amp.GradScaler`, in Fabric).
+    In fp16 the loss is scaled up so that small gradients do not become 0; a step whose gradient overflows as a result
+    is skipped, and the scale is halved (`torch.amp.GradScaler`, in Fabric).
 
     Args:
-        net: in training.
-        optimizer: as Fabric was given it.
-        fabric: the precision and its scale.
+        net: the network in training.
+        optimizer: the optimizer as it was before `fabric.setup_optimizers`.
+        fabric: provides the precision and its scale.
     """
 
     def __init__(self, net: nn.Module, optimizer: torch.optim.Optimizer, fabric: Fabric) -> None:
@@ -32,9 +32,9 @@ class Gradient:
         self._skipped = torch.zeros((), device=fabric.device)
 
     def norm(self, *, clip: float | None) -> Tensor:
-        """The norm of the whole gradient, before it is clipped to `clip`; 0 of one that will be left out.
+        """Unscale and clip the gradient; returns its norm before clipping, 0 if the step will be skipped.
 
-        Call it once a step, after backward.
+        Call this once per step, after backward.
         """
         if self.is_scaled:
             self.precision.unscale_gradients(self.optimizer)
@@ -49,24 +49,24 @@ class Gradient:
         return torch.where(overflowed, 0.0, norm)
 
     def check(self, step: int) -> None:
-        """See that steps are not left out for ever.
+        """Check that not all recent steps were skipped.
 
         Raises:
-            NonFiniteError: too many were, one after another.
+            NonFiniteError: the last `MAX_SKIPPED` steps, or more, were all skipped.
         """
         if self.is_scaled and self._skipped.item() >= MAX_SKIPPED:
             raise NonFiniteError(
-                f"step {step}: the gradient overflowed in fp16 in {int(self._skipped.item())} steps one after another, "
-                "at ever smaller scales. Try precision fp32 (-s train.precision=fp32), a lower learning rate, or "
+                f"step {step}: the gradient overflowed in fp16 in {int(self._skipped.item())} consecutive steps, at "
+                "ever smaller scales. Try precision fp32 (-s train.precision=fp32), a lower learning rate, or "
                 "clip_norm=1"
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """The scale."""
+        """The scale, and the number of consecutive skipped steps."""
         return {"precision": self.precision.state_dict(), "skipped": self._skipped.item()}
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
-        """What `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         if self.is_scaled:
             self.precision.load_state_dict(content["precision"])
         self._skipped.fill_(content["skipped"])

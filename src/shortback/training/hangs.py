@@ -1,4 +1,4 @@
-"""Name the process that all others wait for, and end them, so that the launcher starts anew."""
+"""Name the process that all others are waiting for, and end all of them so that the launcher restarts them."""
 
 from __future__ import annotations
 
@@ -19,18 +19,25 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 
 from shortback.processes import rank, world_size
 
-_PEERS = timedelta(seconds=10)  # for a word with the store
+_PEERS = timedelta(seconds=10)  # timeout of the store
+# A process whose innermost frame is in one of these is waiting for others.
 _WAITING = (
     "torch/distributed/",
     "torch/autograd/",
     "lightning_fabric/",
-)  # where a process stands that waits for others
+)
 _Batch = TypeVar("_Batch")
 log = logging.getLogger("shortback")
 
 
 class _Sign(NamedTuple):
-    """What a process says of itself: how far it is, since when, doing what, and where in the code."""
+    """A process's last report: its progress, for how long it has been doing what, and where it is in the code.
+
+    Attributes:
+        moves: counts the batches requested and received; -1 if the process never reported.
+        seconds: time since `moves` last changed.
+        waits: whether the process is waiting for others.
+    """
 
     rank: int
     moves: int
@@ -42,20 +49,20 @@ class _Sign(NamedTuple):
 
     def __str__(self) -> str:
         if self.moves < 0:
-            return f"rank {self.rank}: not heard of"
+            return f"rank {self.rank}: never reported"
         return f"rank {self.rank} ({self.process}): {self.doing} for {self.seconds:.0f} s, at {self.where}"
 
 
 class HangWatch:
-    """Watches over the batches of a training with several processes; with one it does nothing.
+    """Detects hangs in a training with several processes; does nothing in a single process.
 
-    Within the context a thread tells the launcher's store now and then how far this process is. Where nothing moved for
-    `minutes`, one process that waits for others prints what each does, the one they wait for first; that one prints
-    where it stands, and all end with 1. `torchrun --max-restarts` starts them again.
+    Within the context, a thread regularly reports the progress of this process to the launcher's store. If nothing has
+    moved for `minutes`, one of the waiting processes prints what every process is doing, the one they wait for first;
+    that process prints its stack, and all exit with 1. `torchrun --max-restarts` restarts them.
 
     Args:
-        minutes: without a new batch, twice that for a process that never said anything; None to wait for as long as the
-            process group does.
+        minutes: time without a new batch that counts as a hang, doubled if a process stopped reporting or never did;
+            None to wait for as long as the process group does.
     """
 
     def __init__(self, minutes: float | None) -> None:
@@ -67,7 +74,7 @@ class HangWatch:
         self._main = threading.get_ident()
 
     def over(self, batches: Iterable[_Batch], what: str) -> Iterator[_Batch]:
-        """The same batches, noting when one was asked for and when it came."""
+        """Yield the same batches, noting when each was requested and when it arrived."""
         left = iter(batches)
         for number in range(1, sys.maxsize):
             self._note(f"waiting for batch {number} of {what}")
@@ -108,7 +115,7 @@ class HangWatch:
                 signs = _signs(store) if sign.seconds > self.limit else []
                 if signs and _is_sure(signs, self.limit):
                     self._end(sign, signs)
-        except (RuntimeError, ValueError) as error:  # the process that held the store is gone: the launcher knows
+        except (RuntimeError, ValueError) as error:  # the store's process is gone, as the launcher knows
             log.debug("processes are no longer watched: %s", error)
 
     def _sign(self) -> _Sign:
@@ -124,21 +131,21 @@ class HangWatch:
         if own in hanging:
             stack = "".join(traceback.format_stack(sys._current_frames().get(self._main)))
             print(f"rank {own.rank} stands at\n{stack}", file=sys.stderr, flush=True)
-            time.sleep(2 * self._pause + 1)  # or the launcher ends the others before they have spoken
+            time.sleep(2 * self._pause + 1)  # else the launcher ends the others before they have printed
         elif own.rank == min(sign.rank for sign in signs if sign not in hanging):
             print(_report(signs, hanging), file=sys.stderr, flush=True)
         os._exit(1)
 
 
 def _report(signs: list[_Sign], hanging: list[_Sign]) -> str:
-    named = " and ".join(f"rank {sign.rank}" for sign in hanging) or "each other (what is between them?)"
+    named = " and ".join(f"rank {sign.rank}" for sign in hanging) or "each other (check the network between them)"
     others = [sign for sign in signs if sign not in hanging]
     lines = [f"  {sign}" for sign in [*hanging, *others]]
     return "\n".join([f"the training hangs; the processes wait for {named}:", *lines])
 
 
 def _signs(store: Any) -> list[_Sign]:
-    """What each process said last."""
+    """The last report of each process."""
     names = [str(number) for number in range(world_size())]
     return [_Sign(*json.loads(store.get(name))) if store.check([name]) else _silent(int(name)) for name in names]
 
@@ -148,13 +155,13 @@ def _silent(number: int) -> _Sign:
 
 
 def _is_sure(signs: list[_Sign], limit: float) -> bool:
-    """Whether all say that they stand still; of one that does not say so in twice the time, no more is expected."""
+    """Whether all processes report that they stand still, or one of them has stood still for twice the limit."""
     longest = max(sign.seconds for sign in signs)
     return longest > 2 * limit or all(sign.seconds > limit / 2 for sign in signs)
 
 
 def _hanging(signs: list[_Sign]) -> list[_Sign]:
-    """Those that are behind, or silent; of equals, those that do not wait for others."""
+    """The processes that are behind or never reported; among equals, those not waiting for others, if only some are."""
     least = min(sign.moves for sign in signs)
     if least < max(sign.moves for sign in signs):
         return [sign for sign in signs if sign.moves == least]

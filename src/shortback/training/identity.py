@@ -1,4 +1,4 @@
-"""What a checkpoint and the training that goes on with it must have in common."""
+"""The settings that a checkpoint and the training resumed from it must have in common."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def identity_of(
     schedule: Schedule,
     learning_rate: Callable[[int], float],
 ) -> dict[str, Any]:
-    """What tells a training from another, as plain values in words of `training.fit`.
+    """Settings that distinguish one training from another, as plain values named as in `training.fit`.
 
-    Of a schedule and a learning rate that are functions of the user's own nothing is said, and of how branches weigh
-    only where there are some.
+    A schedule or a learning rate that is a function of the user's own is left out, and so is, without branches, how
+    they are combined.
     """
     loader = getattr(train, "loader", train)
     identity: dict[str, Any] = {
@@ -52,16 +52,16 @@ def identity_of(
 
 
 def check_same(content: Mapping[str, Any], now: Mapping[str, Any], net: nn.Module, *, folder: Path) -> None:
-    """See that a checkpoint is of the training at hand.
+    """Check that a checkpoint belongs to this training.
 
     Args:
-        content: of the checkpoint.
-        now: the identity of the training.
-        net: its network.
-        folder: of the run, for the message.
+        content: content of the checkpoint.
+        now: identity of this training.
+        net: network of this training.
+        folder: folder of the run, for the message.
 
     Raises:
-        CheckpointError: it is of another, with what differs.
+        CheckpointError: it belongs to another training; the message lists what differs.
     """
     lines = _differences(content.get("identity", {}), now)
     lines += weight_differences(content["net"], without_states(net), where="checkpoint")
@@ -70,7 +70,7 @@ def check_same(content: Mapping[str, Any], now: Mapping[str, Any], net: nn.Modul
 
 
 def _differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two identities, a line each."""
+    """The differences between two identities, one line each."""
     return [
         f"{name}: {saved[name]!r} in the checkpoint, {value!r} now"
         for name, value in now.items()

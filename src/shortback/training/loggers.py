@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: JSON lines and the terminal; trackers.py has other people's software."""
+"""Log the numbers of a run to JSON lines and the terminal; `trackers` has loggers for other software."""
 
 from __future__ import annotations
 
@@ -21,41 +21,42 @@ Row = Mapping[str, Any]
 
 
 class Logger(Protocol):
-    """Takes rows of a kind, each with an optimizer step under `"step"`.
+    """Receives rows, each with its kind under `"kind"` and an optimizer step under `"step"`.
 
-    A row `"step"` or `"epoch"` is of the training up to that step, one `"health"` of what was seen right before it.
+    Rows of kind `"step"` and `"epoch"` describe the training up to that step, rows of kind `"health"` what was measured
+    right before it.
     """
 
     def start(self, *, step: int, total_steps: int) -> None:
-        """Training begins, or goes on, with `step` of `total_steps` done."""
+        """Training starts or resumes, with `step` of `total_steps` done."""
         ...
 
     def log(self, row: Row) -> None: ...
 
     def advance(self, step: int) -> None:
-        """`step` optimizer steps are done (called after every one of them)."""
+        """`step` optimizer steps are done; called after each step."""
         ...
 
     def close(self) -> None: ...
 
 
 class Forgetting:
-    """A logger that forgets, where a run goes on, the rows which come again.
+    """A logger that, when a run is resumed, deletes the rows that will be logged again.
 
     Attributes:
-        epoch_end: the step after which the last finished epoch ended. The row of an epoch has the step of its last
-            batch, after which there may be a checkpoint while it is not finished.
+        epoch_end: the step at which the last finished epoch ended. The row of an epoch has the step of its last batch,
+            and a checkpoint after that step may have been written before the epoch was finished.
     """
 
     epoch_end: int | None = None
 
     def comes_again(self, kind: str, step: int, *, done: int) -> bool:
-        """Whether a row comes again in a run that goes on with `done` optimizer steps."""
+        """Whether a row will be logged again by a run that resumes after `done` optimizer steps."""
         return step > done or (kind == "epoch" and self.epoch_end is not None and step > self.epoch_end)
 
 
 class JsonLines(Forgetting):
-    """`metrics.jsonl`, a row a line; a number that is none is null, as JSON has no other."""
+    """Writes `metrics.jsonl`, one row per line; numbers that are not finite become null, as JSON has none."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -77,13 +78,13 @@ class JsonLines(Forgetting):
 
 
 class Terminal:
-    """A progress bar in a terminal and in a notebook, plain lines elsewhere; a line an epoch in all.
+    """Shows a progress bar in a terminal or a notebook and plain lines elsewhere, and everywhere a line per epoch.
 
     Args:
-        title: in front of every line.
-        note: a line to begin with.
-        has_branches: whether to print coefficient and share of branches where these are 0.
-        console: to print to; standard output if it is not given.
+        title: printed in front of every line.
+        note: printed first, on a line of its own.
+        has_branches: whether to print the coefficient and the branches' share even if the coefficient is 0.
+        console: the console to print to; standard output by default.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Terminal:
     def start(self, *, step: int, total_steps: int) -> None:
         if self.note is not None:
             self.console.print(f"{self.title}  {self.note}")
-        if in_notebook():  # whose output says that it is a terminal
+        if in_notebook():  # checked first: a notebook's output claims to be a terminal
             self._bar = NotebookBar(self.title, total=total_steps, completed=step)
             return
         if not self.console.is_terminal:
@@ -153,12 +154,12 @@ def _step_line(row: Row) -> str:
 
 
 def _accuracy(row: Row, name: str, end: str = "  ") -> str:
-    """Nothing in a regression."""
+    """Format the accuracy; empty in a regression."""
     return "" if row["accuracy"] is None else f"{name} {row['accuracy']:.1%}{end}"
 
 
 def _coefficient(row: Row, name: str, end: str = "  ") -> str:
-    """Nothing without branches."""
+    """Format the coefficient; empty without branches."""
     return "" if row["coefficient"] is None else f"{name} {row['coefficient']:.2f}{end}"
 
 
@@ -170,7 +171,7 @@ def _health_line(row: Row) -> str:
 
 
 def _short_line(row: Row) -> str:
-    """What fits beside the bar in 80 columns."""
+    """Format a row so that it fits beside the bar in 80 columns."""
     return (
         f"loss {row['loss']:.3g}, {_accuracy(row, 'acc', ', ')}{_coefficient(row, 'c', ', ')}"
         f"{row['images_per_second']:.0f} img/s"
@@ -195,7 +196,13 @@ def _epoch_line(row: Row) -> str:
 
 @contextmanager
 def logging_to(loggers: Sequence[Logger], *, step: int, epoch_end: int, total_steps: int) -> Iterator[None]:
-    """Start loggers after so many steps, those up to `epoch_end` of finished epochs, and close those that started."""
+    """Start loggers on entry, and close those that started on exit.
+
+    Args:
+        step: number of optimizer steps done.
+        epoch_end: the step at which the last finished epoch ended.
+        total_steps: number of optimizer steps of the whole training.
+    """
     with ExitStack() as closing:
         for logger in loggers:
             if isinstance(logger, Forgetting):

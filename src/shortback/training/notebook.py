@@ -1,4 +1,4 @@
-"""A progress bar in a notebook, by IPython alone: no widgets are needed, and what is saved shows how it ended."""
+"""A notebook progress bar made with IPython alone: no widgets needed, and a saved notebook shows its last state."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import html
 import sys
 import time
 
-SECONDS_BETWEEN = 0.25  # updates, each of which goes through the kernel's sockets
+SECONDS_BETWEEN = 0.25  # between updates, each of which goes through the kernel's sockets
 
 
 def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook."""
+    """Whether this process is a notebook kernel."""
     if "IPython" not in sys.modules:
         return False
     from IPython import get_ipython
@@ -19,12 +19,12 @@ def in_notebook() -> bool:
 
 
 class NotebookBar:
-    """A bar below the cell that runs.
+    """A progress bar below the running cell.
 
     Args:
-        title: before it.
-        total: steps of the whole.
-        completed: of which so many are done.
+        title: shown in front of the bar.
+        total: total number of steps.
+        completed: number of steps done.
     """
 
     def __init__(self, title: str, *, total: int, completed: int = 0) -> None:
@@ -35,13 +35,13 @@ class NotebookBar:
         self._handle = display(self, display_id=True)
 
     def update(self, completed: int, numbers: str | None = None) -> None:
-        """So many steps are done; `numbers` stand behind the bar until there are others."""
+        """Set the number of steps done, and, if given, the `numbers` shown behind the bar."""
         self.completed, self.numbers = completed, self.numbers if numbers is None else numbers
         if time.monotonic() - self._shown >= SECONDS_BETWEEN:
             self.show()
 
     def show(self) -> None:
-        """Draw it as it is now."""
+        """Redraw the bar now."""
         self._shown = time.monotonic()
         assert self._handle is not None
         self._handle.update(self)

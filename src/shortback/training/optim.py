@@ -1,8 +1,8 @@
 r"""Optimizer and learning rate.
 
-The learning rate is a pure function of the step: linear from 0 over the warm-up, then a cosine to its final value.
-Weight decay is on weights of two and more dimensions alone: not on biases and norms, nor on anything that a neuron
-learns, on embeddings of positions, or on what a module exempts by `no_weight_decay()`, as timm's do.
+The learning rate is a pure function of the step: a linear warm-up, then a cosine to its final value. Weight decay
+applies only to weights with two or more dimensions: not to biases and norms, nor to the parameters of neurons, to
+position embeddings, or to parameters that a module exempts by `no_weight_decay()`, as timm's models do.
 """
 
 from __future__ import annotations
@@ -33,11 +33,14 @@ def build_optimizer(
     nesterov: bool = False,
     weight_decay: float = 1e-4,
 ) -> torch.optim.Optimizer:
-    """An optimizer over the trainable parameters of `net`, in two groups: with weight decay and without."""
+    """Build an optimizer over the trainable parameters of `net`, in two groups: with and without weight decay.
+
+    `momentum` and `nesterov` apply to SGD alone.
+    """
     check_choice("kind", kind, OptimizerKind)
     parameters, exempt = [p for p in net.parameters() if p.requires_grad], _exempt(net)
     if not parameters:
-        raise UserError(f"{type(net).__name__} has no parameter that is trained: all are frozen")
+        raise UserError(f"{type(net).__name__} has no trainable parameters: all of them are frozen")
     decayed = [p for p in parameters if p.ndim >= 2 and p not in exempt]
     groups = [
         {"params": decayed, "weight_decay": weight_decay},
@@ -49,12 +52,12 @@ def build_optimizer(
 
 
 def _exempt(net: nn.Module) -> set[nn.Parameter]:
-    """Parameters that weight decay would pull towards what they should not become."""
+    """Parameters exempt from weight decay, which would pull them towards a wrong value."""
     exempt = {p for name, p in net.named_parameters() if name.rpartition(".")[2] in EMBEDDINGS}
     for module in net.modules():
         if isinstance(module, SpikingNeuron) or is_library_neuron(module):
             exempt.update(module.parameters())
-        elif not isinstance(module, nn.modules.conv._ConvNd | nn.Linear):  # one number a channel, such as a decay
+        elif not isinstance(module, nn.modules.conv._ConvNd | nn.Linear):  # one number per channel, e.g. a decay
             exempt.update(p for p in module.parameters(recurse=False) if p.numel() == max(p.shape, default=0))
         names: Callable[[], Iterable[str]] | None = getattr(module, "no_weight_decay", None)
         if names is not None:
@@ -64,38 +67,38 @@ def _exempt(net: nn.Module) -> set[nn.Parameter]:
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer, net: nn.Module) -> None:
-    """See that an optimizer moves the network that is trained, and the heads of its branches.
+    """Check that an optimizer updates the network being trained, and the heads of its branches.
 
     Raises:
-        UserError: it has parameters of another network, such as a copy, or none of a head.
+        UserError: the optimizer holds parameters of another network, such as a copy, or lacks those of a head.
     """
     moved = {p for group in optimizer.param_groups for p in group["params"]}
     own = set(net.parameters())
-    if moved - own and own - moved:  # more than the network's may be those of a loss
+    if moved - own and own - moved:  # parameters beyond all of the network's may be those of a loss
         raise UserError(
-            f"optimizer: {len(moved - own)} of its {len(moved)} parameters are not of the network that is trained: "
-            "make it over net.parameters(), after the network was copied or changed"
+            f"optimizer: {len(moved - own)} of its {len(moved)} parameters do not belong to the network in training: "
+            "create it from net.parameters(), after copying or changing the network"
         )
     heads = net.heads.named_parameters() if isinstance(net, Branched) else ()
     still = [name for name, p in heads if p.requires_grad and p not in moved]
     if still:
         raise UserError(
-            f"optimizer: does not have the heads of the branches ({', '.join(still[:3])} ...), which would never move: "
-            "make it over the parameters of what attach() returned"
+            f"optimizer: lacks the heads of the branches ({', '.join(still[:3])} ...), which would never be trained: "
+            "create it from the parameters of what attach() returned"
         )
 
 
 def check_rates(lr: object, learning_rate: object) -> None:
-    """See that `lr` is a number and `learning_rate` a function of the step, as `fit` takes them.
+    """Check that `lr` is a number and `learning_rate` a function of the step, as `fit` takes them.
 
     Raises:
-        UserError: they are something else, such as a scheduler of `torch.optim`.
+        UserError: either is something else, such as a scheduler of `torch.optim`.
     """
     if isinstance(lr, bool) or not isinstance(lr, Real) or not 0 <= float(lr) < math.inf:
         raise UserError(f"lr={lr!r}: must be a number, 0 or more")
     if learning_rate is None or callable(learning_rate):
         return
-    what, hint = repr(learning_rate), "for one that stays take lambda step: 0.1; lr= is the largest of a cosine"
+    what, hint = repr(learning_rate), "for a constant pass lambda step: 0.1; lr= sets the peak of a cosine"
     if hasattr(learning_rate, "get_last_lr"):
         what = f"a {type(learning_rate).__name__}"
         hint = "a tenth every 1000 steps is lambda step: 0.1 * 0.1 ** (step // 1000)"
@@ -103,20 +106,23 @@ def check_rates(lr: object, learning_rate: object) -> None:
 
 
 def shares_of_groups(optimizer: torch.optim.Optimizer) -> list[float]:
-    """The learning rate of each group over the largest."""
+    """The learning rate of each group, relative to the largest."""
     rates = [float(group["lr"]) for group in optimizer.param_groups]
     return [rate / max(rates) if max(rates) else 1.0 for rate in rates]
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarmupCosine:
-    r"""Learning rate by step: $\eta_{max} \frac{i + 1}{W}$ for $W$ steps of warm-up, then a half cosine to `final`.
+    r"""Learning rate by step: $\eta_{max} \frac{i + 1}{W}$ for $W$ warm-up steps, then a half cosine to `final`.
 
     Args:
         peak: the largest learning rate.
-        total_steps: of the whole training.
-        warmup_steps: less than `total_steps`.
-        final: the learning rate that the last step comes close to.
+        total_steps: number of steps of the whole training.
+        warmup_steps: number of warm-up steps, less than `total_steps`.
+        final: the learning rate that the cosine approaches; it would be reached one step after the last.
+
+    Raises:
+        UserError: `warmup_steps` outside [0, `total_steps`).
     """
 
     peak: float

@@ -1,4 +1,4 @@
-"""How a training ends."""
+"""The possible outcomes of a training."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ from typing import NamedTuple
 
 
 class NonFiniteError(RuntimeError):
-    """The loss or a gradient is no number any more; the message names the first bad layer."""
+    """The loss or a gradient is no longer finite; the message names what went wrong first."""
 
 
 class FitResult(NamedTuple):
-    """How a training ended; the network has the weights of `best_epoch`, from 1: without validation the last."""
+    """The result of a finished training, which leaves the weights of `best_epoch` in the network.
+
+    Attributes:
+        train_seconds: time spent in steps, validation and checkpoints.
+        images_per_second: throughput of the steps, over all processes.
+        best_val_accuracy: of `best_epoch`; None without validation, and in a regression.
+        best_val_loss: of `best_epoch`; None without validation, and if it is not finite.
+        best_epoch: the best epoch, from 1; without validation the last.
+    """
 
     epochs: int
     steps: int

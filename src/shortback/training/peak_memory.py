@@ -1,4 +1,4 @@
-"""The most memory in use: of a GPU what PyTorch allocates there, else what the system gives this process."""
+"""Measure peak memory: what PyTorch allocates on a GPU, or the resident memory of this process on a CPU."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ _CLEAR = Path("/proc/self/clear_refs")
 
 
 def forget_peak(device: torch.device) -> None:
-    """Begin anew, where that can be done: on a GPU and on Linux."""
+    """Reset the peak; without effect on the CPU of a system other than Linux."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif _CLEAR.exists():
-        _CLEAR.write_text("5")  # the highest resident set: man 5 proc_pid_clear_refs
+        _CLEAR.write_text("5")  # resets the peak resident set size, see man 5 proc_pid_clear_refs
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most in use since `forget_peak`, or since the process began where that does nothing."""
+    """Peak memory since `forget_peak`, or since the process started where that has no effect."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if _CLEAR.exists():
         status = Path("/proc/self/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) * 2**10
-    # macOS counts in bytes, others in kilobytes.
+    # macOS reports bytes, other systems kilobytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10)

@@ -1,4 +1,4 @@
-"""The numbers a training is planned by."""
+"""The numbers that define a training."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ class Plan:
     """The numbers of a training.
 
     Args:
-        epochs: of the whole training.
-        accumulate: parts that each batch of the loader is computed in, one after another, for less memory.
-        patience: epochs without a better validation after which the training ends, with the coefficient and the
-            learning rate where they are then. None: all epochs.
-        keep_best: how many of the best epochs' weights stay, each in a file of its own if it is more than one.
-        clip_norm: largest norm of the whole gradient.
-        ema: decay of an exponential moving average of the weights, which is then what is evaluated and kept.
-        log_every: optimizer steps between rows.
-        checkpoint_every: optimizer steps between checkpoints inside an epoch; there is one after each epoch anyway.
-        hang_minutes: without a new batch, after which the process that others wait for is named and all end.
-        watch_every: optimizer steps between looks at the gradients; None for never.
-        watch_samples: of the batch at hand, on which they are looked at.
+        epochs: number of epochs of the whole training.
+        accumulate: number of parts that each batch of the loader is split into, computed in turn to save memory.
+        patience: number of epochs without a better validation after which training ends, wherever the coefficient and
+            the learning rate are then; None to train all epochs.
+        keep_best: number of best epochs whose weights are kept, each in its own file if there are several.
+        clip_norm: largest norm of the whole gradient; None for no clipping.
+        ema: decay of an exponential moving average of the weights, which is then evaluated and kept; None for none.
+        log_every: optimizer steps between logged rows.
+        checkpoint_every: optimizer steps between checkpoints within an epoch, besides the one after each epoch.
+        hang_minutes: minutes without a new batch after which the process that others wait for is named and all exit.
+        watch_every: optimizer steps between checks of the gradients; None for never.
+        watch_samples: number of samples of the current batch that these checks use.
 
     Raises:
-        ValueError: a number outside its range.
+        ValueError: a number is outside its range.
     """
 
     epochs: int
@@ -61,16 +61,16 @@ class Plan:
             raise UserError(f"ema={self.ema!r}: must be between 0 and 1, or None")
 
     def check_validation(self, there_is_one: bool) -> None:
-        """Raise `UserError` for what asks for images to validate on, if there are none."""
+        """Raise `UserError` if a number needs a validation split and there is none."""
         if not there_is_one and self.patience is not None:
-            raise UserError(f"patience={self.patience} waits for a better validation: give images to validate on")
+            raise UserError(f"patience={self.patience} needs a validation split: give images to validate on")
         if not there_is_one and self.keep_best > 1:
-            raise UserError(f"keep_best={self.keep_best}: give images to validate on, which say what is best")
+            raise UserError(f"keep_best={self.keep_best} needs a validation split: give images to validate on")
 
     def is_over(self, epochs: int, *, best_epoch: int) -> bool:
-        """Whether no epoch follows so many, of which one was the best."""
+        """Whether training ends after `epochs` epochs, the best of which was `best_epoch`."""
         return epochs >= self.epochs or (self.patience is not None and epochs - best_epoch >= self.patience)
 
     def saves_after(self, step: int) -> bool:
-        """Whether there is a checkpoint after so many steps, inside an epoch."""
+        """Whether a checkpoint within an epoch is due after `step` optimizer steps."""
         return self.checkpoint_every is not None and step % self.checkpoint_every == 0

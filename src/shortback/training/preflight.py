@@ -1,4 +1,4 @@
-"""See that a network and its first batch go together, before anything is compiled."""
+"""Check that a network and its first batch fit together, before anything is compiled."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ log = logging.getLogger("shortback")
 
 
 class Preflight:
-    """Looks at the first batch it is given: two of its samples run once, in `eval()` and on the reference backend.
+    """Checks the first batch by running two of its samples in `eval()`, on the reference backend.
 
     Attributes:
-        layout: how time lies in what it returns, where that is by step and has no branches.
+        layout: layout of the network's output, if it is by step and the network has no branches.
     """
 
     def __init__(self, net: nn.Module, *, loss: ShortcutLoss, fabric: Fabric) -> None:
@@ -40,10 +40,13 @@ class Preflight:
         self.layout: Layout = "time_first"
 
     def check(self, x: Tensor, y: Tensor) -> None:
-        """See that the network takes the inputs, and the loss what it returns and the classes.
+        """Check that the network accepts the inputs, and the loss its output and the classes.
+
+        Later calls do nothing.
 
         Raises:
-            ValueError: it does not, and what to do about it; outputs of which no axis is known to be of the steps.
+            ValueError: it does not, or it cannot be determined which axis of the output holds the steps; the message
+                says what to do.
         """
         if self.done:
             return
@@ -62,11 +65,11 @@ class Preflight:
         warn_of_steps_in_a_tuple(returned)
         logits = outputs if isinstance(outputs, Tensor) else outputs.logits
         if isinstance(self.loss.main, CrossEntropy):
-            check_target(torch.empty(len(y), logits.shape[-1]), y.cpu())  # a GPU would die of a class that is none
+            check_target(torch.empty(len(y), logits.shape[-1]), y.cpu())  # an invalid class aborts a GPU
         with self.fabric.autocast(), local_norms(self.net):
             if len(y) > 1 and not logits.any() and has_silent_output(self.net, x):
                 log.warning(
-                    "the output of %s is 0 for all samples of the first batch, as of neurons that never fire: use a "
+                    "the output of %s is 0 for all samples of the first batch, as if its neurons never fire: use a "
                     "readout that does not fire, or a lower threshold",
                     type(trunk_of(self.net)).__name__,
                 )
@@ -78,6 +81,6 @@ def _refuse_lost_branches(net: nn.Module, outputs: Outputs | Tensor) -> None:
     for name, module in net.named_modules():
         if isinstance(module, ShortcutNetwork) and not module.is_stripped:
             raise UserError(
-                f"{type(net).__name__} has a network with branches inside, {name}, and returns none of them: return "
-                "what it returns, give fit() what attach() returned, or strip() it and attach to the whole"
+                f"{type(net).__name__} contains a network with branches, {name}, but does not return their outputs: "
+                "return what it returns, pass fit() what attach() returned, or strip() it and attach to the whole"
             )

@@ -1,4 +1,4 @@
-"""The rows of `metrics.jsonl`: what is in them, and the one way to read them."""
+"""The rows of `metrics.jsonl`, and functions to read them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from shortback.errors import UserError
 
 
 class _Row(TypedDict):
-    """What every row has: `step` optimizer steps were done; `epoch` is the one under way, from 1."""
+    """The fields of every row: the number of an optimizer step, and that of the epoch in progress, both from 1."""
 
     step: int
     epoch: int
 
 
 class _Means(_Row):
-    """Means over the images since the row before of the kind.
+    """Means over the images since the previous row of the same kind.
 
     Attributes:
-        loss, sum_accuracy: of what is trained.
-        main_loss, accuracy: of the main output alone, which is what inference has. A regression has no accuracy.
-        images_per_second: of the steps.
-        coefficient: of the last step.
+        loss, sum_accuracy: of what is trained, main output and branches combined.
+        main_loss, accuracy: of the main output alone, which inference uses; accuracies are None in a regression.
+        images_per_second: throughput of the steps.
+        coefficient: the balance coefficient of the last step.
     """
 
     loss: float
@@ -35,7 +35,7 @@ class _Means(_Row):
 
 
 class BranchMeans(TypedDict):
-    """Of the batch of a row, by the place of the branch."""
+    """Means over the last batch before a row, by the place of the branch."""
 
     branch_loss: dict[str, float]
     branch_accuracy: dict[str, float | None]
@@ -45,9 +45,9 @@ class StepRow(_Means):
     """A row every `log_every` steps.
 
     Attributes:
-        learning_rate: of the last step.
-        gradient_norm: of the whole gradient of the last step, before it is clipped.
-        branches: if there are any.
+        learning_rate: learning rate of the last step.
+        gradient_norm: norm of the whole gradient of the last step, before clipping.
+        branches: present if branches were computed.
     """
 
     kind: Literal["step"]
@@ -57,13 +57,14 @@ class StepRow(_Means):
 
 
 class EpochRow(_Means):
-    """A row an epoch.
+    """A row every epoch.
 
     Attributes:
-        branch_share: of the branches in the first layer's gradient at the start of the epoch; None without branches.
-        seconds: of training so far.
-        val_accuracy, val_loss: None without a validation split; the accuracy in a regression too, and the loss where
-            it is no number.
+        branch_share: the branches' share of the first layer's gradient at the start of the epoch; None without
+            branches.
+        seconds: duration of the training so far.
+        val_accuracy: None without a validation split, and in a regression.
+        val_loss: None without a validation split, and if it is not finite.
     """
 
     kind: Literal["epoch"]
@@ -74,7 +75,7 @@ class EpochRow(_Means):
 
 
 class HealthRow(_Row):
-    """What was seen of the gradients right before `step`: see `shortback.health.Judgement`.
+    """The gradients as measured right before `step`, see `shortback.health.Judgement`.
 
     Attributes:
         layers: `relative` and `branch_share`, each by layer.
@@ -98,29 +99,29 @@ Row = StepRow | EpochRow | HealthRow
 
 
 def read_rows(path: str | Path) -> list[Row]:
-    """All rows of a file; none if there is no file. A last line that was not written to its end is left out.
+    """Read all rows of a file, without an incomplete last line; the list is empty if there is no file.
 
     Raises:
-        UserError: a line that is no row, by its number.
+        UserError: a line is not a row; the message has its number.
     """
     path = Path(path)
     return [_parsed(line, path, number) for number, line in enumerate(whole_lines(path), 1)]
 
 
 def read_epochs(path: Path) -> list[EpochRow]:
-    """The rows of the epochs alone, without reading what is inside the others: looks at gradients are long."""
+    """Read only the rows of the epochs; others are not parsed, since rows about gradients are long."""
     numbered = enumerate(whole_lines(path), 1)
     return [cast(EpochRow, _parsed(line, path, n)) for n, line in numbered if line.startswith('{"kind": "epoch"')]
 
 
 def last_row(path: Path) -> Row | None:
-    """The last row of a file, None if there is none."""
+    """Read the last row of a file; None if there is none."""
     lines = whole_lines(path)
     return _parsed(lines[-1], path, len(lines)) if lines else None
 
 
 def whole_lines(path: Path) -> list[str]:
-    """The lines of a file, each with its end: a run that is under way, or was killed, may have left half of one."""
+    """Read the complete lines of a file: the last one may be partial if a run is in progress or was killed."""
     text = path.read_text() if path.exists() else ""
     return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
@@ -131,5 +132,5 @@ def _parsed(line: str, path: Path, number: int) -> Any:
     except ValueError:
         row = None
     if not isinstance(row, dict) or not {"kind", "step"} <= row.keys():
-        raise UserError(f"{path}, line {number}: is no row of a run: {line.strip()[:60]!r}")
+        raise UserError(f"{path}, line {number}: is not a row of a run: {line.strip()[:60]!r}")
     return row

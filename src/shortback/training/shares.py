@@ -1,4 +1,4 @@
-"""A `DataLoader` for one of several processes: each reads its share of an epoch that all draw alike."""
+"""Share a `DataLoader` between processes: all draw the same epoch, and each reads its share of it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from shortback.training.draws import Draws
 
 
 class ShareSampler(Sampler):
-    """Every so many-th of what another sampler draws, in an order that depends on the seed and the epoch alone.
+    """Every `world_size`-th item of another sampler, whose order depends on the seed and the epoch alone.
 
     Args:
         drawn: the sampler of the whole epoch.
-        rank: of this process, among `world_size`.
-        even: whether all get equally many, for which some of the first are drawn twice. Training needs that, since
-            processes wait for each other at every step; what is counted must not have it.
-        seed: of the draws, the same in all processes.
+        rank: rank of this process among `world_size`.
+        even: whether every process gets the same number of items, for which some of the first are repeated. Training
+            needs this, as processes wait for each other at every step; an evaluation would count items twice.
+        seed: seed of the draws, the same in all processes.
     """
 
     def __init__(self, drawn: Any, *, rank: int, world_size: int, even: bool, seed: int) -> None:
@@ -28,7 +28,7 @@ class ShareSampler(Sampler):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration has."""
+        """Set the epoch that determines the order of the next iteration."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[Any]:
@@ -44,9 +44,9 @@ class ShareSampler(Sampler):
 
 
 def share_of(loader: DataLoader, *, rank: int, world_size: int, even: bool, seed: int) -> DataLoader:
-    """A loader of the share of one process, in batches of the size that `loader` has.
+    """Copy a loader so that it loads the share of one process, in batches of the same size.
 
-    What is shared already, and what has no order to be shared, is returned as it is.
+    A loader with a `DistributedSampler` or an `IterableDataset` is returned as it is.
     """
     if isinstance(loader.dataset, IterableDataset) or isinstance(loader.sampler, DistributedSampler):
         return loader
@@ -54,7 +54,7 @@ def share_of(loader: DataLoader, *, rank: int, world_size: int, even: bool, seed
     def share(drawn: Any) -> ShareSampler:
         return ShareSampler(drawn, rank=rank, world_size=world_size, even=even, seed=seed)
 
-    # By its dictionary: a loader does not let these be set, and one of a class of its own may not be built anew.
+    # Set in the dictionary: DataLoader refuses to set these, and a subclass may have another constructor.
     shared = copy.copy(loader)
     if loader.batch_sampler is None or type(loader.batch_sampler) is BatchSampler:
         sampler = share(loader.sampler)

@@ -1,4 +1,4 @@
-"""Stopping gracefully: a signal is remembered, the loop looks."""
+"""Stop gracefully: a signal is recorded, and the training loop checks for it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from lightning_fabric import Fabric
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-"""Of a terminal, of `kill` and a scheduler, of a terminal that was closed, and of SLURM before a job's time is over."""
+"""Sent by Ctrl-C, by `kill` and schedulers, by a closed terminal, and by SLURM before a job's time limit."""
 
 
 class Interrupted(Exception):  # noqa: N818  (an event, not an error)
-    """Training was asked to stop and did, with a checkpoint."""
+    """A signal stopped the program; training raises this after writing a checkpoint."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)
@@ -22,10 +22,10 @@ class Interrupted(Exception):  # noqa: N818  (an event, not an error)
 
 
 def agreed(received: int | None, fabric: Fabric, *, step: int = 0) -> int:
-    """The signal that this process or another got, 0 for none, so that all end by the same one after the same step.
+    """Agree on the signal that any process received, or 0, so that all stop with the same one after the same step.
 
-    On GPUs it is asked for every ten steps: until the answer is there the host waits for all that they have to do. It
-    is always asked for where no step is given.
+    On GPUs, processes communicate only every ten steps, since the host has to wait for the GPU's pending work.
+    Without a `step`, they always do.
     """
     if fabric.world_size == 1:
         return received or 0
@@ -35,12 +35,12 @@ def agreed(received: int | None, fabric: Fabric, *, step: int = 0) -> int:
 
 
 class StopRequest:
-    """Within this context the first of `SIGNALS` is kept in `received`; a second acts as it would.
+    """Within this context, the first of `SIGNALS` is recorded in `received`; a second one has its usual effect.
 
-    A SIGHUP that is ignored, as under `nohup`, stays so.
+    If SIGHUP is ignored, as under `nohup`, it stays ignored.
 
     Args:
-        at_once: raise `Interrupted` when one comes instead, for code that only waits.
+        at_once: raise `Interrupted` immediately instead, for code that only waits.
     """
 
     def __init__(self, *, at_once: bool = False) -> None:

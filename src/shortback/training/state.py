@@ -1,4 +1,4 @@
-"""What a run has to remember to go on exactly where it was."""
+"""The state that a run needs to resume exactly where it stopped."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Sums:
     """Sums over the images of an epoch, or between two rows, kept on the device until they are read.
 
     Attributes:
-        values: `[7]`: loss, loss of the main output, images that the main output classifies right, those that the sum
-            of logits does, images, those whose label counts, and what the losses are weighed by; of this process.
-        seconds: the steps took.
+        values: `[7]`, of this process: loss, loss of the main output, hits of the main output, hits of the combined
+            logits, images, images whose label counts, and the weight that the losses are divided by.
+        seconds: duration of the steps.
     """
 
     values: Tensor = field(default_factory=lambda: torch.zeros(7, dtype=torch.float64))
@@ -34,10 +34,10 @@ class Sums:
         self.values = self.values.to(sums.device) + sums
 
     def means(self, fabric: Fabric) -> dict[str, float | None]:
-        """Means over the images of all processes, as the loss weighs them, and the speed.
+        """Compute the means over the images of all processes, weighted as by the loss, and the throughput.
 
-        `loss` and `sum_accuracy` are of what is trained, `main_loss` and `accuracy` of the main output, which is what
-        inference has. A regression has no accuracy, nor has a row in which no label counts; its loss is 0.
+        `loss` and `sum_accuracy` are of what is trained, `main_loss` and `accuracy` of the main output, which inference
+        uses. Accuracies are None in a regression, and if no label counts; the losses are then 0.
         """
         values = fabric.all_reduce(self.values, reduce_op="sum")
         assert isinstance(values, Tensor)
@@ -56,22 +56,22 @@ class Sums:
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Sums:
         values = content["values"]
-        if len(values) == 4:  # of a checkpoint from before logits were added up: the sum was the main output
+        if len(values) == 4:  # a checkpoint from before logits were added: the main output was all that was classified
             values = values[[0, 1, 2, 2, 3]]
-        if len(values) == 5:  # of one from before labels were ignored
+        if len(values) == 5:  # a checkpoint from before labels could be ignored
             values = values[[0, 1, 2, 3, 4, 4, 4]]
         return cls(values, content["seconds"])
 
 
 class BatchSums(NamedTuple):
-    """Sums over the images of a batch: what `Sums` adds up, `[7]`, and of each branch its loss and hits, `[2, B]`."""
+    """Sums over the images of a batch: `whole`, `[7]`, as in `Sums`, and the loss and hits by branch, `[2, B]`."""
 
     whole: Tensor
     branches: Tensor
 
     @property
     def mean_loss(self) -> Tensor:
-        """0 where no label counts."""
+        """The mean loss; 0 if no label counts."""
         return (self.whole[0] / self.whole[6]).where(self.whole[6] != 0, 0)
 
 
@@ -79,10 +79,14 @@ class BatchSums(NamedTuple):
 def sums_of(
     outputs: Outputs | Tensor, combined: Tensor, target: Tensor, terms: LossTerms, *, loss: ShortcutLoss
 ) -> BatchSums:
-    """The sums of one batch; of branches only those whose own loss is among the terms. Hits are NaN in a regression.
+    """Compute the sums of one batch; branches are those with a loss in `terms`. Hits are NaN in a regression.
 
     Args:
-        combined: what `ShortcutLoss.combined_logits` makes of the outputs.
+        outputs: the outputs of the network.
+        combined: their `ShortcutLoss.combined_logits`.
+        target: the target of the batch.
+        terms: the losses of the batch.
+        loss: the loss that computed them.
     """
     outputs = Outputs(outputs, {}) if isinstance(outputs, Tensor) else outputs
     weight = weight_of(target, loss=loss.main)
@@ -105,14 +109,14 @@ def sums_of(
 
 
 def number_or_none(value: float) -> float | None:
-    """A number, or None for NaN, which stands for what there is none of."""
+    """Convert NaN, which marks a missing value, to None."""
     return None if math.isnan(value) else value
 
 
 def branch_means(
     sums: BatchSums, places: Sequence[str], fabric: Fabric
 ) -> dict[str, dict[str, float] | dict[str, float | None]]:
-    """Sums of branches as means over what counts in all processes, by the place of the branch; see `Sums.means`."""
+    """Compute the mean loss and accuracy of each branch over all processes, by its place; see `Sums.means`."""
     total = fabric.all_reduce(torch.cat([sums.branches, sums.whole[[6, 5]][:, None]], 1), reduce_op="sum")
     assert isinstance(total, Tensor)
     (*losses, weight), (*hits, count) = total.tolist()
@@ -131,18 +135,18 @@ class TrainState:
     Attributes:
         step: optimizer steps done.
         epoch: epochs done.
-        batch: batches done of the epoch that follows.
-        images: seen by all processes.
-        step_seconds: the steps took.
-        seconds: what came besides them took: validation and checkpoints.
-        best_accuracy: on the validation split, or -1.
-        best_loss: on the validation split, of the weights that were kept; what chooses them in a regression.
-        best_epoch: whose weights were kept, from 1.
-        kept: the best epochs and their scores, the best first.
-        branch_share: of the branches in the first layer's gradient, measured at the start of the epoch.
-        main_over_branches: norms of the first layer's gradient, measured last; used by the adaptive schedule.
-        coefficient: of the last step.
-        epoch_sums: over the batches done of the epoch.
+        batch: batches done of the current epoch.
+        images: images seen by all processes.
+        step_seconds: total duration of the steps.
+        seconds: total duration of everything else: validation and checkpoints.
+        best_accuracy: validation accuracy of the best epoch, -1 if there is none.
+        best_loss: validation loss of the best epoch, by which a regression selects it.
+        best_epoch: the epoch whose weights were kept, from 1.
+        kept: the best epochs and their scores, best first.
+        branch_share: the branches' share of the first layer's gradient, measured at the start of the epoch.
+        main_over_branches: ratio of gradient norms in the first layer, as measured last, for the adaptive schedule.
+        coefficient: the balance coefficient of the last step.
+        epoch_sums: sums over the batches done of the epoch.
     """
 
     step: int = 0
@@ -173,7 +177,7 @@ class TrainState:
 
 
 def random_states(fabric: Fabric) -> list[dict[str, Any]]:
-    """The state of PyTorch's generators, of the CPU and of its own GPU, in every process."""
+    """Collect the states of PyTorch's generators, of the CPU and of each process's own GPU, from all processes."""
     own = {"cpu": torch.get_rng_state(), "cuda": None}
     if fabric.device.type == "cuda":
         own["cuda"] = torch.cuda.get_rng_state(fabric.device)
@@ -184,14 +188,14 @@ def random_states(fabric: Fabric) -> list[dict[str, Any]]:
 
 
 def set_random_state(states: list[dict[str, Any]] | dict[str, Any], fabric: Fabric) -> None:
-    """Put back what `random_states` returned; a process that there was none of takes that of the first."""
-    if isinstance(states, dict):  # of a checkpoint of an earlier version
+    """Restore this process's part of what `random_states` returned; a process without one takes that of the first."""
+    if isinstance(states, dict):  # a checkpoint of an earlier version
         states = [states]
     rank = fabric.global_rank
     state = states[rank] if rank < len(states) else states[0]
     torch.set_rng_state(state["cpu"])
     of_gpu = state["cuda"]
-    if isinstance(of_gpu, list):  # of an earlier version: of every GPU of a machine that may have had more, or none
+    if isinstance(of_gpu, list):  # an earlier version: one state for each GPU of the machine, possibly none
         of_gpu = dict(enumerate(of_gpu)).get(fabric.device.index or 0)
     if of_gpu is not None and fabric.device.type == "cuda":
         torch.cuda.set_rng_state(of_gpu, fabric.device)

@@ -1,9 +1,9 @@
 r"""Batch norm over the whole global batch, for processes on CPUs too.
 
-PyTorch's SyncBatchNorm is for GPUs only, and takes the place of a module whatever its own forward does. This one sums
-$x$, and then $(x - \mu)^2$, over the processes with a differentiable all-reduce, so that a run on several processes has
-the statistics, and the gradients, of one. It stands behind the class of a norm, so that a forward which folds time
-first, as SpikingJelly's norms do, goes on doing so.
+PyTorch's SyncBatchNorm works on GPUs only, and replaces a module whatever its own forward does. `SyncNorm` sums $x$,
+and then $(x - \mu)^2$, over the processes with a differentiable all-reduce, so that a run on several processes has the
+statistics and gradients of a run on one. It is inserted behind the norm's own class, so that a forward which folds time
+first, as in SpikingJelly's norms, still does so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = logging.getLogger("shortback")
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """The sum of a tensor over all processes; what each one does with it contributes to the gradient."""
+    """The sum of a tensor over all processes; the backward pass sums the gradients of all processes."""
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:  # type: ignore[override]
@@ -43,7 +43,7 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 class SyncNorm(_BatchNorm):
-    """The forward of PyTorch's batch norms with the statistics of all processes in training, `[N, C, ...]`."""
+    """A batch norm of `[N, C, ...]` that uses the statistics of all processes in training."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
@@ -75,21 +75,21 @@ class SyncNorm(_BatchNorm):
 
 @functools.cache
 def _synchronised(norm: type[_BatchNorm]) -> type[_BatchNorm]:
-    """A class of norms with `SyncNorm` in the place of the forward that PyTorch's norms share."""
+    """Derive a class of norms in which `SyncNorm` replaces the forward that PyTorch's norms share."""
     return type(f"Sync{norm.__name__}", (norm, SyncNorm), {})  # type: ignore[misc]
 
 
 def synchronise_norms(net: nn.Module) -> None:
-    """Make every batch norm in `net` use the statistics of all processes, in place: each stays the object it is.
+    """Make every batch norm in `net` use the statistics of all processes, in place, by changing its class.
 
-    One whose class computes by a forward of its own, as timm's `BatchNormAct2d`, stays as it is, which is logged.
+    A norm whose class normalises in its own forward, such as timm's `BatchNormAct2d`, is left as it is, with a warning.
     """
     norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and not isinstance(m, SyncNorm | nn.SyncBatchNorm)]
     alone = {type(norm).__name__ for norm in norms if _computes_itself(type(norm))}
     if alone:
         log.warning(
-            "%s computes by a forward of its own: its statistics are those of each process alone. On GPUs convert the "
-            "network beforehand, as timm.layers.convert_sync_batchnorm does for timm's",
+            "%s normalises in its own forward, so each process uses its own statistics. On GPUs, convert the network "
+            "beforehand, as timm.layers.convert_sync_batchnorm does for timm's networks",
             " and ".join(sorted(alone)),
         )
     for norm in norms:
@@ -98,14 +98,14 @@ def synchronise_norms(net: nn.Module) -> None:
 
 
 def _computes_itself(norm: type[_BatchNorm]) -> bool:
-    """Whether a class that is not PyTorch's normalises in a forward of its own."""
+    """Whether a class that is not PyTorch's calls `batch_norm` in its own forward."""
     own = norm.__mro__[: norm.__mro__.index(_BatchNorm)]
     forwards = [kind.__dict__["forward"] for kind in own if "forward" in kind.__dict__]
     return any("batch_norm" in forward.__code__.co_names for forward in forwards)
 
 
 class _LocalNorm(nn.SyncBatchNorm):
-    """PyTorch's norm for several GPUs, by the statistics of this process."""
+    """PyTorch's `SyncBatchNorm`, but with the statistics of this process alone."""
 
     forward = _BatchNorm.forward
 
@@ -119,7 +119,7 @@ def restore_norms(net: nn.Module) -> None:
 
 @contextmanager
 def local_norms(net: nn.Module) -> Iterator[None]:
-    """Norms that ask no other process within the block, which then may run where others do not."""
+    """Use the statistics of this process alone within the block, which then need not run in all processes."""
     synchronised = [(m, type(m)) for m in net.modules() if isinstance(m, SyncNorm | nn.SyncBatchNorm)]
     for module, kind in synchronised:
         _become(module, kind.__bases__[0] if issubclass(kind, SyncNorm) else _LocalNorm)

@@ -1,4 +1,4 @@
-"""Loggers that hand the numbers of a training to other software: TensorBoard, wandb, mlflow, and CSV files."""
+"""Loggers that pass the numbers of a training to other software: TensorBoard, wandb, mlflow, and CSV files."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from shortback.training.rows import whole_lines
 
 
 def check_tracker(kind: LoggerKind) -> None:
-    """Raise `UserError` if there is no such kind of logger, or the package of its name is not installed."""
+    """Raise `UserError` if there is no such kind of logger, or its package is not installed."""
     check_choice("logger", kind, LoggerKind)
     if importlib.util.find_spec(kind) is None:  # csv is Python's own
         raise UserError(f"train.loggers: {kind} is not installed: pip install 'shortback[{kind}]'")
 
 
 def make_tracker(kind: LoggerKind, folder: Path, *, settings: Mapping[str, Any] | None = None) -> Logger:
-    """A logger by its name.
+    """Create a logger by name.
 
     Args:
         kind: `"csv"`, `"tensorboard"`, `"wandb"` or `"mlflow"`.
-        folder: of the run; what is written locally goes into a folder of that name in it.
-        settings: hyper-parameters, nested as they like.
+        folder: folder of the run; local files go into a subfolder named after `kind`.
+        settings: hyper-parameters, possibly nested.
 
     Raises:
         UserError: the package is not installed, or there is no such kind.
@@ -43,13 +43,13 @@ def make_tracker(kind: LoggerKind, folder: Path, *, settings: Mapping[str, Any] 
 
 
 class Tracker(Forgetting):
-    """What all of these are: rows as flat numbers by name, and a picture of each look at the gradient.
+    """Base class of loggers that take rows as named numbers, and a picture of every check of the gradient.
 
-    A subclass says how to `open`, `put`, `draw` and `end`; a logger of your own may be one.
+    A subclass, such as a logger of your own, implements `open`, `put`, `draw` and `end`, or some of them.
 
     Args:
-        folder: for what is kept on this disk; made where it is missing.
-        settings: hyper-parameters, nested as they like.
+        folder: folder for local files; created if missing.
+        settings: hyper-parameters, possibly nested.
     """
 
     def __init__(self, folder: Path, *, settings: Mapping[str, Any] | None = None) -> None:
@@ -58,20 +58,20 @@ class Tracker(Forgetting):
         self._handled: BaseException | None = None
 
     def open(self, step: int) -> None:
-        """Training begins, or goes on, with `step` optimizer steps done: what was put after them comes again."""
+        """Training starts or resumes after `step` optimizer steps; numbers of later steps will be put again."""
 
     def put(self, step: int, kind: str, numbers: dict[str, float]) -> None:
-        """Numbers of a row, whose names begin with its kind: `"epoch/val_accuracy"`."""
+        """Record the numbers of a row; their names begin with its kind, as in `"epoch/val_accuracy"`."""
 
     def draw(self, step: int, name: str, figure: Any) -> None:
-        """A matplotlib figure."""
+        """Record a matplotlib figure."""
 
     def end(self, *, failed: bool) -> None:
-        """The training ended, by an exception if it failed."""
+        """Training ended; `failed` if by an exception."""
 
     def start(self, *, step: int, total_steps: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._handled = sys.exc_info()[1]  # by whoever trains within an `except`
+        self._handled = sys.exc_info()[1]  # not None if training runs within an `except` block
         self.open(step)
 
     def log(self, row: Row) -> None:
@@ -88,10 +88,10 @@ class Tracker(Forgetting):
         pass
 
     def close(self) -> None:
-        self.end(failed=sys.exc_info()[1] is not self._handled)  # within the `finally` of the training
+        self.end(failed=sys.exc_info()[1] is not self._handled)  # called while an exception of the training propagates
 
     def run_id(self, made: str) -> str:
-        """The name by which a run is known elsewhere: the one it was given first, so that it is gone on with."""
+        """The run's identifier in the other software: `made` at the first call, and the same ever after."""
         file = self.folder / "run_id"
         if not file.exists():
             write_text(file, made)
@@ -99,7 +99,7 @@ class Tracker(Forgetting):
 
 
 def _numbers(row: Row) -> Iterator[tuple[str, float]]:
-    """The numbers of a row by name; those by layer are left out, those by branch have its place in their name."""
+    """The numbers of a row by name; those by layer are left out, those by branch are named with its place."""
     kind = row["kind"]
     for key, value in row.items():
         if key == "branches":
@@ -112,7 +112,7 @@ def _numbers(row: Row) -> Iterator[tuple[str, float]]:
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted names."""
+    """Flatten nested settings to dotted names."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):
@@ -123,9 +123,9 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 class Csv(Tracker):
-    """A file for each kind of row, `step.csv`, `epoch.csv`, `health.csv`, with the optimizer step in front.
+    """Writes a file for each kind of row, `step.csv`, `epoch.csv`, `health.csv`, with the optimizer step first.
 
-    A run that goes on forgets the rows which come again, as `metrics.jsonl` does.
+    When a run is resumed, rows that will be logged again are deleted, as in `metrics.jsonl`.
     """
 
     def open(self, step: int) -> None:
@@ -156,10 +156,10 @@ class Csv(Tracker):
 
 
 class TensorBoard(Tracker):
-    """Scalars of every row, histograms over the layers and their picture, and the settings beside the last epoch.
+    """Writes scalars of every row, histograms and a picture over the layers, and the settings with the last epoch.
 
-    What came after the checkpoint of a killed training is hidden. An epoch whose checkpoint is before its row, both at
-    its last step, has two points there.
+    What a killed training wrote after its checkpoint is hidden. If a run resumes from a checkpoint at the last step of
+    an epoch, written before the epoch's row, that epoch has two points.
     """
 
     _writer: Any = None
@@ -200,9 +200,9 @@ class TensorBoard(Tracker):
 
 
 class WandB(Tracker):
-    """A run of Weights & Biases; its environment variables say where to (`WANDB_PROJECT`, `WANDB_MODE=offline`).
+    """Logs to a Weights & Biases run, configured by its environment variables (`WANDB_PROJECT`, `WANDB_MODE=offline`).
 
-    Rows that a killed training had written after its checkpoint stand there twice, as wandb takes nothing back.
+    Rows that a killed training wrote after its checkpoint appear twice, as wandb cannot delete them.
     """
 
     _run: Any = None
@@ -237,9 +237,9 @@ class WandB(Tracker):
 
 
 class MLflow(Tracker):
-    """A run of mlflow; its environment variables say where to (`MLFLOW_TRACKING_URI`, `MLFLOW_EXPERIMENT_NAME`).
+    """Logs to an mlflow run, configured by `MLFLOW_TRACKING_URI` and `MLFLOW_EXPERIMENT_NAME`.
 
-    Rows that a killed training had written after its checkpoint stand there twice, as mlflow takes nothing back.
+    Rows that a killed training wrote after its checkpoint appear twice, as mlflow cannot delete them.
     """
 
     _client: Any = None
@@ -259,7 +259,7 @@ class MLflow(Tracker):
         run = client.create_run(number, run_name=self.folder.absolute().parent.name)
         self._id = self.run_id(run.info.run_id)
         params = [Param(key, str(value)[:6000]) for key, value in flat(self.settings).items()]
-        for first in range(0, len(params), 100):  # as many as it takes at once
+        for first in range(0, len(params), 100):  # mlflow's limit per call
             client.log_batch(self._id, params=params[first : first + 100])
 
     def put(self, step: int, kind: str, numbers: dict[str, float]) -> None:

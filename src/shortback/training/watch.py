@@ -1,4 +1,4 @@
-"""Look at the gradients of a training now and then, on a few samples of the batch at hand."""
+"""Check the gradients during training from time to time, on a few samples of the current batch."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ log = logging.getLogger("shortback")
 
 
 class GradientWatch:
-    """Measures and judges the gradient every so many steps, before the step is taken; the first time is the pre-flight.
+    """Measures and judges the gradient at regular intervals, right before a step, the first one included.
 
-    On the reference backend, which waits for no compiler, and few samples: three passes of 16 take about as long as one
-    step of 128, so that every 200 steps it costs a percent or less. It changes nothing in the training.
+    It uses the reference backend, which needs no compilation, and few samples: three passes of 16 samples take about as
+    long as one step of 128, so a check every 200 steps costs a percent or less. Training is not affected.
 
     Args:
         net: what `attach` returned, or a network without branches.
-        loss: of the training.
-        every: so many optimizer steps; never where it is None.
-        num_samples: taken of the batch.
+        loss: the loss of the training.
+        every: optimizer steps between checks; None for never.
+        num_samples: number of samples taken from the batch.
     """
 
     def __init__(self, net: nn.Module, *, loss: ShortcutLoss, every: int | None, num_samples: int) -> None:
@@ -38,11 +38,11 @@ class GradientWatch:
         self._told = False
 
     def is_due(self, step: int) -> bool:
-        """Whether to look before the step that follows `step` others."""
+        """Whether a check is due after `step` optimizer steps."""
         return self.every is not None and step % self.every == 0
 
     def look(self, x: Tensor, y: Tensor, *, coefficient: float) -> dict[str, Any]:
-        """The judgement and its numbers as plain values; `layers` and `neurons` hold those by layer."""
+        """Measure and judge the gradient; returns plain values, with those by layer in `layers` and `neurons`."""
         measured = measure(
             self.net,
             *first_samples(self.net, x, y, self.num_samples),
@@ -76,13 +76,13 @@ class GradientWatch:
         )
 
     def tell_if_constant(self, net: nn.Module, result: Evaluation, *, batches: Batches, fabric: Fabric) -> None:
-        """Say once that all samples of a validation got the same output, and why, on the first process alone.
+        """Warn once, in the first process, if all samples of a validation got the same output, and say why.
 
         Args:
-            net: what was validated.
-            result: of the validation.
-            batches: of it, of which the first is looked at again.
-            fabric: of the training.
+            net: the network that was validated.
+            result: result of the validation.
+            batches: batches of the validation; the first one is measured.
+            fabric: the Fabric of the training.
         """
         if not result.is_constant or self._told or not fabric.is_global_zero:
             return
@@ -95,7 +95,7 @@ class GradientWatch:
                 with local_norms(net), fabric.autocast():
                     few = first_samples(net, x, y, self.num_samples)
                     silent = measure(net, *few, loss=self.loss, coefficient=1.0, backend="reference").silent_in_eval
-            except UserError:  # of a network or a batch that cannot be measured
+            except UserError:  # the network or the batch cannot be measured
                 pass
-        why = "in eval() all samples of the validation get the same output; sb.diagnose(net, x, y) may say why"
+        why = "in eval(), all samples of the validation get the same output; sb.diagnose(net, x, y) may say why"
         log.warning("%s", why if silent is None else why_constant_in_eval(silent))

@@ -1,4 +1,4 @@
-"""What counts in a batch: means of batches, and of their parts, are weighed by what the loss is a mean over."""
+"""Weigh the means of batches, and of their parts, by what the loss divides by: samples, labels or class weights."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ _OF_LABELS = nn.CrossEntropyLoss | nn.NLLLoss
 
 
 def counted(target: Tensor, *, loss: object) -> Tensor | None:
-    """Which samples of a target count, `[N]`; None for all. A loss of `torch.nn` ignores those of one label."""
+    """A mask `[N]` of the samples whose label `loss` does not ignore (`ignore_index`); None if all count."""
     if not isinstance(loss, _OF_LABELS) or target.is_floating_point():
         return None
     return target.long() != loss.ignore_index
 
 
 def num_counted(target: Tensor, *, loss: object) -> Tensor | int:
-    """How many labels of a target count."""
+    """The number of samples whose label counts."""
     counts = counted(target, loss=loss)
     return len(target) if counts is None else counts.sum()
 
 
 def weight_of(target: Tensor, *, loss: object) -> Tensor | int:
-    """What the mean over a batch divides by.
+    """The number that the mean over a batch divides by.
 
-    These are the samples, but for a loss of `torch.nn` with labels: those that count, or the sum of their weights.
+    This is the number of samples; for a loss of `torch.nn` with labels, it is the number of those that count, or the
+    sum of their class weights.
     """
     counts = counted(target, loss=loss)
     if counts is None or not isinstance(loss, _OF_LABELS):
@@ -39,17 +40,17 @@ def weight_of(target: Tensor, *, loss: object) -> Tensor | int:
 
 
 def sum_of(mean: Tensor, weight: Tensor | int) -> Tensor:
-    """What a mean is over its weight; 0 where that is 0, and the mean over nothing no number."""
+    """The sum behind a mean; 0 if the weight is 0, where the mean is NaN."""
     total = mean * weight
     return total.where(weight != 0, 0) if isinstance(weight, Tensor) else total
 
 
 def no_gradient_of_nothing(outputs: Outputs | Tensor, weight: Tensor | int) -> None:
-    """Let the gradient of outputs be 0 where no label counts: the mean over none is no number, and so is its gradient.
+    """Make the gradient of the outputs 0 if no label counts: the mean over no labels is NaN, as is its gradient.
 
     Args:
-        outputs: of a part of a batch.
-        weight: of it.
+        outputs: outputs for a part of a batch.
+        weight: weight of this part, from `weight_of`.
     """
     if not isinstance(weight, Tensor):
         return
@@ -60,7 +61,7 @@ def no_gradient_of_nothing(outputs: Outputs | Tensor, weight: Tensor | int) -> N
 
 
 def hits_of(logits: Tensor, target: Tensor, *, loss: object) -> Tensor:
-    """How many `[N, K]` outputs are largest at their class, of those whose label counts; NaN in a regression."""
+    """The number of `[N, K]` outputs that are largest at their class, if their label counts; NaN in a regression."""
     classes, counts = classes_of(target, loss=loss), counted(target, loss=loss)
     if classes is None:
         return torch.full((), torch.nan, dtype=torch.float64, device=logits.device)
@@ -69,10 +70,10 @@ def hits_of(logits: Tensor, target: Tensor, *, loss: object) -> Tensor:
 
 
 def check_parts(loss: ShortcutLoss, number: int) -> None:
-    """See that the loss of a batch is that of its parts, weighed by what the main loss is a mean over.
+    """Check that the loss of a batch is the mean over its `number` parts, weighed by `weight_of` the main loss.
 
     Raises:
-        ValueError: a sum of losses that weigh classes differently.
+        ValueError: main and branch losses are added, and weigh classes differently.
     """
     losses = loss.main, loss.branch or loss.main
     main, branch = (each.weight if isinstance(each, _OF_LABELS) else None for each in losses)
@@ -80,5 +81,5 @@ def check_parts(loss: ShortcutLoss, number: int) -> None:
     if number > 1 and loss.combine != "logits" and not alike:
         raise UserError(
             f"accumulate={number}: main and branch weigh classes differently, and parts of a batch cannot be weighed "
-            "for both: give both losses the same weight, or take accumulate=1"
+            "for both: give both losses the same weight, or use accumulate=1"
         )

@@ -51,7 +51,7 @@ def test_another_camera_is_named(tmp_path):
     davis = [33 << 22 | 100 << 12 | 1 << 11, 1, 34 << 22 | 101 << 12, 2]  # 30 bits: y, x, polarity
     with pytest.raises(UserError, match=r"a\.aedat: its addresses have more than 16 bits, as those of DAVIS cameras"):
         read_aedat2(file_of(tmp_path, *davis))
-    with pytest.raises(UserError, match=r"a\.aedat: its sensor has a height of 128 pixels, and the setting is"):
+    with pytest.raises(UserError, match=r"a\.aedat: its sensor has a height of 128 pixels, but the setting is"):
         read_aedat2(file_of(tmp_path, 0x0000205E, 1), sensor=(180, 240))
 
 
@@ -65,9 +65,9 @@ def test_data_may_begin_with_the_sign_of_a_line_only_after_a_line(tmp_path):
         (HEADER + b"\0" * 11, "cut off after 1 whole events"),
         (HEADER, "there is no event"),
         (b"#!AER-DAT2.0", "there is no event"),
-        (b"\0" * 16, "is no AEDAT 2.0 file"),
-        (b"#!AER-DAT3.1\r\n", "is no AEDAT 2.0 file"),
-        (b"", "is no AEDAT 2.0 file"),
+        (b"\0" * 16, "is not an AEDAT 2.0 file"),
+        (b"#!AER-DAT3.1\r\n", "is not an AEDAT 2.0 file"),
+        (b"", "is not an AEDAT 2.0 file"),
     ],
 )
 def test_damaged_files_are_named(tmp_path, content, message):

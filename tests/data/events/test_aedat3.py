@@ -38,16 +38,16 @@ def test_the_sensor_of_another_camera_is_said_by_the_setting(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"#!AER-DAT2.0\r\n", "is no AEDAT 3.1 file"),
+        (b"#!AER-DAT2.0\r\n", "is not an AEDAT 3.1 file"),
         (
             LINES.replace(b"3.1", b"3.0") + packet([(1, 1, 0, 0, 1)]),
             "is AEDAT 3.0, whose rows are counted from the bottom",
         ),
-        (b"#!AER-DAT3.1\r\n", "has no end of its header"),
+        (b"#!AER-DAT3.1\r\n", "its header has no end marker"),
         (LINES, "there is no event"),
         (LINES + packet([(1, 1, 0, 0, 1)])[:-3], "cut off after 0 whole events"),
         (LINES + packet([(1, 1, 0, 0, 1)]) + b"\1\0", "cut off after 1 whole events"),
-        (LINES + packet([(1, 1, 0, 0, 1), (1, 1, 0, 0, 2)], size=6), "has events of 6 bytes, and those of polarity"),
+        (LINES + packet([(1, 1, 0, 0, 1), (1, 1, 0, 0, 2)], size=6), "has polarity events of 6 bytes instead of 8"),
         (LINES + packet([(1, 1, 200, 0, 1)]), "outside the sensor"),
     ],
 )

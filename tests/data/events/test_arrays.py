@@ -36,7 +36,7 @@ def test_a_size_is_the_file_s_or_the_setting_and_never_both(tmp_path):
         read_npz(tmp_path / "a.npz")
     np.savez(tmp_path / "b.npz", **FIELDS, height=10, width=20)
     check(read_npz(tmp_path / "b.npz", sensor=(10, 20)), 10, 20)
-    with pytest.raises(UserError, match=r"b\.npz: its sensor has a width of 20 pixels, and the setting is .*\[10, 4\]"):
+    with pytest.raises(UserError, match=r"b\.npz: its sensor has a width of 20 pixels, but the setting is .*\[10, 4\]"):
         read_npz(tmp_path / "b.npz", sensor=(10, 4))
 
 
@@ -123,13 +123,13 @@ def test_damaged_bytes_of_a_compressed_array_are_named(tmp_path):
     content = bytearray((tmp_path / "a.npz").read_bytes())
     content[90:140] = bytes(50)
     (tmp_path / "a.npz").write_bytes(content)
-    with pytest.raises(UserError, match=r"a\.npz: cannot be read as NumPy's file"):
+    with pytest.raises(UserError, match=r"a\.npz: cannot be read as a NumPy file"):
         read_npz(tmp_path / "a.npz")
 
 
 def test_another_file_of_that_name(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"PK no zip")
-    with pytest.raises(UserError, match="cannot be read as NumPy's file"):
+    with pytest.raises(UserError, match="cannot be read as a NumPy file"):
         read_npz(tmp_path / "a.npz")
 
 
@@ -153,5 +153,5 @@ def test_a_damaged_header_that_asks_for_any_memory_is_named(tmp_path):
     damaged = content.replace(b"(3,), }" + b" " * 14, b"(999999999999999,), }")
     assert len(damaged) == len(content)
     path.write_bytes(damaged)
-    with pytest.raises(UserError, match=r"a\.npy: cannot be read as NumPy's file"):
+    with pytest.raises(UserError, match=r"a\.npy: cannot be read as a NumPy file"):
         read_npz(path)

@@ -81,7 +81,7 @@ def test_a_bad_recording_is_named_and_0(recordings, tmp_path):
     found = made(recordings, tmp_path)
     ((index, reason),) = found.bad
     assert index == 1
-    assert reason.startswith("1.npz: cannot be read as NumPy's file")
+    assert reason.startswith("1.npz: cannot be read as a NumPy file")
     assert not found.frames[1].any()
     assert found.frames[2].any()
     assert made(recordings, tmp_path).bad == found.bad
@@ -166,7 +166,7 @@ def test_a_link_that_leads_nowhere_is_named_and_found_when_it_is_mended(recordin
     ((index, reason),) = made([recordings[0], Recording(link)], tmp_path).bad
     assert (index, reason) == (
         1,
-        f"link.npz: cannot be read as NumPy's file: [Errno 2] No such file or directory: '{link}'",
+        f"link.npz: cannot be read as a NumPy file: [Errno 2] No such file or directory: '{link}'",
     )
     write_npz(tmp_path / "later.npz", seed=8)
     assert not made([recordings[0], Recording(link)], tmp_path).bad
@@ -185,7 +185,7 @@ def is_killed(recording):
 def test_a_process_that_is_killed_is_said_and_what_was_made_is_kept(recordings, tmp_path, monkeypatch):
     by_processes(monkeypatch)
     with pytest.raises(
-        OSError, match=r"^frames: a process was killed while it read .*/3\.npz: .* What was made is kept"
+        OSError, match=r"^frames: a process was killed while it read .*/3\.npz: .* The frames made so far are kept"
     ):
         made(recordings, tmp_path, read=is_killed)
     (done,) = (tmp_path / "cache").glob("*.done")

@@ -60,7 +60,7 @@ def test_a_list_of_ones_own(root, tmp_path):
     assert data.split.startswith("own.txt (")
     assert sorted(Path(name).name for name in data.test.files) == sorted(names)
     own.write_text("cifar10_cat_1000.aedat\ncifar10_cat_1.aedat")
-    with pytest.raises(UserError, match=r"1 of its 2 lines name no recording, 'cifar10_cat_1000\.aedat'"):
+    with pytest.raises(UserError, match=r"1 of its 2 lines name no recording, for example 'cifar10_cat_1000\.aedat'"):
         load_cifar10_dvs(root, frames=FRAMES, split=str(own))
     own.write_text("cifar10_cat_1.aedat")
     with pytest.raises(UserError, match="no test recording of airplane"):
@@ -75,7 +75,7 @@ def test_what_is_missing_is_named(root, tmp_path):
     gone = root / "cat" / "cifar10_cat_17.aedat"
     content = gone.read_bytes()
     gone.unlink()
-    with pytest.raises(UserError, match="999 are there, and missing is, for one, 17"):
+    with pytest.raises(UserError, match="999 are there, and the first missing number is 17"):
         load_cifar10_dvs(root, frames=FRAMES)
     gone.write_bytes(content)
     with pytest.raises(UserError, match=r"data\.split='first': must be one of FILE.txt, last100"):

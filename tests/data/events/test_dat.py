@@ -35,9 +35,9 @@ def test_a_size_that_the_lines_do_not_say_is_that_of_the_setting(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"no lines", "is no DAT file"),
-        (content_of([(1, 1, 1, 1)], kind=5), "is no DAT file"),
-        (content_of([(1, 1, 1, 1)], size=4), "is no DAT file"),
+        (b"no lines", "is not a DAT file"),
+        (content_of([(1, 1, 1, 1)], kind=5), "is not a DAT file"),
+        (content_of([(1, 1, 1, 1)], size=4), "is not a DAT file"),
         (content_of([(1, 1, 1, 1)])[:-1], "cut off after 0 whole events"),
         (content_of([]), "there is no event"),
         (content_of([(1, 320, 1, 1)]), "outside the sensor"),

@@ -68,5 +68,5 @@ def test_damaged_files_are_named(tmp_path):
         with pytest.raises(UserError, match=r"a\.raw: there is no event in it"):
             read(tmp_path, HEADER + content)
     (tmp_path / "b.raw").write_bytes(b"% evt 3.0\n")
-    with pytest.raises(UserError, match=r"b\.raw: is no EVT 2\.0 file"):
+    with pytest.raises(UserError, match=r"b\.raw: is not an EVT 2\.0 file"):
         read_evt2(tmp_path / "b.raw")

@@ -29,7 +29,7 @@ def test_events_of_a_file_made_by_hand(tmp_path):
 def test_a_size_that_the_header_says_is_that_of_the_setting_or_refused(tmp_path):
     path, events = tmp_path / "a.raw", words(0x8001, 0x6010, 0x0005, 0x2807, 0x2008)
     path.write_bytes(HEADER + events)
-    with pytest.raises(UserError, match=r"a\.raw: its sensor has a height of 720 pixels, and the setting is"):
+    with pytest.raises(UserError, match=r"a\.raw: its sensor has a height of 720 pixels, but the setting is"):
         read_evt3(path, sensor=(480, 640))
     path.write_bytes(b"% evt 3.0\n% end\n" + events)
     found = read_evt3(path, sensor=(480, 640))
@@ -39,8 +39,8 @@ def test_a_size_that_the_header_says_is_that_of_the_setting_or_refused(tmp_path)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"hello", "is no EVT 3.0 or EVT 2.0 file"),
-        (b"% evt 2.1\n% end\n", "is no EVT 3.0 or EVT 2.0 file"),
+        (b"hello", "is not an EVT 3.0 or EVT 2.0 file"),
+        (b"% evt 2.1\n% end\n", "is not an EVT 3.0 or EVT 2.0 file"),
         (HEADER, "no event|cannot be read"),
     ],
 )

@@ -15,11 +15,11 @@ def test_an_aedat_file_says_its_version(tmp_path):
     with pytest.raises(UserError, match=r"is AEDAT 3\.0, whose rows are counted from the bottom"):
         read_events(path)
     path.write_bytes(b"#!AER-DAT1.0\r\n")
-    with pytest.raises(UserError, match=r"is no AEDAT 2\.0, 3\.1 or 4 file"):
+    with pytest.raises(UserError, match=r"is not an AEDAT 2\.0, 3\.1 or 4 file"):
         read_events(path)
 
 
 def test_endings(tmp_path):
     assert len(read_events(write_npz(tmp_path / "a.npz", seed=0).rename(tmp_path / "b.NPZ"))) == 40
-    with pytest.raises(UserError, match=r"a\.aedt: files of events end with \.aedat, .*; the nearest are \.aedat"):
+    with pytest.raises(UserError, match=r"a\.aedt: event files end with \.aedat, .*; the nearest are \.aedat"):
         read_events(tmp_path / "a.aedt")

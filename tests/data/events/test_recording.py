@@ -25,7 +25,7 @@ def test_events_out_of_order_where_a_clock_begins_anew_are_one_beginning(caplog)
     found = events(t, x=np.arange(5, dtype=np.uint8))
     assert found.t.tolist() == [2**32 - 2, 2**32 - 1, 2**32, 2**32 + 1, 2**32 + 2]
     assert found.x.tolist() == [0, 2, 1, 3, 4]
-    assert "1 events are not in the order" in caplog.text
+    assert "1 events are out of order" in caplog.text
 
 
 def test_a_signed_clock_goes_on_and_one_of_64_bits_is_taken_as_it_is():
@@ -46,7 +46,7 @@ def test_times_out_of_order_are_sorted_and_said(caplog):
         found = events([5, 3, 3, 9], x=np.array([0, 1, 2, 3], np.uint8))
     assert found.t.tolist() == [3, 3, 5, 9]
     assert found.x.tolist() == [1, 2, 0, 3]  # equal times stay as they were
-    assert "a.bin: 1 events are not in the order" in caplog.text
+    assert "a.bin: 1 events are out of order" in caplog.text
 
 
 @pytest.mark.parametrize(("axis", "value"), [("x", 8), ("y", 4), ("x", -1)])
@@ -81,18 +81,18 @@ def test_whole_numbers_of_any_type_are_taken(kind):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"x": np.array([0, 0.5])}, r"x must be whole numbers, and 1 of its 2 are not: 0\.5, for one"),
-        ({"y": np.array([np.nan, 0])}, "y must be whole numbers, and 1 of its 2 are not: nan"),
-        ({"y": np.array([1e300, 0])}, "y must be whole numbers, and 1 of its 2 are not"),
-        ({"x": np.array([1j, 0])}, "x must be whole numbers, and is complex128"),
-        ({"x": np.array(["a", "b"])}, "x must be whole numbers, and is <U1"),
-        ({"on": np.array([np.nan, 1])}, "p must be whole numbers, and 1 of its 2 are not: nan"),
-        ({"on": np.array([0.5, 1])}, r"p must be whole numbers, and 1 of its 2 are not: 0\.5"),
-        ({"on": np.array([1, 2])}, r"p must be 1 \(ON\) and 0 or -1 \(OFF\), and is 1 to 2"),
-        ({"on": np.array([1, 0], complex)}, "p must be whole numbers, and is complex128"),
-        ({"t": np.array([np.nan, 3])}, "t must be whole numbers, and 1 of its 2 are not: nan"),
-        ({"t": np.array([3, np.inf])}, "t must be whole numbers, and 1 of its 2 are not: inf"),
-        ({"t": np.array([1, 2], complex)}, "t must be whole numbers, and is complex128"),
+        ({"x": np.array([0, 0.5])}, r"x must be whole numbers, but 1 of its 2 are not, for example 0\.5"),
+        ({"y": np.array([np.nan, 0])}, "y must be whole numbers, but 1 of its 2 are not, for example nan"),
+        ({"y": np.array([1e300, 0])}, "y must be whole numbers, but 1 of its 2 are not"),
+        ({"x": np.array([1j, 0])}, "x must be whole numbers, not complex128"),
+        ({"x": np.array(["a", "b"])}, "x must be whole numbers, not <U1"),
+        ({"on": np.array([np.nan, 1])}, "p must be whole numbers, but 1 of its 2 are not, for example nan"),
+        ({"on": np.array([0.5, 1])}, r"p must be whole numbers, but 1 of its 2 are not, for example 0\.5"),
+        ({"on": np.array([1, 2])}, r"p must be 1 \(ON\) and 0 or -1 \(OFF\), but ranges from 1 to 2"),
+        ({"on": np.array([1, 0], complex)}, "p must be whole numbers, not complex128"),
+        ({"t": np.array([np.nan, 3])}, "t must be whole numbers, but 1 of its 2 are not, for example nan"),
+        ({"t": np.array([3, np.inf])}, "t must be whole numbers, but 1 of its 2 are not, for example inf"),
+        ({"t": np.array([1, 2], complex)}, "t must be whole numbers, not complex128"),
     ],
 )
 def test_numbers_that_are_not_whole_are_named(changes, message):
@@ -139,14 +139,14 @@ def test_a_size_that_nothing_says_is_not_guessed():
 
 def test_an_event_outside_is_named_and_so_are_sizes_in_the_wrong_order():
     x, y, one = np.array([3, 60000]), np.array([2, 1]), np.ones(2, bool)
-    with pytest.raises(UserError, match=r"outside the sensor of 64 x 48 pixels .*, x=60000 y=1 for one: is it of"):
+    with pytest.raises(UserError, match=r"outside the sensor of 64 x 48 pixels .* x=60000 y=1: is the file from"):
         Events.checked(t=np.array([1, 2]), x=x, y=y, on=one, height=48, width=64, name="a.npz")
-    with pytest.raises(UserError, match=r"x=60 y=1 for one: they would fit the other way round"):
+    with pytest.raises(UserError, match=r"x=60 y=1: they would fit the other way round"):
         Events.checked(t=np.array([1, 2]), x=np.array([3, 60]), y=y, on=one, height=64, width=48, name="a.npz")
 
 
 def test_a_size_that_no_sensor_has_is_refused():
-    with pytest.raises(UserError, match=r"a\.bin: its sensor would be of height 4, width 60001"):
+    with pytest.raises(UserError, match=r"a\.bin: its sensor would have height 4, width 60001"):
         Events.checked(
             t=np.array([1]), x=np.zeros(1, int), y=np.zeros(1, int), on=np.ones(1), height=4, width=60001, name="a.bin"
         )

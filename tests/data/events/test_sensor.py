@@ -24,7 +24,7 @@ def test_the_setting_is_for_what_the_file_does_not_say(height, width, sensor, ex
 @pytest.mark.parametrize(("height", "width", "what"), [(49, 64, "height of 49"), (None, 65, "width of 65")])
 def test_a_file_that_says_another_size_is_named(height, width, what):
     with pytest.raises(
-        UserError, match=rf"a\.npz: its sensor has a {what} pixels, and the setting is sensor=\[48, 64\]"
+        UserError, match=rf"a\.npz: its sensor has a {what} pixels, but the setting is sensor=\[48, 64\]"
     ):
         agreed(height, width, (48, 64), name="a.npz")
 
@@ -32,7 +32,7 @@ def test_a_file_that_says_another_size_is_named(height, width, what):
 @pytest.mark.parametrize("size", [(0, 4), (4, -1), (4, 4097), (60001, 4)])
 def test_sizes_that_no_sensor_has_are_named(size):
     check_size((1, 4096), name="a.npz")
-    with pytest.raises(UserError, match=r"a\.npz: its sensor would be of height .*: is an address broken"):
+    with pytest.raises(UserError, match=r"a\.npz: its sensor would have height .*: is an address corrupt"):
         check_size(size, name="a.npz")
 
 

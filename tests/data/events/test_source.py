@@ -52,7 +52,7 @@ def test_a_folder_that_cannot_be_written_is_cached_for_the_user(event_folder, tm
     load_event_folder(event_folder, frames=FRAMES)
     assert len(list((tmp_path / "user" / "shortback").glob("recordings-*/*.frames"))) == 1
     monkeypatch.setenv("XDG_CACHE_HOME", str(event_folder / CACHE))
-    with pytest.raises(OSError, match=r"cannot be cached: none of .* give a folder that can be with cache_dir"):
+    with pytest.raises(OSError, match=r"cannot be cached: none of .* set cache_dir to a writable folder"):
         load_event_folder(event_folder, frames=FRAMES)
 
 

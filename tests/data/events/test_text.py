@@ -54,7 +54,7 @@ def test_what_is_wrong_is_named(tmp_path, content, message):
 
 def test_what_is_no_text_is_named(tmp_path):
     (tmp_path / "a.txt").write_bytes(bytes(range(256)))
-    with pytest.raises(UserError, match=r"a\.txt: is no text"):
+    with pytest.raises(UserError, match=r"a\.txt: is not a text file"):
         read_events(tmp_path / "a.txt", sensor=SENSOR)
 
 

@@ -10,12 +10,12 @@ from shortback.errors import UserError
     ("change", "reason"),
     [
         (lambda tree: tree.update(version=2), "is of version 2"),
-        (lambda tree: tree.pop("version"), "no index of shards"),
-        (lambda tree: tree["splits"].pop("test"), "has the splits train,"),
+        (lambda tree: tree.pop("version"), "not an index of shards"),
+        (lambda tree: tree["splits"].pop("test"), "has the splits train instead"),
         (lambda tree: tree["splits"]["train"]["shards"][0].update(name="../../outside.tar"), "not the name of a file"),
         (lambda tree: tree["splits"]["test"].update(places="/outside.npz"), "not the name of a file"),
-        (lambda tree: tree["splits"]["test"].pop("sha256"), "no index of shards"),
-        (lambda tree: tree.update(more=1), "no index of shards"),
+        (lambda tree: tree["splits"]["test"].pop("sha256"), "not an index of shards"),
+        (lambda tree: tree.update(more=1), "not an index of shards"),
     ],
 )
 def test_what_is_no_index_is_refused(packed, change, reason):
@@ -29,7 +29,7 @@ def test_what_is_no_index_is_refused(packed, change, reason):
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "null"])
 def test_no_text_of_another_kind_gets_through(text):
-    with pytest.raises(UserError, match="no index of shards"):
+    with pytest.raises(UserError, match="not an index of shards"):
         Index.from_text(text, where="here")
 
 

@@ -39,7 +39,7 @@ def test_what_happens_once_is_mended(site, packed, tmp_path, fault, caplog):
     assert all_bytes(data) == all_bytes(load_shards(packed))
     assert site.asked.count("train-00001.tar") == 2
     assert "train-00001.tar" in caplog.text
-    assert "asking again" in caplog.text
+    assert "trying again" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -65,10 +65,10 @@ def test_the_network_may_fail_in_mid_shard(site, packed, tmp_path, monkeypatch, 
 
     monkeypatch.setattr(http.client.HTTPResponse, "read", fails)
     assert all_bytes(data) == all_bytes(load_shards(packed))
-    assert f"{error}; asking again" in caplog.text
+    assert f"{error}; trying again" in caplog.text
     times[0] = 4
     (data.train.store.folder / "train-00000.tar").unlink()
-    with pytest.raises(OSError, match=r"train-00000\.tar cannot be had: .*, in each of 4 attempts"):
+    with pytest.raises(OSError, match=r"train-00000\.tar cannot be fetched: .*, in each of 4 attempts"):
         data.train.store.open(data.train.split.shards[0])
 
 
@@ -84,13 +84,13 @@ def test_places_that_are_wrong_are_asked_for_again_and_not_kept(site, packed, tm
     site.faults["train.npz"] = ["changed"]
     data = load_shards(url=site.url, cache_dir=tmp_path / "cache")
     assert all_bytes(data) == all_bytes(load_shards(packed))
-    assert "train.npz: its bytes are not those that index.json was written with; asking again" in caplog.text
+    assert "train.npz: its bytes are not those that index.json was written with; trying again" in caplog.text
     kept = data.train.store.folder / "train.npz"
     kept.write_bytes(b"what an earlier version kept")
     assert all_bytes(load_shards(url=site.url, cache_dir=tmp_path / "cache")) == all_bytes(load_shards(packed))
     kept.unlink()
     site.faults["train.npz"] = ["changed"] * 4
-    with pytest.raises(OSError, match=r"train\.npz cannot be had: its bytes are not those"):
+    with pytest.raises(OSError, match=r"train\.npz cannot be fetched: its bytes are not those"):
         load_shards(url=site.url, cache_dir=tmp_path / "cache")
     assert not kept.exists()
 
@@ -109,7 +109,7 @@ def test_what_stays_wrong_is_named(site, tmp_path, fault, reason):
     site.faults["train-00001.tar"] = [fault] * 4
     data = load_shards(url=site.url, cache_dir=tmp_path / "cache")
     data.train.store.silence = 0.2
-    with pytest.raises(OSError, match=f"train-00001.tar cannot be had: .*{reason}"):
+    with pytest.raises(OSError, match=f"train-00001.tar cannot be fetched: .*{reason}"):
         all_bytes(data)
     assert site.asked.count("train-00001.tar") == (1 if fault == 404 else 4)
     assert not list((tmp_path / "cache").rglob("*.tmp"))
@@ -117,7 +117,7 @@ def test_what_stays_wrong_is_named(site, tmp_path, fault, reason):
 
 def test_a_server_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(store.time, "sleep", lambda seconds: None)
-    with pytest.raises(OSError, match=r"http://127.0.0.1:9/index.json cannot be had: .*refused"):
+    with pytest.raises(OSError, match=r"http://127.0.0.1:9/index.json cannot be fetched: .*refused"):
         load_shards(url="http://127.0.0.1:9", cache_dir=tmp_path)
     with pytest.raises(UserError, match="must begin with http"):
         load_shards(url="ftp://127.0.0.1/x", cache_dir=tmp_path)

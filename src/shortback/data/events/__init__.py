@@ -1,4 +1,4 @@
-"""Recordings of event cameras, as frames: formats, frames, their cache, and sources."""
+"""Event-camera recordings: readers of file formats, conversion to frames, their cache, and data sources."""
 
 from shortback.data.events.cifar10_dvs import load_cifar10_dvs
 from shortback.data.events.dvs_gesture import load_dvs_gesture

@@ -12,24 +12,24 @@ from shortback.data.events.sensor import Size
 from shortback.errors import UserError
 
 DVS128 = (128, 128)
-# Of a packet: type, source, size of an event, where its time is, overflow; capacity, number, how many of it are valid.
+# Of a packet: type, source, size of an event, offset of its time, overflow, capacity, number of events, number valid.
 HEADER = struct.Struct("<HHIIIIII")
 POLARITY = 1
-EVENT = 8  # bytes of one of polarity
+EVENT = 8  # bytes of a polarity event
 LINE = b"#!AER-DAT3.1"
 END_OF_HEADER = b"#!END-HEADER\r\n"
 
 
 def read_aedat3(path: Path, *, sensor: Size | None = None) -> Events:
-    """Read a recording of a DVS128 camera, or of another whose size is given.
+    """Read a recording of a DVS128 camera, or of another camera whose size is given.
 
-    Lines, the last of them `#!END-HEADER`, then packets: a header of 28 bytes and so many events, all little-endian. An
-    event of polarity has 32 bits of data (bit 0: valid, bit 1: ON, bits 2 to 16: y, bits 17 to 31: x) and 32 bits of
-    microseconds, to which the packet's overflow adds $2^{31}$ each.
+    The file has lines, the last of them `#!END-HEADER`, then packets: a header of 28 bytes and the events, all
+    little-endian. A polarity event has 32 bits of data (bit 0: valid, bit 1: ON, bits 2 to 16: y, bits 17 to 31: x) and
+    32 bits of microseconds; the overflow counter of the packet adds $2^{31}$ per count.
 
     Args:
         path: the file.
-        sensor: height and width, in pixels, which the format does not say; 128 and 128 if it is not given.
+        sensor: height and width, in pixels, which the format does not store; 128 and 128 by default.
 
     Raises:
         UserError: another format, a packet cut off, or no event.
@@ -37,14 +37,14 @@ def read_aedat3(path: Path, *, sensor: Size | None = None) -> Events:
     content = path.read_bytes()
     if content.startswith(b"#!AER-DAT3.0"):
         raise UserError(
-            f"{path}: is AEDAT 3.0, whose rows are counted from the bottom and whose header has no end that is marked; "
-            "known is 3.1: write it anew with cAER or DV"
+            f"{path}: is AEDAT 3.0, whose rows are counted from the bottom and whose header has no end marker; only "
+            "3.1 is read: rewrite the file with cAER or DV"
         )
     if not content.startswith(LINE):
-        raise UserError(f"{path}: is no AEDAT 3.1 file: it does not begin with {LINE.decode()}")
+        raise UserError(f"{path}: is not an AEDAT 3.1 file: it does not begin with {LINE.decode()}")
     position = content.find(END_OF_HEADER)
     if position < 0:
-        raise UserError(f"{path}: has no end of its header (#!END-HEADER)")
+        raise UserError(f"{path}: its header has no end marker (#!END-HEADER)")
     position += len(END_OF_HEADER)
     parts, overflows, whole = [], [], 0
     while position < len(content):
@@ -53,7 +53,7 @@ def read_aedat3(path: Path, *, sensor: Size | None = None) -> Events:
         kind, _, size, _, overflow, _, number, _ = HEADER.unpack_from(content, position)
         position += HEADER.size
         if kind == POLARITY and size != EVENT:
-            raise UserError(f"{path}: has events of {size} bytes, and those of polarity have {EVENT}: is it damaged?")
+            raise UserError(f"{path}: has polarity events of {size} bytes instead of {EVENT}: is it damaged?")
         end = position + number * size
         if len(content) < end:
             raise _cut_off(path, whole)

@@ -1,4 +1,4 @@
-"""AEDAT 4, the format of iniVation's DV, by the library `aedat`."""
+"""AEDAT 4, the format of iniVation's DV, read with the library `aedat`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LONGEST_HEADER = 2**24  # bytes
 
 
 def read_aedat4(path: Path, *, sensor: Size | None = None) -> Events:
-    """Read the first stream of polarity events; frames and what else the camera recorded are passed over.
+    """Read the first stream of polarity events; frames and whatever else the camera recorded are skipped.
 
     Args:
         path: the file.
-        sensor: height and width, in pixels, if what the file says is to be checked.
+        sensor: height and width, in pixels, to check those in the file against.
 
     Raises:
         UserError: the extra `events` is not installed, another format, damage, no stream of events, or no event.
@@ -38,7 +38,7 @@ def read_aedat4(path: Path, *, sensor: Size | None = None) -> Events:
             raise UserError(f"{path}: has no stream of events")
         number, about = next(iter(streams.items()))
         packets = [packet["events"] for packet in decoder if packet["stream_id"] == number]
-    except BaseException as error:  # a panic of the library's is no Exception
+    except BaseException as error:  # a panic in the library is not an Exception
         if isinstance(error, UserError | KeyboardInterrupt | SystemExit) or is_passing(error):
             raise
         raise UserError(f"{path}: cannot be read as AEDAT 4: {error}") from None
@@ -58,9 +58,9 @@ def read_aedat4(path: Path, *, sensor: Size | None = None) -> Events:
 
 
 def _check_header(path: Path) -> None:
-    """See that the header's XML is text, on which alone the library does not end the whole process.
+    """Check that the XML in the header is text: on anything else the library ends the whole process.
 
-    A line, 32 bits of the header's size, and the header, of which the XML is a part.
+    The file begins with a line, 32 bits with the size of the header, and the header, which contains the XML.
     """
     with path.open("rb") as file:
         line, size = file.read(len(LINE)), int.from_bytes(file.read(4), "little")

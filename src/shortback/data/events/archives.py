@@ -1,4 +1,4 @@
-"""Archives as they are downloaded, unpacked once."""
+"""Unpack downloaded archives, once."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from shortback.errors import UserError
 
 
 def unpacked(archive: Path, folder: Path, *, md5: str | None = None) -> Path:
-    """The folder of an archive's content, unpacked whole or not at all if it is not there yet.
+    """Unpack an archive into `folder`, completely or not at all, unless the folder exists; return the folder.
 
     Args:
         archive: a zip or tar file.
-        folder: where its content is to be, that of the one folder in it if it holds only one.
-        md5: of the archive, if it is known.
+        folder: the folder for its content; if the archive holds a single folder, for the content of that.
+        md5: MD5 of the archive, if known.
 
     Raises:
-        UserError: the archive is damaged, or not the one that is meant.
-        OSError: it cannot be unpacked there.
+        UserError: the archive is damaged, or has another MD5.
+        OSError: the archive cannot be unpacked there.
     """
     if folder.is_dir():
         return folder
@@ -32,7 +32,7 @@ def unpacked(archive: Path, folder: Path, *, md5: str | None = None) -> Path:
         if folder.is_dir():
             return folder
         if md5 is not None and (found := _md5(archive)) != md5:
-            raise UserError(f"{archive} is damaged, or another file: its MD5 is {found}, and should be {md5}")
+            raise UserError(f"{archive} is damaged, or another file: its MD5 is {found}, but should be {md5}")
         aside = folder.with_name(f".{folder.name}.tmp")
         shutil.rmtree(aside, ignore_errors=True)
         try:

@@ -1,4 +1,4 @@
-"""Events in NumPy's own files, and in HDF5."""
+"""Read events from NumPy files and from HDF5."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shortback.data.passing import is_passing
 from shortback.errors import UserError
 
 FIELDS = ("t", "x", "y", "p")
-NAMES = {  # by which other programs know the four
+NAMES = {  # that other programs use for the four
     "t": ("t", "ts", "time", "timestamp", "timestamps"),
     "x": ("x",),
     "y": ("y",),
@@ -28,17 +28,17 @@ NAMES = {  # by which other programs know the four
 def read_npz(path: Path, *, sensor: Size | None = None) -> Events:
     """Read `t` (microseconds), `x`, `y` and `p` (1 is ON) from an npz file, or from the fields of an npy file.
 
-    An npz file may have `height` and `width` of the sensor beside them, in pixels. `timestamp`, `polarity` and other
-    usual names of the four are known too.
+    An npz file may also contain `height` and `width` of the sensor, in pixels. `timestamp`, `polarity` and other usual
+    names of the four are accepted too.
 
     Args:
         path: the file.
-        sensor: height and width, in pixels, of files that do not say them.
+        sensor: height and width, in pixels, for files that do not contain them.
 
     Raises:
-        UserError: one of the four is missing, they are of different lengths, there is no event, or the file says
-            another size.
-        SensorUnknownError: neither the file nor `sensor` says the size.
+        UserError: the file is damaged, one of the four is missing, their lengths differ, there is no event, or the file
+            gives another size.
+        SensorUnknownError: neither the file nor `sensor` gives the size.
     """
     try:
         loaded = np.load(path, allow_pickle=False)
@@ -48,20 +48,21 @@ def read_npz(path: Path, *, sensor: Size | None = None) -> Events:
             with loaded:
                 arrays = {name: loaded[name] for name in loaded.files}
     except Exception as error:  # zipfile, zlib and NumPy raise nearly anything on damaged bytes
-        if is_passing(error) and not isinstance(error, MemoryError):  # a damaged header asks for any amount
+        if is_passing(error) and not isinstance(error, MemoryError):  # a damaged header may ask for any amount
             raise
-        raise UserError(f"{path}: cannot be read as NumPy's file: {error}") from None
+        raise UserError(f"{path}: cannot be read as a NumPy file: {error}") from None
     return from_fields(arrays, path, sensor=sensor)
 
 
 def read_hdf5(path: Path, *, sensor: Size | None = None) -> Events:
-    """Read datasets `t`, `x`, `y` and `p`, at the top of an HDF5 file or within a group `events`.
+    """Read datasets `t`, `x`, `y` and `p`, at the top level of an HDF5 file or in a group `events`.
 
-    `events` may as well be one dataset with these fields. `height` and `width` are datasets or attributes, of the file
-    or of `events`.
+    `events` may also be a single dataset with these fields. `height` and `width` may be datasets beside `t`, or
+    attributes of the file or of `events`.
 
     Raises:
-        UserError: the extra `events` is not installed, or see `read_npz`.
+        UserError: the extra `events` is not installed, or as in `read_npz`.
+        SensorUnknownError: neither the file nor `sensor` gives the size.
     """
     if importlib.util.find_spec("h5py") is None:
         raise MissingLibraryError(f"{path}: HDF5 needs h5py: pip install 'shortback[events]'")
@@ -76,7 +77,7 @@ def read_hdf5(path: Path, *, sensor: Size | None = None) -> Events:
             for name in ("height", "width"):
                 said = [each.attrs[name] for each in (found, file) if name in each.attrs]
                 arrays |= {name: said[0]} if said and name not in arrays else {}
-    except Exception as error:  # the library raises nearly anything on damaged bytes, or where a group is for an array
+    except Exception as error:  # h5py raises nearly anything on damaged bytes, or where an array is expected
         if is_passing(error) and not isinstance(error, MemoryError):
             raise
         raise UserError(f"{path}: cannot be read as HDF5: {error}") from None
@@ -84,33 +85,34 @@ def read_hdf5(path: Path, *, sensor: Size | None = None) -> Events:
 
 
 def known_names(names: Iterable[str]) -> dict[str, str]:
-    """Which of some names is `t`, `x`, `y` and `p`, as far as they are there."""
+    """Map `t`, `x`, `y` and `p` to the names that stand for them, as far as there are any."""
     by_small = {name.lower(): name for name in names}
     return {field: by_small[each] for field, known in NAMES.items() for each in reversed(known) if each in by_small}
 
 
 def from_fields(arrays: Mapping[str, Any], path: Path, *, sensor: Size | None) -> Events:
-    """Events from arrays `[n]` by name.
+    """Make `Events` from named arrays `[n]`.
 
     Args:
-        arrays: what a file has; `height` and `width` may be among it.
+        arrays: the content of a file, which may include `height` and `width`.
         path: the file, for messages.
-        sensor: height and width, in pixels, where they are not.
+        sensor: height and width, in pixels, if they are not included.
 
     Raises:
-        UserError: see `read_npz`.
+        UserError: as in `read_npz`.
+        SensorUnknownError: neither `arrays` nor `sensor` gives the size.
     """
     found = known_names(arrays)
     missing = [name for name in FIELDS if name not in found]
     if missing:
         raise UserError(
-            f"{path}: has no {', '.join(missing)}; it needs t (microseconds), x, y and p (1 is ON), and has "
+            f"{path}: has no {', '.join(missing)}; it needs t (microseconds), x, y and p (1 is ON), but has "
             f"{', '.join(arrays) or 'no named arrays'}"
         )
     t, x, y, p = (np.asarray(arrays[found[name]]) for name in FIELDS)
     if len({array.shape for array in (t, x, y, p)}) > 1 or t.ndim != 1:
         shapes = ", ".join(f"{name} {list(a.shape)}" for name, a in zip(FIELDS, (t, x, y, p), strict=True))
-        raise UserError(f"{path}: t, x, y and p must be as long as each other, not {shapes}")
+        raise UserError(f"{path}: t, x, y and p must be one-dimensional and of the same length, not {shapes}")
     sizes = {name: np.asarray(arrays[name]) for name in ("height", "width") if name in arrays}
     for name, value in sizes.items():
         if value.size != 1 or value.dtype.kind not in "iuf" or not np.isfinite(value).all() or value.item() < 1:

@@ -1,4 +1,4 @@
-"""The frames of many recordings, made once by all cores and mapped from one file from then on."""
+"""Cache the frames of many recordings: made once, on all cores, then memory-mapped from one file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from shortback.errors import UserError
 from shortback.files import full_disk_explained, write_text
 from shortback.processes import is_first
 
-VERSION = 2  # to be raised whenever the meaning of the files changes
+VERSION = 2  # raise it whenever the meaning of the files changes
 
 log = logging.getLogger("shortback")
 
@@ -41,7 +41,7 @@ class Recording:
 
     Attributes:
         path: the file.
-        part: which of several recordings in the file; 0 of a file that holds one.
+        part: index of the recording among those in the file; 0 if there is one.
     """
 
     path: Path
@@ -56,15 +56,15 @@ Read = Callable[[Recording], Events]
 
 @dataclass(frozen=True)
 class Cached:
-    """The frames of recordings, and what was wrong with some.
+    """The frames of recordings, and what was wrong with some of them.
 
     Attributes:
-        frames: uint8 `[n, T * 2, size, size]`, mapped from the file; those of bad recordings are 0.
-        bad: index and reason of each recording that cannot be read.
-        saturated: values that were more than 255 and were cut.
-        folder: of the cache, in which the above is remembered.
-        sizes: of the sensors, height and width in pixels, and how many recordings are of each; empty where the cache is
-            of a time when they were not noted.
+        frames: uint8 `[n, T * 2, size, size]`, memory-mapped from the file; 0 for bad recordings.
+        bad: the index of each recording that cannot be read, and the reason.
+        saturated: number of values above 255, which were clipped.
+        folder: the cache folder, which holds all of this.
+        sizes: sensor sizes, height and width in pixels, with the number of recordings of each; empty if the cache is
+            older than this entry.
     """
 
     frames: Tensor
@@ -77,25 +77,25 @@ class Cached:
 def cached_frames(
     recordings: Sequence[Recording], read: Read, settings: Frames, *, root: Path, folders: Sequence[Path], key: str
 ) -> Cached:
-    """The frames of recordings, from the cache or made anew.
+    """Return the frames of recordings, from the cache or newly made.
 
-    Of processes that ask at once, one makes them and the others wait. A cache is known by its settings and by the
-    names, sizes and times of modification of the files, as `make` and `rsync` know files: a file that is replaced
-    under the same name with the same size and time is not noticed, while a folder that is copied with its times brings
-    its cache along. It is whole or not there, and one that was stopped half made goes on.
+    If several processes ask at once, one makes the frames and the others wait. A cache is identified by its settings
+    and by the names, sizes and modification times of the files, as in `make` and `rsync`: a file replaced by another of
+    the same name, size and time goes unnoticed, while a folder copied with its times keeps its cache. A cache is
+    complete or absent; one that was interrupted is continued.
 
     Args:
-        recordings: in the order of the samples.
-        read: reads one of them; whatever it raises is the reason why that one is bad.
-        root: the folder of the data: however it is spelled, the cache is the same.
-        folders: for the cache, which is looked for in each and made in the first that can be written.
-        key: what `read` does, beside the files.
+        recordings: the recordings, in the order of the samples.
+        read: reads a recording; what it raises, except as below, is stored as the reason why that recording is bad.
+        root: the folder of the data; the cache does not depend on how it is spelled.
+        folders: folders for the cache, which is looked up in each and made in the first writable one.
+        key: identifies what `read` does, besides the files.
 
     Raises:
-        UserError: a library is missing that reads the recordings.
-        SensorUnknownError: neither a recording nor a setting says how large the sensor is.
-        OSError: the cache cannot be written, a full disk among the reasons; a process was killed; or a recording cannot
-            be read for a reason that is none of its bytes, such as a permission, of which nothing is remembered.
+        UserError: a library that reads the recordings is missing, or cannot be loaded.
+        SensorUnknownError: neither a recording nor a setting gives the size of the sensor.
+        OSError: the cache cannot be written, for example because the disk is full; a process was killed; or a recording
+            cannot be read for a reason other than its bytes, such as a permission, which is not stored.
     """
     name = _fingerprint(recordings, settings, key, root)
     shape = (len(recordings), settings.num_steps * 2, settings.size, settings.size)
@@ -121,7 +121,7 @@ def _fingerprint(recordings: Sequence[Recording], settings: Frames, key: str, ro
     files = [(names[r.path], r.part, *stats[r.path]) for r in recordings]
     said = asdict(settings)
     if not settings.keep_aspect:
-        del said["keep_aspect"]  # as it was before there was this one, so that caches stay
+        del said["keep_aspect"]  # as before this setting existed, so that older caches stay valid
     content = json.dumps([VERSION, key, said, files])
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
@@ -129,7 +129,7 @@ def _fingerprint(recordings: Sequence[Recording], settings: Frames, key: str, ro
 def _size_and_time(path: Path) -> tuple[int, int]:
     try:
         stat = path.stat()
-    except FileNotFoundError:  # a dangling link: to be named with the others that cannot be read
+    except FileNotFoundError:  # a broken link, to be reported with the other unreadable files
         return -1, -1
     return stat.st_size, stat.st_mtime_ns
 
@@ -151,12 +151,12 @@ def _open(folder: Path, name: str, shape: tuple[int, ...]) -> Cached | None:
         return None
 
 
-Result = tuple[int, str | None, int, Size | None]  # which recording, why it is bad, how many values were cut, sensor
+Result = tuple[int, str | None, int, Size | None]  # index, why the recording is bad, values clipped, sensor size
 
 
 @dataclass(frozen=True)
 class _Job:
-    """Makes the frames of one recording at its place in the file."""
+    """Makes the frames of one recording and writes them to its place in the file."""
 
     read: Read
     settings: Frames
@@ -170,8 +170,8 @@ class _Job:
             events = self.read(recording)
             frames, saturated = to_frames(events, self.settings)
         except (MissingLibraryError, SensorUnknownError):
-            raise  # nothing to be remembered of the file
-        except Exception as error:  # what reads damaged bytes raises nearly anything
+            raise  # not the fault of the file, so not stored
+        except Exception as error:  # readers raise nearly anything on damaged bytes
             if is_passing(error):
                 raise explained(error, recording.path) from error
             return index, self._reason(recording, error), 0, None
@@ -181,7 +181,7 @@ class _Job:
         return index, None, saturated, (events.height, events.width)
 
     def _reason(self, recording: Recording, error: Exception) -> str:
-        """Why a recording is bad; the file by its name in the root, which may be spelled otherwise the next time."""
+        """Why a recording is bad, with its path in the root, which may be spelled differently the next time."""
         reason = str(error)
         if not isinstance(error, UserError):
             what = error.strerror if isinstance(error, OSError) else None
@@ -190,10 +190,10 @@ class _Job:
 
 
 def _make(recordings: Sequence[Recording], job: _Job) -> dict[str, Any]:
-    """Write the frames of all recordings; returns what else `Cached` has of them, as JSON holds it."""
+    """Write the frames of all recordings; returns the other entries of `Cached`, as JSON holds them."""
     partial, done = job.path, job.path.with_suffix(".done")
     for left in {*partial.parent.glob("*.partial"), *partial.parent.glob("*.done")} - {partial, done}:
-        left.unlink()  # of other settings: the lock says that nobody is at it
+        left.unlink()  # of other settings: under the lock, no process is writing it
     results = _begun(partial, done, math.prod(job.shape))
     known = {index for index, *_ in results}
     left_over = [(index, recording) for index, recording in enumerate(recordings) if index not in known]
@@ -206,11 +206,12 @@ def _make(recordings: Sequence[Recording], job: _Job) -> dict[str, Any]:
                 results.append(result)
                 log_file.write(json.dumps(result) + "\n")
                 log_file.flush()
-    except KilledError as error:  # what was made is good
+    except KilledError as error:  # the frames made so far are good
         at = ", ".join(str(left_over[index][1]) for index in error.at)
-        why = f"while it read {at}: is that damaged (remove it), or did memory run out" if at else "did memory run out"
+        why = f" while it read {at}: is that file damaged (remove it), or" if at else ":"
         raise ChildProcessError(
-            f"frames: a process was killed {why}? What was made is kept, and the same command goes on from there"
+            f"frames: a process was killed{why} did memory run out? The frames made so far are kept, and the same "
+            "command continues from there"
         ) from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -229,7 +230,7 @@ def _make(recordings: Sequence[Recording], job: _Job) -> dict[str, Any]:
 
 
 def _begun(partial: Path, done: Path, size: int) -> list[Result]:
-    """What an earlier process wrote whole, and space for the rest."""
+    """Return the results of an interrupted process; without any, allocate the file."""
     try:
         if partial.stat().st_size == size:
             lines = done.read_text().split("\n")[:-1]  # the last one may be cut off
@@ -239,7 +240,7 @@ def _begun(partial: Path, done: Path, size: int) -> list[Result]:
     done.unlink(missing_ok=True)
     with partial.open("wb") as file:
         try:
-            os.posix_fallocate(file.fileno(), 0, size)  # a full disk is known before the work
+            os.posix_fallocate(file.fileno(), 0, size)  # a full disk is noticed before the work
         except OSError:
             partial.unlink()
             raise

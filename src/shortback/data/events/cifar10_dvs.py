@@ -1,4 +1,4 @@
-"""CIFAR10-DVS (Li et al., 2017): images of CIFAR-10 on a screen, moved before a DVS128 camera."""
+"""CIFAR10-DVS (Li et al., 2017): images of CIFAR-10 on a screen, moved in front of a DVS128 camera."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shortback.data.events.source import Labelled, make_source
 from shortback.data.images import ImageData
 from shortback.errors import UserError
 
-ARCHIVES = {  # and their MD5
+ARCHIVES = {  # class and MD5 of each
     "airplane": "0afd5c4bf9ae06af762a77b180354fdd",
     "automobile": "8438dfeba3bc970c94962d995b1b9bdd",
     "bird": "a9c207c91c55b9dc2002dc21c684d785",
@@ -30,33 +30,33 @@ ARCHIVES = {  # and their MD5
     "truck": "89f3922fd147d9aeff89e76a2b0b70a7",
 }
 CLASSES = tuple(ARCHIVES)
-EACH, TEST = 1000, 100  # recordings of a class, and how many of them are to test on
+EACH, TEST = 1000, 100  # recordings of a class, and how many of them are for testing
 
 
 def load_cifar10_dvs(
     root: Path, *, frames: Frames, split: str = "last100", skip_bad: bool = False, cache_dir: Path | None = None
 ) -> ImageData:
-    """The 10,000 recordings, 900 of each class to train on and 100 to test.
+    """Load the 10,000 recordings: 900 of each class for training and 100 for testing.
 
-    There is no official split. The test recordings of each class are, by `split`,
+    There is no official split. `split` selects the test recordings of each class:
 
     - `"last100"`: numbers 900 to 999;
-    - `"lexicographic"`: the last 100 names in the order of their letters, 91 to 99 and 909 to 999;
-    - `"seeded"`: 100 numbers that are drawn once and for all;
-    - `"FILE.txt"`: those that a file names, one a line (`cifar10_airplane_900.aedat`), as many as they are.
+    - `"lexicographic"`: the last 100 names in lexicographic order, 91 to 99 and 909 to 999;
+    - `"seeded"`: 100 numbers, drawn with a fixed seed;
+    - `"FILE.txt"`: the names in a file, one per line (`cifar10_airplane_900.aedat`), however many there are.
 
-    The recordings are of CIFAR-10's images: a network that was trained on these has seen the test images.
+    The recordings show images of CIFAR-10: a network trained on those has seen the test images.
 
     Args:
-        root: holds a folder for each class, or the ten archives as they are downloaded (`airplane.zip`, ...).
-        frames: what recordings become.
+        root: the folder that contains a folder per class, or the ten archives as downloaded (`airplane.zip`, ...).
+        frames: how a recording becomes frames.
         split: see above.
-        skip_bad: leave recordings that cannot be read out.
-        cache_dir: where frames are kept, if not in `root`.
+        skip_bad: leave out recordings that cannot be read.
+        cache_dir: where frames are cached, if not in `root`.
 
     Raises:
-        FileNotFoundError: a class is missing.
-        UserError: files that do not fit the split or cannot be read.
+        FileNotFoundError: a class, or the file of the split, is missing.
+        UserError: files do not match the split, or cannot be read.
     """
     held_out = _test_names(split)
     train, test = Labelled([], []), Labelled([], [])
@@ -90,7 +90,7 @@ def _folder(root: Path, name: str) -> Path:
     if not folder.is_dir() and not archive.is_file():
         raise FileNotFoundError(
             f"CIFAR10-DVS was not found: {root.absolute()} has neither a folder {name} nor {archive.name}. "
-            f"Expected are ten of either: {', '.join(CLASSES)}"
+            f"One of the two is needed for each of {', '.join(CLASSES)}"
         )
     return unpacked(archive, folder, md5=ARCHIVES[name])
 
@@ -102,8 +102,8 @@ def _numbered(folder: Path, name: str) -> dict[int, Path]:
     missing = [number for number in range(EACH) if number not in found]
     if missing or len(found) > EACH:
         raise UserError(
-            f"{folder}: the splits of CIFAR10-DVS are of cifar10_{name}_0.aedat to cifar10_{name}_{EACH - 1}.aedat; "
-            f"{len(found)} are there, and missing is, for one, {missing[0] if missing else 'none'}"
+            f"{folder}: the splits of CIFAR10-DVS need cifar10_{name}_0.aedat to cifar10_{name}_{EACH - 1}.aedat; "
+            f"{len(found)} are there, and the first missing number is {missing[0] if missing else 'none'}"
         )
     return dict(sorted(found.items()))
 
@@ -116,14 +116,14 @@ def _test_names(split: str) -> set[str]:
 
 
 def _listed(path: Path) -> set[str]:
-    """The names in a file, checked to be of recordings that there are."""
+    """Read a list of file names, and check that each is the name of a recording."""
     if not path.is_file():
         raise FileNotFoundError(f"data.split: {path.absolute()} is not there")
     names = {Path(line.strip()).name for line in path.read_text().splitlines() if line.strip()}
     known = {_file_name(name, number) for name in CLASSES for number in range(EACH)}
     if unknown := sorted(names - known):
         raise UserError(
-            f"{path}: {len(unknown)} of its {len(names)} lines name no recording, {unknown[0]!r} for one; they are "
+            f"{path}: {len(unknown)} of its {len(names)} lines name no recording, for example {unknown[0]!r}; they are "
             f"{_file_name(CLASSES[0], 0)} to {_file_name(CLASSES[-1], EACH - 1)}"
         )
     return names

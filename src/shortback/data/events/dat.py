@@ -12,22 +12,23 @@ from shortback.data.events.sensor import Size, agreed
 from shortback.errors import UserError
 
 CHANGES = (0x00, 0x0C)  # types of events that are changes of brightness
-ON = 1 << 28  # the bit of the data
-SENSOR = (240, 304)  # of the cameras whose files do not say it: height and width
+ON = 1 << 28  # the polarity bit of the data
+SENSOR = (240, 304)  # height and width of the cameras whose files do not contain them
 
 
 def read_dat(path: Path, *, sensor: Size | None = None) -> Events:
     """Read a recording in Prophesee's DAT.
 
-    Lines that begin with `%`, a byte of type and one of size, then 32 bits of microseconds and 32 bits of data an
-    event, little-endian (bits 0 to 13: x, bits 14 to 27: y, bit 28: ON). The lines may say `Height` and `Width`.
+    The file has lines that begin with `%`, a byte for the type of events and one for their size, then per event 32 bits
+    of microseconds and 32 bits of data, little-endian (bits 0 to 13: x, bits 14 to 27: y, bit 28: ON). The lines may
+    give `Height` and `Width`.
 
     Args:
         path: the file.
-        sensor: height and width, in pixels, where the lines do not say them; 240 and 304 if it is not given.
+        sensor: height and width, in pixels, if the lines do not give them; 240 and 304 by default.
 
     Raises:
-        UserError: another format, an event cut off, no event, or the lines say another size.
+        UserError: another format, an event cut off, no event, or the lines give another size.
     """
     content = path.read_bytes()
     begin, lines = 0, b""
@@ -37,7 +38,7 @@ def read_dat(path: Path, *, sensor: Size | None = None) -> Events:
         lines += content[begin:end]
         begin = end
     if not lines or len(content) < begin + 2 or content[begin] not in CHANGES or content[begin + 1] != 8:
-        raise UserError(f"{path}: is no DAT file of changes of brightness, eight bytes an event")
+        raise UserError(f"{path}: is not a DAT file of brightness changes with eight bytes per event")
     begin += 2
     count = whole_records(memoryview(content)[begin:], 8, name=str(path))
     words = np.frombuffer(content, dtype="<u4", count=2 * count, offset=begin).reshape(-1, 2)

@@ -25,19 +25,19 @@ CLASSES = (
 
 
 def load_dvs_gesture(root: Path, *, frames: Frames, skip_bad: bool = False, cache_dir: Path | None = None) -> ImageData:
-    """The gestures of the official split, `trials_to_train.txt` and `trials_to_test.txt`.
+    """Load the gestures of the official split, `trials_to_train.txt` and `trials_to_test.txt`.
 
-    A file holds several gestures, which `..._labels.csv` beside it names with their beginnings and ends.
+    A file holds several gestures; `..._labels.csv` beside it lists their classes, beginnings and ends.
 
     Args:
-        root: holds the folder `DvsGesture`, or `DvsGesture.tar.gz` as it is downloaded.
-        frames: what a gesture becomes.
-        skip_bad: leave gestures that cannot be read out.
-        cache_dir: where frames are kept, if not in `root`.
+        root: the folder that contains `DvsGesture`, or `DvsGesture.tar.gz` as downloaded.
+        frames: how a gesture becomes frames.
+        skip_bad: leave out gestures that cannot be read.
+        cache_dir: where frames are cached, if not in `root`.
 
     Raises:
-        FileNotFoundError: neither is there, or a file that the lists name.
-        UserError: files that cannot be read.
+        FileNotFoundError: `root` contains neither, or a file on the lists is missing.
+        UserError: the archive or other files cannot be read.
     """
     folder, archive = root / "DvsGesture", root / ARCHIVE
     if not folder.is_dir() and not archive.is_file():
@@ -65,10 +65,10 @@ def load_dvs_gesture(root: Path, *, frames: Frames, skip_bad: bool = False, cach
 
 
 def _listed(folder: Path, name: str) -> tuple[Labelled, list[tuple[int, int]]]:
-    """The gestures of the files that a list names, and when each begins and ends."""
+    """The gestures in the files on a list, and the time when each begins and ends."""
     trials = folder / name
     if not trials.is_file():
-        raise FileNotFoundError(f"{folder} has no {name}, which says what to train and test on")
+        raise FileNotFoundError(f"{folder} has no {name}, which is a part of the official split")
     part, times = Labelled([], []), []
     for line in trials.read_text().split():
         for row, (label, start, end) in enumerate(_gestures(folder / line)):
@@ -79,7 +79,7 @@ def _listed(folder: Path, name: str) -> tuple[Labelled, list[tuple[int, int]]]:
 
 
 def _gestures(path: Path) -> list[tuple[int, int, int]]:
-    """The gestures of a file: class from 1, first and last microsecond."""
+    """The gestures of a file: class, counted from 1, and the microseconds when it begins and ends."""
     labels = path.with_name(f"{path.stem}_labels.csv")
     if not path.is_file() or not labels.is_file():
         raise FileNotFoundError(f"{path if not path.is_file() else labels} is missing")

@@ -1,4 +1,4 @@
-"""Anyone's recordings: a folder each for training and testing, in it a folder for each class."""
+"""Your own recordings: a folder for training and one for testing, each with a folder per class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from shortback.errors import UserError
 TEST_NAMES = ("test", "val")
 SPLIT_NAMES = ("train", "training", "testing", *TEST_NAMES)
 FIFTH = "fifth"
-NUM_LOOKED_AT = 50  # recordings, for a message about the sensor
+NUM_LOOKED_AT = 50  # recordings examined for a message about the sensor
 log = logging.getLogger("shortback")
 
 
@@ -33,21 +33,21 @@ def load_event_folder(
     skip_bad: bool = False,
     cache_dir: Path | None = None,
 ) -> ImageData:
-    """Recordings in `root/train/<class>/` and `root/test/<class>/` (or `val`), of any known formats, also mixed.
+    """Load recordings from `root/train/<class>/` and `root/test/<class>/` (or `val`), in any mix of known formats.
 
     Args:
         root: the folder.
-        frames: what a recording becomes.
-        sensor: height and width, in pixels, of the recordings whose files do not say them.
-        split: `"fifth"` where the folders of the classes lie in `root` itself: of each class a fifth of the files,
-            drawn once and for all, is to test on.
-        skip_bad: leave recordings that cannot be read out.
-        cache_dir: where frames are kept, if not in `root`.
+        frames: how a recording becomes frames.
+        sensor: height and width, in pixels, for files that do not contain them.
+        split: `"fifth"` if the class folders lie in `root` itself: a fifth of the files of each class, drawn with a
+            fixed seed, is for testing.
+        skip_bad: leave out recordings that cannot be read.
+        cache_dir: where frames are cached, if not in `root`.
 
     Raises:
         FileNotFoundError: a folder is missing.
-        UserError: files that are no recordings, classes that differ, recordings that cannot be read or whose size is
-            not that of `sensor`, or a file that does not say its size while `sensor` is not given.
+        UserError: files are not recordings, classes differ, recordings cannot be read or differ in size from `sensor`,
+            or a file does not contain its size and `sensor` is not given.
     """
     if sensor is not None:
         check_size(sensor, name=f"sensor=[{sensor[0]}, {sensor[1]}]", what="is")
@@ -80,9 +80,9 @@ def _listed(root: Path, split: str | None) -> tuple[list[str], Labelled, Labelle
     test_name = next((name for name in TEST_NAMES if (root / name).is_dir()), None)
     if split is not None:
         if split != FIFTH:
-            raise UserError(f"split={split!r}: of a folder of recordings it is {FIFTH}, or null for train/ and test/")
+            raise UserError(f"split={split!r}: for a folder of recordings, write {FIFTH}, or null for train/ and test/")
         if (root / "train").is_dir() and test_name is not None:
-            raise UserError(f"split={split!r}: {root} has train/ and {test_name}/, which are the split; leave it out")
+            raise UserError(f"split={split!r}: {root} has train/ and {test_name}/, which are the split; omit split")
         classes = _classes(root)
         both = labelled(root, classes)
         check_flat(root, classes, (recording.path for recording in both.recordings))
@@ -94,20 +94,20 @@ def _listed(root: Path, split: str | None) -> tuple[list[str], Labelled, Labelle
     classes = _classes(root / "train")
     strangers = sorted(set(class_names(root / test_name)) - set(classes))
     if strangers:
-        raise UserError(f"{root / test_name} has classes that {root / 'train'} has not: {', '.join(strangers[:10])}")
+        raise UserError(f"{root / test_name} has classes that {root / 'train'} lacks: {', '.join(strangers[:10])}")
     return classes, labelled(root / "train", classes), labelled(root / test_name, classes)
 
 
 def check_flat(root: Path, classes: Sequence[str], recordings: Iterable[Path]) -> None:
-    """See that the folders in `root` are of classes, as `split="fifth"` takes them to be.
+    """Check that the folders in `root` are classes, as `split="fifth"` assumes; warn if classes have folders in them.
 
     Args:
         classes: the names of the folders.
-        recordings: in them.
+        recordings: the files in them.
 
     Raises:
-        UserError: they are parts of a split, as N-MNIST's `Train` and `Test`, or a single one with folders in it. Of
-            several that have folders in them it warns.
+        UserError: the folders are parts of a split, like N-MNIST's `Train` and `Test`, or there is a single folder with
+            folders in it.
     """
     nested = next((path for path in recordings if len(path.relative_to(root).parts) > 2), None)
     if all(name.casefold() in SPLIT_NAMES for name in classes):
@@ -118,11 +118,11 @@ def check_flat(root: Path, classes: Sequence[str], recordings: Iterable[Path]) -
         log.warning("%s: the classes are %s; %s is in one of them", root, ", ".join(classes[:10]), nested.parent)
         return
     else:
-        found = f"a single folder with folders of recordings in it, {nested.parent.relative_to(root)} for one"
+        found = f"a single folder with folders of recordings in it, for example {nested.parent.relative_to(root)}"
     raise UserError(
-        f"{root.absolute()} has {found}, and data.split={FIFTH} is for a folder for each class with its recordings "
-        "right in it. Where there are Train and Test, rename them train and test and leave data.split out, or write "
-        "data.kind=nmnist if it is N-MNIST; else give the folder that holds those of the classes as data.root"
+        f"{root.absolute()} has {found}, but data.split={FIFTH} needs a folder for each class with its recordings "
+        "directly in it. If there are Train and Test, rename them train and test and leave data.split out, or write "
+        "data.kind=nmnist if it is N-MNIST; otherwise set data.root to the folder that contains the class folders"
     )
 
 
@@ -137,18 +137,18 @@ def _wrong_layout(root: Path) -> str:
     found = class_names(root) if root.is_dir() else []
     there = f"it has {', '.join(found[:10])}" if found else "it has no folders" if root.is_dir() else "it is not there"
     message = (
-        f"{root.absolute()} has no folder {'test (or val)' if 'train' in found else 'train'}; {there}. Expected are "
+        f"{root.absolute()} has no folder {'test (or val)' if 'train' in found else 'train'}; {there}. It needs "
         "train/ and test/ (or val/) with a folder for each class"
     )
     if {name.casefold() for name in found} & {*SPLIT_NAMES} - {*found}:
         return f"{message}: rename them, or write data.kind=nmnist if it is N-MNIST"
     if len(found) < 2 or {*found} & {*SPLIT_NAMES}:
         return message
-    return f"{message}. If these are the classes, data.split={FIFTH} sets a fifth of each aside to test on"
+    return f"{message}. If these are the classes, data.split={FIFTH} sets a fifth of each aside for testing"
 
 
 def _without_size(error: SensorUnknownError, root: Path, recordings: Sequence[Recording]) -> str:
-    """What to write, and how far the events of some recordings reach, which tells a broken address as well."""
+    """Say what to set, and how far the events of some recordings reach, which also reveals a corrupt address."""
     reaches: dict[Path, Size] = {}
     for recording in recordings[:: -(-len(recordings) // NUM_LOOKED_AT)]:
         try:
@@ -165,6 +165,6 @@ def _without_size(error: SensorUnknownError, root: Path, recordings: Sequence[Re
     files = " and ".join(str(path.relative_to(root)) for path in dict.fromkeys(farthest))
     return (
         f"{error.name}: does not say how large the sensor is, and no setting does: write -s data.sensor=[HEIGHT,WIDTH] "
-        f"on the command line, or sensor=(HEIGHT, WIDTH) in Python. In {len(reaches)} such recordings that were looked "
-        f"at events reach {shown(size)} (in {files}), and in half of them at most {shown((height, width))}"
+        f"on the command line, or sensor=(HEIGHT, WIDTH) in Python. In {len(reaches)} such recordings that were "
+        f"examined, events reach {shown(size)} (in {files}), and in half of them at most {shown((height, width))}"
     )

@@ -1,4 +1,4 @@
-"""EVT 3.0, the raw format of Prophesee's cameras, by the library `evt3`."""
+"""EVT 3.0, the raw format of Prophesee's cameras, read with the library `evt3`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from shortback.errors import UserError
 
 
 def read_evt3(path: Path, *, sensor: Size | None = None) -> Events:
-    """Read the changes of brightness of a `.raw` file; triggers are passed over.
+    """Read the changes of brightness in a `.raw` file; triggers are skipped.
 
     Args:
         path: the file.
-        sensor: height and width, in pixels, where the header does not say them; 720 and 1280 if it is not given.
+        sensor: height and width, in pixels, if the header does not give them; 720 and 1280 by default.
 
     Raises:
-        UserError: the extra `events` is not installed, another format, or no event.
+        UserError: the extra `events` is not installed, another format, no event, or the header gives another size.
     """
     if importlib.util.find_spec("evt3") is None:
         raise MissingLibraryError(f"{path}: EVT 3.0 needs the library evt3: pip install 'shortback[events]'")
@@ -29,7 +29,7 @@ def read_evt3(path: Path, *, sensor: Size | None = None) -> Events:
     with path.open("rb") as file:
         header = file.read(4096)
     if b"evt 3.0" not in header.lower() and b"evt3" not in header.lower():
-        raise UserError(f"{path}: is no EVT 3.0 or EVT 2.0 file: its header does not say so")
+        raise UserError(f"{path}: is not an EVT 3.0 or EVT 2.0 file: its header does not say so")
     try:
         events = evt3.decode_file(str(path))
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Recordings in a folder for each class: N-MNIST and N-Caltech101."""
+"""Recordings in one folder per class: N-MNIST and N-Caltech101."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ CALTECH101_MD5 = "66201824eabb0239c7ab992480b50ba3"
 
 
 def load_nmnist(root: Path, *, frames: Frames, skip_bad: bool = False, cache_dir: Path | None = None) -> ImageData:
-    """N-MNIST (Orchard et al., 2015): 60,000 and 10,000 recordings of digits, 34 x 34, some 300 ms each.
+    """Load N-MNIST (Orchard et al., 2015): 60,000 and 10,000 recordings of digits, 34 x 34, some 300 ms each.
 
     Args:
-        root: holds `Train` and `Test`, or `Train.zip` and `Test.zip` as they are downloaded.
-        frames: what a recording becomes.
-        skip_bad: leave recordings that cannot be read out.
-        cache_dir: where frames are kept, if not in `root`.
+        root: the folder that contains `Train` and `Test`, or `Train.zip` and `Test.zip` as downloaded.
+        frames: how a recording becomes frames.
+        skip_bad: leave out recordings that cannot be read.
+        cache_dir: where frames are cached, if not in `root`.
 
     Raises:
-        FileNotFoundError: neither is there.
-        UserError: recordings that cannot be read.
+        FileNotFoundError: `root` contains neither.
+        UserError: an archive is damaged, or recordings cannot be read.
     """
     classes = [str(digit) for digit in range(10)]
     parts = []
@@ -63,19 +63,19 @@ def load_nmnist(root: Path, *, frames: Frames, skip_bad: bool = False, cache_dir
 
 
 def load_ncaltech101(root: Path, *, frames: Frames, skip_bad: bool = False, cache_dir: Path | None = None) -> ImageData:
-    """N-Caltech101 (Orchard et al., 2015): 8,709 recordings of 101 classes, 180 x 240; bounding boxes are left alone.
+    """Load N-Caltech101 (Orchard et al., 2015): 8,709 recordings of 101 classes, 180 x 240, without bounding boxes.
 
-    There is no official split: of each class a fifth, drawn once and for all, is to test on.
+    There is no official split: a fifth of each class, drawn with a fixed seed, is for testing.
 
     Args:
-        root: holds the folder `Caltech101`, or `Caltech101.zip` as it is downloaded.
-        frames: what a recording becomes.
-        skip_bad: leave recordings that cannot be read out.
-        cache_dir: where frames are kept, if not in `root`.
+        root: the folder that contains `Caltech101`, or `Caltech101.zip` as downloaded.
+        frames: how a recording becomes frames.
+        skip_bad: leave out recordings that cannot be read.
+        cache_dir: where frames are cached, if not in `root`.
 
     Raises:
-        FileNotFoundError: neither is there.
-        UserError: recordings that cannot be read.
+        FileNotFoundError: `root` contains neither.
+        UserError: the archive is damaged, or recordings cannot be read.
     """
     folder, archive = root / CALTECH101, root / f"{CALTECH101}.zip"
     if not folder.is_dir() and not archive.is_file():
@@ -111,18 +111,18 @@ def _read_ncaltech101(recording: Recording) -> Events:
 
 
 def class_names(folder: Path) -> list[str]:
-    """The folders in a folder that are not hidden, in the order of their names."""
+    """The names of the folders in `folder` that are not hidden, sorted."""
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def files_in(folder: Path, within: tuple[Path, ...] = ()) -> list[Path]:
-    """The files in a folder, at any depth, that are not hidden nor in a hidden folder, in the order of their names.
+    """The files in a folder, at any depth, that are neither hidden nor in a hidden folder, sorted.
 
-    Links that lead nowhere are among them, to be named with what cannot be read; pipes and the like are not. Links to
-    folders are followed, but for those to a folder that they are in.
+    Broken links are included, to be reported with the other unreadable files; pipes and the like are not. Links to
+    folders are followed, except those to a folder that contains them.
 
     Args:
-        within: the folders that lead to this one, as they are without links.
+        within: the folders above this one, with links resolved.
     """
     found, within = [], (*within, folder.resolve())
     for entry in visible(folder):
@@ -135,7 +135,7 @@ def files_in(folder: Path, within: tuple[Path, ...] = ()) -> list[Path]:
 
 
 def split_by_fifths(recordings: Labelled) -> tuple[Labelled, Labelled]:
-    """Training and test: of each class a fifth, drawn once and for all and at least one, is to test on."""
+    """Split into training and test: a fifth of each class, at least one, drawn with a fixed seed, is for testing."""
     train, test = Labelled([], []), Labelled([], [])
     by_class: dict[int, list[Recording]] = {}
     for recording, label in zip(recordings.recordings, recordings.labels, strict=True):
@@ -151,10 +151,10 @@ def split_by_fifths(recordings: Labelled) -> tuple[Labelled, Labelled]:
 
 
 def labelled(folder: Path, classes: Sequence[str]) -> Labelled:
-    """The recordings in the folders of classes, as far as these are there.
+    """The recordings in the folders of the given classes; a class without a folder has none.
 
     Raises:
-        UserError: a file is no recording by its ending.
+        UserError: a file does not have the ending of a recording.
     """
     part = Labelled([], [])
     strange = []
@@ -167,7 +167,8 @@ def labelled(folder: Path, classes: Sequence[str]) -> Labelled:
                 strange.append(path)
     if strange:
         raise UserError(
-            f"{len(strange)} files in {folder} are no recordings by their ending, {strange[0].relative_to(folder)} "
-            f"among them: known are {', '.join(READERS)}. For images use data.kind=image_folder. {TO_NPZ}"
+            f"{len(strange)} files in {folder} do not end like recordings, for example "
+            f"{strange[0].relative_to(folder)}: known are {', '.join(READERS)}. "
+            f"For images use data.kind=image_folder. {TO_NPZ}"
         )
     return part

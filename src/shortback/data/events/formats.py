@@ -1,4 +1,4 @@
-"""Which reader a file of events takes, by its ending."""
+"""Choose the reader of an event file by its ending."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from shortback.errors import UserError
 
 log = logging.getLogger("shortback")
 
-TO_NPZ = """Of other formats make npz files:
+TO_NPZ = """Convert other formats to npz files:
     import numpy as np
     t, x, y, p = ...  # arrays of the same length: microseconds, column, row, 1 for ON and 0 for OFF
     np.savez("recording.npz", t=t, x=x, y=y, p=p, height=480, width=640)  # of the sensor, in pixels"""
 
 
 class Reader(Protocol):
-    """Reads a file; `sensor` is its height and width where it does not say them."""
+    """Reads a file; `sensor` gives the height and width if the file does not."""
 
     def __call__(self, path: Path, *, sensor: Size | None = None) -> Events: ...
 
 
 def read_aedat(path: Path, *, sensor: Size | None = None) -> Events:
-    """Read an AEDAT file by the version that its first line says.
+    """Read an AEDAT file with the reader of the version in its first line.
 
     Raises:
-        UserError: a version that is not known, or see the readers.
+        UserError: the version is unknown, or the reader refuses the file.
     """
     with path.open("rb") as file:
         first = file.readline(64)
@@ -48,14 +48,14 @@ def read_aedat(path: Path, *, sensor: Size | None = None) -> Events:
         return read_aedat3(path, sensor=sensor)
     if first.startswith(b"#!AER-DAT4"):
         return read_aedat4(path, sensor=sensor)
-    raise UserError(f"{path}: is no AEDAT 2.0, 3.1 or 4 file; it begins with {first[:20]!r}")
+    raise UserError(f"{path}: is not an AEDAT 2.0, 3.1 or 4 file; it begins with {first[:20]!r}")
 
 
 def read_raw(path: Path, *, sensor: Size | None = None) -> Events:
-    """Read a `.raw` file by the version that its header says.
+    """Read a `.raw` file with the reader of the version in its header.
 
     Raises:
-        UserError: see the readers.
+        UserError: the reader refuses the file.
     """
     with path.open("rb") as file:
         lines, _ = header_of(file.read(4096))
@@ -63,7 +63,7 @@ def read_raw(path: Path, *, sensor: Size | None = None) -> Events:
 
 
 def read_bin(path: Path, *, sensor: Size | None = None) -> Events:
-    """Read a `.bin` file, which does not say its size: of N-MNIST, 34 and 34, if `sensor` is not given.
+    """Read a `.bin` file, whose format does not store the sensor size: N-MNIST's 34 and 34 unless `sensor` is given.
 
     Raises:
         UserError: see `read_nmnist`.
@@ -89,21 +89,21 @@ READERS: dict[str, Reader] = {
 
 
 def read_recording(path: Path, *, sensor: Size | None = None) -> Events:
-    """Read a recording of any format that is known by its ending, with a size that is said and not guessed.
+    """Read a recording in the format that its ending indicates, without guessing the sensor size.
 
     Args:
         path: the file.
-        sensor: height and width, in pixels, of files that do not say them.
+        sensor: height and width, in pixels, for files that do not contain them.
 
     Raises:
-        UserError: an ending that is not known, a file that is not what its ending says, or one of another size.
-        SensorUnknownError: neither the file nor `sensor` says the size.
+        UserError: the ending is unknown, the content does not match it, or the file gives another size.
+        SensorUnknownError: neither the file nor `sensor` gives the size.
     """
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         near = nearest(path.suffix, READERS, or_else="")
         raise UserError(
-            f"{path}: files of events end with {', '.join(READERS)}{near and f'; the nearest are {near}'}. {TO_NPZ}"
+            f"{path}: event files end with {', '.join(READERS)}{near and f'; the nearest are {near}'}. {TO_NPZ}"
         )
     if sensor is not None:
         check_size(sensor, name=f"sensor=({sensor[0]}, {sensor[1]})", what="is")
@@ -111,24 +111,24 @@ def read_recording(path: Path, *, sensor: Size | None = None) -> Events:
 
 
 def read_events(path: str | Path, *, sensor: Size | None = None) -> Events:
-    """Read a recording of any format that is known by its ending.
+    """Read a recording in the format that its ending indicates.
 
     Args:
         path: the file.
-        sensor: height and width, in pixels, of files that do not say them. Without it such a recording is said to end
-            at the last row and column that have an event, with a warning: alone it may do, but a second recording
-            would be of another scale.
+        sensor: height and width, in pixels, for files that do not contain them. Without it, the sensor of such a file
+            is assumed to end at the last row and column that have an event, with a warning: fine for one recording, but
+            a second would have another scale.
 
     Raises:
-        UserError: an ending that is not known, a file that is not what its ending says, or one of another size.
+        UserError: the ending is unknown, the content does not match it, or the file gives another size.
     """
     path = Path(path)
     try:
         return read_recording(path, sensor=sensor)
     except SensorUnknownError as error:
-        check_size(error.reach, name=str(path), what="it does not say its sensor's size, and its events reach")
+        check_size(error.reach, name=str(path), what="it does not give the size of its sensor, and its events reach")
         log.warning(
-            "%s: does not say how large the sensor is, which is taken to end where its events do: %s; give sensor="
+            "%s: does not say how large the sensor is, which is taken to end where its events do: %s; pass sensor="
             "(height, width)",
             *(path, shown(error.reach)),
         )

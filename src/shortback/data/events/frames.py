@@ -5,7 +5,8 @@ Of $n$ events, event $i$ at time $t_i$ goes into frame
 $$f_i = \min\big(\lfloor i\, /\, \max(1, \lfloor n / T \rfloor) \rfloor,\, T - 1\big) \text{ (by count)}, \qquad
   f_i = \min\big(\lfloor T\, (t_i - t_0) / (t_{n-1} - t_0) \rfloor,\, T - 1\big) \text{ (by duration)},$$
 
-so that none is lost: by count what is left over is in the last frame, by duration the last time is.
+so that no event is lost: the last frame has the remainder (by count) and the events at the last time (by duration). If
+all times are equal, all events are in the first frame.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from shortback.choices import FramesBy, FrameValues, Resize, check_choice
 from shortback.data.events.recording import Events
 from shortback.errors import UserError
 
-LARGEST = 255  # of a byte
+LARGEST = 255  # value of a byte
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,17 +30,17 @@ class Frames:
 
     Attributes:
         num_steps: $T$, the number of frames.
-        size: side of the square frames, in pixels; where it is more than a side of the sensor, some rows or columns of
-            frames have no events, since these are counted and not interpolated.
-        by: `"count"`, frames of equally many events, or `"duration"`, of equally much time.
-        resize: `"sum"` counts the events of all pixels of the sensor that a pixel of the frame covers, `"nearest"` the
-            events of one of these.
-        values: `"count"`, how many events, or `"binary"`, whether there was one.
-        keep_aspect: fit the longer side of the sensor to the frame and leave the rest of it empty, the same above and
-            below (or left and right), instead of stretching both sides to the frame.
+        size: side of the square frames, in pixels; if larger than a side of the sensor, some rows or columns of the
+            frames stay empty, since events are counted and not interpolated.
+        by: `"count"`, frames with equally many events, or `"duration"`, frames of equal length.
+        resize: `"sum"` counts the events of all sensor pixels that a pixel of the frame covers, `"nearest"` those of
+            one of them.
+        values: `"count"`, the number of events, or `"binary"`, whether there was any.
+        keep_aspect: fit the longer side of the sensor to the frame and centre the shorter one, which leaves the rest
+            empty, instead of stretching both sides to the frame.
 
     Raises:
-        UserError: a number below 1, or an unknown word.
+        UserError: a number is below 1, or a choice is unknown.
     """
 
     num_steps: int
@@ -59,14 +60,15 @@ class Frames:
 
 
 def to_frames(events: Events, settings: Frames) -> tuple[np.ndarray, int]:
-    """The frames of a recording, and how many of their values are more than a byte holds and were cut to 255.
+    """Convert a recording to frames, with counts clipped to 255.
 
     Returns:
-        uint8 `[T, 2, size, size]`, OFF in the first channel and ON in the second.
+        The frames, uint8 `[T, 2, size, size]`, OFF in the first channel and ON in the second; and the number of values
+        that were clipped.
     """
     num_steps, num_cells = settings.num_steps, 2 * settings.size**2
     begins = _by_count(len(events), num_steps) if settings.by == "count" else _by_duration(events.t, num_steps)
-    narrow = 2 * events.height * events.width <= 2**16  # what is narrow passes through memory in half of the time
+    narrow = 2 * events.height * events.width <= 2**16  # 16-bit addresses pass through memory in half the time
     address = events.y.astype(np.uint16 if narrow else np.int64)
     address += events.on * address.dtype.type(events.height)
     address *= address.dtype.type(events.width)
@@ -104,7 +106,7 @@ def _by_duration(t: np.ndarray, num_steps: int) -> list[int]:
 
 @functools.lru_cache(maxsize=8)
 def _table(height: int, width: int, size: int, resize: Resize, keep_aspect: bool) -> np.ndarray:
-    """Which cell of a frame, `[2, size, size]`, a pixel of the sensor counts for; one after the last for none.
+    """The frame cell, in `[2, size, size]`, that each sensor pixel counts for; one past the last cell means none.
 
     Returns:
         intp `[2 * height * width]`, OFF first.
@@ -118,11 +120,11 @@ def _table(height: int, width: int, size: int, resize: Resize, keep_aspect: bool
 
 
 def _line(length: int, whole: int, size: int, resize: Resize) -> np.ndarray:
-    """The row (or column) of the frame by that of the sensor, -1 for none.
+    """The row (or column) of the frame for each one of the sensor, -1 for none.
 
     Args:
-        length: of the sensor, whose middle comes to that of the frame.
-        whole: so much of the sensor would fill the frame, `length` or more.
+        length: number of rows of the sensor, which are centred in the frame.
+        whole: number of rows that would fill the frame, `length` or more.
     """
     margin = (size - (length - 1) * size // whole - 1) // 2 if whole > length else 0
     if resize == "sum":

@@ -1,4 +1,4 @@
-"""The format of N-MNIST and N-Caltech101: five bytes an event."""
+"""The format of N-MNIST and N-Caltech101: five bytes per event."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import numpy as np
 
 from shortback.data.events.recording import Events, whole_records
 
-OVERFLOW_ROW = 240  # no row of the sensor: the clock of 13 bits has begun anew
+OVERFLOW_ROW = 240  # not a row of the sensor: the 13-bit clock has wrapped around
 OVERFLOW = 8192  # microseconds
 
 
 def read_nmnist(path: Path, *, height: int = 34, width: int = 34) -> Events:
-    """Read a recording of an ATIS camera in five bytes an event (Orchard et al., 2015).
+    """Read a recording of an ATIS camera with five bytes per event (Orchard et al., 2015).
 
-    A byte of x, a byte of y, then big-endian one bit of polarity (1 is ON) and 23 bits of microseconds. An event whose
-    y is 240 is none: all times after it are 8,192 microseconds later.
+    An event is a byte of x, a byte of y, then, big-endian, one bit of polarity (1 is ON) and 23 bits of microseconds.
+    On a sensor of up to 240 rows, y = 240 is not an event: all times after it are 8,192 microseconds later.
 
     Args:
         path: the file.
-        height, width: of the sensor; N-Caltech101's is 180 x 240.
+        height, width: size of the sensor; N-Caltech101's is 180 x 240.
 
     Raises:
-        UserError: an event cut off, none at all, or one outside the sensor, as where the format is another.
+        UserError: an event cut off, no event, or one outside the sensor, as in a file of another format.
     """
     content = path.read_bytes()
     count = whole_records(content, 5, name=str(path))

@@ -1,4 +1,4 @@
-"""What an event camera records: changes of brightness, each at a pixel and a time."""
+"""Recordings of event cameras: changes of brightness, each at a pixel and a time."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from shortback.errors import UserError
 
 log = logging.getLogger("shortback")
 
-RANGE = 2**32  # of a 32-bit clock
-LARGEST = 2.0**62  # of the floats that are taken for whole numbers
-NO_RECORDING = 4  # microseconds; what took less was counted in seconds
-SHORT, LONG = 10.0, 3600.0  # seconds of a recording; what took fewer or more of a float's unit is told by it alone
-ROUNDING = 1e-2  # microseconds
+RANGE = 2**32  # period of a 32-bit clock
+LARGEST = 2.0**62  # floats of this magnitude or more are not accepted as whole numbers
+NO_RECORDING = 4  # microseconds; float times that span less are in another unit
+SHORT, LONG = 10.0, 3600.0  # a shorter span is in seconds, a longer one in milliseconds; in between, decimals decide
+ROUNDING = 1e-2  # microseconds; tolerance for a whole number of them
 
 
 class MissingLibraryError(UserError):
-    """A library has to be installed before files of a format can be read; nothing is wrong with the file."""
+    """The library that reads a file format is not installed; the file itself is fine."""
 
 
 @dataclass(frozen=True, eq=False)
 class Events:
-    """The events of one recording, in the order of their times.
+    """The events of one recording, in order of time.
 
     Attributes:
         t: int64 [n], microseconds.
-        x: whole numbers [n], the column, from the left of an upright picture.
-        y: whole numbers [n], the row, from its top.
+        x: integer [n], the column, counted from the left of the upright picture.
+        y: integer [n], the row, counted from its top.
         on: bool [n], whether the pixel became brighter.
-        height: of the sensor, in pixels.
-        width: of the sensor, in pixels.
+        height: height of the sensor, in pixels.
+        width: width of the sensor, in pixels.
     """
 
     t: np.ndarray
@@ -58,23 +58,22 @@ class Events:
         width: int | None,
         name: str,
     ) -> Events:
-        """Events as a file has them, put in order and checked.
+        """Check the events of a file and put them in order of time.
 
         Args:
-            t: microseconds, whole numbers of any type; where a 32-bit clock begins anew the times go on (of times
-                that span more than 32 bits nothing is assumed), and events that are out of order are sorted, which
-                is said.
+            t: microseconds, whole numbers of any type. A 32-bit clock that wraps around is continued, unless the times
+                span more than 32 bits; events that are still out of order are sorted, with a warning.
             x: column, a whole number of any type.
-            y: row, the same.
+            y: row, likewise.
             on: 1 where the pixel became brighter, else 0 or -1; or bool.
-            height: of the sensor, in pixels; None where nothing says it.
-            width: the same.
-            name: of the file, for messages.
+            height: height of the sensor, in pixels; None if unknown.
+            width: width of the sensor, likewise.
+            name: name of the file, for messages.
 
         Raises:
-            UserError: there is no event, one lies outside the sensor, a size that no sensor has, or numbers that are
-                none of the above, such as times in seconds.
-            SensorUnknownError: nothing says height or width; it has how far the events reach.
+            UserError: there is no event, an event lies outside the sensor, no sensor has the size, or the numbers are
+                not as described above, such as times in seconds.
+            SensorUnknownError: height or width is unknown; the error holds how far the events reach.
         """
         if not len(t):
             raise UserError(f"{name}: there is no event in it")
@@ -92,7 +91,7 @@ class Events:
             t = going_on(t, RANGE)
             disorder = int((t[1:] < t[:-1]).sum())
             if disorder:
-                log.warning("%s: %d events are not in the order of their times; they are sorted", name, disorder)
+                log.warning("%s: %d events are out of order; they are sorted by time", name, disorder)
                 order = np.argsort(t, kind="stable")
                 t, x, y, on = t[order], x[order], y[order], on[order]
         return cls(t, x, y, on, height, width)
@@ -105,17 +104,17 @@ def _outside(x: np.ndarray, y: np.ndarray, size: tuple[int, int], name: str) -> 
     turned = bool(((x >= 0) & (x < height) & (y >= 0) & (y < width)).all())
     return UserError(
         f"{name}: {int(outside.sum())} of its {len(x)} events lie outside the sensor of {width} x {height} pixels "
-        f"(width x height), x={x[first]} y={y[first]} for one: "
+        f"(width x height), for example x={x[first]} y={y[first]}: "
         + (
             "they would fit the other way round. Is height first, and is x the column?"
             if turned
-            else "is it of another camera (data.sensor says its size), or of another format?"
+            else "is the file from another camera (set its size by data.sensor), or in another format?"
         )
     )
 
 
 def _microseconds(t: np.ndarray, name: str) -> np.ndarray:
-    """Times as int64; those in seconds or milliseconds, with fractions or next to nothing apart, are refused."""
+    """Convert times to int64; refuse floats with fractions or a tiny span, which are in seconds or milliseconds."""
     if t.dtype.kind == "f" and np.isfinite(t).all():
         span = float(t.max()) - float(t.min())
         if 0 < span < NO_RECORDING or (t != np.trunc(t)).any():
@@ -123,7 +122,7 @@ def _microseconds(t: np.ndarray, name: str) -> np.ndarray:
             (unit, power), (other, other_power) = units if _look_like_milliseconds(t, span) else units[::-1]
             raise UserError(
                 f"{name}: its times, {float(t.min()):g} to {float(t.max()):g}, look like {unit} (a recording of "
-                f"{span / 10.0 ** (6 - power):g} s), and microseconds are needed: write (t * 1e{power}).round()"
+                f"{span / 10.0 ** (6 - power):g} s), but microseconds are needed: write (t * 1e{power}).round()"
                 f".astype(np.int64), (t * 1e{other_power}).round().astype(np.int64) if they are {other}, or "
                 "t.astype(np.int64) if they are microseconds"
             )
@@ -131,23 +130,23 @@ def _microseconds(t: np.ndarray, name: str) -> np.ndarray:
 
 
 def _look_like_milliseconds(t: np.ndarray, span: float) -> bool:
-    """Cameras count microseconds: of those, milliseconds have three places and seconds six; and few record an hour."""
+    """Whether times are in milliseconds: then microseconds are whole thousandths; and few recordings last an hour."""
     thousands = t.astype(np.float64) * 1e3
     return span >= LONG or (span >= SHORT and bool((np.abs(thousands - thousands.round()) < ROUNDING).all()))
 
 
 def _whole(values: np.ndarray, what: str, name: str) -> np.ndarray:
-    """The same numbers as integers; no pass over what is some already."""
+    """Convert whole numbers to integers; integers are returned without a pass over them."""
     if values.dtype.kind in "iu":
         return values
     if values.dtype.kind != "f":
-        raise UserError(f"{name}: {what} must be whole numbers, and is {values.dtype}")
+        raise UserError(f"{name}: {what} must be whole numbers, not {values.dtype}")
     values = values.astype(np.float64)
     wrong = ~((np.abs(values) < LARGEST) & (values == np.trunc(values)))  # NaN is neither
     if wrong.any():
         raise UserError(
-            f"{name}: {what} must be whole numbers, and {int(wrong.sum())} of its {len(values)} are not: "
-            f"{values[wrong][0]:g}, for one"
+            f"{name}: {what} must be whole numbers, but {int(wrong.sum())} of its {len(values)} are not, "
+            f"for example {values[wrong][0]:g}"
         )
     return values.astype(np.int64)
 
@@ -158,16 +157,16 @@ def _is_on(on: np.ndarray, name: str) -> np.ndarray:
     on = _whole(on, "p", name)
     least, most = int(on.min()), int(on.max())
     if least < -1 or most > 1:
-        raise UserError(f"{name}: p must be 1 (ON) and 0 or -1 (OFF), and is {least} to {most}")
+        raise UserError(f"{name}: p must be 1 (ON) and 0 or -1 (OFF), but ranges from {least} to {most}")
     return on > 0
 
 
 def going_on(t: np.ndarray, period: int) -> np.ndarray:
-    """Times, int64 `[n]`, of a clock that begins anew after so many, going on where it does.
+    """Continue the times, int64 `[n]`, of a clock that wraps around after `period`.
 
-    A step down by more than half of the period is a new beginning, and one up after it leads back before it: so events
-    that are out of order there stay where they are. Before the first a step up is a pause. Times that span a period or
-    more are of no such clock, and are returned as they are.
+    A step down by more than half the period is a wrap, and a step up by as much after it leads back before the wrap, so
+    that events out of order around a wrap keep their times. Before the first wrap, a step up is a pause. Times that
+    span a period or more cannot come from such a clock, and are returned unchanged.
     """
     if not len(t) or int(t.max()) - int(t.min()) >= period:
         return t
@@ -177,12 +176,12 @@ def going_on(t: np.ndarray, period: int) -> np.ndarray:
 
 
 def whole_records(content: bytes | memoryview, size: int, *, name: str) -> int:
-    """How many records of `size` bytes there are.
+    """Return the number of records of `size` bytes in `content`.
 
     Raises:
-        UserError: the last one is cut off.
+        UserError: the last record is cut off.
     """
     count, rest = divmod(len(content), size)
     if rest:
-        raise UserError(f"{name}: is cut off after {count} whole events ({rest} bytes of the next are there)")
+        raise UserError(f"{name}: is cut off after {count} whole events and {rest} bytes of the next")
     return count

@@ -1,4 +1,4 @@
-"""How large the sensor of a recording is: what a file says, what a setting says, and what to do without either."""
+"""The sensor size of a recording: from its file, from a setting, or unknown."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from shortback.errors import UserError
 log = logging.getLogger("shortback")
 
 Size: TypeAlias = tuple[int, int]  # height and width, in pixels
-LARGEST_SIDE = 4096  # pixels; what is larger is no sensor, but an address that is broken
+LARGEST_SIDE = 4096  # pixels; anything larger is a corrupt address, not a sensor
 
 
 class SensorUnknownError(UserError):
-    """Neither a file nor a setting says how large the sensor is; nothing is wrong with the file.
+    """Neither the file nor a setting gives the size of the sensor; the file itself is fine.
 
     Args:
-        name: of the file.
-        reach: the size up to the last row and the last column that have an event.
+        name: name of the file.
+        reach: height and width up to the last row and the last column that have an event.
     """
 
     def __init__(self, name: str, reach: Size) -> None:
@@ -34,48 +34,49 @@ class SensorUnknownError(UserError):
 
 
 def shown(size: Size) -> str:
-    """A size in words that leave no doubt which number is which."""
+    """Format a size so that height and width cannot be confused."""
     return f"height {size[0]}, width {size[1]}"
 
 
 def agreed(height: int | None, width: int | None, sensor: Size | None, *, name: str) -> tuple[int | None, int | None]:
-    """Height and width of a file, or of the setting where the file does not say them.
+    """Check the size in a file against the setting, which supplies what the file lacks; return height and width.
 
     Args:
-        height: as the file says it, None where it does not.
-        width: the same.
-        sensor: the setting.
-        name: of the file, for the message.
+        height: the height in the file, or None.
+        width: the width in the file, or None.
+        sensor: height and width in the setting, or None.
+        name: name of the file, for the message.
 
     Raises:
-        UserError: the file says another size than the setting.
+        UserError: the file gives a different size from the setting.
     """
     if sensor is None:
         return height, width
     for own, said, what in ((height, sensor[0], "height"), (width, sensor[1], "width")):
         if own is not None and own != said:
             raise UserError(
-                f"{name}: its sensor has a {what} of {own} pixels, and the setting is sensor=[{sensor[0]}, "
-                f"{sensor[1]}] (height, width); the setting is for all recordings, and can be left out for files "
-                "that say their size"
+                f"{name}: its sensor has a {what} of {own} pixels, but the setting is sensor=[{sensor[0]}, "
+                f"{sensor[1]}] (height, width); the setting applies to all recordings, and can be left out for files "
+                "that contain their size"
             )
     return sensor
 
 
-def check_size(size: Size, *, name: str, what: str = "its sensor would be of") -> None:
-    """Raise `UserError` for a size that no sensor has, which names the file."""
+def check_size(size: Size, *, name: str, what: str = "its sensor would have") -> None:
+    """Raise `UserError`, naming the file, unless both sides have 1 to `LARGEST_SIDE` pixels."""
     if min(size) < 1 or max(size) > LARGEST_SIDE:
         raise UserError(
-            f"{name}: {what} {shown(size)}, and sensors have 1 to {LARGEST_SIDE} pixels a side: is an address broken, "
-            "or is the file of another format?"
+            f"{name}: {what} {shown(size)}, but sensors have 1 to {LARGEST_SIDE} pixels a side: is an address corrupt, "
+            "or is the file in another format?"
         )
 
 
 def described(sizes: Mapping[Size, int], said_by: str) -> str:
-    """The sizes of many recordings, the most frequent first, and what says so.
+    """Describe the sensor sizes of many recordings, the most frequent first.
 
     Args:
-        sizes: how many recordings are of each size.
+        sizes: the number of recordings of each size.
+        said_by: where the sizes come from, in words.
     """
     ordered = sorted(sizes, key=lambda size: (-sizes[size], size))
     if len(ordered) == 1:
@@ -84,18 +85,18 @@ def described(sizes: Mapping[Size, int], said_by: str) -> str:
 
 
 def warn_of_sizes(sizes: Mapping[Size, int], *, frame: int, keep_aspect: bool, root: object) -> None:
-    """Say which sensors do not fit frames of a side of so many pixels, and that recordings are of several."""
+    """Warn if recordings differ in sensor size, or if frames of side `frame`, in pixels, are larger than a sensor."""
     if len(sizes) > 1:
         log.warning(
-            "recordings in %s are of sensors of several sizes: %s; each is fitted to the frame, so that a pixel of it "
-            "is not the same angle in all of them",
+            "recordings in %s come from sensors of several sizes: %s; each is fitted to the frame, so a pixel of the "
+            "frame does not cover the same angle in all of them",
             root,
             described(sizes, "as the files or their formats say"),
         )
     fits = min((max(size) if keep_aspect else min(size)) for size in sizes) if sizes else frame
     if frame > fits:
         log.warning(
-            "frames of %d x %d pixels are larger than the sensor (%s): rows or columns of them stay empty, since no "
-            "event falls there; data.frames.size=%d is the largest that leaves none",
+            "frames of %d x %d pixels are larger than the sensor (%s): rows or columns stay empty, since no event "
+            "falls there; data.frames.size=%d is the largest that leaves none empty",
             *(frame, frame, shown(min(sizes, key=max if keep_aspect else min)), fits),
         )

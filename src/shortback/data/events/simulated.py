@@ -1,4 +1,4 @@
-"""A simulated event camera that moves before the bundled images, for a first try without a download."""
+"""A simulated event camera that moves in front of the bundled images, for a first try without a download."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from shortback.data.images import ImageData
 from shortback.files import user_cache
 
 SIDE = 34  # of the sensor, around images of 28 x 28
-THRESHOLD = 0.3  # of the change of log brightness that makes an event
+THRESHOLD = 0.3  # change of log brightness that triggers an event
 DARK = 0.1  # added to the brightness, in units of [0, 1]
-CORNERS = ((0.0, 0.0), (-2.5, 5.0), (-5.0, 0.0), (0.0, 0.0))  # of the way, in pixels down and to the right: a triangle
+CORNERS = ((0.0, 0.0), (-2.5, 5.0), (-5.0, 0.0), (0.0, 0.0))  # of the path, a triangle: pixels down and to the right
 MARGIN = 10  # of darkness around a picture, in pixels
-SUBSTEPS, SUBSTEP = 16, 6000  # between corners, and microseconds each
+SUBSTEPS, SUBSTEP = 16, 6000  # steps between corners, and microseconds per step
 
 
 def load_simulated_events(*, frames: Frames, cache_dir: Path | None = None) -> ImageData:
-    """The 6,000 training and 1,000 test images of the bundled part of Fashion-MNIST, as a moving camera might see them.
+    """Load the bundled part of Fashion-MNIST, 6,000 training and 1,000 test images, as a moving camera might see it.
 
     Nothing here is recorded: a pixel fires for every step of 0.3 that the logarithm of its brightness goes up or down,
     without noise or delay, while the camera moves along a triangle as it did for N-MNIST.
@@ -54,10 +54,10 @@ def load_simulated_events(*, frames: Frames, cache_dir: Path | None = None) -> I
 
 
 def simulate(image: np.ndarray) -> Events:
-    """The events of a picture, uint8 `[28, 28]`."""
+    """Simulate the events of a picture, uint8 `[28, 28]`."""
     levels = np.log(_seen_on_the_way(image) + DARK) / THRESHOLD
     number = np.zeros(levels.shape, np.int8)
-    seen = levels[0].copy()  # what the pixel last told
+    seen = levels[0].copy()  # level of each pixel at its last event
     for told, level in zip(number, levels, strict=True):
         new = np.trunc(level - seen)
         seen += new
@@ -69,7 +69,7 @@ def simulate(image: np.ndarray) -> Events:
 
 
 def _seen_on_the_way(image: np.ndarray) -> np.ndarray:
-    """The brightness of every pixel of the sensor in [0, 1], `[places, SIDE, SIDE]`: between pixels, linearly."""
+    """The brightness in [0, 1] of every sensor pixel along the path, `[places, SIDE, SIDE]`, interpolated linearly."""
     ways = itertools.pairwise(CORNERS)
     places = [np.add(a, np.subtract(b, a) * i / SUBSTEPS) for a, b in ways for i in range(SUBSTEPS)]
     whole, part = np.divmod(np.stack([*places, CORNERS[-1]]) + MARGIN - 3, 1)

@@ -1,4 +1,4 @@
-"""From lists of recordings to a data source."""
+"""Make a data source from lists of recordings."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from shortback.errors import UserError
 
 log = logging.getLogger("shortback")
 
-NUM_NAMED = 10  # bad files that a message lists
+NUM_NAMED = 10  # bad files, or missing classes, that a message lists
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """The recordings of a split and their classes, by number."""
+    """The recordings of a split and the numbers of their classes."""
 
     recordings: list[Recording]
     labels: list[int]
@@ -46,25 +46,25 @@ def make_source(
     sensor: Size | None = None,
     said_by: str = "of the data set",
 ) -> ImageData:
-    """The frames of both splits, as the images of a source; its values are counts, or 0 and 1, and not normalised.
+    """Make a source whose images are frames of recordings; values are counts, or 0 and 1, and are not normalised.
 
     Args:
-        name: of the source.
-        classes: a name a label.
-        read: reads a recording; `key` says what it does.
+        name: name of the source.
+        classes: a name for each label.
+        read: reads a recording; `key` identifies what it does.
         root: the folder of the data.
-        skip_bad: leave recordings that cannot be read out, with a warning, instead of raising.
-        cache_dir: for the frames, see `cache_folders`.
-        split: the name of the way to split, if there is a choice.
-        sensor: height and width of all recordings, in pixels, if it is known before they are read.
-        said_by: what says how large the sensor is, in words.
+        skip_bad: leave out recordings that cannot be read, with a warning, instead of raising.
+        cache_dir: the folder for cached frames, see `cache_folders`.
+        split: the name of the split, if there is a choice.
+        sensor: height and width of all recordings, in pixels, if known before they are read.
+        said_by: where the sensor size comes from, in words.
 
     Raises:
-        UserError: recordings that cannot be read, or a class that is missing from one of the splits.
-        SensorUnknownError: neither a recording nor a setting says how large the sensor is.
+        UserError: recordings cannot be read, or a class is missing from a split.
+        SensorUnknownError: neither a recording nor a setting gives the size of the sensor.
         OSError: the cache cannot be written.
     """
-    for part, what in ((train, "training"), (test, "test")):  # before all of them are read
+    for part, what in ((train, "training"), (test, "test")):  # before the recordings are read
         _check_classes(name, what, classes, torch.tensor(part.labels, dtype=torch.int64))
     recordings = [*train.recordings, *test.recordings]
     folders = cache_folders(root, cache_dir)
@@ -104,14 +104,14 @@ def _fit(sizes: Iterable[Size], frames: Frames) -> str:
 
 
 def split_hash(test: Sequence[Recording], root: Path) -> str:
-    """Eight digits that tell a split from others: of the names of its test files, with their folders in the root."""
+    """Eight hexadecimal digits that identify a split: a hash of the paths of its test files within `root`."""
     names = "\n".join(sorted(f"{recording.path.relative_to(root).as_posix()} {recording.part}" for recording in test))
     return hashlib.blake2b(names.encode(), digest_size=4).hexdigest()
 
 
 def _report(recordings: Sequence[Recording], cached: Cached, root: Path, *, skip_bad: bool) -> None:
     if cached.saturated:
-        log.warning("frames of %s: %d values are more than 255 events and are cut", root, cached.saturated)
+        log.warning("frames of %s: %d values exceed 255 events and are clipped", root, cached.saturated)
     if not cached.bad:
         return
     lines = [f"    {reason}" for _, reason in cached.bad[:NUM_NAMED]]
@@ -119,8 +119,8 @@ def _report(recordings: Sequence[Recording], cached: Cached, root: Path, *, skip
         lines.append(f"    ... and {len(cached.bad) - NUM_NAMED} more")
     what = f"{len(cached.bad)} of the {len(recordings)} recordings in {root} cannot be read"
     if not skip_bad:
-        instead = "Replace or remove them, or leave them out by skip_bad."
-        remembered = f"What was read is remembered in {cached.folder}, which can be deleted."
+        instead = "Replace or remove them, or leave them out with skip_bad."
+        remembered = f"What was read is cached in {cached.folder}, which can be deleted."
         raise UserError("\n".join([f"{what}:", *lines, f"{instead} {remembered}"]))
     log.warning("%s", "\n".join([f"{what}, and are left out:", *lines]))
 

@@ -1,4 +1,4 @@
-"""Events in text: a line for each, of columns that a line before them names."""
+"""Read events from text: one per line, in columns that a line before them names."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from shortback.errors import UserError
 
 COMMENTS = "#%"
 DELIMITERS = (",", ";", "\t", None)
-NUM_HEAD = 100  # lines in which the names are looked for
+NUM_HEAD = 100  # lines that are searched for the names
 POLARITIES = {"true": 1.0, "false": 0.0, "on": 1.0, "off": 0.0}
 
 
 def read_text(path: Path, *, sensor: Size | None = None) -> Events:
     """Read lines of `t` (microseconds), `x`, `y` and `p` (1 is ON), separated by commas, semicolons, tabs or spaces.
 
-    The line before the first event, which may begin with `#` or `%`, names the columns, in any order; others may be
-    among them. Without names nothing is read: cameras' programs write the four in different orders.
+    A line before the first event, which may begin with `#` or `%`, names the columns, in any order; other columns are
+    ignored. Without names the file is refused, since camera programs write the four in different orders.
 
     Args:
         path: the file.
-        sensor: height and width, in pixels, which a text does not say.
+        sensor: height and width, in pixels, which text does not contain.
 
     Raises:
-        UserError: no line of names, a name that is missing, a line that is no event, or no event.
+        UserError: no line of names, a missing name, a line that is not an event, or no event.
         SensorUnknownError: `sensor` is not given.
     """
     try:
         with path.open(encoding="utf-8-sig") as file:
             head = [line.strip() for line in itertools.islice(file, NUM_HEAD)]
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is no text") from None
+        raise UserError(f"{path}: is not a text file") from None
     names, cells, begin, delimiter = _begin(head, path)
     found = known_names(names)
     missing = [field for field in FIELDS if field not in found]
@@ -67,7 +67,7 @@ def read_text(path: Path, *, sensor: Size | None = None) -> Events:
 
 
 def _begin(head: Sequence[str], path: Path) -> tuple[list[str], list[str], int, str | None]:
-    """Names of the columns in small letters, the first event, how many lines are before it, and the delimiter."""
+    """The names of the columns in lower case, the first event, the number of lines before it, and the delimiter."""
     for number, line in enumerate(head):
         delimiter = next((each for each in DELIMITERS if each and each in line), None)
         cells = _split(line, delimiter)
@@ -84,13 +84,13 @@ def _begin(head: Sequence[str], path: Path) -> tuple[list[str], list[str], int, 
         ):
             raise UserError(f"{path}: there is no event in it")
     raise UserError(
-        f"{path}: no line before the first event names its columns. Write one, in the order that they have, such as\n"
+        f"{path}: no line before the first event names its columns. Add one with the names in their order, such as\n"
         "    t,x,y,p\n(t in microseconds, x the column, y the row, p 1 for ON and 0 for OFF)"
     )
 
 
 def _as_written(column: np.ndarray) -> np.ndarray:
-    """Whole numbers as integers: without a point nothing was meant to have fractions."""
+    """Convert whole numbers to integers: as floats they might be taken for times in seconds."""
     whole = bool((np.abs(column) < LARGEST).all() and (column == np.trunc(column)).all())
     return column.astype(np.int64) if whole else column
 

@@ -1,4 +1,4 @@
-"""One job for many items by all cores, where none that is killed is waited for, and what it was at is known."""
+"""Run a job on many items with all cores; a killed process is noticed, and so are the items it was working on."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import ClassVar, Final, TypeVar
 from shortback.allocator import keep_freed_memory
 from shortback.processes import num_cores
 
-WORTH_PROCESSES = 64  # items below which one process does
+WORTH_PROCESSES = 64  # items for each further process; fewer are done in this one
 CHUNK = 16  # items that a process takes at once
-_FIRST: Final = 1  # place of the first item in what all processes share; before it is whether they are to stop
+_FIRST: Final = 1  # place of the first item in the shared memory, after the flag that stops the processes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -28,7 +28,7 @@ class KilledError(ChildProcessError):
     """A process was killed.
 
     Attributes:
-        at: the indices of the items that such processes were at.
+        at: the indices of the items that killed processes were working on.
     """
 
     def __init__(self, at: Sequence[int]) -> None:
@@ -38,13 +38,13 @@ class KilledError(ChildProcessError):
 
 @contextmanager
 def results_of(job: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Iterator[Result]]:
-    """What comes of all items, in any order; by several processes where it is worth it and they can be forked.
+    """The results of `job` for all items, in any order, from several processes where that pays and fork is available.
 
     Args:
-        job: can be pickled.
+        job: a callable that can be pickled.
 
     Raises:
-        KilledError: a process was killed, after the results that there are.
+        KilledError: a process was killed; raised after the results that are available.
     """
     workers = min(num_cores(), len(items) // WORTH_PROCESSES + 1)
     if workers < 2 or "fork" not in multiprocessing.get_all_start_methods():
@@ -52,13 +52,13 @@ def results_of(job: Callable[[Item], Result], items: Sequence[Item]) -> Iterator
         yield map(job, items)
         return
     context = multiprocessing.get_context("fork")
-    # Whether to stop, then which process is at each item; nothing with a lock, which one that is killed might hold.
+    # A flag to stop, then the process working on each item. No lock is used, since a killed process might hold it.
     shared = memoryview(mmap.mmap(-1, 4 * (_FIRST + len(items)))).cast("i")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(shared,))
     try:
         yield _as_they_come(pool, job, items, shared)
     finally:
-        shared[0] = 1  # or the processes would end their chunks first
+        shared[0] = 1  # or the processes would finish their chunks first
         pool.shutdown(cancel_futures=True)
 
 
@@ -75,17 +75,17 @@ def _as_they_come(
     killed = len(futures) < len(begins)
     for future in as_completed(futures):
         if isinstance(future.exception(), BrokenProcessPool):
-            killed = True  # others are done already
+            killed = True  # other futures may have results
         else:
             yield from future.result()
     if killed:
-        pool.shutdown(cancel_futures=True)  # ends those that are left by SIGTERM; until then there is no exit code
+        pool.shutdown(cancel_futures=True)  # waits until SIGTERM has ended the others: only then are there exit codes
         died = {process.pid for process in processes if process.exitcode not in (None, 0, -signal.SIGTERM)}
         raise KilledError([index for index, process in enumerate(shared[_FIRST:]) if process in died])
 
 
 class _Worker:
-    """What this process was told when it began, if it is one of the pool."""
+    """State of this process, if it is a worker of the pool."""
 
     shared: ClassVar[memoryview]
 
@@ -93,7 +93,7 @@ class _Worker:
 def _begin(shared: memoryview) -> None:
     _Worker.shared = shared
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent stops them
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which the pool ends them, whatever the parent does at it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # with which the pool ends workers; the parent may have a handler
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
 
@@ -102,7 +102,7 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    os._exit(1)  # one that was killed says nothing, and its queue would be waited at for ever
+    os._exit(1)  # a killed parent says nothing, and this process would wait for its queue for ever
 
 
 def _do(job: Callable[[Item], Result], begin: int, chunk: Sequence[Item]) -> list[Result]:

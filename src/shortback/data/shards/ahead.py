@@ -1,4 +1,4 @@
-"""Shards that come next in an epoch, fetched while those before them are read."""
+"""Fetch the next shards of an epoch while earlier ones are read."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ log = logging.getLogger("shortback")
 
 
 class FetchAhead:
-    """Has a store fetch the next few shards of an epoch, in a thread of whatever process reads.
+    """Makes a store fetch the next few shards of an epoch, in a thread of the reading process.
 
-    Processes that read the same epoch begin at different ones of them, so that they fetch side by side; what one has
-    fetched the others find. A shard that cannot be had is left to whoever reads its first image, who says so.
+    Processes that read the same epoch begin with different shards, so that they fetch side by side; each finds what the
+    others have fetched. A shard that cannot be fetched is skipped here; reading its first image raises the error.
 
     Args:
-        store: of the shards.
-        shards: of the split.
-        numbers: of the shard of each sample of the epoch, int64 [n].
-        depth: shards at most that are fetched and not yet begun.
+        store: the store of the shards.
+        shards: the shards of the split.
+        numbers: the shard number of each sample of the epoch, int64 [n].
+        depth: largest number of shards that are fetched but not yet begun.
     """
 
     def __init__(self, store: Store, shards: Sequence[ShardFile], numbers: Tensor, *, depth: int) -> None:
@@ -38,15 +38,15 @@ class FetchAhead:
         self.depth = depth
         self.shards = [shards[number] for number in distinct[by_use]]
         self.first_use = first[by_use]
-        self._asked = 0  # shards that have been begun, or asked for
+        self._asked = 0  # number of shards begun or requested
         self._waiting: deque[ShardFile] = deque()
         self._thread: threading.Thread | None = None
 
     def reach(self, position: int, *, part: int = 0, parts: int = 1) -> None:
-        """Say that samples up to `position` of the epoch are read now; returns at once.
+        """Report that samples up to `position` of the epoch are being read; returns at once.
 
         Args:
-            part: of this process, among `parts` that read the epoch.
+            part: number of this process among the `parts` that read the epoch.
         """
         begun = int(np.searchsorted(self.first_use, position, side="right"))
         ahead = self.shards[max(begun, self._asked) : begun + self.depth]

@@ -16,16 +16,16 @@ from shortback.data.shards.index import Places, SplitShards
 from shortback.data.shards.store import Store
 from shortback.errors import UserError
 
-_OPEN: Final = 64  # shards that a process has open at once where all stay; systems allow some hundreds of files
+_OPEN: Final = 64  # shards that a process keeps open if none is ever removed; systems allow some hundreds of files
 
 
 class ShardImages:
     """Images in shards, decoded each time they are read.
 
     Args:
-        split: its shards.
-        places: where the images lie in them.
-        store: gives the shards.
+        split: the shards of the split.
+        places: where the images lie in the shards.
+        store: opens the shards.
         channels: 1 for grey, 3 for RGB.
     """
 
@@ -35,7 +35,7 @@ class ShardImages:
         self.store = store
         self.channels = channels
         self.labels = torch.from_numpy(places.labels).long()
-        self.shards = torch.from_numpy(places.shards).long()  # the loader draws orders by them
+        self.shards = torch.from_numpy(places.shards).long()  # the loader uses them to draw orders
         self._opened: OrderedDict[int, int] = OrderedDict()
 
     def __len__(self) -> int:
@@ -45,22 +45,22 @@ class ShardImages:
         """Decode one image: uint8 [C, H, W].
 
         Raises:
-            ValueError: if the shard has been cut short or damaged since it was checked.
-            OSError: if it cannot be had.
+            ValueError: the shard has been cut short or damaged since it was checked.
+            OSError: the shard cannot be opened or fetched.
         """
         number = int(self.places.shards[index])
         size, offset = int(self.places.sizes[index]), int(self.places.offsets[index])
         content = os.pread(self._open(number), size, offset)
         where = f"{self.places.name(index)} in the shard {self.split.shards[number].name}"
         if len(content) < size:
-            raise UserError(f"{where} cannot be read: the shard ends before it; copy it again")
+            raise UserError(f"{where} cannot be read: the shard ends before it; copy the shard again")
         try:
             return as_image(decode_image(content, channels=self.channels))
         except Exception as error:  # decoders raise nearly anything on damaged bytes
             raise UserError(f"{where} cannot be read: {error}") from error
 
     def ahead(self, order: Tensor) -> FetchAhead | None:
-        """What fetches shards for an epoch in an order, int64 [n], before they are read; None where all are there."""
+        """Return a fetcher for the shards of an epoch in `order`, int64 [n]; None if all shards are there."""
         depth = self.store.ahead(max(shard.size for shard in self.split.shards))
         return FetchAhead(self.store, self.split.shards, self.shards[order], depth=depth) if depth else None
 
@@ -75,7 +75,7 @@ class ShardImages:
         return self._opened[number]
 
     def _close_removed(self, *, but: int) -> None:
-        """Let go of copies that were removed to make room, and take their space for as long as they are open."""
+        """Close copies that were removed to make room: they take up space for as long as they are open."""
         for number, descriptor in list(self._opened.items()):
             if number != but and not os.fstat(descriptor).st_nlink:
                 del self._opened[number]

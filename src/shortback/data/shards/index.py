@@ -1,7 +1,7 @@
-"""What a folder of shards holds: `index.json`, and for each split an array file that says where each image lies.
+"""The index of a folder of shards: `index.json`, and for each split an array file with the place of each image.
 
-A shard is a tar file of WebDataset's convention, `00000042.jpg` and `00000042.cls` for an image and its label, which
-its tools read too. The index adds what reading one image of a million needs: shard, offset, size and label of each.
+A shard is a tar file in WebDataset's convention, `00000042.jpg` and `00000042.cls` for an image and its label, so
+WebDataset's tools read it too. The index adds what random access needs: shard, offset, size and label of each image.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class ShardFile:
 
 @dataclass(frozen=True)
 class Places:
-    """Where the images of a split lie, an entry each.
+    """Where the images of a split lie, with one entry per image.
 
     Attributes:
         shards: number of the shard, int32 `[n]`.
-        offsets: of the file in it, in bytes, int64 `[n]`.
-        sizes: in bytes, int32 `[n]`.
-        labels: int32 `[n]`.
-        suffixes: of the names in the tar, `.jpg` and the like, `[n]`.
+        offsets: offset of the image in the shard, in bytes, int64 `[n]`.
+        sizes: size in bytes, int32 `[n]`.
+        labels: label, int32 `[n]`.
+        suffixes: suffix of the file name in the shard, `.jpg` and the like, `[n]`.
     """
 
     shards: np.ndarray
@@ -50,13 +50,13 @@ class Places:
     suffixes: np.ndarray
 
     def name(self, index: int) -> str:
-        """Of an image in its tar file."""
+        """The file name of an image in its shard."""
         return f"{index:08d}{self.suffixes[index]}"
 
 
 @dataclass(frozen=True)
 class SplitShards:
-    """A split: its shards in their order, and the array file of its places with the SHA-256 of that."""
+    """A split: its shards in order, and the array file of its places with the SHA-256 of that file."""
 
     shards: tuple[ShardFile, ...]
     places: str
@@ -65,15 +65,15 @@ class SplitShards:
 
 @dataclass(frozen=True)
 class Index:
-    """Of a whole folder.
+    """The content of `index.json`, which describes a folder of shards.
 
     Attributes:
-        name: of the data.
+        name: name of the data.
         classes: a name for each label.
         channels: 1 for grey, 3 for RGB.
-        image_size: side in pixels of what the network sees.
-        mean: of each channel, in units of [0, 1].
-        std: the same.
+        image_size: side of the network's input, in pixels.
+        mean: mean of each channel, in units of [0, 1].
+        std: standard deviation, likewise.
         splits: `train` and `test`.
     """
 
@@ -93,13 +93,13 @@ class Index:
         """Read `index.json`.
 
         Raises:
-            ValueError: it is none, or one of a later version.
+            ValueError: the text is not an index, or an index of another version.
         """
         try:
             tree = json.loads(text)
             version = tree.pop("version")
             if version != _VERSION:
-                raise UserError(f"{where} is of version {version}, and this shortback reads version {_VERSION}")
+                raise UserError(f"{where} is of version {version}, but this shortback reads version {_VERSION}")
             splits = {
                 name: SplitShards(
                     tuple(ShardFile(**shard) for shard in split["shards"]), split["places"], split["sha256"]
@@ -111,12 +111,12 @@ class Index:
         except UserError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{where} is no index of shards ({type(error).__name__}: {error})") from error
+            raise UserError(f"{where} is not an index of shards ({type(error).__name__}: {error})") from error
         if set(index.splits) != {"train", "test"}:
-            raise UserError(f"{where} has the splits {', '.join(index.splits)}, and not train and test")
+            raise UserError(f"{where} has the splits {', '.join(index.splits)} instead of train and test")
         for file in (file for split in index.splits.values() for file in (split.places, *split.shards)):
             name = file if isinstance(file, str) else file.name
-            if Path(name).name != name:  # a path would be written to from outside
+            if Path(name).name != name:  # a path could lead out of the folder
                 raise UserError(f"{where} names {name!r}, which is not the name of a file")
         return index
 
@@ -132,11 +132,11 @@ def write_places(path: Path, places: Places) -> str:
 
 
 def read_places(path: Path, split: SplitShards) -> Places:
-    """Read the array file of a split, seen to be what the index says.
+    """Read the array file of a split, and check it against the index.
 
     Raises:
-        ValueError: it is not.
-        OSError: it cannot be read.
+        ValueError: the file does not match the index.
+        OSError: the file cannot be read.
     """
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != split.sha256:

@@ -1,4 +1,4 @@
-"""A folder of images, packed into shards."""
+"""Pack a folder of images into shards."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from shortback.files import full_disk_explained, replacing
 
 SHARD_BYTES = 128 * 2**20
 _SEED = 0  # of the order in which training images are packed
-_SHOWN_FROM = 2_000  # images
+_SHOWN_FROM = 2_000  # images, from which progress is shown
 _HEADER = 512  # bytes of a tar file before each file in it
 log = logging.getLogger("shortback")
 
 
 def pack_folder(root: Path, out: Path, *, shard_bytes: int = SHARD_BYTES, skip_bad: bool = False) -> Index:
-    """Write the images of `root/train/<class>/` and `root/test/<class>/` into tar files, as they are.
+    """Pack the image files in `root/train/<class>/` and `root/test/<class>/` into tar files, unchanged.
 
-    Training images are packed in a random order that is always the same, so that every shard holds images of all
-    classes; test images in the order of the folder. The same folder gives the same bytes.
+    Training images are packed in a random but fixed order, so that every shard holds images of all classes; test images
+    in the order of the folder. The same folder gives the same bytes.
 
     Args:
-        root: as `load_image_folder` takes it, which looks at every file first.
+        root: a folder as for `load_image_folder`, which checks every file first.
         out: a new or an empty folder.
-        shard_bytes: of the images in a shard, at least; the last may have less.
-        skip_bad: leave files that cannot be decoded out.
+        shard_bytes: least number of image bytes in a shard; the last shard may have fewer.
+        skip_bad: leave out files that cannot be decoded.
 
     Raises:
-        ValueError: `out` has files in it, or what `load_image_folder` raises.
-        OSError: a file cannot be read or written, a full disk among the reasons.
+        ValueError: `shard_bytes` is below 1, `out` has files in it, or `load_image_folder` raises it.
+        OSError: a file cannot be read or written, for example because the disk is full.
     """
     if shard_bytes < 1:
         raise UserError(f"shards must have at least 1 byte, not {shard_bytes}")
@@ -59,13 +59,13 @@ def pack_folder(root: Path, out: Path, *, shard_bytes: int = SHARD_BYTES, skip_b
             files = [_path_of(root, images, index) for index in orders[name].tolist()]
             splits[name] = _Packer(out, name).pack(files, images.labels[orders[name]].tolist(), shard_bytes)
         index = Index(data.name, data.classes, data.in_channels, data.image_size, data.mean, data.std, splits)
-        write_index(out, index)  # last: without it the folder is none of shards
+        write_index(out, index)  # last: without it, the folder is not one of shards
     log.info("packed into %s: see %s", out, out / INDEX)
     return index
 
 
 class _Packer:
-    """Writes the shards of a split, and notes where each image is."""
+    """Writes the shards of a split, and records where each image is."""
 
     def __init__(self, out: Path, split: str) -> None:
         self.out = out
@@ -99,13 +99,13 @@ class _Packer:
         self.rows.append((len(self.shards), tar.offset + _HEADER, len(content), label))
         self.suffixes.append(suffix)
         for name, part in ((key + suffix, content), (f"{key}.cls", str(label).encode())):
-            member = tarfile.TarInfo(name)  # owner, time and mode as they are by default: the same bytes every time
+            member = tarfile.TarInfo(name)  # default owner, time and mode: the same bytes every time
             member.size = len(part)
             tar.addfile(member, io.BytesIO(part))
 
 
 def _shares(files: Sequence[Path], shard_bytes: int) -> Iterator[int]:
-    """How many of the files go into each shard, one after another."""
+    """Yield the number of files in each shard, in order."""
     number = size = 0
     for file in files:
         number, size = number + 1, size + file.stat().st_size

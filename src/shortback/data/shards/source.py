@@ -19,24 +19,25 @@ from shortback.files import replacing, user_cache
 def load_shards(
     root: Path | None = None, *, url: str | None = None, cache_dir: Path | None = None, cache_gb: float | None = None
 ) -> ImageData:
-    """The images that `shortback data pack` wrote.
+    """Load images that `shortback data pack` has packed.
 
     Args:
-        root: the folder.
-        url: of the folder on a web server, instead; shards are copied when they are first read.
-        cache_dir: where to; else to the user's cache.
-        cache_gb: what the copies may take together, in 10^9 bytes; those used longest ago give way. Everything unless
-            given.
+        root: the folder of shards.
+        url: address of the folder on a web server, instead of `root`; shards are copied when they are first read.
+        cache_dir: folder for the copies; by default, in the user's cache.
+        cache_gb: limit on the size of all copies, in 10^9 bytes; those used longest ago are removed. No limit by
+            default.
 
     Raises:
-        FileNotFoundError: `root` is no folder of shards.
-        ValueError: shards that are missing or cut short, all at once and by name; a cache too small to train from.
-        OSError: the server does not give what is asked for.
+        FileNotFoundError: `root` is not a folder of shards.
+        ValueError: shards are missing or cut short, of which the first five are named; the index is damaged; the
+            settings contradict each other; or the cache is too small to train from.
+        OSError: the server does not deliver a file.
     """
     if (root is None) == (url is None):
-        raise UserError("data of kind 'shards' need either root, a folder, or url, that of one on a web server")
+        raise UserError("data of kind 'shards' need either root, a folder, or url, a folder on a web server")
     if url is None and (cache_dir is not None or cache_gb is not None):
-        raise UserError("cache_dir and cache_gb are for copies of shards behind a url, and those in a folder need none")
+        raise UserError("cache_dir and cache_gb are for copies of shards behind a url; leave them out for a folder")
     if url is not None:
         index, folder, store = _from_web(url, cache_dir, cache_gb)
     else:
@@ -62,7 +63,7 @@ def _from_folder(root: Path) -> tuple[Index, Path, Store]:
     path = root / INDEX
     if not path.is_file():
         raise FileNotFoundError(
-            f"{root.absolute()} has no {INDEX}: it is no folder of shards, or was not packed to the end. "
+            f"{root.absolute()} has no {INDEX}: it is not a folder of shards, or packing did not finish. "
             f"`shortback data pack FOLDER {root}` packs a folder of images"
         )
     index = Index.from_text(path.read_text(), where=str(path))
@@ -76,7 +77,7 @@ def _from_web(url: str, cache_dir: Path | None, cache_gb: float | None) -> tuple
     limit = None if cache_gb is None else round(cache_gb * 1e9)
     text = WebStore(url, Path()).read(INDEX).decode(errors="replace")
     index = Index.from_text(text, where=f"{url}/{INDEX}")
-    # A folder for each content: what was packed anew does not meet copies of what was there before.
+    # A folder for each content of the index: shards packed anew do not mix with copies of earlier ones.
     content = hashlib.sha256(text.encode()).hexdigest()[:12]
     folder = (cache_dir or user_cache() / "shards") / f"{Path(urlsplit(url).path).name or 'shards'}-{content}"
     largest = max(shard.size for split in index.splits.values() for shard in split.shards)

@@ -1,4 +1,4 @@
-"""Where the shards of a folder are read from: the folder itself, or copies of what a web server has."""
+"""Stores from which shards are read: a folder, or local copies of the files on a web server."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ from shortback.errors import UserError
 from shortback.files import full_disk_explained, replacing
 
 ATTEMPTS = 4
-SILENCE = 30.0  # seconds without a byte, after which a server is asked anew
-_SLOW = 60.0  # seconds for a shard, after which it is said that it is waited for
+SILENCE = 30.0  # seconds without a byte, after which a request is repeated
+_SLOW = 60.0  # seconds after which a shard that is still being copied is logged, again and again
 _BLOCK = 2**20
 log = logging.getLogger("shortback")
 _Taken = TypeVar("_Taken")
 
 
 class Store(Protocol):
-    """Gives each shard as a file.
+    """Opens each shard as a file.
 
     Attributes:
-        limit: bytes that copies may take together, beyond which those used longest ago are removed; None: all stay.
+        limit: bytes that all copies may take, beyond which those used longest ago are removed; None: all stay.
     """
 
     limit: int | None
 
     def open(self, shard: ShardFile) -> int:
-        """A descriptor to read the shard by; it stays good if the file is removed meanwhile, which takes its space."""
+        """Return a descriptor to read the shard; it stays valid, and takes up space, if the file is removed."""
         ...
 
     def ahead(self, size: int) -> int:
-        """How many shards of `size` bytes are worth opening before they are read."""
+        """The number of shards of `size` bytes that are worth opening before they are read."""
         ...
 
 
 class FolderStore:
-    """Shards that lie in a folder, all of them.
+    """Shards in a folder, which must contain all of them.
 
     Raises:
-        ValueError: some are missing, or have another size than the index says: the first few by name.
+        ValueError: some are missing, or differ in size from the index; the message names the first five.
     """
 
     limit: int | None = None
@@ -66,7 +66,7 @@ class FolderStore:
                 wrong.append(f"{shard.name} {'is missing' if size is None else f'has {size} of {shard.size} bytes'}")
         if wrong:
             more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-            raise UserError(f"the shards in {folder} are not whole: {', '.join(wrong[:5])}{more}; copy them again")
+            raise UserError(f"the shards in {folder} are not complete: {', '.join(wrong[:5])}{more}; copy them again")
 
     def open(self, shard: ShardFile) -> int:
         return os.open(self.folder / shard.name, os.O_RDONLY)
@@ -76,16 +76,16 @@ class FolderStore:
 
 
 class WebStore:
-    """Shards that are copied from a web server when first read, each seen to be what the index says.
+    """Shards that are copied from a web server when first read, and checked against the index.
 
-    Of processes that want the same one at once, on machines that share the folder too, one copies it. A copy is whole
-    or not there.
+    If several processes want the same shard at once, even on machines that share the folder, one of them copies it. A
+    copy is complete or absent.
 
     Args:
-        url: of the folder, without a slash at its end.
-        folder: for the copies.
-        limit: bytes that the copies may take together; those used longest ago are removed for new ones. None: no limit.
-        silence: seconds without a byte after which the server is asked anew.
+        url: address of the folder, without a slash at its end.
+        folder: folder for the copies.
+        limit: bytes that all copies may take; those used longest ago are removed for new ones. None: no limit.
+        silence: seconds without a byte after which a request is repeated.
     """
 
     def __init__(self, url: str, folder: Path, *, limit: int | None = None, silence: float = SILENCE) -> None:
@@ -95,36 +95,36 @@ class WebStore:
         self.silence = silence
 
     def open(self, shard: ShardFile) -> int:
-        """Copy a shard if it is not there, and open it.
+        """Open a shard, copying it first if it is not there.
 
         Raises:
-            OSError: it cannot be had; the message has its URL and what happened.
+            OSError: the shard cannot be fetched; the message has its URL and the reason.
         """
         path = self.folder / shard.name
         while True:
             try:
                 descriptor = os.open(path, os.O_RDONLY)
             except FileNotFoundError:
-                self._copy(shard, path)  # which another process may remove again at once, to make room
+                self._copy(shard, path)  # another process may remove the copy at once, to make room
             else:
                 if self.limit is not None:
                     os.utime(descriptor)
                 return descriptor
 
     def ahead(self, size: int) -> int:
-        """As many as are read side by side, if there is room for both."""
+        """As many shards as are read side by side, as far as there is room for them beside those."""
         if self.limit is None:
             return SIDE_BY_SIDE
         return min(max(self.limit // size - SIDE_BY_SIDE, 0), SIDE_BY_SIDE)
 
     def read(self, name: str, *, sha256: str | None = None) -> bytes:
-        """A small file, which is not kept.
+        """Fetch a small file without storing it.
 
         Args:
-            sha256: of its bytes, if it is known; the server is asked again for others.
+            sha256: SHA-256 of the file, if known; on a mismatch the request is repeated.
 
         Raises:
-            OSError: it cannot be had; the message has its URL and what happened.
+            OSError: the file cannot be fetched; the message has its URL and the reason.
         """
 
         def take(answer: http.client.HTTPResponse) -> bytes:
@@ -146,7 +146,7 @@ class WebStore:
         ):
             if path.exists():
                 return
-            for left in self.folder.glob(f".{path.name}.*.tmp"):  # by a process that was killed: the lock is ours
+            for left in self.folder.glob(f".{path.name}.*.tmp"):  # by a killed process, since the lock is ours
                 left.unlink(missing_ok=True)
             self._make_room(shard.size)
             with replacing(path) as temporary:
@@ -200,12 +200,12 @@ def _check_digest(found: str, expected: str) -> None:
 
 
 class _ServerError(Exception):
-    """What is wrong with a server, its answer or the way to it, which may pass: it is asked again."""
+    """A fault of the server, its answer or the network, which may pass: the request is repeated."""
 
 
 @contextmanager
 def _of_the_server() -> Iterator[None]:
-    """Tell errors of the network, in whatever numbers they come, from those of the disk here."""
+    """Turn network errors, whatever their number, into `_ServerError`, to tell them from errors of the local disk."""
     try:
         yield
     except (TimeoutError, urllib.error.HTTPError):
@@ -215,7 +215,7 @@ def _of_the_server() -> Iterator[None]:
 
 
 def _asked(url: str, take: Callable[[http.client.HTTPResponse], _Taken], *, silence: float) -> _Taken:
-    """What `take` makes of the answer of a server, which is asked a few times; errors of the disk here pass through."""
+    """Request `url` up to `ATTEMPTS` times and return `take(answer)`; errors of the local disk pass through."""
     reason = ""
     for attempt in range(ATTEMPTS):
         try:
@@ -226,12 +226,12 @@ def _asked(url: str, take: Callable[[http.client.HTTPResponse], _Taken], *, sile
         except urllib.error.HTTPError as error:
             reason = f"the server says {error.code} {error.reason}"
             if error.code < 500:
-                raise OSError(f"{url} cannot be had: {reason}") from error
+                raise OSError(f"{url} cannot be fetched: {reason}") from error
         except TimeoutError:
             reason = f"no byte for {silence:.0f} s"
         except _ServerError as error:
             reason = str(error)
         if attempt + 1 < ATTEMPTS:
-            log.warning("%s: %s; asking again", url, reason)
+            log.warning("%s: %s; trying again", url, reason)
             time.sleep(2**attempt / 2)
-    raise OSError(f"{url} cannot be had: {reason}, in each of {ATTEMPTS} attempts")
+    raise OSError(f"{url} cannot be fetched: {reason}, in each of {ATTEMPTS} attempts")
