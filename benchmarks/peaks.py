@@ -38,7 +38,7 @@ from workloads import Variant, Workload, autocast, batch, build, diagnosis, trai
 TINY = (2, 3)  # two sizes, so that the compiler learns that the size varies
 CALLS = {"step": training_step, "diagnosis": diagnosis}
 STEPS = 3  # the highest counts: gaps appear from the second on
-AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+RETURN_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 MALLOPT = (-3, -1, -4)  # mallopt's numbers for these two, and for the number of mapped blocks
 
 
@@ -103,7 +103,7 @@ def saved_bytes(net: nn.Module, x: Tensor) -> int:
 def _run_child(spec: dict[str, Any]) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, str(Path(__file__).resolve()), json.dumps(spec)],
-        env=os.environ | (AT_ONCE if spec["at_once"] else {}),
+        env=os.environ | (RETURN_AT_ONCE if spec["at_once"] else {}),
         capture_output=True,
         text=True,
         check=False,
@@ -124,7 +124,7 @@ def _measure(work: Workload, variant: Variant, call: str, *, at_once: bool) -> d
     before = _begin(variant.device)
     for _ in range(1 if at_once else STEPS):
         step(x, y)
-    peak = _highest(variant.device) - before
+    peak = _peak_since(variant.device) - before
     if _num_graphs() > graphs:
         raise RuntimeError("the measured step compiled something, so its peak is the compiler's")
     saved = None
@@ -160,7 +160,7 @@ def _begin(device: Device) -> int:
     return torch.cuda.memory_allocated() if device == "cuda" else _resident()
 
 
-def _highest(device: Device) -> int:
+def _peak_since(device: Device) -> int:
     """The most bytes in use since `_begin`."""
     if device == "cuda":
         torch.cuda.synchronize()

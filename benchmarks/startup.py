@@ -50,7 +50,7 @@ def _in_child(cache: str) -> dict[str, Any]:
 def _measure_here() -> dict[str, Any]:
     """Measure in this process, which is a child."""
     from shortback.recipes.load import load_recipe
-    from shortback.runs.one_step import Rehearsal
+    from shortback.runs.rehearsal import Rehearsal
 
     job = Rehearsal(load_recipe("quickstart", settings=RECIPE))
     lap = partial(seconds, device=job.execution.device)

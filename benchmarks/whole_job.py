@@ -12,7 +12,7 @@ from typing import Any
 
 from harness import Settings, run, seconds, spread
 from shortback.recipes.load import load_recipe
-from shortback.runs.one_step import Rehearsal
+from shortback.runs.rehearsal import Rehearsal
 
 BUNDLED = ["compare=null", "method=evolutionary"]
 CIFAR10 = ["data.kind=image_folder", "data.train_images=25600", "train.epochs=1"]

@@ -28,7 +28,7 @@ from shortback.data import Augmentation, BatchLoader, train_transform
 from shortback.data.images import ArrayImages
 from shortback.data.resident import ResidentLoader
 from shortback.recipes.load import load_recipe
-from shortback.runs.one_step import Rehearsal
+from shortback.runs.rehearsal import Rehearsal
 from shortback.surrogates import Arctan, Rectangular, Sigmoid, Triangular
 from shortback.training import choose_execution
 

@@ -292,12 +292,14 @@ def by_command(base: Path, generator: random.Random) -> tuple[int, int]:
     ):
         whole, cut = (base / f"{kind}-{whom}-{make_command.__name__}" for kind in ("whole", "cut"))
         started = time.monotonic()
-        done = call(begun_or_not(make_command(whole), whole))
+        done = call(without_resume_if_new(make_command(whole), whole))
         assert done.returncode == 0, done.stderr
         seconds = time.monotonic() - started
         for _ in range(3):
-            kill_in(begun_or_not(make_command(cut), cut), generator.uniform(0.4, 0.9) * seconds, whom, generator)
-        done = call(begun_or_not(make_command(cut), cut))
+            kill_in(
+                without_resume_if_new(make_command(cut), cut), generator.uniform(0.4, 0.9) * seconds, whom, generator
+            )
+        done = call(without_resume_if_new(make_command(cut), cut))
         assert done.returncode == 0, done.stderr
         runs = [path.parent.relative_to(whole) for path in whole.rglob("summary.json")]
         different += report(name, [f"{p}: {what}" for p in runs for what in differences(whole / p, cut / p)])
@@ -306,7 +308,7 @@ def by_command(base: Path, generator: random.Random) -> tuple[int, int]:
     return total, different
 
 
-def begun_or_not(arguments: list[str], out: Path) -> list[str]:
+def without_resume_if_new(arguments: list[str], out: Path) -> list[str]:
     """The command, without `--resume` if there is nothing to resume."""
     return arguments if (out / "recipe.yaml").exists() else [part for part in arguments if part != "--resume"]
 

@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from shortback.cli import app
-from shortback.recipes.settings import MUST_BE_SAID, all_settings
+from shortback.recipes.settings import REQUIRED, all_settings
 
 API = Path(__file__).resolve().parents[1] / "docs" / "api"
 PAGES = (API / "settings.md", API / "commands.md")
@@ -35,7 +35,7 @@ def list_settings() -> Iterator[str]:
         yield from ("", f"## {section or 'At the top'}", "")
         yield from ("| key | what it is | what it takes | default |", "|---|---|---|---|")
         for key, means, takes, default in settings:
-            yield f"| `{key}` | {means} | {takes} | {default if default == MUST_BE_SAID else f'`{default}`'} |"
+            yield f"| `{key}` | {means} | {takes} | {default if default == REQUIRED else f'`{default}`'} |"
 
 
 def list_commands() -> Iterator[str]:

@@ -16,7 +16,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from shortback.inspection.pointwise import make_safe
+from shortback.inspection.pointwise import patch_strided_1x1
 from shortback.models import create_model, list_models
 from shortback.neurons import LIF
 from tests.networks.zoo import CASES
@@ -49,7 +49,7 @@ def downsampling():
 
 
 def convolutions():
-    """One of each shape, as `make_safe` has it run."""
+    """One of each shape, as `patch_strided_1x1` has it run."""
     names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
     shapes = [
         tuple(getattr(module, name) for name in names)
@@ -60,7 +60,7 @@ def convolutions():
     found = nn.ModuleList(
         nn.Conv2d(**dict(zip(names, shape, strict=True)), bias=False) for shape in dict.fromkeys(shapes)
     )
-    make_safe(found)
+    patch_strided_1x1(found)
     return found
 
 

@@ -74,7 +74,8 @@ def test_the_list_has_whole_sentences():
 
 def test_settings_are_listed_with_what_they_take():
     code, text = said("settings", "model.neuron.surrogate")
-    assert (code, len(text.splitlines())) == (0, 4)
-    assert "rectangular, triangular, arctan, sigmoid, fast_sigmoid, tanh_window  (default: triangular)" in text
+    assert (code, len(text.splitlines())) == (0, 8)
+    assert "rectangular, triangular, arctan, sigmoid, fast_sigmoid, tanh_window; default: triangular)" in text
+    assert "    Steepness, for arctan" in text
     code, text = said("settings", "modl")
     assert (code, "no setting begins with modl; the nearest are model" in text) == (2, True)

@@ -84,7 +84,7 @@ def test_a_size_that_may_change_compiles_once():
 
     run = torch.compile(lambda x: x + 1, backend=counting)
     x = torch.zeros(3, 5)
-    torch_private.may_change_in_size(x, 1)
+    torch_private.mark_dynamic(x, 1)
     for size in (5, 6, 9):
         run(x if size == 5 else torch.zeros(3, size))
     assert len(compiled) == 1

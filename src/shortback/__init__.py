@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from shortback import schedules as schedules
     from shortback import surrogates as surrogates
     from shortback import training as training
-    from shortback.ablation.own import Comparison as Comparison
-    from shortback.ablation.own import compare as compare
+    from shortback.ablation.compare import Comparison as Comparison
+    from shortback.ablation.compare import compare as compare
     from shortback.diagnosis import diagnose as diagnose
     from shortback.export.operations import count_operations as count_operations
     from shortback.export.stream import stream as stream
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "shortback.ablation.own": ("Comparison", "compare"),
+    "shortback.ablation.compare": ("Comparison", "compare"),
     "shortback.diagnosis": ("diagnose",),
     "shortback.export.operations": ("count_operations",),
     "shortback.export.stream": ("stream",),

@@ -49,11 +49,11 @@ def train(
     with user_errors():
         if resume and overwrite:
             raise UserError("--resume and --overwrite exclude each other")
-        from shortback.recipes.heeded import check_heeded
+        from shortback.recipes.effect import check_effect
         from shortback.recipes.load import load_recipe
 
         parsed = load_recipe(recipe, settings=settings or ())
-        check_heeded(parsed, settings or ())
+        check_effect(parsed, settings or ())
         folder = out or Path("runs") / Path(recipe).stem
         from shortback.runs.train import train_recipe
 
@@ -147,7 +147,7 @@ def diagnose(
 ) -> None:
     """Measure gradients by layer and time step, judge them, and try possible remedies."""
     with user_errors():
-        from shortback.recipes.heeded import check_heeded
+        from shortback.recipes.effect import check_effect
         from shortback.recipes.load import load_recipe
         from shortback.runs.diagnose import check_recipe_gradients, check_run_gradients
 
@@ -160,7 +160,7 @@ def diagnose(
             checkup = check_run_gradients(Path(recipe))
         else:
             parsed = load_recipe(recipe, settings=settings or ()).model_copy(update={"compare": None})
-            check_heeded(parsed, settings or ())
+            check_effect(parsed, settings or ())
             checkup = check_recipe_gradients(parsed)
         if html is not None:
             from shortback.runs.gradient_page import write_gradient_page

@@ -80,12 +80,12 @@ def validate_recipe(recipe: RecipeArgument, settings: SettingsOption = None) -> 
     """Check a recipe and build its network, without data."""
     with user_errors():
         from shortback.recipes.build import check_recipe
-        from shortback.recipes.heeded import check_heeded
+        from shortback.recipes.effect import check_effect
         from shortback.recipes.load import load_recipe
 
         parsed = load_recipe(recipe, settings=settings or ())
         check_recipe(parsed)
-        check_heeded(parsed, settings or ())
+        check_effect(parsed, settings or ())
         print(f"{recipe}: fine")
 
 

@@ -17,7 +17,7 @@ from typer.core import TyperCommand
 from shortback.choices import nearest
 from shortback.errors import UserError
 from shortback.processes import is_first
-from shortback.words import counted
+from shortback.words import quantity
 
 if TYPE_CHECKING:
     from shortback.runs.summary import Summary
@@ -33,7 +33,7 @@ def closing_line(summary: Summary, folder: Path) -> str:
     """The line that tells how a training ended."""
     equal = "bit-equal" if summary["stripped_is_bit_equal"] else "NOT bit-equal"
     return (
-        f"test accuracy {summary['test_accuracy']:.2%} after {counted(summary['epochs'], 'epoch')} and "
+        f"test accuracy {summary['test_accuracy']:.2%} after {quantity(summary['epochs'], 'epoch')} and "
         f"{summary['train_seconds']:.0f} s; the stripped network, {equal} to one without branches, is in {folder}"
     )
 

@@ -25,7 +25,14 @@ from torch import Tensor, nn
 from shortback.choices import BranchWeights, Combine, check_choice
 from shortback.errors import UserError
 from shortback.outputs import LossTerms, Outputs, warn_of_eval, warn_of_logits_alone
-from shortback.targets import OF_NUMBERS, check_classes, check_devices, check_takes_logits, check_target, kind_of
+from shortback.targets import (
+    NUMERIC_LOSSES,
+    check_classes,
+    check_devices,
+    check_takes_logits,
+    check_target,
+    loss_identity,
+)
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -199,7 +206,7 @@ class ShortcutLoss:
             loss = CrossEntropy(label_smoothing=self.main.label_smoothing)
         # A user's function may take the first axis for time. Losses that average over time need no such axis.
         averages = type(loss) is CrossEntropy or isinstance(loss, nn.modules.loss._Loss)
-        is_alike = kind_of(loss) == kind_of(self.main)
+        is_alike = loss_identity(loss) == loss_identity(self.main)
         steps = outputs.logits.shape[:-2] if is_alike and not averages else ()
         return {name: apply_loss(loss, o.expand(*steps, *o.shape), target) for name, o in outputs.branches.items()}
 
@@ -257,7 +264,7 @@ def classes_of(target: Tensor, *, loss: object) -> Tensor | None:
     Raises:
         ValueError: classes in more than one dimension, such as one per pixel.
     """
-    if isinstance(loss, OF_NUMBERS):
+    if isinstance(loss, NUMERIC_LOSSES):
         return None
     if target.is_floating_point():
         is_probable = target.ndim == 2 and isinstance(loss, CrossEntropy | nn.CrossEntropyLoss)
@@ -285,12 +292,12 @@ def apply_loss(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:
     if isinstance(loss, nn.CrossEntropyLoss):
         logits, target = check_target(logits, target, in_range=False)  # it may have an ignore_index
     logits = mean_over_time(logits)
-    if (target.is_floating_point() or isinstance(loss, OF_NUMBERS)) and logits.shape != target.shape:
+    if (target.is_floating_point() or isinstance(loss, NUMERIC_LOSSES)) and logits.shape != target.shape:
         raise UserError(
             f"{type(loss).__name__}: outputs of shape {list(logits.shape)} and targets of shape {list(target.shape)}, "
             "which would be broadcast to each other: give targets the shape of the outputs"
         )
-    if isinstance(loss, OF_NUMBERS) and not target.is_floating_point():
+    if isinstance(loss, NUMERIC_LOSSES) and not target.is_floating_point():
         # Some losses fail on integers; MultiLabelMarginLoss takes nothing else, as its targets are indices of labels.
         target = target.long() if isinstance(loss, nn.MultiLabelMarginLoss) else target.float()
     return loss(logits, target)

@@ -20,10 +20,10 @@ class NoBranches(dict[str, Tensor]):
     """The empty branches of a network in `eval()`; each network has its own instance, so that it warns once.
 
     Attributes:
-        was_told: whether the user was warned that the coefficient has no branches to act on.
+        was_warned: whether the user was warned that the coefficient has no branches to act on.
     """
 
-    was_told = False
+    was_warned = False
 
 
 def warn_of_eval(branches: Mapping[str, Tensor], logits: Tensor, coefficient: float | Tensor) -> None:
@@ -34,10 +34,10 @@ def warn_of_eval(branches: Mapping[str, Tensor], logits: Tensor, coefficient: fl
         logits: of the main output.
         coefficient: of the branches.
     """
-    if not isinstance(branches, NoBranches) or branches.was_told or torch.compiler.is_compiling():
+    if not isinstance(branches, NoBranches) or branches.was_warned or torch.compiler.is_compiling():
         return
     if torch.is_grad_enabled() and logits.requires_grad and float(coefficient) > 0:
-        branches.was_told = True
+        branches.was_warned = True
         log.warning(
             "the network is in eval(), where no branches are computed and the coefficient %g has no effect: call "
             "net.train() before training, and validate under torch.no_grad()",
@@ -69,10 +69,10 @@ def warn_of_logits_alone(logits: object, coefficient: float | Tensor) -> None:
     if torch.compiler.is_compiling() or not isinstance(logits, Tensor) or not _latest:
         return
     latest, told = _latest[0]
-    if latest() is not logits or told.was_told:
+    if latest() is not logits or told.was_warned:
         return
     if torch.is_grad_enabled() and logits.requires_grad and float(coefficient) > 0:
-        told.was_told = True
+        told.was_warned = True
         log.warning(
             "the loss got .logits alone, without branches, and the coefficient %g has no effect: pass net(x) itself",
             float(coefficient),

@@ -80,7 +80,7 @@ class Constant(Schedule):
     value: float = 1.0
 
     def __post_init__(self) -> None:
-        _settle_numbers(self, "value")
+        _convert_numbers(self, "value")
         _check_coefficients(self, "value")
 
     def __call__(self, progress: float, main_over_branches: float = 1.0) -> float:
@@ -104,7 +104,7 @@ class _Falling(Schedule):
     over: float = 1.0
 
     def __post_init__(self) -> None:
-        _settle_numbers(self, "start", "end", "over")
+        _convert_numbers(self, "start", "end", "over")
         _check_coefficients(self, "start", "end")
         if not 0 < self.over <= 1:
             raise UserError(f"{type(self).__name__}(over={self.over!r}): must be in (0, 1]")
@@ -146,7 +146,7 @@ class Exponential(_Falling):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _settle_numbers(self, "rate")
+        _convert_numbers(self, "rate")
         if not 0 < self.rate < math.inf:
             raise UserError(f"Exponential(rate={self.rate!r}): must be a positive number")
 
@@ -211,7 +211,7 @@ class Adaptive(Schedule):
     measures: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _settle_numbers(self, "start", "end", "over", "largest", "smallest")
+        _convert_numbers(self, "start", "end", "over", "largest", "smallest")
         check_choice("combine", self.combine, Combine)
         for name, share in (("start", self.start), ("end", self.end)):
             if not 0 <= share < 1:
@@ -274,7 +274,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, Real) or getattr(value, "ndim", None) == 0
 
 
-def _settle_numbers(schedule: object, *names: str) -> None:
+def _convert_numbers(schedule: object, *names: str) -> None:
     """Check that fields are numbers, and convert them to `float`."""
     for name in names:
         value: Any = getattr(schedule, name)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from shortback.errors import UserError
 
 # Losses that take probabilities or their logarithms, and what to use instead for unbounded outputs.
-_OF_PROBABILITIES: tuple[tuple[type[nn.Module], Any, str], ...] = (
+_PROBABILITY_LOSSES: tuple[tuple[type[nn.Module], Any, str], ...] = (
     (
         nn.NLLLoss,
         F.nll_loss,
@@ -28,7 +28,7 @@ _OF_PROBABILITIES: tuple[tuple[type[nn.Module], Any, str], ...] = (
     (nn.BCELoss, F.binary_cross_entropy, "use torch.nn.BCEWithLogitsLoss(), and a network without the sigmoid"),
 )
 # Losses for which even integer targets are not classes.
-OF_NUMBERS = (
+NUMERIC_LOSSES = (
     *(nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.PoissonNLLLoss),
     *(nn.BCEWithLogitsLoss, nn.BCELoss, nn.KLDivLoss),
     *(nn.SoftMarginLoss, nn.MultiLabelSoftMarginLoss, nn.MultiLabelMarginLoss),
@@ -37,7 +37,7 @@ OF_NUMBERS = (
 _PIXELS = "outputs and classes for every pixel (segmentation) are not supported"
 
 
-def kind_of(loss: object) -> object:
+def loss_identity(loss: object) -> object:
     """Return what identifies a loss: its function, unwrapped from any `functools.partial`, or its class."""
     while isinstance(loss, functools.partial):
         loss = loss.func
@@ -50,8 +50,8 @@ def check_takes_logits(loss: object) -> None:
     Raises:
         ValueError: the loss takes probabilities or their logarithms; with other outputs it would silently not learn.
     """
-    kind = kind_of(loss)
-    for module, function, instead in _OF_PROBABILITIES:
+    kind = loss_identity(loss)
+    for module, function, instead in _PROBABILITY_LOSSES:
         if kind is function or kind is module:  # a derived class may compute the probabilities itself
             name = module.__name__ if kind is module else function.__name__
             raise UserError(

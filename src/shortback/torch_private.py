@@ -61,7 +61,7 @@ def version_of(tensor: Tensor) -> int:
     return tensor._version
 
 
-def may_change_in_size(tensor: Tensor, axis: int) -> None:
+def mark_dynamic(tensor: Tensor, axis: int) -> None:
     """Let a graph that is compiled for a tensor serve other sizes of an axis too, if possible."""
     torch._dynamo.maybe_mark_dynamic(tensor, axis)
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from shortback.ablation.command import _about, _what_takes_time
+from shortback.ablation.command import _about, _timing_key
 from shortback.recipes.load import load_recipe
 from tests.browser import CHROMIUM, opened
 from tests.test_cli import SETTINGS, refused, run
@@ -88,7 +88,7 @@ def test_wrong_input(tmp_path):
 
 def test_a_plan_measures_once_what_takes_as_long():
     def words(*settings):
-        return _what_takes_time(load_recipe("quickstart", settings=["compare=null", *settings]))
+        return _timing_key(load_recipe("quickstart", settings=["compare=null", *settings]))
 
     usual = words("method=evolutionary")
     assert words("method=shortcut", "seed=3", "branches.start=0.5", "optimizer.lr=0.2") == usual

@@ -6,7 +6,7 @@ import pytest
 
 from shortback.ablation.grid import Axis, build_grid
 from shortback.ablation.groups import group_runs
-from shortback.ablation.join import check_beside, join
+from shortback.ablation.join import check_comparable, join
 from shortback.recipes.build import resolve
 from shortback.recipes.load import load_recipe
 from shortback.runs.folder import RunFolder
@@ -99,10 +99,10 @@ def test_what_cannot_be_compared_with_what_is_in_a_folder_is_refused(tmp_path, s
     axes = [Axis.parse(text) for text in vary]
     cells = build_grid("quickstart", settings=settings, methods=["evolutionary"], seeds=1, axes=axes)
     if message is None:
-        check_beside(cells, out)
+        check_comparable(cells, out)
         return
     with pytest.raises(ValueError, match=message):
-        check_beside(cells, out)
+        check_comparable(cells, out)
 
 
 def test_a_cell_that_has_not_begun_hides_none_that_has(tmp_path):
@@ -112,10 +112,10 @@ def test_a_cell_that_has_not_begun_hides_none_that_has(tmp_path):
     axes = [Axis.parse("optimizer.lr=0.1,0.2")]
     cells = build_grid("quickstart", settings=[], methods=["vanilla"], seeds=2, axes=axes)
     with pytest.raises(ValueError, match=r"varies nothing, and this one optimizer\.lr"):
-        check_beside(cells, out)
+        check_comparable(cells, out)
     (out / "vanilla-seed0" / ".lock").touch()
     (out / "vanilla-seed0" / "summary.json").unlink()  # of which the recipe was refused before its first step
-    check_beside(cells, out)
+    check_comparable(cells, out)
 
 
 @pytest.mark.parametrize(
@@ -138,10 +138,10 @@ def test_more_values_of_what_is_varied_go_beside_the_others(tmp_path, vary, meth
     (tmp_path / "cells.json").write_text(json.dumps(known))
     axes = [Axis.parse(text) for text in more or vary]
     beside = build_grid("quickstart", settings=[], methods=more_methods, seeds=1, axes=axes)
-    check_beside(beside, tmp_path)
+    check_comparable(beside, tmp_path)
     others = build_grid("quickstart", settings=["train.epochs=9"], methods=more_methods, seeds=1, axes=axes)
     with pytest.raises(ValueError, match=r"another recipe .*\n  train.epochs: 9, 3"):
-        check_beside(others, tmp_path)
+        check_comparable(others, tmp_path)
 
 
 def test_a_folder_given_twice_counts_once(tmp_path):

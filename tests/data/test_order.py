@@ -1,7 +1,7 @@
 import torch
 
 from shortback.data.images import ArrayImages, Subset
-from shortback.data.order import SIDE_BY_SIDE, random_order
+from shortback.data.order import SHARDS_MIXED, random_order
 
 
 def draw(images, seed=0):
@@ -23,7 +23,7 @@ def test_few_shards_are_read_side_by_side():
     images = shards(50, 10)
     order = draw(images)
     assert torch.equal(order.sort().values, torch.arange(500))
-    groups = [set(images.shards[part].tolist()) for part in order.split(SIDE_BY_SIDE * 10)]
+    groups = [set(images.shards[part].tolist()) for part in order.split(SHARDS_MIXED * 10)]
     assert [len(group) for group in groups] == [16, 16, 16, 2]
     assert not set.intersection(*groups[:2])
     first = images.shards[order[:160]]
@@ -37,4 +37,4 @@ def test_a_part_of_shards_knows_them_too():
     part = Subset(images, torch.arange(0, 400, 3))
     order = draw(part)
     assert torch.equal(order.sort().values, torch.arange(len(part)))
-    assert len(set(images.shards[part.indices[order[:40]]].tolist())) <= SIDE_BY_SIDE
+    assert len(set(images.shards[part.indices[order[:40]]].tolist())) <= SHARDS_MIXED

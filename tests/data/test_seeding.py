@@ -1,6 +1,6 @@
 import torch
 
-from shortback.data.seeding import derive_seed, derive_seeds, global_generator_kept, map_seeded, uniform
+from shortback.data.seeding import derive_seed, derive_seeds, map_seeded, preserve_global_generator, uniform
 
 
 def test_the_hash_is_splitmix64() -> None:
@@ -41,7 +41,7 @@ def test_a_mapped_function_draws_from_the_seed_of_its_item() -> None:
 def test_the_generator_is_kept_on_errors_too() -> None:
     before = torch.get_rng_state()
     try:
-        with global_generator_kept():
+        with preserve_global_generator():
             torch.rand(1)
             raise KeyError
     except KeyError:

@@ -14,7 +14,7 @@ from shortback.runs import export
 from tests.export.networks import images, network
 
 
-def counted(monkeypatch, owner, name):
+def quantity(monkeypatch, owner, name):
     """Every call of a function, which still does what it did."""
     calls, before = [], getattr(owner, name)
 
@@ -55,7 +55,7 @@ def test_a_test_split_is_run_by_one_executor(tmp_path, monkeypatch, to):
         loader=lambda source, training: SimpleNamespace(epoch=lambda number: batches),
     )
     file = tmp_path / ("net.pt2" if to == "torch" else f"net.{to}")
-    built = counted(monkeypatch, *write(model, file, to))
+    built = quantity(monkeypatch, *write(model, file, to))
     assert export._accuracy(run, file, to=to) == pytest.approx(6 / 7)
     assert len(built) == 1
 

@@ -14,7 +14,13 @@ import torch
 from torch import nn
 
 import shortback as sb
-from shortback.inspection.pointwise import Subsample, is_patched, make_safe, make_usual, safely
+from shortback.inspection.pointwise import (
+    Subsample,
+    is_patched,
+    patch_strided_1x1,
+    patched_strided_1x1,
+    unpatch_strided_1x1,
+)
 from shortback.models import create_model
 from shortback.training import choose_execution, fit
 
@@ -47,7 +53,7 @@ def downsampling(channels=4, **settings):
 def test_two_steps_are_the_same_function(settings, size):
     x = torch.randn(3, 4, *size)
     usual, safe = downsampling(**settings), downsampling(**settings)
-    assert make_safe(safe) == [safe[0]]
+    assert patch_strided_1x1(safe) == [safe[0]]
     outputs = [net.double()(x.double()) for net in (usual, safe)]  # in which the usual one has no fault
     for output in outputs:
         output.square().sum().backward()
@@ -60,7 +66,7 @@ def test_inference_runs_what_was_written():
     x, net = torch.randn(2, 4, 8, 8), downsampling()
     with torch.no_grad():
         before = net(x)
-        make_safe(net)
+        patch_strided_1x1(net)
         assert torch.equal(net(x), before)
 
 
@@ -71,27 +77,27 @@ def test_only_what_may_fail_is_changed():
             nn.Conv2d(4, 8, 1, 2).double(),
         ]
     )
-    assert make_safe(net) == []
+    assert patch_strided_1x1(net) == []
 
 
 def test_what_was_changed_is_said_once_and_undone(caplog):
     net = downsampling()
     with caplog.at_level(logging.WARNING, "shortback"):
-        changed = make_safe(net)
-        assert make_safe(net) == []
+        changed = patch_strided_1x1(net)
+        assert patch_strided_1x1(net) == []
     (record,) = caplog.records
     assert record.message.endswith(": 0")
     assert is_patched(net[0])
-    make_usual(changed)
+    unpatch_strided_1x1(changed)
     assert not is_patched(net[0])
-    with safely(net):
+    with patched_strided_1x1(net):
         assert is_patched(net[0])
     assert not is_patched(net[0])
 
 
 def test_a_copy_computes_with_its_own_weights():
     net = downsampling()
-    make_safe(net)
+    patch_strided_1x1(net)
     for copied in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
         nn.init.zeros_(copied[0].weight)
         nn.init.zeros_(copied[0].bias)
@@ -100,7 +106,7 @@ def test_a_copy_computes_with_its_own_weights():
 
 def test_a_compiled_graph_runs_the_two_steps():
     net, x = downsampling(), torch.randn(2, 4, 8, 8)
-    make_safe(net)
+    patch_strided_1x1(net)
     out = torch.compile(net, fullgraph=True, backend="aot_eager")(x)
     torch.testing.assert_close(out, net(x))
 
@@ -129,7 +135,7 @@ def test_prepared_networks_are_safe():
 @pytest.mark.parametrize("residual", ["spiking", "sew", "membrane"])
 def test_our_networks_have_no_such_convolution(residual, caplog):
     model = create_model("resnet20", residual=residual, width=0.25)
-    assert make_safe(model) == []
+    assert patch_strided_1x1(model) == []
     assert sum(isinstance(m, Subsample) for m in model.modules()) == 2
     assert "network.layer2.0.shortcut.conv.weight" in model.state_dict()
     assert not caplog.records

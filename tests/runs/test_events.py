@@ -6,7 +6,7 @@ from shortback.errors import UserError
 from shortback.recipes.load import RecipeError, load_recipe
 from shortback.runs.diagnose import check_recipe_gradients
 from shortback.runs.evaluate import evaluate_run
-from shortback.runs.one_step import seconds_a_step
+from shortback.runs.rehearsal import seconds_a_step
 from shortback.runs.train import train_recipe
 from shortback.training.rows import read_rows
 from tests.data.events.conftest import event_folder  # noqa: F401

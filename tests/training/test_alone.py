@@ -2,7 +2,7 @@ import multiprocessing
 
 import pytest
 
-from shortback.training.alone import alone_in
+from shortback.training.alone import locked_folder
 
 
 def _try(folder, monkeypatch_patience, pipe):
@@ -10,7 +10,7 @@ def _try(folder, monkeypatch_patience, pipe):
 
     alone.PATIENCE = monkeypatch_patience
     try:
-        with alone.alone_in(folder):
+        with alone.locked_folder(folder):
             pipe.send("in")
     except ValueError as error:
         pipe.send(str(error))
@@ -27,17 +27,17 @@ def tried(folder):
 
 def test_the_second_is_refused_and_comes_in_afterwards(tmp_path):
     folder = tmp_path / "run"
-    with alone_in(folder):
+    with locked_folder(folder):
         assert tried(folder) == f"another process is training in {folder}: wait for it, or name another folder"
     assert tried(folder) == "in"
 
 
 def test_it_ends_with_an_error_too(tmp_path):
     def fail():
-        with alone_in(tmp_path):
+        with locked_folder(tmp_path):
             raise KeyError
 
     with pytest.raises(KeyError):
         fail()
-    with alone_in(tmp_path):
+    with locked_folder(tmp_path):
         pass

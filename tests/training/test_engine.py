@@ -249,7 +249,7 @@ def test_branches_that_were_dropped_are_there_again(make_trainer):
 def test_after_an_error_the_network_is_as_it_was_given(make_trainer, monkeypatch):
     trainer = make_trainer(epochs=2, lr=float("nan"))
     called = []
-    monkeypatch.setattr("shortback.training.given.make_usual", called.append)
+    monkeypatch.setattr("shortback.training.given.unpatch_strided_1x1", called.append)
     monkeypatch.setattr("shortback.training.given.restore_norms", called.append)
     with pytest.raises(NonFiniteError):
         trainer.fit()

@@ -10,12 +10,12 @@ import shortback as sb
 from shortback.neurons import LIF
 from shortback.spiking import SpikingNetwork
 from shortback.training import Execution, build_fabric, choose_execution
-from shortback.training.given import GivenNetwork
+from shortback.training.given import NetworkInTraining
 
 
 def lent(net, **settings):
     execution = choose_execution(device="cpu", precision="fp32", **settings)
-    return GivenNetwork(net, execution=execution, fabric=build_fabric(execution))
+    return NetworkInTraining(net, execution=execution, fabric=build_fabric(execution))
 
 
 def chosen(net):
@@ -59,7 +59,7 @@ def test_convolutions_elsewhere_than_on_a_cpu_are_left_alone():
     net = nn.Sequential(nn.Conv2d(1, 4, 1, stride=2))
     fabric = SimpleNamespace(world_size=1, device=torch.device("cuda"), setup_module=lambda module: module)
     execution = Execution(device="cuda", precision="fp32", channels_last=False, compile="off")
-    GivenNetwork(net, execution=execution, fabric=fabric).prepare()
+    NetworkInTraining(net, execution=execution, fabric=fabric).prepare()
     assert "_conv_forward" not in net[0].__dict__
 
 

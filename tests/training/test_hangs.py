@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from shortback.training.hangs import HangWatch, _hanging, _is_sure, _report, _Sign, _silent
+from shortback.training.hangs import HangWatch, _hanging, _is_hang, _report, _Sign, _silent
 
 WORKER = """
 import sys, time
@@ -88,12 +88,12 @@ def test_who_is_behind_is_waited_for():
 
 def test_who_is_silent_is_waited_for_longer_and_then_named():
     early = [_silent(0), sign(1, 5, waits=False)._replace(seconds=1.1)]
-    assert not _is_sure(early, limit=1.0)
+    assert not _is_hang(early, limit=1.0)
     moved = [sign(0, 4, waits=True)._replace(seconds=0.1), early[1]]  # what it said last may be old
-    assert not _is_sure(moved, limit=1.0)
-    assert _is_sure([sign(0, 5, waits=True)._replace(seconds=0.9), early[1]], limit=1.0)
+    assert not _is_hang(moved, limit=1.0)
+    assert _is_hang([sign(0, 5, waits=True)._replace(seconds=0.9), early[1]], limit=1.0)
     late = [_silent(0), sign(1, 5, waits=False)._replace(seconds=2.1)]
-    assert _is_sure(late, limit=1.0)
+    assert _is_hang(late, limit=1.0)
     assert _hanging(late) == [late[0]]
     assert _report(late, [late[0]]).splitlines()[:2] == [
         "the training hangs; the processes wait for rank 0:",

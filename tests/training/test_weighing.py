@@ -12,7 +12,7 @@ from torch import nn
 from shortback.losses import CrossEntropy, ShortcutLoss
 from shortback.schedules import Adaptive
 from shortback.training import evaluate
-from shortback.training.weighing import counted, no_gradient_of_nothing, sum_of, weight_of
+from shortback.training.weighing import counts_mask, sum_of, weight_of, zero_gradient_without_weight
 from tests.training.test_engine import weights
 
 WEIGHED = {
@@ -216,7 +216,7 @@ def test_what_a_mean_is_over_by_hand(loss, weight, counts):
     target = torch.tensor([0, 1, 1, 2])
     for kind in (torch.long, torch.uint8):
         assert float(weight_of(target.to(kind), loss=loss)) == weight
-        found = counted(target.to(kind), loss=loss)
+        found = counts_mask(target.to(kind), loss=loss)
         assert found is None if counts is None else found.tolist() == counts
     out = torch.log_softmax(torch.randn(4, 3), 1)
     summed = copy.copy(loss)
@@ -227,14 +227,14 @@ def test_what_a_mean_is_over_by_hand(loss, weight, counts):
 
 def test_the_label_that_is_left_out_is_none_of_another_size():
     target = torch.tensor([156, 3], dtype=torch.uint8)
-    assert counted(target, loss=nn.CrossEntropyLoss()).tolist() == [True, True]
-    assert counted(torch.tensor([-100, 3], dtype=torch.int8), loss=nn.CrossEntropyLoss()).tolist() == [False, True]
+    assert counts_mask(target, loss=nn.CrossEntropyLoss()).tolist() == [True, True]
+    assert counts_mask(torch.tensor([-100, 3], dtype=torch.int8), loss=nn.CrossEntropyLoss()).tolist() == [False, True]
 
 
 def test_a_weight_that_is_no_number_is_not_taken_for_nothing():
     weight = torch.tensor(torch.nan)
     assert sum_of(torch.tensor(1.0), weight).isnan()
     outputs = torch.ones(2, 3, requires_grad=True)
-    no_gradient_of_nothing(outputs, weight)
+    zero_gradient_without_weight(outputs, weight)
     outputs.sum().backward()
     assert torch.equal(outputs.grad, torch.ones(2, 3))

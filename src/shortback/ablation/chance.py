@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from shortback.ablation.run import CellRun
 from shortback.runs.summary import Summary
-from shortback.words import counted
+from shortback.words import quantity
 
 
 def all_at_chance(runs: Sequence[CellRun]) -> str | None:
@@ -21,7 +21,7 @@ def all_at_chance(runs: Sequence[CellRun]) -> str | None:
     if not summaries or not all(_is_at_chance(summary) for summary in summaries):
         return None
     kinds = sorted({_num_classes(summary) for summary in summaries})
-    chance = " or ".join(f"{1 / kind:.1%} with {counted(kind, 'class', 'classes')}" for kind in kinds)
+    chance = " or ".join(f"{1 / kind:.1%} with {quantity(kind, 'class', 'classes')}" for kind in kinds)
     return f"Every run is at chance, {chance}: the comparison says nothing."
 
 

@@ -14,7 +14,7 @@ from rich.table import Column, Table
 
 from shortback.ablation.grid import Cell
 from shortback.ablation.groups import group_runs, to_dict
-from shortback.ablation.join import CELLS_FILE, check_beside, join, read_cells
+from shortback.ablation.join import CELLS_FILE, check_comparable, join, read_cells
 from shortback.ablation.page import write_ablation_page
 from shortback.ablation.run import CellRun, read_run
 from shortback.ablation.table import terminal_tables
@@ -23,9 +23,9 @@ from shortback.ablation.workers import check_cells, run_cells
 from shortback.errors import UserError
 from shortback.files import write_text
 from shortback.recipes.load import flatten
-from shortback.recipes.methods import BASELINE, OF_THE_FALL, heeds
+from shortback.recipes.methods import BASELINE, SCHEDULE_KEYS, heeds
 from shortback.recipes.schema import Recipe
-from shortback.words import counted
+from shortback.words import quantity
 
 RESULTS_FILE, PAGE_FILE = "results.json", "report.html"
 
@@ -50,7 +50,7 @@ class Ablation:
         Raises:
             ValueError: `jobs` is below 1, or the cells cannot run in the folder.
         """
-        from shortback.runs.one_step import seconds_a_step
+        from shortback.runs.rehearsal import seconds_a_step
 
         if jobs < 1:
             raise UserError(f"--jobs {jobs}: must be 1 or more")
@@ -60,7 +60,7 @@ class Ablation:
         table = Table(Column("run", overflow="fold"), "steps", "s a step", "minutes", "so far")
         total = 0.0
         for cell, run in zip(self.cells, self._runs(), strict=True):
-            kind = _what_takes_time(cell.recipe)
+            kind = _timing_key(cell.recipe)
             if kind not in measured:
                 measured[kind] = seconds_a_step(cell.recipe, jobs=jobs)
             per_step, steps = measured[kind]
@@ -71,7 +71,7 @@ class Ablation:
         self.console.print(table)
         side_by_side = f", {jobs} side by side, each with its share of the machine" if jobs > 1 else ""
         self.console.print(
-            f"{counted(len(self.cells), 'run')}, {_about(total / jobs)} of steps left{side_by_side}; "
+            f"{quantity(len(self.cells), 'run')}, {_about(total / jobs)} of steps left{side_by_side}; "
             "validation, gradient measurements and checkpoints are not included"
         )
 
@@ -103,7 +103,7 @@ class Ablation:
 
     def _check(self) -> None:
         """Check that all cells can run in the folder, beside the cells of earlier grids in it."""
-        check_beside(self.cells, self.out)
+        check_comparable(self.cells, self.out)
         check_cells(self.cells, self.out)
 
     def _runs(self) -> list[CellRun]:
@@ -128,13 +128,13 @@ class Ablation:
 def _about(seconds: float) -> str:
     if seconds < 60:
         return "less than a minute"
-    return f"about {counted(round(seconds / 60), 'minute')}"
+    return f"about {quantity(round(seconds / 60), 'minute')}"
 
 
-def _what_takes_time(recipe: Recipe) -> str:
+def _timing_key(recipe: Recipe) -> str:
     """A recipe without settings that do not affect the time of a step: seeds, coefficients, learning rates, etc."""
     tree = flatten(recipe.model_dump(mode="json"))
-    free = OF_THE_FALL | {
+    free = SCHEDULE_KEYS | {
         "seed",
         "branches.coefficient",
         "optimizer.lr",

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from shortback.choices import Method, nearest
 from shortback.errors import UserError
-from shortback.recipes.heeded import CONDITIONAL, keys_of, unheeded
+from shortback.recipes.effect import CONDITIONAL, keys_of, without_effect
 from shortback.recipes.load import load_recipe
 from shortback.recipes.methods import heeds
 from shortback.recipes.schema import Recipe
@@ -108,7 +108,7 @@ def build_grid(
         if len(set(names)) < len(names):
             raise UserError(f"{what} {', '.join(names)}: each may be given only once")
     for axis in axes:
-        if not any(_may_heed(method, axis.key) for method in methods):
+        if not any(_may_affect(method, axis.key) for method in methods):
             raise UserError(f"--vary {axis.key}: it has no effect on {', '.join(methods)}; leave it out")
     settings = list(settings)
     kinds = _heeded(_kinds(methods, axes), recipe, settings)
@@ -123,7 +123,7 @@ def build_grid(
             parsed = load_recipe(recipe, settings=[*settings, *own, "compare=null", f"method={method}", f"seed={seed}"])
             cells.append(Cell(heeded, parsed.method, seed, parsed))
     for setting in settings:
-        reasons = [unheeded(cell.recipe, [setting]) for cell in cells]
+        reasons = [without_effect(cell.recipe, [setting]) for cell in cells]
         if reasons and all(reasons):
             raise UserError(f"-s {reasons[0]}")
     return cells
@@ -136,14 +136,14 @@ def _kinds(methods: Sequence[str], axes: Sequence[Axis]) -> list[tuple[str, Sett
         raise UserError(f"--vary: {number} combinations of values; at most {MAX_COMBINATIONS} are allowed")
     words = [[(axis.key, in_words(value)) for value in axis.values] for axis in axes]
     kinds = (
-        (method, tuple((key, value) for key, value in chosen if _may_heed(method, key)))
+        (method, tuple((key, value) for key, value in chosen if _may_affect(method, key)))
         for chosen in itertools.product(*words)
         for method in methods
     )
     return list(dict.fromkeys(kinds))
 
 
-def _may_heed(method: str, key: str) -> bool:
+def _may_affect(method: str, key: str) -> bool:
     """Whether a setting can affect a method, given suitable others: the `coefficient` may follow `start`."""
     return heeds(method, key) or (method == "shortcut" and key == "branches.start")
 
@@ -184,7 +184,7 @@ def _why_not(load: Callable[[str, Settings], Recipe], method: str, own: Settings
         return None
     recipe = load(method, own)
     if heeds(method, key):
-        return unheeded(recipe, [f"{key}="])
+        return without_effect(recipe, [f"{key}="])
     with_other = load(method, (*own, (key, str(recipe.branches.start / 2 or 0.5))))
     if with_other.branches.coefficient != recipe.branches.coefficient:  # it follows the start unless it is given
         return None

@@ -24,7 +24,7 @@ CELLS_FILE = "cells.json"
 
 NO_SETTINGS = {"method", "seed", "compare", *WITHOUT_EFFECT}  # identify a run, or do not affect its weights
 
-_FOLLOWING = {  # settings whose default depends on the key
+_DEPENDENT_DEFAULTS = {  # settings whose default depends on the key
     "branches.combine": ("branches.start", "branches.coefficient"),
     "branches.start": ("branches.coefficient",),
 }
@@ -64,7 +64,7 @@ def read_cells(folder: Path) -> dict[str, dict[str, Any]]:
     return json.loads(file.read_text()) if file.exists() else {}
 
 
-def check_beside(cells: Sequence[Cell], out: Path) -> None:
+def check_comparable(cells: Sequence[Cell], out: Path) -> None:
     """Check that cells can be compared with the earlier cells of the ablation in a folder.
 
     Raises:
@@ -88,7 +88,12 @@ def check_beside(cells: Sequence[Cell], out: Path) -> None:
                     f"one {', '.join(sorted(axes)) or 'nothing'}: name another folder; `shortback report` joins them"
                 )
             varied = axes | their_axes
-            varied |= {key for axis in varied if ours.get(axis) != theirs.get(axis) for key in _FOLLOWING.get(axis, ())}
+            varied |= {
+                key
+                for axis in varied
+                if ours.get(axis) != theirs.get(axis)
+                for key in _DEPENDENT_DEFAULTS.get(axis, ())
+            }
             different = [
                 f"{key}: {ours.get(key)!r}, {theirs.get(key)!r}"
                 for key in sorted({*ours, *theirs})
@@ -118,7 +123,7 @@ def _found(folder: Path) -> list[_Found]:
 
 def _by_recipe(found: Sequence[_Found]) -> list[_Found]:
     """Name each run by the settings that differ between recipes; one that has not begun keeps its ablation's."""
-    recipes = {one: _recipe(one.path) for one in found if _begun(one)}
+    recipes = {one: _recipe(one.path) for one in found if _resume_or_allocate(one)}
     keys = dict.fromkeys(key for recipe in recipes.values() for key in recipe if key not in NO_SETTINGS)
     values: dict[str, set[str]] = defaultdict(set)
     for one, recipe in recipes.items():
@@ -168,7 +173,7 @@ def _short_names(paths: set[Path]) -> dict[Path, str]:
     return {}
 
 
-def _begun(one: _Found) -> bool:
+def _resume_or_allocate(one: _Found) -> bool:
     return RunFolder(one.path).recipe.exists()
 
 

@@ -26,8 +26,8 @@ from torch import Tensor
 from shortback.data.cache_folder import cache_folders, first_writable
 from shortback.data.image_files import FileInfo, check_image, read_image, read_info
 from shortback.data.packed import PackedStrings
-from shortback.data.passing import explained, is_passing
 from shortback.data.progress import shown
+from shortback.data.transient import explained, is_transient
 from shortback.files import full_disk_explained, replacing
 
 MAX_CACHED_SIDE = 64
@@ -234,7 +234,7 @@ def _attempt_all(function: Callable[[str], _Result], paths: Sequence[str]) -> It
         try:
             return function(path)
         except Exception as error:  # decoders raise nearly anything on damaged bytes
-            if is_passing(error):
+            if is_transient(error):
                 raise explained(error, path) from error
             return f"{type(error).__name__}: {error}".replace(f"{path!r}", "").strip(" :")
 

@@ -59,7 +59,7 @@ def load_image_folder(root: str | Path, *, skip_bad: bool = False, cache_dir: Pa
     caches = cache_folders(root, cache_dir)
     train = list_split(root, "train", classes, caches=caches)
     test = list_split(root, test_name, classes, caches=caches)
-    _say_what_is_not_done(root, test_name, train.files)
+    _warn_about_ignored(root, test_name, train.files)
     stats = np.concatenate([train.stats, test.stats])
     listing = Listing(files=train.files + test.files, stats=stats, num_train=len(train.files))
     survey, pixels = survey_folder(root, listing, cache_dir=cache_dir)
@@ -71,7 +71,7 @@ def load_image_folder(root: str | Path, *, skip_bad: bool = False, cache_dir: Pa
     for name, split, begin in (("train", train, 0), (test_name, test, len(train.files))):
         part = slice(begin, begin + len(split.files))
         labels = torch.from_numpy(split.labels)
-        _check_not_emptied(root / name, classes, labels, is_good[part])
+        _check_no_class_lost(root / name, classes, labels, is_good[part])
         images: ImageSet
         if pixels is None:
             images = FileImages(root, split.files, labels, channels=survey.channels)
@@ -112,7 +112,7 @@ def _check_layout(root: Path) -> str:
     return test_name
 
 
-def _say_what_is_not_done(root: Path, test_name: str, files: Sequence[str]) -> None:
+def _warn_about_ignored(root: Path, test_name: str, files: Sequence[str]) -> None:
     if test_name != "val" and (root / "val").is_dir():
         _logger.warning("%s is not used: a part of train is set aside for validation", root / "val")
     step = max(1, len(files) // _NUM_LOOKED_AT)
@@ -147,7 +147,7 @@ def _report_bad(root: Path, files: Sequence[str], survey: Survey, *, skip: bool)
     _logger.warning("%s", "\n".join([f"{what}, and are skipped:", *lines]))
 
 
-def _check_not_emptied(folder: Path, classes: Sequence[str], labels: Tensor, is_good: Tensor) -> None:
+def _check_no_class_lost(folder: Path, classes: Sequence[str], labels: Tensor, is_good: Tensor) -> None:
     listed = torch.bincount(labels, minlength=len(classes)) > 0
     emptied = listed & (torch.bincount(labels[is_good], minlength=len(classes)) == 0)
     if emptied.any():

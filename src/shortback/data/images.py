@@ -126,10 +126,10 @@ class Ahead(Protocol):
         ...
 
 
-def ahead_of(images: ImageSet, order: Tensor) -> Ahead | None:
+def prefetcher_of(images: ImageSet, order: Tensor) -> Ahead | None:
     """Return the prefetcher for an epoch that reads `order`, int64 [n]; None if nothing has to be fetched."""
     if isinstance(images, Subset):
-        return ahead_of(images.source, images.indices[order])
+        return prefetcher_of(images.source, images.indices[order])
     make = getattr(images, "ahead", None)
     return None if make is None else make(order)
 

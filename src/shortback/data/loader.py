@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from shortback.data.images import ImageSet, ahead_of, read_images
+from shortback.data.images import ImageSet, prefetcher_of, read_images
 from shortback.data.order import random_order
-from shortback.data.seeding import derive_seed, derive_seeds, global_generator_kept, map_seeded, seed_global
+from shortback.data.seeding import derive_seed, derive_seeds, map_seeded, preserve_global_generator, seed_global
 from shortback.data.transforms import Mixing, normalize
 from shortback.errors import UserError
 
@@ -172,7 +172,7 @@ class BatchLoader:
 
     def _mixed(self, images: Tensor, labels: Tensor, *, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
         assert self.mixing is not None
-        with global_generator_kept():
+        with preserve_global_generator():
             seed_global(derive_seed(self.seed, _MIXING, epoch, batch))
             images, labels = self.mixing(images, labels)
         # The first sample is only the partner of the second: see _positions.
@@ -218,13 +218,13 @@ class _Epoch(Dataset):
         self.loader = loader
         self.epoch = epoch
         self.order = loader._order(epoch)
-        self.ahead = ahead_of(loader.images, self.order)
+        self.ahead = prefetcher_of(loader.images, self.order)
 
     def __getitem__(self, batch: int) -> tuple[Tensor, Tensor] | Exception:
         try:
             return self._read(batch)
         except (UserError, OSError) as error:
-            if get_worker_info() is None or not _travels(error):
+            if get_worker_info() is None or not _survives_pickling(error):
                 raise
             return error
 
@@ -241,7 +241,7 @@ class _Epoch(Dataset):
         return _transformed(self.loader.transform, images, seeds), self.loader.images.labels[indices]
 
 
-def _travels(error: Exception) -> bool:
+def _survives_pickling(error: Exception) -> bool:
     """Whether an error survives pickling unchanged; otherwise it would be lost between processes."""
     try:
         copy = pickle.loads(pickle.dumps(error))

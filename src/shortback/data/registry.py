@@ -22,7 +22,7 @@ _SHIPPED = ("bundled", "simulated_events")
 _RECORDED = tuple(kind for kind in get_args(EventKind) if kind not in _SHIPPED)
 
 # Settings that apply to some kinds only: those kinds, and their description in error messages.
-_MEANT: dict[str, tuple[tuple[str, ...], str]] = {
+_APPLIES_TO: dict[str, tuple[tuple[str, ...], str]] = {
     "url": (("shards",), "shards"),
     "cache_gb": (("shards",), "shards"),
     "cache_dir": (("image_folder", "shards", *get_args(EventKind)), "image_folder, shards and recordings of events"),
@@ -79,7 +79,7 @@ def load_data(
         near = nearest(kind, DATA_KINDS)
         raise UserError(f"there is no data of kind {kind!r}; the nearest are {near}; known: {', '.join(DATA_KINDS)}")
     given = {"url": url, "cache_gb": cache_gb, "cache_dir": cache_dir, "download": download, "skip_bad": skip_bad}
-    _refuse_unheeded(kind, {**given, "split": split, "root": root, "sensor": sensor})
+    _refuse_inapplicable(kind, {**given, "split": split, "root": root, "sensor": sensor})
     if kind in get_args(EventKind):
         _refuse(kind, image_size=image_size, mean=mean, std=std)
         if frames is None:
@@ -133,10 +133,10 @@ def _load_events(kind: str, root: Path, settings: Mapping[str, Any]) -> ImageDat
     return loaders[kind](root, **known)
 
 
-def _refuse_unheeded(kind: str, given: Mapping[str, object]) -> None:
+def _refuse_inapplicable(kind: str, given: Mapping[str, object]) -> None:
     """Raise if a setting is given that this kind would silently ignore."""
     for name, value in given.items():
-        kinds, meant = _MEANT[name]
+        kinds, meant = _APPLIES_TO[name]
         if value is not None and value is not False and kind not in kinds:
             shown = str(value) if isinstance(value, Path) else repr(value)
             off = "false" if value is True else "null"  # overrides a value inherited from the recipe that is extended

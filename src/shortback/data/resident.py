@@ -29,7 +29,7 @@ def why_not_resident(images: ImageSet, transform: object, *, num_steps: int | No
     if taken > MOST_BYTES:
         return f"the images take {taken / 1e9:.1f} GB, and more than {MOST_BYTES / 1e9:.0f} GB are not kept on a device"
     if isinstance(transform, TrainTransform):
-        if other := transform.augmentation.beside_crop_flip_and_cutout():
+        if other := transform.augmentation.first_other_augmentation():
             return f"{other} runs on the CPU"
     elif not isinstance(transform, EvalTransform | None):
         return f"{type(transform).__name__} runs on the CPU"
@@ -92,11 +92,11 @@ class ResidentLoader(BatchLoader):
         arguments = (self.pixels, self.table, indices.to(self.device), *tensors)
         constants = (self.shape, padding, side)
         if not self.is_compiled:
-            return _cut_out(*constants, *arguments).permute(0, 3, 1, 2)
-        return kernels.run(_cut_out, constants, *arguments).permute(0, 3, 1, 2)
+            return _gather_batch(*constants, *arguments).permute(0, 3, 1, 2)
+        return kernels.run(_gather_batch, constants, *arguments).permute(0, 3, 1, 2)
 
 
-def _cut_out(
+def _gather_batch(
     shape: tuple[int, int, int],
     padding: int,
     side: int,

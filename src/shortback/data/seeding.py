@@ -56,7 +56,7 @@ def uniform(seeds: Tensor, num: int) -> Tensor:
 
 
 @contextmanager
-def global_generator_kept() -> Iterator[None]:
+def preserve_global_generator() -> Iterator[None]:
     """Restore the state of the CPU's global generator on exit."""
     state = torch.get_rng_state()
     try:
@@ -82,7 +82,7 @@ def map_seeded(function: Callable[[_Item], _Result], items: Iterable[_Item], *, 
         The n results; the generator's state is restored.
     """
     results = []
-    with global_generator_kept():
+    with preserve_global_generator():
         for item, seed in zip(items, seeds.tolist(), strict=True):
             seed_global(seed)
             results.append(function(item))

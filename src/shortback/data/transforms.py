@@ -76,7 +76,7 @@ class Augmentation:
         if self.resized_crop and self.crop_padding:
             raise UserError("resized_crop and crop_padding exclude each other: switch one of them off")
 
-    def beside_crop_flip_and_cutout(self) -> str | None:
+    def first_other_augmentation(self) -> str | None:
         """Return the name of the first enabled per-image augmentation other than those three; None if there is none."""
         others = ("resized_crop", "roll", "rotate", "shear", "auto_augment", "rand_augment")
         return next((name for name in others if getattr(self, name) not in (False, None, 0)), None)

@@ -23,7 +23,7 @@ from typing import Literal
 
 from shortback.health.activity import NeuronActivity
 from shortback.health.measurement import LayerGradient, Measurement
-from shortback.words import counted
+from shortback.words import quantity
 
 Verdict = Literal["healthy", "vanishing", "exploding", "dead", "saturated", "not finite"]
 
@@ -122,7 +122,7 @@ def _stuck(neurons: Sequence[NeuronActivity], verdict: Literal["dead", "saturate
     first = stuck[0]
     what = "never fire on this batch" if verdict == "dead" else "fire at every step of every sample"
     share = f"{getattr(first, verdict):.0%} of the neurons of {first.name} {what}"
-    return verdict, first.name, f"{share}; so it is in {len(stuck)} of {counted(len(neurons), 'layer')} of neurons"
+    return verdict, first.name, f"{share}; so it is in {len(stuck)} of {quantity(len(neurons), 'layer')} of neurons"
 
 
 def _without_gradient(every: Sequence[LayerGradient], neurons: Sequence[NeuronActivity]) -> _Finding:
@@ -143,7 +143,7 @@ def _without_gradient(every: Sequence[LayerGradient], neurons: Sequence[NeuronAc
     else:
         why = "nothing comes through what is after them, or they are given zeros"
     where = f"from {without[-1].name} to {without[0].name}" if len(without) > 1 else f"at {without[0].name}"
-    share = f"{len(without)} of {counted(len(layers), 'layer')}"
+    share = f"{len(without)} of {quantity(len(layers), 'layer')}"
     return "dead", without[-1].name, f"no gradient at all in {share}, {where}: {why}"
 
 

@@ -28,12 +28,12 @@ from shortback.health.graph import gradients
 from shortback.health.layers import Layer, in_order, layers_of, order_of_calls
 from shortback.health.measurement import MAIN, Histogram, LayerGradient, Measurement
 from shortback.health.neurons import is_of_libraries, neurons_of, time_of
-from shortback.health.remembering import refuse_a_way_back, remembers
-from shortback.inspection.backends import running_by
+from shortback.health.remembering import check_graph_is_new, remembers
+from shortback.inspection.backends import with_backend
 from shortback.inspection.layout import logits_of
 from shortback.inspection.mistakes import check_batch, explaining
-from shortback.inspection.pointwise import safely
-from shortback.inspection.reset import reset_states, saying_what_remembers
+from shortback.inspection.pointwise import patched_strided_1x1
+from shortback.inspection.reset import explaining_stale_graph, reset_states
 from shortback.inspection.trunk import trunk_of
 from shortback.inspection.untouched import in_training, modes_kept, undisturbed
 from shortback.losses import CrossEntropy, mean_over_time
@@ -77,23 +77,23 @@ def measure(
     trunk = _trunk(net)
     _refuse_unsuitable(net, trunk, x, target)
     layers, num_samples = layers_of(trunk), len(target)
-    with running_by("reference", trunk), explaining(trunk, x, what="batch"):
+    with with_backend("reference", trunk), explaining(trunk, x, what="batch"):
         watched = neurons_of(trunk, trunk_of(net), x)
         time = time_of(net, trunk, watched, x, num_samples=num_samples)
 
-    def an_observer() -> Observer:
+    def make_observer() -> Observer:
         return Observer(num_samples, watched.neurons, time.layouts, which=watched.which, unknown=time.unknown)
 
-    observer = an_observer()
+    observer = make_observer()
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
-        running_by(backend, trunk),
+        with_backend(backend, trunk),
         undisturbed(net, x),
-        safely(trunk),
+        patched_strided_1x1(trunk),
     ):
         x, target = (t.clone() if t.is_inference() else t for t in (x, target))
-        silent = _silent_in_eval(net, x, an_observer(), time.output) if by_branch else set()
+        silent = _silent_in_eval(net, x, make_observer(), time.output) if by_branch else set()
         # First with hooks on every module, then without, so that the graph keeps for backward what training keeps.
         with _same_draws(x), torch.no_grad(), observer.observe(), order_of_calls(layers) as called:
             reset_states(net)
@@ -114,12 +114,12 @@ def measure(
         vanilla = _differentiate(loss, Outputs(outputs.logits, {}), target, coefficient)[1] if by_branch else None
         layers = in_order(layers, called, _all(outputs))
         weights = [weight for layer in layers for weight in layer.weights]
-        with saying_what_remembers():
+        with explaining_stale_graph():
             grads = _backward(outputs, cotangents, weights, observer=observer, vanilla=vanilla)
         activities = observer.activities()
         does_remember = False
         if is_other and not is_of_libraries(trunk):
-            refuse_a_way_back(net, x, lambda: _all(_outputs(net(x.clone()), time.output)), weights)
+            check_graph_is_new(net, x, lambda: _all(_outputs(net(x.clone()), time.output)), weights)
             does_remember = remembers(trunk_of(net), x)
         fires_here_alone = (each.name for each in activities if each.firing_rate and each.name in silent)
     measured, unused, start, first = [], [], 0, None

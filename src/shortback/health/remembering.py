@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from shortback.health.graph import gradients
 from shortback.inspection.layout import stacked
 from shortback.inspection.repeatable import why_not_repeatable
-from shortback.inspection.reset import reset_states, saying_what_remembers
+from shortback.inspection.reset import explaining_stale_graph, reset_states
 from shortback.inspection.untouched import undisturbed
 
 
-def refuse_a_way_back(
+def check_graph_is_new(
     net: nn.Module, x: Tensor, run: Callable[[], Sequence[Tensor]], weights: Sequence[Tensor]
 ) -> None:
     """Check that the gradient of a next batch does not lead back into the graph of this one, as it might in training.
@@ -28,7 +28,7 @@ def refuse_a_way_back(
     Raises:
         ValueError: the gradient leads back into the earlier graph.
     """
-    with undisturbed(net, x), saying_what_remembers():
+    with undisturbed(net, x), explaining_stale_graph():
         reset_states(net)
         outputs = run()
         gradients(outputs, weights, [torch.ones_like(output) for output in outputs], keep=False)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from shortback.health.activity import NeuronActivity
 from shortback.health.judgement import Judgement, factors, judge
 from shortback.health.measurement import MAIN, LayerGradient, Measurement
-from shortback.words import counted
+from shortback.words import quantity
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -113,8 +113,8 @@ class GradientReport:
         judgement = self.judgement
         lines = [
             f"{judgement.verdict}: {judgement.reason}",
-            f"on {counted(self.measurement.num_samples, 'sample')}: effective depth {judgement.effective_depth} of "
-            f"{counted(judgement.num_layers, 'layer')}{_slope(judgement, ' towards the input')}",
+            f"on {quantity(self.measurement.num_samples, 'sample')}: effective depth {judgement.effective_depth} of "
+            f"{quantity(judgement.num_layers, 'layer')}{_slope(judgement, ' towards the input')}",
         ]
         if self.main_only is not None:
             alone = self.main_only

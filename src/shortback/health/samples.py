@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from shortback.inspection.backends import running_by
+from shortback.inspection.backends import with_backend
 from shortback.inspection.detect import find_layouts
 from shortback.inspection.layout import sample_axis
 from shortback.inspection.trunk import Branched, trunk_of
@@ -29,7 +29,7 @@ def first_samples(net: nn.Module, x: Tensor, target: Tensor, count: int) -> tupl
 
 def _axis_by_a_run(model: nn.Module, x: Tensor) -> int | None:
     try:
-        with running_by("reference", model), torch.inference_mode(False):
+        with with_backend("reference", model), torch.inference_mode(False):
             return find_layouts(model, x.clone() if x.is_inference() else x, {}).batch_axis
     except Exception:  # from the network's own code; the run that follows will raise it
         return None

@@ -12,7 +12,7 @@ from shortback.neurons import SpikingNeuron
 
 
 @contextmanager
-def running_by(backend: Backend | None, model: nn.Module) -> Iterator[None]:
+def with_backend(backend: Backend | None, model: nn.Module) -> Iterator[None]:
     """Run every neuron of this package with `backend` inside the block; if None, each keeps its own."""
     neurons: list[tuple[SpikingNeuron, Backend]] = [
         (m, m.backend) for m in model.modules() if isinstance(m, SpikingNeuron)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shortback.inspection.backends import running_by
+from shortback.inspection.backends import with_backend
 from shortback.inspection.hooks import hooked
 from shortback.inspection.layout import first_tensor, own_feature_axis
 from shortback.inspection.reset import reset_states
@@ -80,7 +80,7 @@ class Changes:
             outputs[module].append(tensor.clone())
 
         model, hooks = self._model, [(module, note) for module in self._watched]
-        with undisturbed(model, self._sample), torch.no_grad(), hooked(hooks), running_by("reference", model):
+        with undisturbed(model, self._sample), torch.no_grad(), hooked(hooks), with_backend("reference", model):
             reset_states(model)
             model.eval()
             model(self._sample.clone())

@@ -29,7 +29,7 @@ from shortback.inspection.reset import REMEMBERS, reset_states
 from shortback.inspection.untouched import undisturbed
 
 _NEGLIGIBLE = 1e-5  # error relative to the spread of the values that rounding may cause
-_TELLING = 10  # a layout with this many times the smallest error is ruled out
+_MAX_ERROR_RATIO = 10  # a layout with this many times the smallest error is ruled out
 _TOLERABLE = 0.1  # largest error relative to the spread: rounding may make a few neurons fire
 _NUM_POSITIONS = 64  # compared beyond the first two axes
 
@@ -96,12 +96,12 @@ def find_layouts(
                 errors[name] = _keep_worst(errors.get(name, {}), compared)
             if _is_settled(errors):
                 break
-    found, reason = _the_way(errors), None
+    found, reason = _only_way(errors), None
     if found is None or not all(map(_plausible, errors[found].values())):
         reason = why_not_repeatable(model, sample)
         if reason == "draws":  # the values say nothing then, but the sizes may
             errors = {way: {k: dict.fromkeys(joins, 0.0) for k, joins in e.items()} for way, e in errors.items()}
-            found = _the_way(errors)
+            found = _only_way(errors)
     if found is None:
         if reason == "remembers":
             raise UserError(f"layout='auto': the same input gave two outputs of {type(model).__name__}: {REMEMBERS}")
@@ -272,7 +272,7 @@ def _keep_worst(before: _Errors, now: _Errors) -> _Errors:
 def _plausible(errors: dict[Any, float]) -> list[Any]:
     """The keys whose error is tolerable and not far above the smallest."""
     least = min(errors.values(), default=0.0)
-    return [k for k, e in errors.items() if e <= min(max(_TELLING * least, _NEGLIGIBLE), _TOLERABLE)]
+    return [k for k, e in errors.items() if e <= min(max(_MAX_ERROR_RATIO * least, _NEGLIGIBLE), _TOLERABLE)]
 
 
 def _plausible_ways(errors: dict[str, _Errors]) -> list[str]:
@@ -284,7 +284,7 @@ def _is_settled(errors: dict[str, _Errors]) -> bool:
     return len(ways) == 1 and all(len(_plausible(joins)) == 1 for joins in errors[ways[0]].values())
 
 
-def _the_way(errors: dict[str, _Errors]) -> str | None:
+def _only_way(errors: dict[str, _Errors]) -> str | None:
     """The only way to join the samples for which the output has one layout; None if there is none, or several."""
     found = _plausible_ways(errors)
     if len(found) > 1:  # e.g. the output is the same for all samples: the modules before it decide

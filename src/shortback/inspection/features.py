@@ -75,7 +75,7 @@ def _by_size(place: Place) -> int | None:
     layers = place.tried()
     if not layers or len(axes) < 2:
         return axes[0]
-    long = _long_axes(place, layers)
+    long = _axes_by_size(place, layers)
     by_size = {axis for axes in long.values() for axis in axes}
     for layer in layers if len(by_size) == 1 else layers[:1]:
         if long[layer] == [usual := usual_axis(place.shape, place.layout, layer)]:
@@ -85,7 +85,7 @@ def _by_size(place: Place) -> int | None:
 
 def _by_change(changes: Changes, place: Place) -> int | None:
     axes, layers = axes_of_features(place.shape, place.layout), place.tried()
-    long = _long_axes(place, layers)
+    long = _axes_by_size(place, layers)
     by_size = {axis for axes in long.values() for axis in axes}
     is_seen = False
     for layer in layers:
@@ -106,6 +106,6 @@ def _by_change(changes: Changes, place: Place) -> int | None:
     return None if is_seen and by_size else feature_axis(place.shape, place.layout, layers[0])
 
 
-def _long_axes(place: Place, layers: Sequence[nn.Module]) -> dict[nn.Module, list[int]]:
+def _axes_by_size(place: Place, layers: Sequence[nn.Module]) -> dict[nn.Module, list[int]]:
     """By layer, the axes that are as long as the layer has output features."""
     return {layer: as_long_as_features(place.shape, place.layout, layer) for layer in layers}

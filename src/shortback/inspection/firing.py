@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shortback.inspection.backends import running_by
+from shortback.inspection.backends import with_backend
 from shortback.inspection.calls import Calls, is_known_neuron
 from shortback.inspection.hooks import hooked
 from shortback.inspection.layer_calls import LayerCalls
@@ -85,7 +85,7 @@ def has_silent_output(model: nn.Module, x: Tensor) -> bool:
 
     A network whose last layer has only zeros as parameters does not count.
     """
-    with undisturbed(model, x), running_by("reference", model), LayerCalls.of(model) as calls:
+    with undisturbed(model, x), with_backend("reference", model), LayerCalls.of(model) as calls:
         model.eval()
         for by_batch in (False, True):
             set_norms(model, training=by_batch)

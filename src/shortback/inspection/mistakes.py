@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from shortback.errors import UserError
-from shortback.inspection.backends import running_by
+from shortback.inspection.backends import with_backend
 from shortback.inspection.hooks import hooked
 from shortback.inspection.layout import first_tensor, num_features
 from shortback.inspection.untouched import undisturbed
@@ -116,7 +116,7 @@ def _first_call(model: nn.Module, x: Tensor) -> tuple[nn.Module | None, Tensor, 
     layers = [m for m in layers if next(_matrices(m), None) is not None]
     hooks = [(layer, before) for layer in layers]
     try:
-        with undisturbed(model, x), torch.no_grad(), running_by("reference", model):
+        with undisturbed(model, x), torch.no_grad(), with_backend("reference", model):
             model.eval()
             with hooked(hooks, before=True), hooked((layer, after) for layer in layers):
                 model(x.clone())

@@ -17,7 +17,9 @@ from shortback.torch_private import version_of
 _ATOMS = (Tensor, bool, int, float, complex, str, bytes, type(None))
 _FIXED = (tuple, frozenset)
 _GROWING = (list, dict, OrderedDict, set, deque)
-_OF_MODULES = frozenset(nn.Module().__dict__)  # parameters, buffers, hooks; `training`, which `modes_kept` restores
+_MODULE_ATTRIBUTES = frozenset(
+    nn.Module().__dict__
+)  # parameters, buffers, hooks; `training`, which `modes_kept` restores
 
 
 class PlainState:
@@ -29,7 +31,7 @@ class PlainState:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self.attributes = {name: value for name, value in module.__dict__.items() if name not in _OF_MODULES}
+        self.attributes = {name: value for name, value in module.__dict__.items() if name not in _MODULE_ATTRIBUTES}
         self.undo: list[Callable[[], None]] = []
         seen: set[int] = set()
         for value in self.attributes.values():
@@ -42,7 +44,7 @@ class PlainState:
             tensors_alone: restore only attributes that are tensors.
         """
         now, plain = self.module.__dict__, _is_tensor if tensors_alone else _is_plain
-        for name in [name for name in now if name not in _OF_MODULES and name not in self.attributes]:
+        for name in [name for name in now if name not in _MODULE_ATTRIBUTES and name not in self.attributes]:
             if plain(now[name]):
                 del now[name]
         for name, was in self.attributes.items():

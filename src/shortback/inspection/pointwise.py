@@ -38,13 +38,13 @@ class Subsample(nn.Module):
         return f"stride={self.stride}"
 
 
-def make_safe(net: nn.Module) -> list[nn.Conv2d]:
+def patch_strided_1x1(net: nn.Module) -> list[nn.Conv2d]:
     """Make every convolution that may hit the bug run in two steps in training, and log a warning that names them.
 
     Inference, keys and parameters stay the same.
 
     Returns:
-        The convolutions changed by this call, for `make_usual`.
+        The convolutions changed by this call, for `unpatch_strided_1x1`.
     """
     found = [
         (name, m) for name, m in net.named_modules() if isinstance(m, nn.Conv2d) and _may_fail(m) and not is_patched(m)
@@ -61,8 +61,8 @@ def make_safe(net: nn.Module) -> list[nn.Conv2d]:
     return [conv for _, conv in found]
 
 
-def make_usual(convolutions: list[nn.Conv2d]) -> None:
-    """Undo `make_safe` for those convolutions that it changed."""
+def unpatch_strided_1x1(convolutions: list[nn.Conv2d]) -> None:
+    """Undo `patch_strided_1x1` for those convolutions that it changed."""
     for conv in convolutions:
         changed = conv.__dict__.get("_conv_forward")
         if isinstance(changed, functools.partial) and changed.func is _in_two_steps:
@@ -70,13 +70,13 @@ def make_usual(convolutions: list[nn.Conv2d]) -> None:
 
 
 @contextmanager
-def safely(net: nn.Module) -> Iterator[None]:
-    """Apply `make_safe` inside the block, and undo it afterwards."""
-    changed = make_safe(net)
+def patched_strided_1x1(net: nn.Module) -> Iterator[None]:
+    """Apply `patch_strided_1x1` inside the block, and undo it afterwards."""
+    changed = patch_strided_1x1(net)
     try:
         yield
     finally:
-        make_usual(changed)
+        unpatch_strided_1x1(changed)
 
 
 def _may_fail(conv: nn.Conv2d) -> bool:

@@ -92,7 +92,7 @@ REMEMBERS = (
 
 
 @contextmanager
-def saying_what_remembers() -> Iterator[None]:
+def explaining_stale_graph() -> Iterator[None]:
     """Replace PyTorch's error about a second backward pass through a graph by one that explains the cause.
 
     Raises:

@@ -12,7 +12,7 @@ from shortback.choices import Backend, Memory, Reset
 from shortback.errors import UserError
 from shortback.ops import compiled, reference
 from shortback.ops.backend import resolve
-from shortback.ops.dynamics import Dynamics, one_decay
+from shortback.ops.dynamics import Dynamics, as_scalar_decay
 from shortback.ops.kernels import num_kernels
 from shortback.ops.layer import Convolution, conv_norm_neuron
 from shortback.ops.norm import Statistics
@@ -62,7 +62,7 @@ def multi_step(
     Raises:
         ValueError: the shape of `initial` is not that of a step of `x`, or the decay has several elements.
     """
-    decay = one_decay(decay)
+    decay = as_scalar_decay(decay)
     if initial is not None and initial.shape != x.shape[1:]:
         raise UserError(
             f"a membrane of shape {list(initial.shape)} for an input of shape {list(x.shape[1:])} per step: the shapes "

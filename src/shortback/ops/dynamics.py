@@ -20,7 +20,7 @@ def check_number(name: str, value: object, *, instead: str = "") -> None:
         raise UserError(f"{name}={value!r}: must be a finite number{hint}")
 
 
-def one_decay(decay: float | Tensor) -> float | Tensor:
+def as_scalar_decay(decay: float | Tensor) -> float | Tensor:
     """Return a decay as the operations take it: a learned one is reshaped to a tensor without axes.
 
     Raises:

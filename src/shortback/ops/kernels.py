@@ -27,7 +27,7 @@ from torch import Tensor
 
 from shortback.errors import UserError
 from shortback.ops.dynamics import Dynamics
-from shortback.torch_private import compile_whole, has_compiled, is_transformed, may_change_in_size, without_autocast
+from shortback.torch_private import compile_whole, has_compiled, is_transformed, mark_dynamic, without_autocast
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def _mark_any_size(tensor: Tensor | None) -> None:
     if tensor is None:
         return
     for axis in range(1 if tensor.ndim > 1 else 0, tensor.ndim):
-        may_change_in_size(tensor, axis)
+        mark_dynamic(tensor, axis)
 
 
 def _signature(tensor: Tensor | None) -> Any:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from shortback.choices import Memory
 from shortback.ops import kernels, layer_kernels, norm, packing
-from shortback.ops.dynamics import Dynamics, one_decay
+from shortback.ops.dynamics import Dynamics, as_scalar_decay
 from shortback.ops.kernels import Kind
 from shortback.ops.norm import Statistics
 from shortback.ops.packing import PackedSpikes
@@ -93,7 +93,7 @@ def conv_norm_neuron(
         memory: what is kept for the backward pass, see the table of this module.
         average: whether to return the average of the spikes over time and space.
     """
-    decay = one_decay(decay)
+    decay = as_scalar_decay(decay)
     learned = decay if isinstance(decay, Tensor) else None
     inputs = x, conv_weight, norm_weight, norm_bias, residual, learned
     packed_input = None if memory == "fast" else packing.packed_of(x)
@@ -113,14 +113,14 @@ def conv_norm_neuron(
         steps=1 if static_input else num_steps,
     )
     bits_of = [None if packed is None else packed.bits for packed in (packed_input, packed_residual)]
-    made = _Made(*_ConvNormNeuron.apply(*inputs, *bits_of, plan))
+    made = _LayerResults(*_ConvNormNeuron.apply(*inputs, *bits_of, plan))
     spikes = _image(made.spikes, made.z.shape[2:])  # unlike a view made in `forward`, this may be changed in place
     if made.bits is not None:
         packing.attach_packed(spikes, made.bits, num_steps)
     return LayerOutput(spikes, made.average, None if statistics is not None else Statistics(made.mean, made.variance))
 
 
-class _Made(NamedTuple):
+class _LayerResults(NamedTuple):
     """The results of the operation: `spikes` and `average` for its caller, the others to be kept."""
 
     spikes: Tensor
@@ -166,12 +166,12 @@ class _ConvNormNeuron(torch.autograd.Function):
             decay,
         )
         average = PackedSpikes(bits, plan.kind.num_steps).average(affine.scale.dtype) if plan.average else None
-        return tuple(_Made(spikes, average, bits, z, *statistics, *affine))
+        return tuple(_LayerResults(spikes, average, bits, z, *statistics, *affine))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
         x, conv_weight, _, _, residual, decay, input_bits, residual_bits, plan = inputs
-        made = _Made(*output)
+        made = _LayerResults(*output)
         ctx.mark_non_differentiable(*(tensor for tensor in made[2:] if tensor is not None))
         ctx.set_materialize_grads(False)
         if plan.keeps:

@@ -23,7 +23,7 @@ from shortback.recipes.methods import COEFFICIENTS, heeds
 from shortback.recipes.schema import Recipe
 from shortback.recipes.training_settings import usual_coefficient
 from shortback.recipes.yaml_text import RecipeError, read_keys, read_yaml, text_of
-from shortback.words import counted
+from shortback.words import quantity
 
 # Settings on which no weight depends: where data lies and how it is read, and what is measured and written. With an
 # adaptive schedule, `health.every` does matter.
@@ -100,7 +100,7 @@ def load_recipe(recipe: str, *, settings: Iterable[str] = ()) -> Recipe:
     tree = read_tree(recipe)
     _apply_all(tree, settings)
     parsed = parse_recipe(tree, name=recipe)
-    _refuse_unsaid_form(tree, name=recipe)
+    _require_combine(tree, name=recipe)
     return parsed
 
 
@@ -150,7 +150,7 @@ def merged(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
 _tree = functools.lru_cache(maxsize=4)(lambda text, name: read_keys(text, name=name))
 
 
-def _refuse_unsaid_form(tree: dict[str, Any], *, name: str) -> None:
+def _require_combine(tree: dict[str, Any], *, name: str) -> None:
     """Refuse a recipe without `branches.combine`: it once meant `additive`, and must not silently become `logits`."""
     branches = tree.get("branches", {})
     methods = tree.get("compare") or [tree.get("method", "evolutionary")]
@@ -167,7 +167,7 @@ def parse_recipe(tree: dict[str, Any], *, name: str) -> Recipe:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         lines = _described(error.errors())
-        raise RecipeError(f"{name}: {counted(len(lines), 'problem')}\n" + "\n".join(lines)) from None
+        raise RecipeError(f"{name}: {quantity(len(lines), 'problem')}\n" + "\n".join(lines)) from None
 
 
 def changed(recipe: Recipe, settings: Iterable[str], *, name: str) -> Recipe:

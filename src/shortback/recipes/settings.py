@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from shortback.recipes.schema import Recipe, Variant
 from shortback.recipes.yaml_text import write_yaml
 
-MUST_BE_SAID = "must be said"
+REQUIRED = "must be said"
 _WORDS = {
     int: "a whole number",
     float: "a number",
@@ -47,7 +47,7 @@ def all_settings(section: type[BaseModel] = Recipe, prefix: str = "") -> Iterato
         if inner is not None:
             nested.append((inner, f"{prefix}{name}."))
             continue
-        default = MUST_BE_SAID if field.is_required() else _plain(field.default)
+        default = REQUIRED if field.is_required() else _plain(field.default)
         takes = f"{_said(field.annotation)} {_limits(field.metadata)}".strip()
         yield Setting(f"{prefix}{name}", field.description or "", takes, default)
     for inner, key in nested:

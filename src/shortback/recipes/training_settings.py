@@ -144,7 +144,7 @@ class TrainConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_the_older_word(cls, tree: Any) -> Any:
+    def _read_tensorboard_flag(cls, tree: Any) -> Any:
         """Read the older `tensorboard: true` or `false` as an entry of `loggers`, or none."""
         if not isinstance(tree, dict) or "tensorboard" not in tree or not isinstance(tree["tensorboard"], bool):
             return tree

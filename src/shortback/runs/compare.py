@@ -11,7 +11,7 @@ from rich.table import Table
 from shortback.choices import Method
 from shortback.errors import UserError
 from shortback.processes import is_first
-from shortback.recipes.heeded import keys_of
+from shortback.recipes.effect import keys_of
 from shortback.recipes.load import parse_recipe
 from shortback.recipes.schema import Recipe, Variant
 from shortback.runs.folder import RunFolder

@@ -9,8 +9,8 @@ from shortback.recipes.build import build_data
 from shortback.recipes.schema import Recipe
 from shortback.reports.pictures import check_picture, save_picture
 from shortback.reports.samples import draw_samples
-from shortback.runs.shown import how_resized
-from shortback.words import counted
+from shortback.runs.terminal import how_resized
+from shortback.words import quantity
 
 
 def write_samples(recipe: Recipe, file: Path, *, count: int) -> str:
@@ -37,7 +37,7 @@ def write_samples(recipe: Recipe, file: Path, *, count: int) -> str:
     steps = "" if source.num_steps is None else f"{source.num_steps} frames of "
     sensor = "" if source.sensor is None else f", sensor of {source.sensor}"
     resized = how_resized(source, splits.train, resized_crop=recipe.data.augment.resized_crop)
-    classes = counted(source.num_classes, "class", "classes")
+    classes = quantity(source.num_classes, "class", "classes")
     return (
         f"{source.name}{split}: {classes}; {len(splits.train)} samples to train on, {held_out} to "
         f"validate, {len(source.test)} to test, {steps}{shape}{sensor}; drawn in {file}"

@@ -17,16 +17,16 @@ from shortback.runs.branches import save_branches
 from shortback.runs.environment import environment
 from shortback.runs.folder import RunFolder
 from shortback.runs.run import Run
-from shortback.runs.shown import RunTerminal, how_resized
 from shortback.runs.summary import Summary
+from shortback.runs.terminal import RunTerminal, how_resized
 from shortback.shortcuts import ShortcutNetwork, strip
 from shortback.spiking import SpikingNetwork
 from shortback.training import FitResult, JsonLines, Logger, Trainer, evaluate, make_tracker
-from shortback.training.alone import alone_in
+from shortback.training.alone import locked_folder
 from shortback.training.checkpoint import save_weights
 from shortback.training.peak_memory import forget_peak, peak_bytes
 from shortback.training.trackers import check_tracker
-from shortback.words import counted
+from shortback.words import quantity
 
 Say = Callable[[str], None]
 
@@ -61,7 +61,7 @@ def train_recipe(
         NonFiniteError, Interrupted, CheckpointError: see `Trainer.fit`.
     """
     recipe = check(recipe, out, resume=resume, overwrite=overwrite)
-    with alone_in(out):
+    with locked_folder(out):
         if is_first():  # again: another process may have trained here before the lock was taken
             RunFolder(out).check(recipe, resume=resume, overwrite=overwrite)
         return _train_alone(recipe, out, resume=resume, overwrite=overwrite, say=say, name=name or recipe.method)
@@ -171,16 +171,16 @@ def _announcement(run: Run, net: nn.Module, *, name: str) -> list[str]:
     recipe, splits = run.recipe, run.splits
     model, data, train = recipe.model, recipe.data, recipe.train
     held_out = 0 if splits.validation is None else len(splits.validation)
-    branches = counted(len(net.places), "branch", "branches") if isinstance(net, ShortcutNetwork) else "no branches"
+    branches = quantity(len(net.places), "branch", "branches") if isinstance(net, ShortcutNetwork) else "no branches"
     parameters = sum(p.numel() for p in net.parameters())
     samples = "images" if splits.source.num_steps is None else "recordings"
     resized = how_resized(splits.source, splits.train, resized_crop=data.augment.resized_crop)
     return [
-        f"{name}: {model.name}, {counted(model.num_steps, 'step')}, {branches}, {parameters:,} parameters in training",
+        f"{name}: {model.name}, {quantity(model.num_steps, 'step')}, {branches}, {parameters:,} parameters in training",
         f"data: {data.kind}, {len(splits.train)} {samples} to train on, {held_out} to validate, "
-        f"{len(splits.source.test)} to test, {counted(len(splits.source.classes), 'class', 'classes')}",
+        f"{len(splits.source.test)} to test, {quantity(len(splits.source.classes), 'class', 'classes')}",
         *([f"data: {resized}"] if resized else []),
-        f"plan: {counted(train.epochs, 'epoch')}, batches of {train.batch_size}, {recipe.optimizer.kind}, "
+        f"plan: {quantity(train.epochs, 'epoch')}, batches of {train.batch_size}, {recipe.optimizer.kind}, "
         f"learning rate {recipe.optimizer.lr}",
         f"on: {run.execution.describe()}",
     ]

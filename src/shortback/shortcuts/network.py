@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from shortback.choices import Layout, Reduction
 from shortback.inspection.layout import average_over_space, average_over_time, logits_of, tensor_of
-from shortback.inspection.pointwise import make_usual
+from shortback.inspection.pointwise import unpatch_strided_1x1
 from shortback.inspection.untouched import first_in_graph, remembered_graph
 from shortback.models.fused import average_of
 from shortback.neurons import SpikingNeuron
@@ -196,7 +196,7 @@ class ShortcutNetwork(nn.Module):
         if not torch.compiler.is_compiling():
             remember_logits(logits, self._logits_alone)
         heads = zip(self.places, self.heads, strict=True)
-        return Outputs(logits, {place: head(_as_of(head, averages[place])) for place, head in heads})
+        return Outputs(logits, {place: head(_cast_for(head, averages[place])) for place, head in heads})
 
     def _warn_of_idle(self, averages: dict[str, Tensor]) -> None:
         idle = [place for place, average in averages.items() if not average.requires_grad]
@@ -241,7 +241,7 @@ class ShortcutNetwork(nn.Module):
         """
         for handle in self._handles:
             handle.remove()
-        make_usual(self._convolutions)
+        unpatch_strided_1x1(self._convolutions)
         self.is_stripped = True
         drop_idle_taps(self.model)
 
@@ -263,10 +263,10 @@ def drop_idle_taps(model: nn.Module) -> None:
     for module in idle:
         drop_hooks(module, is_idle)
     if idle and not any(isinstance(hook, Tap) for module in model.modules() for hook in hooks_of(module)):
-        make_usual([module for module in model.modules() if isinstance(module, nn.Conv2d)])
+        unpatch_strided_1x1([module for module in model.modules() if isinstance(module, nn.Conv2d)])
 
 
-def _as_of(head: nn.Module, average: Tensor) -> Tensor:
+def _cast_for(head: nn.Module, average: Tensor) -> Tensor:
     """Cast an average to the dtype of the head's weights."""
     weight = next(head.parameters(), None)
     return average if weight is None or not weight.is_floating_point() else average.to(weight.dtype)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from shortback.choices import Layout, Reduction
 from shortback.errors import UserError
-from shortback.inspection.backends import running_by
+from shortback.inspection.backends import with_backend
 from shortback.inspection.calls import Calls
 from shortback.inspection.detect import Found, find_layouts
 from shortback.inspection.features import Place, find_feature_axes
@@ -29,7 +29,7 @@ from shortback.inspection.layout import (
     warn_of_steps_in_a_tuple,
     why_not,
 )
-from shortback.inspection.pointwise import make_safe
+from shortback.inspection.pointwise import patch_strided_1x1
 from shortback.inspection.reset import reset_states
 from shortback.inspection.untouched import undisturbed
 from shortback.losses import mean_over_time
@@ -81,7 +81,7 @@ def tap(
         for place, neuron in zip(places, neurons, strict=True)
     ]
     handles = [module.register_forward_hook(hook) for module, hook in zip(places.values(), taps, strict=True)]
-    convolutions = make_safe(model)
+    convolutions = patch_strided_1x1(model)
     network = ShortcutNetwork(
         model,
         list(places),
@@ -156,7 +156,7 @@ class _Seen(NamedTuple):
 def _feature_axes(model: nn.Module, sample: Tensor, seen: dict[str, _Seen], features: int | None) -> dict[str, int]:
     """The feature axis of each place: as the caller says, or by its size, or if that is ambiguous by a dry run."""
     if features is not None:
-        return {place: _said_axis(place, one, features) for place, one in seen.items()}
+        return {place: _given_axis(place, one, features) for place, one in seen.items()}
     found = find_feature_axes(model, sample, {place: one.place() for place, one in seen.items()})
     known = {place: axis for place, axis in found.items() if axis is not None}
     for place, one in seen.items():
@@ -169,7 +169,7 @@ def _feature_axes(model: nn.Module, sample: Tensor, seen: dict[str, _Seen], feat
     return known
 
 
-def _said_axis(place: str, seen: _Seen, features: int) -> int:
+def _given_axis(place: str, seen: _Seen, features: int) -> int:
     shape, axes = seen.tensor.shape, axes_of_features(seen.tensor.shape, seen.layout)
     axis = features + len(shape) if features < 0 else features
     if axis not in axes:
@@ -213,7 +213,7 @@ def _dry_run(
     hooks = [(module, watch) for module in model.modules() if isinstance(module, SpikingNeuron)]
     hooks += [(module, recorder(place)) for place, module in places.items()]
     # The reference backend suffices for shapes, and spares a training with `compile: off` a useless compilation.
-    with LayerCalls.of(model) as calls, hooked(hooks), running_by("reference", model), _running(model):
+    with LayerCalls.of(model) as calls, hooked(hooks), with_backend("reference", model), _running(model):
         returned = model(sample.clone())
         warn_of_steps_in_a_tuple(returned)
         logits = logits_of(returned, time.output, reduce, num_steps=num_steps)

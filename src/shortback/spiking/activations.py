@@ -73,7 +73,7 @@ def refuse_functional(network: nn.Module) -> None:
         raise UserError("\n".join(message))
 
 
-def refuse_called(network: nn.Module, *, neurons: Collection[nn.Module]) -> None:
+def refuse_traced_functions(network: nn.Module, *, neurons: Collection[nn.Module]) -> None:
     """Raise ValueError if a symbolic trace meets an activation function that reading the source did not find.
 
     Networks that cannot be traced pass, and so do the computations of the neurons themselves.
@@ -97,7 +97,7 @@ def refuse_called(network: nn.Module, *, neurons: Collection[nn.Module]) -> None
                 )
 
 
-def like_activations(network: nn.Module, *, neurons: Collection[nn.Module]) -> list[str]:
+def activation_lookalikes(network: nn.Module, *, neurons: Collection[nn.Module]) -> list[str]:
     """List the leaf modules that are named like activations, but are neither known activations nor in neurons."""
     put_in = {module for neuron in neurons for module in neuron.modules()}
     return [

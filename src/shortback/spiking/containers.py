@@ -14,7 +14,7 @@ from torch import nn
 
 from shortback.spiking.activations import activation_function, is_activation
 
-_OF_MODULES = frozenset(nn.Module().__dict__)
+_MODULE_ATTRIBUTES = frozenset(nn.Module().__dict__)
 
 
 def replace_in_attributes(network: nn.Module, neurons: Mapping[nn.Module, nn.Module]) -> list[str]:
@@ -30,7 +30,7 @@ def replace_in_attributes(network: nn.Module, neurons: Mapping[nn.Module, nn.Mod
     search = _Search(network, neurons)
     for name, module in network.named_modules():
         for attribute, value in list(vars(module).items()):
-            if attribute not in _OF_MODULES:
+            if attribute not in _MODULE_ATTRIBUTES:
                 new = search.replaced(value, f"{name}.{attribute}" if name else attribute)
                 if new is not value:
                     vars(module)[attribute] = new

@@ -9,7 +9,13 @@ from torch import nn
 
 from shortback.errors import UserError
 from shortback.neurons import NeuronFactory, make_neuron
-from shortback.spiking.activations import is_activation, is_gate, like_activations, refuse_called, refuse_functional
+from shortback.spiking.activations import (
+    activation_lookalikes,
+    is_activation,
+    is_gate,
+    refuse_functional,
+    refuse_traced_functions,
+)
 from shortback.spiking.containers import replace_in_attributes
 from shortback.spiking.copies import deep_copy
 from shortback.spiking.network import SpikingNetwork
@@ -80,13 +86,13 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
             *(type(ann).__name__, outside),
         )
     put_in = set(neurons.values())
-    if like := like_activations(network, neurons=put_in):
+    if like := activation_lookalikes(network, neurons=put_in):
         log.warning(
             "spikify() left %s as they are, though named like activations: if they are activations, derive their "
             "classes from nn.ReLU, or replace them by nn.ReLU()",
             ", ".join(like),
         )
-    refuse_called(network, neurons=put_in)
+    refuse_traced_functions(network, neurons=put_in)
     return SpikingNetwork(network, num_steps=num_steps)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from shortback.choices import Layout
 from shortback.errors import UserError
-from shortback.inspection.backends import running_by
+from shortback.inspection.backends import with_backend
 from shortback.inspection.classes import StepsOrClassesError
 from shortback.inspection.detect import find_layouts
 from shortback.inspection.layout import logits_of, sample_axis, stacked
@@ -22,7 +22,7 @@ from shortback.inspection.untouched import modes_kept
 from shortback.losses import CrossEntropy, Loss, apply_loss, mean_over_time
 from shortback.outputs import Outputs
 from shortback.spiking import SpikingNetwork
-from shortback.training.state import number_or_none
+from shortback.training.state import none_if_nan
 from shortback.training.sync_norm import local_norms
 from shortback.training.weighing import hits_of, num_counted, weight_of
 
@@ -63,7 +63,7 @@ def layout_of_output(net: nn.Module, x: Tensor, *, num_samples: int) -> Layout:
     """
     few = x.narrow(axis, 0, min(2, num_samples)) if (axis := sample_axis(net, x, num_samples)) is not None else x
     # Each process may need a different number of forward passes, so no norm may wait for the other processes.
-    with local_norms(net), running_by("reference", net):
+    with local_norms(net), with_backend("reference", net):
         try:
             return find_layouts(net, few, {}).output
         except StepsOrClassesError as error:
@@ -133,4 +133,4 @@ def evaluate(
     assert isinstance(sums, Tensor)
     correct, total, count, weight, differ = sums.tolist()
     is_constant = count > fabric.world_size and not differ  # so at least one process has seen two images
-    return Evaluation(number_or_none(correct / (count or 1)), total / (weight or 1), int(count), is_constant)
+    return Evaluation(none_if_nan(correct / (count or 1)), total / (weight or 1), int(count), is_constant)

@@ -18,7 +18,7 @@ from shortback.errors import UserError
 from shortback.losses import Loss, ShortcutLoss
 from shortback.schedules import Linear, Schedule, as_schedule
 from shortback.shortcuts import ShortcutNetwork
-from shortback.training.alone import alone_in
+from shortback.training.alone import locked_folder
 from shortback.training.batches import Batches, SeededBatches
 from shortback.training.checkpoint import CheckpointFolder
 from shortback.training.engine import Trainer
@@ -30,7 +30,7 @@ from shortback.training.plan import Plan
 from shortback.training.shares import ShareSampler, share_of
 
 # Names that other libraries use, and what to write instead.
-_ELSEWHERE = {
+_FOREIGN_NAMES = {
     "early_stopping": "patience=, in epochs without a better validation",
     "early_stopping_patience": "patience=",
     "grad_clip": "clip_norm=",
@@ -118,7 +118,7 @@ def fit(
         raise UserError(f"{folder} holds a run: give another folder, or resume=True to go on with it")
     known = {field.name for field in dataclasses.fields(Plan)}
     if unknown := sorted(set(plan) - known):
-        here = _ELSEWHERE.get(unknown[0])
+        here = _FOREIGN_NAMES.get(unknown[0])
         hint = f"here it is {here}" if here else f"the nearest are {nearest(unknown[0], known)}"
         raise UserError(f"fit() takes no {unknown[0]}; {hint}")
     loss = ShortcutLoss.of(loss)
@@ -136,7 +136,7 @@ def fit(
         folder.mkdir(parents=True, exist_ok=True)
         has_branches = isinstance(net, ShortcutNetwork) and not as_schedule(schedule).is_zero_from(0.0)
         loggers = [JsonLines(metrics), Terminal(title, note=note, has_branches=has_branches)]
-    with alone_in(folder):
+    with locked_folder(folder):
         rates = [] if optimizer is None else [group["lr"] for group in optimizer.param_groups]
         trainer = Trainer(
             net,

@@ -16,7 +16,7 @@ PATIENCE = 3.0  # seconds; time for a run that was asked to stop to write its ch
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path) -> Iterator[None]:
     """Lock a folder, created if missing, against other trainings within the block.
 
     The operating system releases the lock if the process dies.

@@ -137,7 +137,7 @@ def _pair(batch: Any) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def in_parts(net: nn.Module, x: Tensor, y: Tensor, number: int) -> list[tuple[Tensor, Tensor]]:
+def split_batch(net: nn.Module, x: Tensor, y: Tensor, number: int) -> list[tuple[Tensor, Tensor]]:
     """Split a batch into at most `number` parts of equal size, but for the last, as `torch.chunk` does.
 
     Raises:

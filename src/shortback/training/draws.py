@@ -31,7 +31,7 @@ class Draws:
 
     def __init__(self, loader: Any, *, seed: int, common_seed: int | None = None) -> None:
         self._stream = Stream(seed)
-        self._globals = None if common_seed is not None or _draws_in_workers(loader) else _Globals(seed)
+        self._globals = None if common_seed is not None or _only_samplers_draw_here(loader) else _Globals(seed)
         self._own: dict[torch.Generator, torch.Tensor] = {}
         for number, generator in enumerate(_generators_of(loader)):
             before = () if common_seed is None else (generator.initial_seed(),)  # drawing does not change it
@@ -84,7 +84,7 @@ def _generators_of(loader: Any) -> list[torch.Generator]:
     return list(dict.fromkeys(each for each in found if isinstance(each, torch.Generator)))
 
 
-def _draws_in_workers(loader: Any) -> bool:
+def _only_samplers_draw_here(loader: Any) -> bool:
     """Whether only PyTorch's own samplers draw in this process; they use PyTorch's generators alone."""
     samplers = [_attribute(loader, name) for name in ("sampler", "batch_sampler")]
     samplers.append(_attribute(samplers[1], "sampler"))

@@ -14,18 +14,18 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from shortback.health import branch_share, settled_ratio
-from shortback.inspection.reset import reset_states, saying_what_remembers, without_states
+from shortback.inspection.reset import explaining_stale_graph, reset_states, without_states
 from shortback.losses import ShortcutLoss
 from shortback.schedules import Schedule, as_schedule
 from shortback.shortcuts import ShortcutNetwork
 from shortback.training._evaluate import evaluate, outputs_of
 from shortback.training.average import WeightAverage
-from shortback.training.batches import Batches, in_parts, warn_if_short
+from shortback.training.batches import Batches, split_batch, warn_if_short
 from shortback.training.best import BestWeights
 from shortback.training.checkpoint import CheckpointFolder
 from shortback.training.execution import Execution
 from shortback.training.finite import FiniteCheck
-from shortback.training.given import GivenNetwork
+from shortback.training.given import NetworkInTraining
 from shortback.training.gradient import Gradient
 from shortback.training.hangs import HangWatch
 from shortback.training.identity import check_same, identity_of
@@ -38,7 +38,7 @@ from shortback.training.signals import Interrupted, StopRequest, agreed
 from shortback.training.state import BatchSums, Sums, TrainState, branch_means, random_states, set_random_state, sums_of
 from shortback.training.sync_norm import local_norms
 from shortback.training.watch import GradientWatch
-from shortback.training.weighing import check_parts, no_gradient_of_nothing, weight_of
+from shortback.training.weighing import check_parts, weight_of, zero_gradient_without_weight
 
 
 class Trainer:
@@ -89,7 +89,7 @@ class Trainer:
                 part.to(fabric.device)  # class weights
         if isinstance(net, ShortcutNetwork):
             check_parts(loss, plan.accumulate)
-        self.given = GivenNetwork(net, execution=execution, fabric=fabric)
+        self.given = NetworkInTraining(net, execution=execution, fabric=fabric)
         with self.given.put_back_after_an_error():
             self.module = self.given.prepare()
             self.has_states = reset_states(net) > 0
@@ -107,7 +107,7 @@ class Trainer:
         self.total_steps = plan.epochs * len(train)
 
     def fit(self, *, resume: bool = False) -> FitResult:
-        """Train to the end, load the best weights, and undo other changes to the network (`GivenNetwork.put_back`).
+        """Train to the end, load the best weights, and undo other changes (`NetworkInTraining.put_back`).
 
         Args:
             resume: whether to continue, bit for bit, from the newest checkpoint, if there is one.
@@ -203,7 +203,7 @@ class Trainer:
         has_branches = isinstance(self.net, ShortcutNetwork) and self.net.branches_enabled
         adapts = has_branches and self.schedule.measures and (is_due or state.batch == 0)
         if self.fabric.is_global_zero and (is_due or state.batch == 0):
-            parts = in_parts(self.net, x, y, self.plan.accumulate)
+            parts = split_batch(self.net, x, y, self.plan.accumulate)
             part = next((each for each in parts if weight_of(each[1], loss=self.loss.main)), None)  # with a label
             with local_norms(self.net):
                 if adapts and part:
@@ -227,7 +227,7 @@ class Trainer:
 
     def _forward_backward(self, x: Tensor, y: Tensor, coefficient: float, *, by_branch: bool) -> BatchSums:
         """Compute the gradient of a batch, part by part; returns the sums to log."""
-        parts, whole = in_parts(self.net, x, y, self.plan.accumulate), weight_of(y, loss=self.loss.main)
+        parts, whole = split_batch(self.net, x, y, self.plan.accumulate), weight_of(y, loss=self.loss.main)
         sums: list[BatchSums] = []
         for xs, ys in parts:
             more_to_come = self.fabric.world_size > 1 and len(sums) < len(parts) - 1
@@ -236,9 +236,9 @@ class Trainer:
                     reset_states(self.net)
                 outputs, weight = outputs_of(self.module(xs), self.preflight.layout), weight_of(ys, loss=self.loss.main)
                 self.has_branches = not isinstance(outputs, Tensor) and len(outputs.branches) > 0
-                no_gradient_of_nothing(outputs, weight)
+                zero_gradient_without_weight(outputs, weight)
                 terms = self.loss(outputs, ys, coefficient=coefficient, by_branch=by_branch)
-                with saying_what_remembers():
+                with explaining_stale_graph():
                     self.fabric.backward(terms.total * (weight / whole))
             with torch.no_grad():
                 combined = self.loss.combined_logits(outputs, coefficient=coefficient)
@@ -254,7 +254,7 @@ class Trainer:
         if self.validation is not None:
             batches = self.hangs.over(self.validation.epoch(0), "validation")
             result = evaluate(evaluated, batches, loss=self.loss.main, fabric=self.fabric)
-            self.watch.tell_if_constant(evaluated, result, batches=self.validation, fabric=self.fabric)
+            self.watch.warn_if_constant(evaluated, result, batches=self.validation, fabric=self.fabric)
         self.best.is_improved(state, result)
         if self.fabric.is_global_zero:
             self.best.save(evaluated, state)

@@ -14,7 +14,7 @@ from torch import nn
 from shortback.allocator import keep_freed_memory
 from shortback.choices import Compile, Device, Memory, Precision, check_choice
 from shortback.errors import UserError
-from shortback.inspection.pointwise import make_safe
+from shortback.inspection.pointwise import patch_strided_1x1
 from shortback.neurons import SpikingNeuron
 from shortback.processes import local_world_size, num_cores, world_size
 from shortback.spiking import SpikingNetwork
@@ -56,7 +56,7 @@ class Execution:
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.device == "cpu":
             keep_freed_memory()
-            make_safe(net)
+            patch_strided_1x1(net)
         for module in net.modules():
             if self.memory is not None and isinstance(module, SpikingNetwork | SpikingNeuron):
                 module.memory = self.memory

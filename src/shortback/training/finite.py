@@ -15,7 +15,7 @@ from shortback.training.sync_norm import local_norms
 
 
 @dataclass(frozen=True)
-class _Noted:
+class _StepNumbers:
     """The numbers of a step, kept until they are checked.
 
     Attributes:
@@ -48,7 +48,7 @@ class FiniteCheck:
 
     def __init__(self, net: nn.Module, *, later: bool) -> None:
         self.net, self.later = net, later
-        self._noted: _Noted | None = None
+        self._noted: _StepNumbers | None = None
 
     def look(self, x: Tensor, *, step: int, loss: Tensor, norm: Tensor, coefficient: float) -> None:
         """Check a step after its backward pass, or, with `later`, the step before it.
@@ -94,14 +94,14 @@ class FiniteCheck:
         culprit = f"the gradient of {bad[-1]}" if bad and math.isfinite(loss) else "the loss itself"
         raise NonFiniteError(_message(noted.step, loss, norm, noted.coefficient, culprit))
 
-    def _note(self, step: int, total: Tensor, loss: Tensor, norm: Tensor, coefficient: float) -> _Noted:
+    def _note(self, step: int, total: Tensor, loss: Tensor, norm: Tensor, coefficient: float) -> _StepNumbers:
         with_gradient = {name: p.grad for name, p in self.net.named_parameters() if p.grad is not None}
         norms = norms_of(list(with_gradient.values()))
         values = torch.stack([value.float() for value in (total, loss, norm, *norms)]).to("cpu", non_blocking=True)
         arrived = torch.Event(loss.device) if loss.device.type != "cpu" else None
         if arrived is not None:
             arrived.record()
-        return _Noted(step, coefficient, values, list(with_gradient), arrived)
+        return _StepNumbers(step, coefficient, values, list(with_gradient), arrived)
 
 
 def _of_the_data(step: int) -> str:

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from shortback.choices import Backend, Memory
-from shortback.inspection.pointwise import make_safe, make_usual
+from shortback.inspection.pointwise import patch_strided_1x1, unpatch_strided_1x1
 from shortback.inspection.untouched import in_training
 from shortback.neurons import SpikingNeuron
 from shortback.shortcuts import ShortcutNetwork
@@ -19,7 +19,7 @@ from shortback.training.execution import Execution
 from shortback.training.sync_norm import restore_norms, synchronise_norms
 
 
-class GivenNetwork:
+class NetworkInTraining:
     """A network in training, which is put back afterwards except for its weights, its device and how it runs.
 
     Args:
@@ -44,7 +44,7 @@ class GivenNetwork:
         if self._fabric.world_size > 1:
             synchronise_norms(self.net)
         if self._fabric.device.type == "cpu":
-            self._convolutions += make_safe(self.net)
+            self._convolutions += patch_strided_1x1(self.net)
         return self._fabric.setup_module(self._execution.prepare(in_training(self.net)))
 
     def drop_branches(self) -> Any:
@@ -62,7 +62,7 @@ class GivenNetwork:
     def put_back(self) -> None:
         """Undo what training changed, except for the backend and memory setting of neurons, which stay as trained."""
         restore_norms(self.net)
-        make_usual(self._convolutions)
+        unpatch_strided_1x1(self._convolutions)
         if self._has_dropped and isinstance(self.net, ShortcutNetwork):
             self.net.branches_enabled = True
             for parameter in self._frozen_heads:

@@ -113,7 +113,7 @@ class HangWatch:
                 sign = self._sign()
                 store.set(str(sign.rank), json.dumps(sign))
                 signs = _signs(store) if sign.seconds > self.limit else []
-                if signs and _is_sure(signs, self.limit):
+                if signs and _is_hang(signs, self.limit):
                     self._end(sign, signs)
         except (RuntimeError, ValueError) as error:  # the store's process is gone, as the launcher knows
             log.debug("processes are no longer watched: %s", error)
@@ -154,7 +154,7 @@ def _silent(number: int) -> _Sign:
     return _Sign(number, -1, 0.0, "", "", waits=False, process="")
 
 
-def _is_sure(signs: list[_Sign], limit: float) -> bool:
+def _is_hang(signs: list[_Sign], limit: float) -> bool:
     """Whether all processes report that they stand still, or one of them has stood still for twice the limit."""
     longest = max(sign.seconds for sign in signs)
     return longest > 2 * limit or all(sign.seconds > limit / 2 for sign in signs)

@@ -15,7 +15,7 @@ from rich.table import Column
 from shortback.files import write_text
 from shortback.health.report import plain
 from shortback.training.notebook import NotebookBar, in_notebook
-from shortback.training.rows import read_rows, whole_lines
+from shortback.training.rows import complete_lines, read_rows
 
 Row = Mapping[str, Any]
 
@@ -40,7 +40,7 @@ class Logger(Protocol):
     def close(self) -> None: ...
 
 
-class Forgetting:
+class ResumableLogger:
     """A logger that, when a run is resumed, deletes the rows that will be logged again.
 
     Attributes:
@@ -50,20 +50,20 @@ class Forgetting:
 
     epoch_end: int | None = None
 
-    def comes_again(self, kind: str, step: int, *, done: int) -> bool:
+    def will_be_logged_again(self, kind: str, step: int, *, done: int) -> bool:
         """Whether a row will be logged again by a run that resumes after `done` optimizer steps."""
         return step > done or (kind == "epoch" and self.epoch_end is not None and step > self.epoch_end)
 
 
-class JsonLines(Forgetting):
+class JsonLines(ResumableLogger):
     """Writes `metrics.jsonl`, one row per line; numbers that are not finite become null, as JSON has none."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def start(self, *, step: int, total_steps: int) -> None:
-        lines = zip(whole_lines(self.path), read_rows(self.path), strict=True) if step else ()
-        kept = [line for line, row in lines if not self.comes_again(row["kind"], row["step"], done=step)]
+        lines = zip(complete_lines(self.path), read_rows(self.path), strict=True) if step else ()
+        kept = [line for line, row in lines if not self.will_be_logged_again(row["kind"], row["step"], done=step)]
         write_text(self.path, "".join(kept))
 
     def log(self, row: Row) -> None:
@@ -205,7 +205,7 @@ def logging_to(loggers: Sequence[Logger], *, step: int, epoch_end: int, total_st
     """
     with ExitStack() as closing:
         for logger in loggers:
-            if isinstance(logger, Forgetting):
+            if isinstance(logger, ResumableLogger):
                 logger.epoch_end = epoch_end
             logger.start(step=step, total_steps=total_steps)
             closing.callback(logger.close)

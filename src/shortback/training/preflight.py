@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from shortback.choices import Layout
 from shortback.errors import UserError
 from shortback.health import first_samples
-from shortback.inspection.backends import running_by
+from shortback.inspection.backends import with_backend
 from shortback.inspection.firing import has_silent_output
 from shortback.inspection.layout import warn_of_steps_in_a_tuple
 from shortback.inspection.mistakes import check_batch, explaining
@@ -53,7 +53,7 @@ class Preflight:
         self.done = True
         check_batch(x, what="batch")
         few, _ = first_samples(self.net, x, y, 2)
-        with undisturbed(self.net, few), running_by("reference", self.net), torch.no_grad(), self.fabric.autocast():
+        with undisturbed(self.net, few), with_backend("reference", self.net), torch.no_grad(), self.fabric.autocast():
             reset_states(self.net)
             with explaining(self.net, x, what="batch"):
                 returned = self.net.eval()(few.clone())

@@ -105,22 +105,22 @@ def read_rows(path: str | Path) -> list[Row]:
         UserError: a line is not a row; the message has its number.
     """
     path = Path(path)
-    return [_parsed(line, path, number) for number, line in enumerate(whole_lines(path), 1)]
+    return [_parsed(line, path, number) for number, line in enumerate(complete_lines(path), 1)]
 
 
 def read_epochs(path: Path) -> list[EpochRow]:
     """Read only the rows of the epochs; others are not parsed, since rows about gradients are long."""
-    numbered = enumerate(whole_lines(path), 1)
+    numbered = enumerate(complete_lines(path), 1)
     return [cast(EpochRow, _parsed(line, path, n)) for n, line in numbered if line.startswith('{"kind": "epoch"')]
 
 
 def last_row(path: Path) -> Row | None:
     """Read the last row of a file; None if there is none."""
-    lines = whole_lines(path)
+    lines = complete_lines(path)
     return _parsed(lines[-1], path, len(lines)) if lines else None
 
 
-def whole_lines(path: Path) -> list[str]:
+def complete_lines(path: Path) -> list[str]:
     """Read the complete lines of a file: the last one may be partial if a run is in progress or was killed."""
     text = path.read_text() if path.exists() else ""
     return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]

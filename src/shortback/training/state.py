@@ -45,8 +45,8 @@ class Sums:
         return {
             "loss": loss / (weight or 1),
             "main_loss": main / (weight or 1),
-            "accuracy": number_or_none(correct / (count or math.nan)),
-            "sum_accuracy": number_or_none(sum_correct / (count or math.nan)),
+            "accuracy": none_if_nan(correct / (count or math.nan)),
+            "sum_accuracy": none_if_nan(sum_correct / (count or math.nan)),
             "images_per_second": images / self.seconds,
         }
 
@@ -108,7 +108,7 @@ def sums_of(
     )
 
 
-def number_or_none(value: float) -> float | None:
+def none_if_nan(value: float) -> float | None:
     """Convert NaN, which marks a missing value, to None."""
     return None if math.isnan(value) else value
 
@@ -124,7 +124,7 @@ def branch_means(
     accuracies = [each / (count or math.nan) for each in hits]
     return {
         "branch_loss": dict(zip(places, losses, strict=True)),
-        "branch_accuracy": dict(zip(places, map(number_or_none, accuracies), strict=True)),
+        "branch_accuracy": dict(zip(places, map(none_if_nan, accuracies), strict=True)),
     }
 
 

@@ -85,7 +85,7 @@ def synchronise_norms(net: nn.Module) -> None:
     A norm whose class normalises in its own forward, such as timm's `BatchNormAct2d`, is left as it is, with a warning.
     """
     norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and not isinstance(m, SyncNorm | nn.SyncBatchNorm)]
-    alone = {type(norm).__name__ for norm in norms if _computes_itself(type(norm))}
+    alone = {type(norm).__name__ for norm in norms if _has_own_forward(type(norm))}
     if alone:
         log.warning(
             "%s normalises in its own forward, so each process uses its own statistics. On GPUs, convert the network "
@@ -93,11 +93,11 @@ def synchronise_norms(net: nn.Module) -> None:
             " and ".join(sorted(alone)),
         )
     for norm in norms:
-        if not _computes_itself(type(norm)):
-            _become(norm, _synchronised(type(norm)))
+        if not _has_own_forward(type(norm)):
+            _set_class(norm, _synchronised(type(norm)))
 
 
-def _computes_itself(norm: type[_BatchNorm]) -> bool:
+def _has_own_forward(norm: type[_BatchNorm]) -> bool:
     """Whether a class that is not PyTorch's calls `batch_norm` in its own forward."""
     own = norm.__mro__[: norm.__mro__.index(_BatchNorm)]
     forwards = [kind.__dict__["forward"] for kind in own if "forward" in kind.__dict__]
@@ -114,7 +114,7 @@ def restore_norms(net: nn.Module) -> None:
     """Undo `synchronise_norms`."""
     for module in net.modules():
         if isinstance(module, SyncNorm):
-            _become(module, type(module).__bases__[0])
+            _set_class(module, type(module).__bases__[0])
 
 
 @contextmanager
@@ -122,13 +122,13 @@ def local_norms(net: nn.Module) -> Iterator[None]:
     """Use the statistics of this process alone within the block, which then need not run in all processes."""
     synchronised = [(m, type(m)) for m in net.modules() if isinstance(m, SyncNorm | nn.SyncBatchNorm)]
     for module, kind in synchronised:
-        _become(module, kind.__bases__[0] if issubclass(kind, SyncNorm) else _LocalNorm)
+        _set_class(module, kind.__bases__[0] if issubclass(kind, SyncNorm) else _LocalNorm)
     try:
         yield
     finally:
         for module, kind in synchronised:
-            _become(module, kind)
+            _set_class(module, kind)
 
 
-def _become(module: nn.Module, kind: type[nn.Module]) -> None:
+def _set_class(module: nn.Module, kind: type[nn.Module]) -> None:
     module.__class__ = kind

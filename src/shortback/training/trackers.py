@@ -16,8 +16,8 @@ from typing import Any
 from shortback.choices import LoggerKind, check_choice
 from shortback.errors import UserError
 from shortback.files import replacing, write_text
-from shortback.training.loggers import Forgetting, Logger, Row
-from shortback.training.rows import whole_lines
+from shortback.training.loggers import Logger, ResumableLogger, Row
+from shortback.training.rows import complete_lines
 
 
 def check_tracker(kind: LoggerKind) -> None:
@@ -42,7 +42,7 @@ def make_tracker(kind: LoggerKind, folder: Path, *, settings: Mapping[str, Any] 
     return TRACKERS[kind](folder / kind, settings=settings)
 
 
-class Tracker(Forgetting):
+class Tracker(ResumableLogger):
     """Base class of loggers that take rows as named numbers, and a picture of every check of the gradient.
 
     A subclass, such as a logger of your own, implements `open`, `put`, `draw` and `end`, or some of them.
@@ -132,7 +132,7 @@ class Csv(Tracker):
         self._columns: dict[Path, list[str]] = {}
         for file in self.folder.glob("*.csv"):
             rows = self._rows(file) if step else []
-            self._write(file, [r for r in rows if not self.comes_again(file.stem, int(r["step"]), done=step)])
+            self._write(file, [r for r in rows if not self.will_be_logged_again(file.stem, int(r["step"]), done=step)])
 
     def put(self, step: int, kind: str, numbers: dict[str, float]) -> None:
         row = {"step": step, **{name.removeprefix(f"{kind}/"): value for name, value in numbers.items()}}
@@ -145,7 +145,7 @@ class Csv(Tracker):
             self._write(file, [*(self._rows(file) if file.exists() else []), row])
 
     def _rows(self, file: Path) -> list[dict[str, Any]]:
-        return list(csv.DictReader(whole_lines(file)))
+        return list(csv.DictReader(complete_lines(file)))
 
     def _write(self, file: Path, rows: list[dict[str, Any]]) -> None:
         columns = self._columns[file] = list(dict.fromkeys(name for row in rows for name in row))

@@ -8,7 +8,7 @@ from typing import Any
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from shortback.data.seeding import global_generator_kept
+from shortback.data.seeding import preserve_global_generator
 from shortback.errors import UserError
 from shortback.health import first_samples, judge, measure
 from shortback.health.report import plain, why_constant_in_eval
@@ -75,7 +75,7 @@ class GradientWatch:
             }
         )
 
-    def tell_if_constant(self, net: nn.Module, result: Evaluation, *, batches: Batches, fabric: Fabric) -> None:
+    def warn_if_constant(self, net: nn.Module, result: Evaluation, *, batches: Batches, fabric: Fabric) -> None:
         """Warn once, in the first process, if all samples of a validation got the same output, and say why.
 
         Args:
@@ -87,7 +87,7 @@ class GradientWatch:
         if not result.is_constant or self._told or not fabric.is_global_zero:
             return
         self._told = True
-        with global_generator_kept():
+        with preserve_global_generator():
             x, y = fabric.to_device(next(iter(batches.epoch(0))))
         silent = None
         if len(y) > 1:

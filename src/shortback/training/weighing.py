@@ -9,19 +9,19 @@ from shortback.errors import UserError
 from shortback.losses import ShortcutLoss, classes_of
 from shortback.outputs import Outputs
 
-_OF_LABELS = nn.CrossEntropyLoss | nn.NLLLoss
+_LABEL_LOSSES = nn.CrossEntropyLoss | nn.NLLLoss
 
 
-def counted(target: Tensor, *, loss: object) -> Tensor | None:
+def counts_mask(target: Tensor, *, loss: object) -> Tensor | None:
     """A mask `[N]` of the samples whose label `loss` does not ignore (`ignore_index`); None if all count."""
-    if not isinstance(loss, _OF_LABELS) or target.is_floating_point():
+    if not isinstance(loss, _LABEL_LOSSES) or target.is_floating_point():
         return None
     return target.long() != loss.ignore_index
 
 
 def num_counted(target: Tensor, *, loss: object) -> Tensor | int:
     """The number of samples whose label counts."""
-    counts = counted(target, loss=loss)
+    counts = counts_mask(target, loss=loss)
     return len(target) if counts is None else counts.sum()
 
 
@@ -31,8 +31,8 @@ def weight_of(target: Tensor, *, loss: object) -> Tensor | int:
     This is the number of samples; for a loss of `torch.nn` with labels, it is the number of those that count, or the
     sum of their class weights.
     """
-    counts = counted(target, loss=loss)
-    if counts is None or not isinstance(loss, _OF_LABELS):
+    counts = counts_mask(target, loss=loss)
+    if counts is None or not isinstance(loss, _LABEL_LOSSES):
         return len(target)
     if loss.weight is None:
         return counts.sum()
@@ -45,7 +45,7 @@ def sum_of(mean: Tensor, weight: Tensor | int) -> Tensor:
     return total.where(weight != 0, 0) if isinstance(weight, Tensor) else total
 
 
-def no_gradient_of_nothing(outputs: Outputs | Tensor, weight: Tensor | int) -> None:
+def zero_gradient_without_weight(outputs: Outputs | Tensor, weight: Tensor | int) -> None:
     """Make the gradient of the outputs 0 if no label counts: the mean over no labels is NaN, as is its gradient.
 
     Args:
@@ -62,7 +62,7 @@ def no_gradient_of_nothing(outputs: Outputs | Tensor, weight: Tensor | int) -> N
 
 def hits_of(logits: Tensor, target: Tensor, *, loss: object) -> Tensor:
     """The number of `[N, K]` outputs that are largest at their class, if their label counts; NaN in a regression."""
-    classes, counts = classes_of(target, loss=loss), counted(target, loss=loss)
+    classes, counts = classes_of(target, loss=loss), counts_mask(target, loss=loss)
     if classes is None:
         return torch.full((), torch.nan, dtype=torch.float64, device=logits.device)
     hits = logits.argmax(1) == classes
@@ -76,7 +76,7 @@ def check_parts(loss: ShortcutLoss, number: int) -> None:
         ValueError: main and branch losses are added, and weigh classes differently.
     """
     losses = loss.main, loss.branch or loss.main
-    main, branch = (each.weight if isinstance(each, _OF_LABELS) else None for each in losses)
+    main, branch = (each.weight if isinstance(each, _LABEL_LOSSES) else None for each in losses)
     alike = main is branch or (main is not None and branch is not None and torch.equal(main, branch))
     if number > 1 and loss.combine != "logits" and not alike:
         raise UserError(

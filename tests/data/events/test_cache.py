@@ -44,7 +44,7 @@ def expected(recordings, settings=SETTINGS):
 
 def by_processes(monkeypatch):
     """Two, which take one recording after the other."""
-    monkeypatch.setattr(workers, "WORTH_PROCESSES", 2)
+    monkeypatch.setattr(workers, "ITEMS_PER_PROCESS", 2)
     monkeypatch.setattr(workers, "CHUNK", 1)
     monkeypatch.setattr(workers, "num_cores", lambda: 2)
 

@@ -3,7 +3,7 @@ import logging
 import numpy as np
 import pytest
 
-from shortback.data.events.recording import Events, going_on
+from shortback.data.events.recording import Events, unwrap_clock
 from shortback.data.events.sensor import SensorUnknownError
 from shortback.errors import UserError
 
@@ -37,8 +37,13 @@ def test_a_signed_clock_goes_on_and_one_of_64_bits_is_taken_as_it_is():
 def test_a_long_pause_before_any_new_beginning_is_a_pause():
     pause = 40 * 60 * 10**6  # more than half of the period
     t = np.array([0, 10, 5, 20, pause, pause + 5])
-    assert going_on(t, 2**32).tolist() == t.tolist()
-    assert going_on(np.array([2**32 - 2, 0, 2**32 - 1, 1]), 2**32).tolist() == [2**32 - 2, 2**32, 2**32 - 1, 2**32 + 1]
+    assert unwrap_clock(t, 2**32).tolist() == t.tolist()
+    assert unwrap_clock(np.array([2**32 - 2, 0, 2**32 - 1, 1]), 2**32).tolist() == [
+        2**32 - 2,
+        2**32,
+        2**32 - 1,
+        2**32 + 1,
+    ]
 
 
 def test_times_out_of_order_are_sorted_and_said(caplog):

@@ -24,7 +24,7 @@ def test_more_shards_than_may_be_open(packed, monkeypatch):
 def test_copies_that_were_removed_take_no_space(site, packed, tmp_path, monkeypatch):
     """What is open counts too: a removed file keeps its space until it is closed."""
     for module in ("images", "source", "store"):
-        monkeypatch.setattr(f"shortback.data.shards.{module}.SIDE_BY_SIDE", 2)
+        monkeypatch.setattr(f"shortback.data.shards.{module}.SHARDS_MIXED", 2)
     expected = load_shards(packed).train
     limit = 3 * max(shard.size for shard in expected.split.shards)
     split = load_shards(url=site.url, cache_dir=tmp_path / "cache", cache_gb=limit / 1e9).train

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from shortback.data.order import SIDE_BY_SIDE
+from shortback.data.order import SHARDS_MIXED
 from shortback.data.shards import load_shards, store
 from shortback.data.shards.index import INDEX, Index
 from shortback.data.shards.store import WebStore
@@ -159,6 +159,6 @@ def test_as_much_is_worth_fetching_ahead_as_there_is_room_for(packed, tmp_path):
     def ahead(limit):
         return WebStore("http://x", tmp_path, limit=limit).ahead(10)
 
-    assert ahead(None) == SIDE_BY_SIDE
+    assert ahead(None) == SHARDS_MIXED
     assert [ahead(10 * shards) for shards in (1, 16, 17, 20, 32, 99)] == [0, 0, 1, 4, 16, 16]
     assert load_shards(packed).train.ahead(torch.arange(3)) is None

@@ -9,7 +9,7 @@ import numpy as np
 
 from shortback.data.events.recording import Events, MissingLibraryError
 from shortback.data.events.sensor import Size, agreed
-from shortback.data.passing import is_passing
+from shortback.data.transient import is_transient
 from shortback.errors import UserError
 
 LINE = b"#!AER-DAT4.0\r\n"
@@ -39,7 +39,7 @@ def read_aedat4(path: Path, *, sensor: Size | None = None) -> Events:
         number, about = next(iter(streams.items()))
         packets = [packet["events"] for packet in decoder if packet["stream_id"] == number]
     except BaseException as error:  # a panic in the library is not an Exception
-        if isinstance(error, UserError | KeyboardInterrupt | SystemExit) or is_passing(error):
+        if isinstance(error, UserError | KeyboardInterrupt | SystemExit) or is_transient(error):
             raise
         raise UserError(f"{path}: cannot be read as AEDAT 4: {error}") from None
     if not packets:

@@ -13,7 +13,7 @@ import numpy as np
 
 from shortback.data.events.recording import Events, MissingLibraryError
 from shortback.data.events.sensor import Size, agreed
-from shortback.data.passing import is_passing
+from shortback.data.transient import is_transient
 from shortback.errors import UserError
 
 FIELDS = ("t", "x", "y", "p")
@@ -48,7 +48,7 @@ def read_npz(path: Path, *, sensor: Size | None = None) -> Events:
             with loaded:
                 arrays = {name: loaded[name] for name in loaded.files}
     except Exception as error:  # zipfile, zlib and NumPy raise nearly anything on damaged bytes
-        if is_passing(error) and not isinstance(error, MemoryError):  # a damaged header may ask for any amount
+        if is_transient(error) and not isinstance(error, MemoryError):  # a damaged header may ask for any amount
             raise
         raise UserError(f"{path}: cannot be read as a NumPy file: {error}") from None
     return from_fields(arrays, path, sensor=sensor)
@@ -78,7 +78,7 @@ def read_hdf5(path: Path, *, sensor: Size | None = None) -> Events:
                 said = [each.attrs[name] for each in (found, file) if name in each.attrs]
                 arrays |= {name: said[0]} if said and name not in arrays else {}
     except Exception as error:  # h5py raises nearly anything on damaged bytes, or where an array is expected
-        if is_passing(error) and not isinstance(error, MemoryError):
+        if is_transient(error) and not isinstance(error, MemoryError):
             raise
         raise UserError(f"{path}: cannot be read as HDF5: {error}") from None
     return from_fields(arrays, path, sensor=sensor)

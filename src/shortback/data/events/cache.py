@@ -24,8 +24,8 @@ from shortback.data.events.frames import Frames, to_frames
 from shortback.data.events.recording import Events, MissingLibraryError
 from shortback.data.events.sensor import SensorUnknownError, Size
 from shortback.data.events.workers import KilledError, results_of
-from shortback.data.passing import explained, is_passing
 from shortback.data.progress import shown
+from shortback.data.transient import explained, is_transient
 from shortback.errors import UserError
 from shortback.files import full_disk_explained, write_text
 from shortback.processes import is_first
@@ -172,7 +172,7 @@ class _Job:
         except (MissingLibraryError, SensorUnknownError):
             raise  # not the fault of the file, so not stored
         except Exception as error:  # readers raise nearly anything on damaged bytes
-            if is_passing(error):
+            if is_transient(error):
                 raise explained(error, recording.path) from error
             return index, self._reason(recording, error), 0, None
         with self.path.open("r+b") as file:
@@ -194,7 +194,7 @@ def _make(recordings: Sequence[Recording], job: _Job) -> dict[str, Any]:
     partial, done = job.path, job.path.with_suffix(".done")
     for left in {*partial.parent.glob("*.partial"), *partial.parent.glob("*.done")} - {partial, done}:
         left.unlink()  # of other settings: under the lock, no process is writing it
-    results = _begun(partial, done, math.prod(job.shape))
+    results = _resume_or_allocate(partial, done, math.prod(job.shape))
     known = {index for index, *_ in results}
     left_over = [(index, recording) for index, recording in enumerate(recordings) if index not in known]
     try:
@@ -229,7 +229,7 @@ def _make(recordings: Sequence[Recording], job: _Job) -> dict[str, Any]:
     }
 
 
-def _begun(partial: Path, done: Path, size: int) -> list[Result]:
+def _resume_or_allocate(partial: Path, done: Path, size: int) -> list[Result]:
     """Return the results of an interrupted process; without any, allocate the file."""
     try:
         if partial.stat().st_size == size:

@@ -65,7 +65,7 @@ def load_event_folder(
             skip_bad=skip_bad,
             cache_dir=cache_dir,
             split=split,
-            said_by="as the files or their formats say" if sensor is None else "as data.sensor says",
+            size_source="as the files or their formats say" if sensor is None else "as data.sensor says",
         )
     except SensorUnknownError as error:
         raise UserError(_without_size(error, root, [*train.recordings, *test.recordings])) from None

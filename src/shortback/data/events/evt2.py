@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shortback.data.events.recording import Events, going_on, whole_records
+from shortback.data.events.recording import Events, unwrap_clock, whole_records
 from shortback.data.events.sensor import Size, agreed
 from shortback.errors import UserError
 
@@ -42,7 +42,7 @@ def read_evt2(path: Path, *, sensor: Size | None = None) -> Events:
     is_time = kind == TIME_HIGH
     latest = np.cumsum(is_time) - 1  # index of the time word that applies to each word
     change = np.flatnonzero((kind <= ON) & (latest >= 0))
-    times = going_on(words[is_time].astype(np.int64) & (HIGH_RANGE - 1), HIGH_RANGE)
+    times = unwrap_clock(words[is_time].astype(np.int64) & (HIGH_RANGE - 1), HIGH_RANGE)
     data, high = words[change], times[latest[change]]
     height, width = agreed(*size_in(lines), sensor, name=str(path))
     return Events.checked(

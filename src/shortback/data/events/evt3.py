@@ -8,7 +8,7 @@ from pathlib import Path
 from shortback.data.events.evt2 import header_of, size_in
 from shortback.data.events.recording import Events, MissingLibraryError
 from shortback.data.events.sensor import Size, agreed
-from shortback.data.passing import is_passing
+from shortback.data.transient import is_transient
 from shortback.errors import UserError
 
 
@@ -33,7 +33,7 @@ def read_evt3(path: Path, *, sensor: Size | None = None) -> Events:
     try:
         events = evt3.decode_file(str(path))
     except (OSError, ValueError) as error:
-        if is_passing(error):
+        if is_transient(error):
             raise
         raise UserError(f"{path}: cannot be read as EVT 3.0: {error}") from None
     height, width = agreed(*size_in(header_of(header)[0]), sensor, name=str(path))

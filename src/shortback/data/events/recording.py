@@ -14,7 +14,7 @@ log = logging.getLogger("shortback")
 
 RANGE = 2**32  # period of a 32-bit clock
 LARGEST = 2.0**62  # floats of this magnitude or more are not accepted as whole numbers
-NO_RECORDING = 4  # microseconds; float times that span less are in another unit
+MIN_FLOAT_SPAN = 4  # microseconds; float times that span less are in another unit
 SHORT, LONG = 10.0, 3600.0  # a shorter span is in seconds, a longer one in milliseconds; in between, decimals decide
 ROUNDING = 1e-2  # microseconds; tolerance for a whole number of them
 
@@ -88,7 +88,7 @@ class Events:
             raise SensorUnknownError(name, reach)
         check_size(reach, name=name)
         if (t[1:] < t[:-1]).any():
-            t = going_on(t, RANGE)
+            t = unwrap_clock(t, RANGE)
             disorder = int((t[1:] < t[:-1]).sum())
             if disorder:
                 log.warning("%s: %d events are out of order; they are sorted by time", name, disorder)
@@ -117,7 +117,7 @@ def _microseconds(t: np.ndarray, name: str) -> np.ndarray:
     """Convert times to int64; refuse floats with fractions or a tiny span, which are in seconds or milliseconds."""
     if t.dtype.kind == "f" and np.isfinite(t).all():
         span = float(t.max()) - float(t.min())
-        if 0 < span < NO_RECORDING or (t != np.trunc(t)).any():
+        if 0 < span < MIN_FLOAT_SPAN or (t != np.trunc(t)).any():
             units = [("milliseconds", 3), ("seconds", 6)]
             (unit, power), (other, other_power) = units if _look_like_milliseconds(t, span) else units[::-1]
             raise UserError(
@@ -161,7 +161,7 @@ def _is_on(on: np.ndarray, name: str) -> np.ndarray:
     return on > 0
 
 
-def going_on(t: np.ndarray, period: int) -> np.ndarray:
+def unwrap_clock(t: np.ndarray, period: int) -> np.ndarray:
     """Continue the times, int64 `[n]`, of a clock that wraps around after `period`.
 
     A step down by more than half the period is a wrap, and a step up by as much after it leads back before the wrap, so

@@ -71,17 +71,17 @@ def check_size(size: Size, *, name: str, what: str = "its sensor would have") ->
         )
 
 
-def described(sizes: Mapping[Size, int], said_by: str) -> str:
+def described(sizes: Mapping[Size, int], size_source: str) -> str:
     """Describe the sensor sizes of many recordings, the most frequent first.
 
     Args:
         sizes: the number of recordings of each size.
-        said_by: where the sizes come from, in words.
+        size_source: where the sizes come from, in words.
     """
     ordered = sorted(sizes, key=lambda size: (-sizes[size], size))
     if len(ordered) == 1:
-        return f"{shown(ordered[0])} ({said_by})"
-    return "; ".join(f"{shown(size)} in {sizes[size]} recordings" for size in ordered) + f" ({said_by})"
+        return f"{shown(ordered[0])} ({size_source})"
+    return "; ".join(f"{shown(size)} in {sizes[size]} recordings" for size in ordered) + f" ({size_source})"
 
 
 def warn_of_sizes(sizes: Mapping[Size, int], *, frame: int, keep_aspect: bool, root: object) -> None:

@@ -49,7 +49,7 @@ def load_simulated_events(*, frames: Frames, cache_dir: Path | None = None) -> I
             skip_bad=False,
             cache_dir=cache_dir,
             sensor=(SIDE, SIDE),
-            said_by="simulated",
+            size_source="simulated",
         )
 
 

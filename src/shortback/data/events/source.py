@@ -44,7 +44,7 @@ def make_source(
     cache_dir: Path | None,
     split: str | None = None,
     sensor: Size | None = None,
-    said_by: str = "of the data set",
+    size_source: str = "of the data set",
 ) -> ImageData:
     """Make a source whose images are frames of recordings; values are counts, or 0 and 1, and are not normalised.
 
@@ -57,7 +57,7 @@ def make_source(
         cache_dir: the folder for cached frames, see `cache_folders`.
         split: the name of the split, if there is a choice.
         sensor: height and width of all recordings, in pixels, if known before they are read.
-        said_by: where the sensor size comes from, in words.
+        size_source: where the sensor size comes from, in words.
 
     Raises:
         UserError: recordings cannot be read, or a class is missing from a split.
@@ -93,7 +93,7 @@ def make_source(
         image_size=frames.size,
         num_steps=frames.num_steps,
         split=None if split is None else f"{split} ({split_hash(test.recordings, root)})",
-        sensor=described(sizes, said_by) + _fit(sizes, frames) if sizes else None,
+        sensor=described(sizes, size_source) + _fit(sizes, frames) if sizes else None,
     )
 
 

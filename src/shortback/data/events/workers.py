@@ -16,7 +16,7 @@ from typing import ClassVar, Final, TypeVar
 from shortback.allocator import keep_freed_memory
 from shortback.processes import num_cores
 
-WORTH_PROCESSES = 64  # items for each further process; fewer are done in this one
+ITEMS_PER_PROCESS = 64  # items for each further process; fewer are done in this one
 CHUNK = 16  # items that a process takes at once
 _FIRST: Final = 1  # place of the first item in the shared memory, after the flag that stops the processes
 
@@ -46,7 +46,7 @@ def results_of(job: Callable[[Item], Result], items: Sequence[Item]) -> Iterator
     Raises:
         KilledError: a process was killed; raised after the results that are available.
     """
-    workers = min(num_cores(), len(items) // WORTH_PROCESSES + 1)
+    workers = min(num_cores(), len(items) // ITEMS_PER_PROCESS + 1)
     if workers < 2 or "fork" not in multiprocessing.get_all_start_methods():
         keep_freed_memory()
         yield map(job, items)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from shortback.data.image_files import as_image, decode_image
-from shortback.data.order import SIDE_BY_SIDE
+from shortback.data.order import SHARDS_MIXED
 from shortback.data.shards.ahead import FetchAhead
 from shortback.data.shards.index import Places, SplitShards
 from shortback.data.shards.store import Store
@@ -67,7 +67,7 @@ class ShardImages:
     def _open(self, number: int) -> int:
         if number not in self._opened:
             self._opened[number] = self.store.open(self.split.shards[number])
-            while len(self._opened) > (_OPEN if self.store.limit is None else SIDE_BY_SIDE):
+            while len(self._opened) > (_OPEN if self.store.limit is None else SHARDS_MIXED):
                 os.close(self._opened.popitem(last=False)[1])
             if self.store.limit is not None:
                 self._close_removed(but=number)

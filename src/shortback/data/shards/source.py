@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from shortback.data.images import ImageData
-from shortback.data.order import SIDE_BY_SIDE
+from shortback.data.order import SHARDS_MIXED
 from shortback.data.shards.images import ShardImages
 from shortback.data.shards.index import INDEX, Index, Places, SplitShards, read_places
 from shortback.data.shards.store import FolderStore, Store, WebStore
@@ -81,10 +81,10 @@ def _from_web(url: str, cache_dir: Path | None, cache_gb: float | None) -> tuple
     content = hashlib.sha256(text.encode()).hexdigest()[:12]
     folder = (cache_dir or user_cache() / "shards") / f"{Path(urlsplit(url).path).name or 'shards'}-{content}"
     largest = max(shard.size for split in index.splits.values() for shard in split.shards)
-    if limit is not None and limit < (SIDE_BY_SIDE + 1) * largest:
+    if limit is not None and limit < (SHARDS_MIXED + 1) * largest:
         raise UserError(
-            f"cache_gb={cache_gb} is too little: {SIDE_BY_SIDE} shards are read side by side, of up to "
-            f"{largest / 1e9:.3g} GB; give at least {(SIDE_BY_SIDE + 1) * largest / 1e9:.3g}"
+            f"cache_gb={cache_gb} is too little: {SHARDS_MIXED} shards are read side by side, of up to "
+            f"{largest / 1e9:.3g} GB; give at least {(SHARDS_MIXED + 1) * largest / 1e9:.3g}"
         )
     return index, folder, WebStore(url, folder, limit=limit)
 

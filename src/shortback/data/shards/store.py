@@ -16,13 +16,13 @@ from typing import Protocol, TypeVar
 
 from filelock import FileLock
 
-from shortback.data.order import SIDE_BY_SIDE
+from shortback.data.order import SHARDS_MIXED
 from shortback.data.shards.index import INDEX, Index, ShardFile
 from shortback.errors import UserError
 from shortback.files import full_disk_explained, replacing
 
 ATTEMPTS = 4
-SILENCE = 30.0  # seconds without a byte, after which a request is repeated
+READ_TIMEOUT = 30.0  # seconds without a byte, after which a request is repeated
 _SLOW = 60.0  # seconds after which a shard that is still being copied is logged, again and again
 _BLOCK = 2**20
 log = logging.getLogger("shortback")
@@ -88,7 +88,7 @@ class WebStore:
         silence: seconds without a byte after which a request is repeated.
     """
 
-    def __init__(self, url: str, folder: Path, *, limit: int | None = None, silence: float = SILENCE) -> None:
+    def __init__(self, url: str, folder: Path, *, limit: int | None = None, silence: float = READ_TIMEOUT) -> None:
         self.url = url
         self.folder = folder
         self.limit = limit
@@ -114,8 +114,8 @@ class WebStore:
     def ahead(self, size: int) -> int:
         """As many shards as are read side by side, as far as there is room for them beside those."""
         if self.limit is None:
-            return SIDE_BY_SIDE
-        return min(max(self.limit // size - SIDE_BY_SIDE, 0), SIDE_BY_SIDE)
+            return SHARDS_MIXED
+        return min(max(self.limit // size - SHARDS_MIXED, 0), SHARDS_MIXED)
 
     def read(self, name: str, *, sha256: str | None = None) -> bytes:
         """Fetch a small file without storing it.
@@ -128,7 +128,7 @@ class WebStore:
         """
 
         def take(answer: http.client.HTTPResponse) -> bytes:
-            with _of_the_server():
+            with _network_errors():
                 content = answer.read()
             if sha256 is not None:
                 _check_digest(hashlib.sha256(content).hexdigest(), sha256)
@@ -190,7 +190,7 @@ def _save(answer: http.client.HTTPResponse, shard: ShardFile, path: Path) -> Non
 
 
 def _block_of(answer: http.client.HTTPResponse) -> bytes:
-    with _of_the_server():
+    with _network_errors():
         return answer.read(_BLOCK)
 
 
@@ -204,7 +204,7 @@ class _ServerError(Exception):
 
 
 @contextmanager
-def _of_the_server() -> Iterator[None]:
+def _network_errors() -> Iterator[None]:
     """Turn network errors, whatever their number, into `_ServerError`, to tell them from errors of the local disk."""
     try:
         yield
@@ -219,7 +219,7 @@ def _asked(url: str, take: Callable[[http.client.HTTPResponse], _Taken], *, sile
     reason = ""
     for attempt in range(ATTEMPTS):
         try:
-            with _of_the_server():
+            with _network_errors():
                 answer = urllib.request.urlopen(url, timeout=silence)
             with answer:
                 return take(answer)

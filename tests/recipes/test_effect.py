@@ -2,7 +2,7 @@
 
 import pytest
 
-from shortback.recipes.heeded import check_heeded, keys_of, unheeded
+from shortback.recipes.effect import check_effect, keys_of, without_effect
 from shortback.recipes.load import load_recipe
 
 
@@ -24,8 +24,8 @@ from shortback.recipes.load import load_recipe
 def test_a_setting_of_another_kind_is_refused(choice, setting, message):
     recipe = load_recipe("cifar10-resnet20", settings=[choice, setting])
     with pytest.raises(ValueError, match=f"-s {setting.partition('=')[0]}=...: .*{message}"):
-        check_heeded(recipe, ["seed=3", choice, setting])
-    assert unheeded(recipe, ["seed=3", choice]) is None  # what the recipe says by itself is no mistake
+        check_effect(recipe, ["seed=3", choice, setting])
+    assert without_effect(recipe, ["seed=3", choice]) is None  # what the recipe says by itself is no mistake
 
 
 @pytest.mark.parametrize(
@@ -42,20 +42,24 @@ def test_a_setting_of_another_kind_is_refused(choice, setting, message):
     ],
 )
 def test_a_setting_of_the_kind_that_is_chosen_is_fine(settings):
-    check_heeded(load_recipe("cifar10-resnet20", settings=settings), settings)
+    check_effect(load_recipe("cifar10-resnet20", settings=settings), settings)
 
 
 def test_a_section_as_a_whole_says_its_keys():
     assert keys_of(["optimizer={kind: adamw, lr: 0.1}", "seed=3"]) == ["optimizer.kind", "optimizer.lr", "seed"]
     settings = ["optimizer={kind: adamw, momentum: 0.5}"]
-    assert unheeded(load_recipe("cifar10-resnet20", settings=settings), settings).startswith("optimizer.momentum=...")
+    assert without_effect(load_recipe("cifar10-resnet20", settings=settings), settings).startswith(
+        "optimizer.momentum=..."
+    )
 
 
 def test_a_method_that_is_chosen_beside_a_comparison_counts():
     settings = ["method=shortcut", "branches.coefficient=0.5"]
     recipe = load_recipe("quickstart", settings=settings)
     assert {one if isinstance(one, str) else one.method for one in recipe.compare} == {"vanilla", "evolutionary"}
-    assert unheeded(recipe, settings) is None
-    assert unheeded(recipe, settings[1:]).endswith("and this is evolutionary, vanilla; choose that, or leave it out")
+    assert without_effect(recipe, settings) is None
+    assert without_effect(recipe, settings[1:]).endswith(
+        "and this is evolutionary, vanilla; choose that, or leave it out"
+    )
     settings = ["method=evolutionary", "branches.coefficient=0.5"]
-    assert unheeded(load_recipe("quickstart", settings=settings), settings).startswith("branches.coefficient=...")
+    assert without_effect(load_recipe("quickstart", settings=settings), settings).startswith("branches.coefficient=...")

@@ -110,14 +110,14 @@ def test_what_is_finished_is_not_run_again_and_what_was_stopped_goes_on(tmp_path
     def stopping(*args, folder, **settings):
         return real(*args, folder=folder, loggers=[JsonLines(folder / "metrics.jsonl"), Stopping()], **settings)
 
-    def counted(*args, **settings):
+    def counting(*args, **settings):
         steps.append("fit")
         return real(*args, **settings)
 
-    monkeypatch.setattr("shortback.ablation.own.fit", stopping)
+    monkeypatch.setattr("shortback.ablation.compare.fit", stopping)
     with pytest.raises(KeyboardInterrupt):
         compared(tmp_path / "cut")
-    monkeypatch.setattr("shortback.ablation.own.fit", counted)
+    monkeypatch.setattr("shortback.ablation.compare.fit", counting)
     again = compared(tmp_path / "cut")
     assert steps.count("fit") == 5  # one was finished
     for a, b in zip(whole.groups, again.groups, strict=True):
@@ -141,7 +141,7 @@ def test_lines_say_of_which_run_they_are(tmp_path, capsys):
     # What is chosen by itself is said once, before all; `fit` is told what it was.
     chosen = choose_execution(device="cpu", precision="fp32", compile="off")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shortback.ablation.own.choose_execution", lambda: chosen)
+        patch.setattr("shortback.ablation.compare.choose_execution", lambda: chosen)
         compared(tmp_path / "b", methods=["vanilla"], seeds=2, execution=None)
     lines = capsys.readouterr().out.splitlines()
     assert [line.startswith("on ") for line in lines] == [True] + [False] * (len(lines) - 1)

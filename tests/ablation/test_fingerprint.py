@@ -9,12 +9,12 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import shortback as sb
-from shortback.ablation.made_of import (
+from shortback.ablation.fingerprint import (
     data_in_words,
-    drawn_otherwise,
+    differing_keys,
+    irreproducible_names,
     network_in_words,
     optimizer_in_words,
-    other_words,
     settings_in_words,
 )
 
@@ -87,13 +87,13 @@ def test_what_is_drawn_by_other_generators_is_named_and_these_are_left_alone():
     torch.manual_seed(3)
     model = Drawn()
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-    names = drawn_otherwise(Drawn, model, seed=3)
+    names = irreproducible_names(Drawn, model, seed=3)
     assert names == ["Drawn.p", "b.weight"]
     assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
     torch.manual_seed(3)
     assert network_in_words(Drawn(), without=names) == network_in_words(model, without=names)
     assert network_in_words(Drawn(), without=names) != network_in_words(model, without=names)  # of another seed
-    assert drawn_otherwise(network, network(), seed=0) == []
+    assert irreproducible_names(network, network(), seed=0) == []
 
 
 def test_layers_without_shapes_yet_are_told_by_name():
@@ -102,18 +102,18 @@ def test_layers_without_shapes_yet_are_told_by_name():
 
 def test_what_another_version_knows_more_of_is_not_compared():
     before = {"lr": "0.1", **network_in_words(network()), **optimizer_in_words(optimizer())}
-    assert other_words({**before, "network.Linear.fast": "true", "optimizer.decoupled": "False"}, before) == []
-    assert other_words(before, {**before, "network.Linear.fast": "true", "optimizer.decoupled": "False"}) == []
-    assert other_words({**before, "optimizer.lr": "0.2", "lr": "0.3"}, before) == ["lr", "optimizer.lr"]
-    assert other_words({**before, "loss": "TET()"}, before) == ["loss"]
+    assert differing_keys({**before, "network.Linear.fast": "true", "optimizer.decoupled": "False"}, before) == []
+    assert differing_keys(before, {**before, "network.Linear.fast": "true", "optimizer.decoupled": "False"}) == []
+    assert differing_keys({**before, "optimizer.lr": "0.2", "lr": "0.3"}, before) == ["lr", "optimizer.lr"]
+    assert differing_keys({**before, "loss": "TET()"}, before) == ["loss"]
     first = {
         "lr": "0.1",
         "network": "Sequential, 33 numbers, digest 0123456789ab",
         "optimizer": "SGD {'lr': 0.1, 'momentum': 0}, groups [{'lr': 0.2}]",
     }
-    assert other_words(before, first) == []
-    assert other_words(before, {**first, "network": "Sequential, 34 numbers, digest 0123456789ab"}) == ["network"]
-    assert other_words(before, {**first, "optimizer": "the usual one"}) == ["optimizer"]
+    assert differing_keys(before, first) == []
+    assert differing_keys(before, {**first, "network": "Sequential, 34 numbers, digest 0123456789ab"}) == ["network"]
+    assert differing_keys(before, {**first, "optimizer": "the usual one"}) == ["optimizer"]
 
 
 class Endless(IterableDataset):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from shortback.data import ArrayImages
-from shortback.runs.shown import RunTerminal, how_resized
+from shortback.runs.terminal import RunTerminal, how_resized
 
 UNHEALTHY = {"kind": "health", "step": 0, "verdict": "vanishing", "reason": "1e-9 at conv1"}
 

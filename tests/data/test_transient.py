@@ -5,7 +5,7 @@ import pickle
 import pytest
 from PIL import Image, UnidentifiedImageError
 
-from shortback.data.passing import explained, is_passing
+from shortback.data.transient import explained, is_transient
 from shortback.errors import UserError
 
 
@@ -23,7 +23,7 @@ from shortback.errors import UserError
     ids=repr,
 )
 def test_what_may_be_mended_beside_the_file_is_passing_and_named(error):
-    assert is_passing(error)
+    assert is_transient(error)
     said = explained(error, "a.bin")
     assert "a.bin" in str(said)
     assert isinstance(said, UserError if isinstance(error, ImportError) else OSError)
@@ -43,7 +43,7 @@ def test_what_may_be_mended_beside_the_file_is_passing_and_named(error):
     ids=repr,
 )
 def test_what_damaged_bytes_raise_is_of_the_file(error):
-    assert not is_passing(error)
+    assert not is_transient(error)
 
 
 def test_what_pillow_raises_on_damaged_bytes_is_of_the_file():
@@ -52,4 +52,4 @@ def test_what_pillow_raises_on_damaged_bytes_is_of_the_file():
     for content in (b"", image.getvalue()[:-30]):
         with pytest.raises((OSError, SyntaxError)) as raised:
             Image.open(io.BytesIO(content)).load()
-        assert not is_passing(raised.value)
+        assert not is_transient(raised.value)

@@ -31,7 +31,7 @@ def network_in_words(model: nn.Module, *, without: Collection[str] = ()) -> dict
 
     Args:
         model: as `make` returns it.
-        without: names, from `drawn_otherwise`, of tensors whose values to leave out, and of numbers to leave out.
+        without: names, from `irreproducible_names`, of tensors whose values to leave out, and of numbers to leave out.
     """
     tensors = list(_tensors(model))
     layers = [f"{name} {type(module).__name__}" for name, module in model.named_modules()]
@@ -43,7 +43,7 @@ def network_in_words(model: nn.Module, *, without: Collection[str] = ()) -> dict
     return words | {f"network.{key}": word for key, word in _numbers(model).items() if key not in without}
 
 
-def drawn_otherwise(make: Callable[[], nn.Module], model: nn.Module, *, seed: int) -> list[str]:
+def irreproducible_names(make: Callable[[], nn.Module], model: nn.Module, *, seed: int) -> list[str]:
     """Names of tensors and numbers that differ when a network is made again under the same seed of PyTorch.
 
     All generators are left as they were.
@@ -76,10 +76,10 @@ def optimizer_in_words(optimizer: torch.optim.Optimizer | None) -> dict[str, str
         for key, value in group.items():
             if key != "params" and not _ADDRESS.search(repr(value)):
                 found[f"optimizer.{key}"].append(repr(value))
-    return {"optimizer": type(optimizer).__name__, **_in_a_row(found)}
+    return {"optimizer": type(optimizer).__name__, **_run_length(found)}
 
 
-def other_words(now: Mapping[str, str], before: Mapping[str, Any]) -> list[str]:
+def differing_keys(now: Mapping[str, str], before: Mapping[str, Any]) -> list[str]:
     """The keys whose words differ, sorted; keys with a dot only if both sides have them.
 
     Another version of PyTorch may store more or fewer settings of a layer or optimizer. Of words in an older format,
@@ -119,7 +119,7 @@ def _numbers(model: nn.Module) -> dict[str, str]:
             if not key.startswith("_") and key != "training":
                 for name, word in _plain(key, value):
                     found[f"{type(module).__name__}.{name}"].append(word)
-    return _in_a_row(found)
+    return _run_length(found)
 
 
 def _plain(key: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -134,7 +134,7 @@ def _plain(key: str, value: Any) -> Iterator[tuple[str, str]]:
         yield key, json.dumps(value)  # writes NumPy's floats like Python's
 
 
-def _in_a_row(found: Mapping[str, list[str]]) -> dict[str, str]:
+def _run_length(found: Mapping[str, list[str]]) -> dict[str, str]:
     """The words of each key joined by commas; a word repeated in a row is written once, with its count."""
     runs = {key: [(word, len(list(same))) for word, same in itertools.groupby(words)] for key, words in found.items()}
     return {

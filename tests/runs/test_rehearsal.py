@@ -1,4 +1,4 @@
-from shortback.runs.one_step import Rehearsal, seconds_a_step
+from shortback.runs.rehearsal import Rehearsal, seconds_a_step
 from tests.runs.test_train import tiny
 
 

@@ -14,20 +14,20 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from torch import Tensor, nn
 
-from shortback.ablation.groups import Group, group_runs, to_dict
-from shortback.ablation.made_of import (
+from shortback.ablation.fingerprint import (
     data_in_words,
-    drawn_otherwise,
+    differing_keys,
+    irreproducible_names,
     network_in_words,
     optimizer_in_words,
-    other_words,
     settings_in_words,
 )
+from shortback.ablation.groups import Group, group_runs, to_dict
 from shortback.ablation.page import write_ablation_page
 from shortback.ablation.run import CellRun
 from shortback.ablation.table import terminal_tables
 from shortback.choices import Method, check_choice, usual_start
-from shortback.data.seeding import global_generator_kept
+from shortback.data.seeding import preserve_global_generator
 from shortback.errors import UserError
 from shortback.files import write_text
 from shortback.inspection.layout import stacked
@@ -139,7 +139,9 @@ def compare(
             torch.manual_seed(seed)
             model = make()
             before = _read_settings(path)
-            without = drawn_otherwise(make, model, seed=seed) if before is None else before.get(_NOT_OF_THE_SEED, ())
+            without = (
+                irreproducible_names(make, model, seed=seed) if before is None else before.get(_NOT_OF_THE_SEED, ())
+            )
             made_of = {**data, **network_in_words(model, without=without)}
             forget_peak(fabric.device)
             net = own = None
@@ -192,7 +194,7 @@ def _schedule(method: Method, loss: ShortcutLoss) -> Schedule:
 
 
 def _first_input(train: Loader) -> Tensor:
-    with global_generator_kept():
+    with preserve_global_generator():
         batches: Iterator[Any] = iter(loader_of(train, seed=0).epoch(0))
         x, _ = next(batches)
     return x
@@ -231,7 +233,7 @@ def _check_settings(
         return
     before = {key: word for key, word in before.items() if key != _NOT_OF_THE_SEED}
     now = {**said, **{key: word for key, word in made_of.items() if key in before}}
-    if other := other_words(now, before):
+    if other := differing_keys(now, before):
         key = other[0]
         raise UserError(
             f"{path} was trained with {key}={before.get(key)}, and now it is {now.get(key)}: give another folder"

@@ -28,17 +28,17 @@ _OF: dict[str, tuple[str, tuple[str, ...]]] = {
 CONDITIONAL = frozenset(_OF)
 
 
-def check_heeded(recipe: Recipe, settings: Iterable[str]) -> None:
+def check_effect(recipe: Recipe, settings: Iterable[str]) -> None:
     """Check that settings `key=value`, already applied to a recipe, have an effect on its training.
 
     Raises:
         ValueError: a setting has none; the message says what it belongs to.
     """
-    if wrong := unheeded(recipe, settings):
+    if wrong := without_effect(recipe, settings):
         raise UserError(f"-s {wrong}")
 
 
-def unheeded(recipe: Recipe, settings: Iterable[str]) -> str | None:
+def without_effect(recipe: Recipe, settings: Iterable[str]) -> str | None:
     """The first of some settings `key=value` without effect on a recipe's training, and why; None if all have one.
 
     The methods of a recipe with `compare` are those of its sides, and its own if `method` is among the settings.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shortback.errors import UserError
 
-_OF_THE_MACHINE = {
+_TRANSIENT_ERRNOS = {
     *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.EBUSY),
     *(errno.EACCES, errno.EPERM),
     *(errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET),
@@ -17,14 +17,14 @@ _OF_THE_MACHINE = {
 _RUST = re.compile(r"\(os error (\d+)\)")  # the wording of Rust libraries, which set no errno
 
 
-def is_passing(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether an error comes from the machine or a broken library, and can be fixed without touching the file.
 
     Errors that decoders raise on damaged bytes have no `errno`, or that of an invalid argument.
     """
     if isinstance(error, ImportError | MemoryError):
         return True
-    return isinstance(error, OSError | RuntimeError) and _number_of(error) in _OF_THE_MACHINE
+    return isinstance(error, OSError | RuntimeError) and _number_of(error) in _TRANSIENT_ERRNOS
 
 
 def explained(error: BaseException, path: str | Path) -> Exception:

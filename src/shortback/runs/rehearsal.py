@@ -16,7 +16,7 @@ from shortback.inspection.untouched import in_training
 from shortback.recipes.build import build_training
 from shortback.recipes.schema import Recipe
 from shortback.runs.run import Run
-from shortback.training.batches import in_parts
+from shortback.training.batches import split_batch
 
 
 class Rehearsal:
@@ -55,7 +55,7 @@ class Rehearsal:
     def step(self) -> Tensor:
         """Take one optimizer step, and return the loss."""
         total = torch.zeros((), device=self.device)
-        for x, y in in_parts(self.net, self.x, self.y, self.recipe.train.accumulate):
+        for x, y in split_batch(self.net, self.x, self.y, self.recipe.train.accumulate):
             with self._autocast():
                 outputs = self.run(x)
             loss = self.loss(outputs, y, coefficient=0.5).total * (len(y) / len(self.y))
