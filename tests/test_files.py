@@ -1,6 +1,11 @@
+import os
+import subprocess
+import sys
+
 import pytest
 
-from shortback.files import check_folder, is_temporary, replacing, write_text
+from shortback.errors import UserError
+from shortback.files import check_folder, is_temporary, read_json, replacing, write_text
 
 
 def test_a_file_is_there_whole_or_as_it_was(tmp_path):
@@ -34,3 +39,25 @@ def test_what_one_that_was_killed_leaves_is_known_by_its_name(tmp_path):
         temporary.touch()
         assert is_temporary(temporary)
     assert not any(map(is_temporary, (tmp_path / "a.txt", tmp_path / ".a.tmp", tmp_path / "a.1.tmp")))
+
+
+def test_text_is_in_utf_8_whatever_the_locale(tmp_path):
+    code = "from pathlib import Path; from shortback.files import write_text; write_text(Path('a'), '\\xfc')"
+    ascii_alone = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-X", "utf8=0", "-c", code], check=True, env=ascii_alone, cwd=tmp_path)
+    assert (tmp_path / "a").read_bytes() == "ü".encode()
+
+
+def test_damaged_json_is_named_with_what_to_do(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"a": 1}')
+    assert read_json(path, instead="delete it") == {"a": 1}
+    for damaged, why in (
+        (b'{"a"', "Expecting"),
+        (b"", "Expecting value"),
+        (b"\xff", "utf-8"),
+        (b"[]", "no JSON object"),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=rf"a\.json is damaged \(.*{why}.*\): delete it"):
+            read_json(path, instead="delete it")

@@ -78,6 +78,7 @@ def test_copies_are_independent():
     [
         (lambda: LIF(0), "num_steps=0: must be a whole number, 1 or more"),
         (lambda: LIF(2.5), "num_steps=2.5: must be a whole number, 1 or more"),
+        (lambda: LIF(True), "num_steps=True: must be a whole number, 1 or more"),
         (
             lambda: LIF(2, threshold=nn.Parameter(torch.ones(()))),
             "(?s)threshold=.*learned thresholds, .* are not supported",

@@ -126,9 +126,9 @@ def _trials(net: nn.Module, verdict: str, coefficient: float, combine: Combine) 
 
 
 def _other_threshold(threshold: float, *, raise_it: bool) -> float:
-    """The usual threshold 1 if the present one is far off, else half or twice the present one."""
+    """Twice the present threshold, or, to lower it, half of it, or the usual 1 if it is above 2."""
     if raise_it:
-        return 1.0 if threshold <= 0 else 2 * threshold
+        return 2 * threshold
     return 1.0 if threshold > 2 else threshold / 2
 
 

@@ -17,7 +17,7 @@ from shortback import ops
 from shortback.choices import Backend, Memory, NeuronKind, Reset, check_choice
 from shortback.errors import UserError
 from shortback.foreign import refuse_library_neurons
-from shortback.ops.dynamics import check_number
+from shortback.ops.dynamics import check_count, check_number
 from shortback.surrogates import Surrogate, Triangular
 
 NeuronFactory = Callable[[int], nn.Module]
@@ -49,8 +49,7 @@ class TimeModule(nn.Module):
 
     def __init__(self, num_steps: int) -> None:
         super().__init__()
-        if not isinstance(num_steps, int) or num_steps < 1:
-            raise UserError(f"num_steps={num_steps!r}: must be a whole number, 1 or more")
+        check_count("num_steps", num_steps)
         self.num_steps = num_steps
         self.static_input = False
 

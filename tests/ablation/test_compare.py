@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import shortback as sb
+from shortback.errors import UserError
 from shortback.training import JsonLines, choose_execution, evaluate, fit
 
 pytestmark = pytest.mark.slow
@@ -224,3 +225,14 @@ def test_doubles_and_nothing_are_refused_before_anything_is_trained(tmp_path, as
     with pytest.raises(ValueError, match=rf"{name}=\[.*\]: name one or more, each once, such as {name}="):
         compared(tmp_path / "none", **asked)
     assert not (tmp_path / "none").exists()
+
+
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path):
+    path = tmp_path / "vanilla-seed0"
+    path.mkdir()
+    (path / "summary.json").write_text("")
+    with pytest.raises(UserError, match=r"summary\.json is damaged .*: delete it, and the same call writes it again"):
+        compared(tmp_path, methods=["vanilla"], seeds=1)
+    (path / "settings.json").write_text("{")
+    with pytest.raises(UserError, match=r"settings\.json is damaged .*: delete .*vanilla-seed0, and the run is made"):
+        compared(tmp_path, methods=["vanilla"], seeds=1)

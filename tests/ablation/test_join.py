@@ -7,6 +7,7 @@ import pytest
 from shortback.ablation.grid import Axis, build_grid
 from shortback.ablation.groups import group_runs
 from shortback.ablation.join import check_comparable, join
+from shortback.errors import UserError
 from shortback.recipes.build import resolve
 from shortback.recipes.load import load_recipe
 from shortback.runs.folder import RunFolder
@@ -163,3 +164,31 @@ def test_frames_that_go_without_saying_are_told_apart_from_others(tmp_path):
         else:
             assert [group.setting for group in groups] == ["data.frames.size=48", "data.frames.size=34"]
             assert groups[1].difference is None
+
+
+def test_the_measurements_that_an_adaptive_coefficient_follows_are_a_setting(tmp_path):
+    """Of evolutionary training alone: vanilla training and a constant coefficient do not follow them."""
+    adaptive = "branches.schedule=adaptive"
+    one, other = ((adaptive, f"health.every={every}") for every in (2, 3))
+    first = make_ablation(tmp_path / "a", {("vanilla", 0): (0.3, *one), ("evolutionary", 7): (0.5, *one)})
+    second = make_ablation(tmp_path / "b", {("evolutionary", 1): (0.6, *other), ("shortcut", 0): (0.4, *other)})
+    settings = {(group.method, group.setting) for group in group_runs(join([first, second]))}
+    assert settings == {
+        ("vanilla", ""),
+        ("shortcut", ""),
+        ("evolutionary", "health.every=2"),
+        ("evolutionary", "health.every=3"),
+    }
+    cells = build_grid("quickstart", settings=["compare=null", *other], methods=["evolutionary"], seeds=1, axes=[])
+    with pytest.raises(ValueError, match=r"another recipe .*\n  health.every: 3, 2"):
+        check_comparable(cells, first)
+    check_comparable(
+        build_grid("quickstart", settings=["compare=null", *other], methods=["shortcut"], seeds=2, axes=[]), first
+    )
+
+
+def test_a_damaged_file_of_an_ablation_is_named(tmp_path):
+    out = make_ablation(tmp_path / "a", {("vanilla", 0): (0.3,)})
+    (out / "cells.json").write_text("{")
+    with pytest.raises(UserError, match=r"a/cells\.json is damaged .*: restore it, or delete it"):
+        join([out])

@@ -132,3 +132,25 @@ def test_what_neurons_do_in_step_is_said_to_be_unseen():
     net.slow = nn.Identity()
     seen = sb.health.measure(net, x, y, loss=sb.losses.ShortcutLoss(), coefficient=0.0, backend="reference")
     assert "no neurons were seen: the forward of fast is not called" in sb.health.judge(seen).reason
+
+
+class TwiceWithGradients(nn.Module):
+    """Calls its neuron a second time where gradients are enabled."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.fc = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 5)
+        self.neuron = sb.LIF(2, threshold=0.1, backend="reference")
+
+    def forward(self, x):
+        spikes = self.neuron(self.a(x).repeat(2, 1))
+        if torch.is_grad_enabled():
+            spikes = self.neuron(self.b(spikes))
+        return self.fc(spikes).unflatten(0, (2, -1)).mean(0)
+
+
+def test_a_call_that_only_a_forward_with_gradients_makes_is_left_out():
+    torch.manual_seed(0)
+    x, y = torch.rand(4, 6), torch.arange(4)
+    seen = sb.health.measure(TwiceWithGradients(), x, y, loss=sb.losses.ShortcutLoss(), coefficient=0.0)
+    assert [(neuron.name, len(neuron.gradient_by_step)) for neuron in seen.neurons] == [("neuron", 2)]

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import math
 
@@ -126,7 +127,8 @@ def test_weights_that_are_all_0_have_no_say():
     assert judgement.layer == seen.layers[-2].name
     assert judgement.reason.endswith("the weights of fc are all 0 and let none through, which ends with the first step")
     assert all(neuron.in_window for neuron in seen.neurons)
-    assert judgement.num_layers > judgement.effective_depth == 0
+    assert judgement.effective_depth == 0
+    assert judgement.num_layers == len(seen.layers) - 1
     assert effective_depth([]) == 0
     assert reference([]) == 0
 
@@ -161,8 +163,26 @@ def test_the_reason_for_no_gradient_is_one_that_was_seen(layers, neurons, why):
 def test_a_network_whose_weights_are_all_0_is_judged_too():
     net = nn.Linear(3, 3)
     torch.nn.init.zeros_(net.weight)
-    judged = judge(measure(net, torch.randn(4, 3), torch.arange(4) % 3, loss=sb.ShortcutLoss(), coefficient=0.0))
+    x, y = torch.randn(4, 3), torch.arange(4) % 3
+    judged = judge(measure(net, x, y, loss=sb.ShortcutLoss(), coefficient=0.0))
+    assert judged.verdict == "healthy"  # one step ends it
     assert "every weight is 0" in judged.reason
+    deep = nn.Sequential(nn.Linear(3, 3, bias=False), nn.ReLU(), nn.Linear(3, 3, bias=False))
+    for weight in deep.parameters():
+        torch.nn.init.zeros_(weight)
+    judged = judge(measure(deep, x, y, loss=sb.ShortcutLoss(), coefficient=0.0))
+    assert (judged.verdict, judged.layer, judged.num_layers) == ("dead", "2", 0)
+    assert judged.reason.startswith("no gradient at all in 2 of 2 layers, from 2 to 0: nothing comes through")
+
+
+def test_layers_whose_weights_are_all_0_are_in_neither_count():
+    """So does a last layer that starts at 0 behind one with a gradient of its own, as a residual network has it."""
+    layers = [layer("a", 1.0), layer("b", 1.0), layer("c", 1.0, weight=0.0)]
+    judged = judge(Measurement(layers, [neuron("n")], 1.0, {"main": 1.0}, 0.0, 8, []))
+    assert (judged.verdict, judged.effective_depth, judged.num_layers) == ("healthy", 2, 2)
+    layers[-1] = dataclasses.replace(layers[-1], num_nan=1)
+    judged = judge(Measurement(layers, [neuron("n")], 1.0, {"main": 1.0}, 0.0, 8, []))
+    assert (judged.verdict, judged.layer) == ("not finite", "c")
 
 
 def test_behind_a_silent_neuron_it_is_named():

@@ -150,3 +150,9 @@ def test_a_module_that_raised_does_not_count():
     assert first_nonfinite(net, torch.ones(2, 3)) is None
     net.after = Divide()
     assert first_nonfinite(net, torch.ones(2, 3)) == "the output of after (Divide)"
+
+
+def test_the_batch_stays_as_it_was():
+    x = -torch.ones(2, 3)
+    assert first_nonfinite(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 2)), x) is None
+    assert torch.equal(x, -torch.ones(2, 3))

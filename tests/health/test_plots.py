@@ -1,4 +1,7 @@
+import dataclasses
+import io
 import itertools
+import math
 
 import pytest
 
@@ -60,3 +63,12 @@ def test_layers_without_a_gradient_leave_a_gap():
     points = {one.get_label(): list(zip(one.get_xdata(), one.get_ydata(), strict=True)) for one in figure.axes[0].lines}
     assert points == {"one": [(1, 1.0)], "other": [(0, 2.0), (2, 3.0)]}
     assert len(set(itertools.chain(*points.values()))) == 3
+
+
+def test_gradients_that_are_not_finite_are_left_out(report):
+    first, *rest = report.neurons
+    for values in ([math.inf, 1.0], [math.nan, 1.0], [math.inf, math.inf]):
+        neurons = [dataclasses.replace(first, gradient_by_step=values), *rest]
+        plots.gradient_by_step(neurons).savefig(io.BytesIO())
+    layers = [dataclasses.replace(layer, gradient_norm=math.inf) for layer in report.layers]
+    plots.of_layers(dataclasses.replace(report.measurement, layers=layers)).savefig(io.BytesIO())

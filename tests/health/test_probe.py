@@ -1,3 +1,6 @@
+import random
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -245,6 +248,7 @@ class ByName(nn.Linear):
         (lambda net, x, y: (net, x, y - 1), "labels from -1"),
         (lambda net, x, y: (net, x, y[:3]), "3 labels for 8 samples"),
         (lambda net, x, y: (net, x[:0], y[:0]), "empty"),
+        (lambda net, x, y: (net, x[:1], y[0]), r"single number: .* target.reshape\(1\)"),
         (lambda net, x, y: (torch.compile(net), x, y), "before torch.compile"),
         (lambda net, x, y: (ByName(), x, y), "returns dict"),
     ],
@@ -302,15 +306,23 @@ def test_what_is_silent_in_eval_alone_is_named(batch):
     assert measure(net, x, y, **settings).silent_in_eval is None
 
 
-def test_both_forwards_draw_the_same_numbers():
+class NumpyNoise(nn.Module):
+    def forward(self, x):
+        return x + torch.from_numpy(np.random.standard_normal(x.shape)).to(x.dtype) * random.random()
+
+
+@pytest.mark.parametrize("noise", [nn.Dropout(0.5), NumpyNoise()], ids=["torch", "NumPy and Python"])
+def test_both_forwards_draw_the_same_numbers(noise):
     """Dropout is nothing that is remembered, and what was seen of the neurons is what the gradient was of."""
 
     class Noisy(nn.Sequential):
         pass
 
     torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
     neuron = sb.LIF(1, threshold=0.2, backend="reference")
-    net = Noisy(nn.Linear(6, 20), nn.Dropout(0.5), neuron, nn.Linear(20, 5))
+    net = Noisy(nn.Linear(6, 20), noise, neuron, nn.Linear(20, 5))
     state = torch.get_rng_state()
     seen = measure(
         net,
@@ -320,5 +332,6 @@ def test_both_forwards_draw_the_same_numbers():
         coefficient=0.0,
     )
     assert torch.equal(torch.get_rng_state(), state)
+    assert not seen.remembers
     x = 3 * torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
     assert seen.loss == pytest.approx(F.cross_entropy(net(x), torch.arange(4)).item())

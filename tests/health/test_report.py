@@ -1,5 +1,9 @@
 import dataclasses
 import json
+import math
+
+import pytest
+import torch
 
 import shortback as sb
 from shortback.health import GradientReport, Suggestion, judge, measure
@@ -97,3 +101,40 @@ def test_what_was_tried_says_where_and_whether_it_helps(make_network, batch):
         said = dataclasses.replace(report, suggestions=suggestions, num_tried_on=16).how_tried()
         assert said.startswith("tried on the first 16 samples, where it is vanishing at effective depth 3")
         assert said.endswith(ending)
+
+
+@pytest.mark.parametrize(("value", "count"), [(math.nan, "1 NaN and 0"), (math.inf, "0 NaN and 1")])
+def test_main_only_counts_the_numbers_of_its_own_gradient(make_network, batch, value, count):
+    """A gradient that is not finite through a branch is none of vanilla training."""
+    x, y = batch
+    net = sb.attach(make_network(), at="stages", sample=x)
+    torch.nn.init.constant_(next(net.heads.parameters()), math.nan)
+    report = report_of(net, x, y)
+    assert report.judgement.verdict == "not finite"
+    assert report.main_only.verdict == "healthy"
+    layers = [
+        dataclasses.replace(report.layers[0], vanilla_nan=int(math.isnan(value)), vanilla_inf=int(value == math.inf))
+    ]
+    vanilla = GradientReport.of(dataclasses.replace(report.measurement, layers=layers)).main_only
+    assert vanilla.verdict == "not finite"
+    assert vanilla.reason.startswith(count)
+
+
+def test_without_numbers_by_branch_there_is_no_judgement_on_the_main_output(make_network, batch):
+    x, y = batch
+    net = sb.attach(make_network(), at="stages", sample=x)
+    whole = report_of(net, x, y)
+    report = GradientReport.of(measure(net, x, y, loss=ShortcutLoss(), coefficient=1.0, by_branch=False))
+    assert report.judgement == whole.judgement
+    assert report.main_only is None
+    assert f"{report.layers[0].branch_share:.2f}" in str(report)
+    lines = [line.get_label() for line in report.plots["Gradient by layer"].axes[0].get_lines()]
+    assert lines == ["shortcut (whole loss)", "branches"]
+
+
+def test_layers_whose_weights_are_0_are_named_as_not_counted(make_network, batch):
+    net = make_network(residual="membrane")
+    torch.nn.init.zeros_(net.network.fc.weight)
+    report = report_of(net, *batch)
+    assert "not counted among the layers, since their weights are all 0: fc" in report.headline()
+    assert report.judgement.num_layers == len(report.layers) - 1

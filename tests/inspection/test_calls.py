@@ -149,3 +149,36 @@ def test_an_output_of_neurons_that_never_fire(images):
     assert has_silent_output(1e9, nn.Flatten())
     assert not has_silent_output(0.01)
     assert not has_silent_output(1e9, nn.Linear(8, 4, bias=False))  # zeros of a layer are no spikes
+
+
+class Linear(nn.Linear):
+    """A layer of the user without a forward of its own."""
+
+
+@pytest.mark.parametrize("cls", [nn.Linear, Linear])
+def test_a_gate_that_starts_at_1_is_no_neuron(cls):
+    torch.manual_seed(0)
+    net = nn.Sequential(cls(4, 6), cls(6, 6), cls(6, 3))
+    nn.init.zeros_(net[1].weight)
+    nn.init.ones_(net[1].bias)
+    calls = Calls.of(net, torch.randn(8, 4))
+    assert (calls.firing, calls.spikes_inside) == (set(), False)
+
+
+class OneSample(nn.Module):
+    """Accepts a batch of one, but not for batch norm on the batch."""
+
+    def __init__(self, neuron):
+        super().__init__()
+        self.fc, self.norm, self.neuron = nn.Linear(4, 6), nn.BatchNorm1d(6), neuron
+
+    def forward(self, x):
+        return self.neuron(self.norm(self.fc(x)))
+
+
+def test_an_output_is_silent_if_the_statistics_of_one_sample_are_refused():
+    net = OneSample(sb.LIF(1, threshold=1e9, backend="reference"))
+    x = torch.ones(1, 4)
+    with pytest.raises(ValueError, match="more than 1 value"):
+        net.train()(x)
+    assert Calls.of(net, x).has_silent_output

@@ -1,5 +1,8 @@
 """Random numbers, such as those of rate coding, are told from what is remembered, and leave the sizes to tell."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -79,3 +82,19 @@ def test_what_sizes_leave_open_is_asked_for_with_the_reason():
 def test_what_remembers_is_said_to():
     with pytest.raises(ValueError, match="the network remembers something from one batch to the next"):
         sb.attach(Remembers(), at=["fc"], sample=X)
+
+
+class Noisy(nn.Module):
+    def __init__(self, draw):
+        super().__init__()
+        self.draw = draw
+
+    def forward(self, x):
+        return x * self.draw()
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand], ids=["Python", "NumPy"])
+def test_numbers_of_other_generators_are_drawn_too(draw):
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    assert why_not_repeatable(Noisy(draw), X) == "draws"
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before

@@ -179,3 +179,19 @@ def test_a_reset_that_changes_layers_later_is_refused_too():
     net[0].how = "later"
     with pytest.raises(ValueError, match="changed parameters"):
         sb.reset_states(net)
+
+
+class ToNaN(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([[1.0, float("nan")]]))
+
+    def reset(self):
+        self.weight.data[0, 0] = float("nan")
+
+
+def test_a_reset_to_nan_changes_parameters_too():
+    net = ToNaN()
+    with pytest.raises(ValueError, match="changed parameters"):
+        sb.reset_states(net)
+    assert net.weight[0, 0] == 1

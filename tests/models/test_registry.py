@@ -121,6 +121,7 @@ def test_every_neuron_comes_from_the_factory_with_the_number_of_steps():
         ("vgg11", {"width": "wide"}, "width='wide': must be a positive number"),
         ("vgg11", {"num_steps": 0}, "num_steps=0: must be a whole number, 1 or more"),
         ("vgg11", {"num_classes": -1}, "num_classes=-1"),
+        ("vgg11", {"num_steps": True}, "num_steps=True: must be a whole number, 1 or more"),
         ("vgg11", {"in_channels": 1.5}, "in_channels=1.5"),
         ("vgg11", {"neuron": LIF(4)}, r"neuron=LIF\(.*must be callable with num_steps"),
         ("vgg11", {"neuron": "lif"}, "neuron='lif': must be callable with num_steps"),

@@ -63,3 +63,14 @@ def test_what_a_transform_sees_decides_for_no_later_call_either(transform):
     transform(lambda x: seen.append(backend.resolve("compiled", "cpu")) or x.sum())(torch.rand(4, 3))
     assert seen == ["compiled"]
     assert torch.func.grad(lambda x: x.square())(torch.tensor(3.0)) == 6
+
+
+def test_the_compilers_own_warnings_are_on_again_afterwards(monkeypatch):
+    compiler = logging.getLogger("torch.utils.cpp_extension")
+    monkeypatch.setattr(compiler, "level", logging.WARNING)
+    levels = []
+    monkeypatch.setattr(backend, "compile_whole", lambda function: lambda x: levels.append(compiler.level))
+    backend._why_not_compiled.cache_clear()
+    assert backend._why_not_compiled("cpu") is None
+    backend._why_not_compiled.cache_clear()
+    assert (levels, compiler.level) == ([logging.ERROR], logging.WARNING)

@@ -68,3 +68,12 @@ def test_a_browser_opens_it_without_an_error_and_shows_the_numbers(checkup, tmp_
 def test_pictures_take_the_ink_of_the_page(checkup, tmp_path):
     write_gradient_page(tmp_path / "a.html", checkup)
     assert plots.INK not in Path(tmp_path / "a.html").read_text()
+
+
+def test_a_page_is_whole_or_as_it_was_and_in_utf_8(tmp_path, monkeypatch):
+    write_page(tmp_path / "a.html", title="Größe", lead="l", sections=[], data={})
+    before = (tmp_path / "a.html").read_bytes()
+    assert "Größe".encode() in before
+    with pytest.raises(UnicodeEncodeError):
+        write_page(tmp_path / "a.html", title="half \ud800", lead="l", sections=[], data={})
+    assert (tmp_path / "a.html").read_bytes() == before

@@ -91,8 +91,9 @@ def test_num_steps_is_that_of_everything_inside():
     assert model(images(5, 5, 2, 8, 8)).shape == (5, 3)
     model.num_steps = 2
     assert torch.equal(model(x), two)
-    with pytest.raises(ValueError, match="num_steps=0: must be a whole number, 1 or more"):
-        model.num_steps = 0
+    for wrong in (0, True):
+        with pytest.raises(ValueError, match=f"num_steps={wrong}: must be a whole number, 1 or more"):
+            model.num_steps = wrong
 
 
 @pytest.mark.parametrize(

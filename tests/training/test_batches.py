@@ -8,6 +8,7 @@ from lightning_fabric import Fabric
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, TensorDataset
 
 from shortback.data import ArrayImages, BatchLoader
+from shortback.errors import UserError
 from shortback.training import Batches, SeededBatches
 from shortback.training._fit import loader_of
 from shortback.training.batches import _warn_once, warn_if_short
@@ -229,3 +230,14 @@ def test_an_epoch_with_fewer_batches_than_were_said_is_told(caplog):
         "DataLoader gave 3 batches in an epoch, but its len() is 4: the coefficient and the learning rate follow "
         "len(), and stop at 75 % of their course; make len() the number of batches it gives"
     ]
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        return iter([(torch.zeros(3), 0)] * 4)
+
+
+def test_a_loader_without_a_length_is_refused():
+    for loader, why in ((DataLoader(Endless(), batch_size=2), "'Endless' has no len"), (iter([]), "has no len")):
+        with pytest.raises(UserError, match=rf"{type(loader).__name__} has no length \(.*{why}.*an epoch is; give it"):
+            SeededBatches(loader)

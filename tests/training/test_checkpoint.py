@@ -66,3 +66,18 @@ def test_pickled_code_is_refused_and_not_run(tmp_path, capsys):
         folder.load()
     folder.last.write_bytes(pickle.dumps(Code()))
     assert "run!" not in capsys.readouterr().out
+
+
+def test_what_is_used_instead_is_said_only_if_there_is_something(tmp_path, caplog):
+    folder = CheckpointFolder(tmp_path)
+    for step in (1, 2):
+        folder.save({"step": step})
+    for path in (folder.last, folder.previous):
+        path.write_bytes(b"nothing")
+    with caplog.at_level(logging.WARNING, logger="shortback"), pytest.raises(CheckpointError):
+        folder.load()
+    assert [message.endswith("; using the one before it") for message in caplog.messages] == [True, False]
+    folder.previous.unlink()
+    with caplog.at_level(logging.WARNING, logger="shortback"), pytest.raises(CheckpointError):
+        folder.load()
+    assert "using" not in caplog.messages[-1]

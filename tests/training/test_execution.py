@@ -45,3 +45,9 @@ def test_neurons_are_said_to_be_compiled_where_there_are_some(neuron, said):
     chosen = choose_execution()
     assert ("compiled neurons" in choice_in_words(net)) == said
     assert chosen.describe(net) == chosen.describe() if said else chosen.describe().startswith(chosen.describe(net))
+
+
+@pytest.mark.parametrize("device", ["tpu", "gpu", "cuda:0"])
+def test_an_unknown_device_is_refused(device):
+    with pytest.raises(ValueError, match=f"device='{device}': must be one of auto, cpu, cuda"):
+        choose_execution(device=device)

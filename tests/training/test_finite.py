@@ -96,3 +96,14 @@ def test_what_spikes_hide_in_the_data_is_found(later):
             check.look(x, step=7, loss=loss.detach(), norm=torch.tensor(1.0), coefficient=0.0),
             check.finish(),
         )
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize(("clip_norm", "advised"), [(None, "1"), (5.0, "1"), (1.0, "0.1"), (0.5, "0.05")])
+def test_a_smaller_norm_than_that_clipped_to_is_advised(net, later, clip_norm, advised):
+    check = FiniteCheck(net, later=later, clip_norm=clip_norm)
+    x, loss, norm = backward(net, math.nan)
+    message = rf"clip_norm={advised} \(on the command line -s optimizer.clip_norm={advised}\), or a wider surrogate$"
+    with pytest.raises(NonFiniteError, match=message):  # noqa: PT012 (either of the two raises)
+        check.look(x, step=1, loss=loss, norm=norm, coefficient=0.5)
+        check.finish()

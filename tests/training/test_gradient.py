@@ -78,7 +78,7 @@ class Overflows(nn.Module):
 @pytest.fixture(params=[False, True], ids=["at once", "later, as on a GPU"])
 def looking(request, monkeypatch):
     """When the numbers of a step are looked at."""
-    monkeypatch.setattr(engine, "FiniteCheck", lambda net, *, later: FiniteCheck(net, later=request.param))
+    monkeypatch.setattr(engine, "FiniteCheck", lambda net, **_: FiniteCheck(net, later=request.param))
 
 
 def test_an_overflow_is_left_out_and_training_goes_on(tmp_path, looking):
@@ -122,3 +122,22 @@ def test_the_network_is_stripped_as_ever(tmp_path):
     network = net()
     trained(tmp_path, network, precision="fp16", epochs=1)
     assert not isinstance(sb.strip(network), sb.ShortcutNetwork)
+
+
+class Spoils(nn.Module):
+    """Turns the gradient of its first layer into NaN, or infinity, and no other."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.first, self.last = nn.Sequential(nn.Flatten(), nn.Linear(144, 8)), nn.Linear(8, 4)
+        self.first[1].weight.register_hook(lambda gradient: gradient * value)
+
+    def forward(self, x):
+        return self.last(self.first(x))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_clipping_does_not_hide_where_a_gradient_is_not_finite(tmp_path, looking, value):
+    message = r"first not finite: the gradient of first\.1\.weight\. Try .*, clip_norm=1 \(on the command"
+    with pytest.raises(NonFiniteError, match=message):
+        trained(tmp_path, Spoils(value), precision="fp32", clip_norm=1.0)

@@ -19,6 +19,13 @@ from shortback.training import Plan
         {"clip_norm": 0.0},
         {"clip_norm": float("nan")},
         {"ema": 1.0},
+        {"ema": "0.9"},
+        {"clip_norm": "1"},
+        {"hang_minutes": "15"},
+        {"watch_samples": "16"},
+        {"watch_samples": 2.5},
+        {"epochs": True},
+        {"accumulate": True},
     ],
     ids=str,
 )

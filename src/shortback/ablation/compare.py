@@ -29,7 +29,7 @@ from shortback.ablation.table import terminal_tables
 from shortback.choices import Method, check_choice, usual_start
 from shortback.data.seeding import preserve_global_generator
 from shortback.errors import UserError
-from shortback.files import write_text
+from shortback.files import read_json, write_text
 from shortback.inspection.layout import stacked
 from shortback.inspection.reset import reset_states
 from shortback.inspection.untouched import undisturbed
@@ -112,7 +112,8 @@ def compare(
         settings: other arguments of `fit`: `lr`, `execution`, `accumulate`, `clip_norm`, `watch_every` ...
 
     Raises:
-        ValueError: as for `attach` and `fit`; a method or seed is given twice, or none is; the folder has other runs.
+        ValueError: as for `attach` and `fit`; a method or seed is given twice, or none is; the folder has other runs,
+            or a damaged file.
         NonFiniteError, Interrupted, CheckpointError: see `Trainer.fit`.
     """
     _check_arguments(make, settings)
@@ -208,7 +209,7 @@ def _beside(model: nn.Module, sample: Tensor) -> Tensor:
 def _read_settings(path: Path) -> dict[str, Any] | None:
     """The settings that the run in a folder began with; None if there is no run."""
     file = path / _SETTINGS
-    return json.loads(file.read_text()) if file.exists() else None
+    return read_json(file, instead=f"delete {path}, and the run is made again") if file.exists() else None
 
 
 def _check_settings(
@@ -280,5 +281,5 @@ def _output(model: nn.Module, sample: Tensor) -> Tensor:
 
 def _read(path: Path, method: Method, seed: int) -> CellRun:
     metrics = path / "metrics.jsonl"
-    summary = cast(Summary, json.loads((path / "summary.json").read_text()))
-    return CellRun((), method, seed, path.name, summary, None, read_epochs(metrics), last_row(metrics))
+    summary = read_json(path / "summary.json", instead="delete it, and the same call writes it again")
+    return CellRun((), method, seed, path.name, cast(Summary, summary), None, read_epochs(metrics), last_row(metrics))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -13,6 +12,7 @@ from shortback.ablation.grid import Cell, Settings, in_words
 from shortback.ablation.run import CellRun, read_run
 from shortback.choices import Combine, EventKind
 from shortback.errors import UserError
+from shortback.files import read_json
 from shortback.recipes.build import resolve
 from shortback.recipes.data_settings import FramesConfig
 from shortback.recipes.load import WITHOUT_EFFECT, flatten
@@ -22,7 +22,7 @@ from shortback.runs.folder import RunFolder, runs_in
 
 CELLS_FILE = "cells.json"
 
-NO_SETTINGS = {"method", "seed", "compare", *WITHOUT_EFFECT}  # identify a run, or do not affect its weights
+_NO_SETTINGS = {"method", "seed", "compare", *WITHOUT_EFFECT}  # identify a run, or do not affect its weights
 
 _DEPENDENT_DEFAULTS = {  # settings whose default depends on the key
     "branches.combine": ("branches.start", "branches.coefficient"),
@@ -49,7 +49,7 @@ def join(folders: Sequence[Path]) -> list[CellRun]:
     runs of both ablations are named by folder too, and compared within it.
 
     Raises:
-        ValueError: a folder holds no run.
+        ValueError: a folder holds no run, or a file in it is damaged.
     """
     folders = [run for folder in folders for run in ([folder] if read_cells(folder) else runs_in(folder).values())]
     found = list({one.path.resolve(): one for folder in folders for one in _found(folder)}.values())
@@ -61,7 +61,8 @@ def join(folders: Sequence[Path]) -> list[CellRun]:
 def read_cells(folder: Path) -> dict[str, dict[str, Any]]:
     """All cells requested so far of the ablation in a folder, by their folders within it; empty without one."""
     file = folder / CELLS_FILE
-    return json.loads(file.read_text()) if file.exists() else {}
+    instead = "restore it, or delete it: the same ablation writes it again and repeats no finished run"
+    return read_json(file, instead=instead) if file.exists() else {}
 
 
 def check_comparable(cells: Sequence[Cell], out: Path) -> None:
@@ -98,9 +99,8 @@ def check_comparable(cells: Sequence[Cell], out: Path) -> None:
                 f"{key}: {ours.get(key)!r}, {theirs.get(key)!r}"
                 for key in sorted({*ours, *theirs})
                 if ours.get(key) not in (theirs.get(key), "auto")
-                and key not in NO_SETTINGS
-                and heeds(cell.method, key)
-                and heeds(theirs["method"], key)
+                and _affects(cell.method, key, ours)
+                and _affects(theirs["method"], key, theirs)
                 and not any(f"{key}.".startswith(f"{axis}.") for axis in varied)
             ]
             if different:
@@ -124,16 +124,16 @@ def _found(folder: Path) -> list[_Found]:
 def _by_recipe(found: Sequence[_Found]) -> list[_Found]:
     """Name each run by the settings that differ between recipes; one that has not begun keeps its ablation's."""
     recipes = {one: _recipe(one.path) for one in found if _resume_or_allocate(one)}
-    keys = dict.fromkeys(key for recipe in recipes.values() for key in recipe if key not in NO_SETTINGS)
+    keys = dict.fromkeys(key for recipe in recipes.values() for key in recipe)
     values: dict[str, set[str]] = defaultdict(set)
     for one, recipe in recipes.items():
         for key in keys:  # the keys of a null section are missing
-            if heeds(one.method, key):
+            if _affects(one.method, key, recipe):
                 values[key].add(in_words(recipe.get(key)))
     varied = [key for key, seen in values.items() if len(seen) > 1]
 
     def settings(one: _Found, recipe: dict[str, Any]) -> Settings:
-        named = (key for key in varied if heeds(one.method, key) and not _is_usual(key, recipe))
+        named = (key for key in varied if _affects(one.method, key, recipe) and not _is_usual(key, recipe))
         return tuple((key, in_words(recipe.get(key))) for key in named)
 
     return [replace(one, settings=settings(one, recipes[one])) if one in recipes else one for one in found]
@@ -175,6 +175,19 @@ def _short_names(paths: set[Path]) -> dict[Path, str]:
 
 def _resume_or_allocate(one: _Found) -> bool:
     return RunFolder(one.path).recipe.exists()
+
+
+def _affects(method: str, key: str, recipe: Mapping[str, Any]) -> bool:
+    """Whether a setting affects the weights of a run, and is not what identifies it among others.
+
+    Args:
+        method: the method of the run.
+        key: the setting.
+        recipe: the settings of the run by their keys.
+    """
+    if key == "health.every":  # takes the measurements that an adaptive coefficient follows
+        return recipe.get("branches.schedule") == "adaptive" and heeds(method, "branches.schedule")
+    return key not in _NO_SETTINGS and heeds(method, key)
 
 
 def _is_usual(key: str, recipe: dict[str, Any]) -> bool:

@@ -129,8 +129,11 @@ class Observer:
                     neuron.on_spikes = before
 
     def activities(self) -> list[NeuronActivity]:
-        """The activity of every layer of neurons, in the order of their first calls."""
-        return [_summary(counts) for counts in self._counts.values()]
+        """The activity of every layer of neurons, in the order of their first calls.
+
+        Calls that only a forward with gradients makes, as one that checks `torch.is_grad_enabled()` may, are left out.
+        """
+        return [_summary(counts) for counts in self._counts.values() if counts.fired is not None]
 
     def unseen(self) -> list[str]:
         """Neurons of this package whose forward was not called: unused, or run by `step()`, which runs no hooks."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shortback.inspection.generators import seed_generators
 from shortback.inspection.layout import tensor_of
 from shortback.inspection.reset import reset_states
 
@@ -31,7 +32,7 @@ def axes_of_time(neuron: nn.Module, inputs: tuple[Any, ...], which: int | str | 
     """
 
     def run(x: Tensor) -> Tensor | None:
-        torch.manual_seed(0)
+        seed_generators(0)
         reset_states(neuron)
         return tensor_of(neuron(x.clone(), *inputs[1:]), which)
 

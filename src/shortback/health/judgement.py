@@ -9,6 +9,7 @@ order, and $\tilde r$ the median of $r$ over the last quarter of the layers (at 
 - **band**: $\tilde r / 100 \le r_l \le 100\,\tilde r$. A layer below learns over 100 times slower than the last ones;
 - **effective depth**: the number of layers within a factor of 100 of the median over all layers.
 
+Layers whose weights are all 0, such as a last layer that starts at 0, have no $r_l$ and are not among these layers.
 These are Shortback's choices; the paper defines no such measures.
 """
 
@@ -44,7 +45,8 @@ class Judgement:
         reason: the numbers behind the verdict, in a sentence.
         slope: decades per layer towards the input; nan if fewer than two layers have a gradient.
         effective_depth: number of layers within a factor of 100 of the median.
-        num_layers: number of all layers measured.
+        num_layers: number of layers measured. Neither of these numbers counts layers whose weights are all 0, by which
+            no gradient can be divided.
     """
 
     verdict: Verdict
@@ -57,13 +59,12 @@ class Judgement:
 
 def judge(measured: Measurement) -> Judgement:
     """Judge a measurement, as the module's docstring describes."""
-    # Gradient over weight is undefined where all weights are 0, such as in a last layer that starts at 0.
     layers = [layer for layer in measured.layers if layer.weight_norm]
     relative = [layer.relative for layer in layers]
     neurons = measured.neurons
     half = len(neurons) / 2
     verdict, where, reason = (
-        _not_finite(layers)
+        _not_finite(measured.layers)
         or _stuck(neurons, "saturated", more_than=half)
         or _stuck(neurons, "dead", more_than=half)
         or _without_gradient(measured.layers, neurons)
@@ -74,7 +75,7 @@ def judge(measured: Measurement) -> Judgement:
     )
     if not neurons:
         reason += f"; no neurons were seen: {_why_unseen(measured.unseen)}"
-    return Judgement(verdict, where, reason, slope(relative), effective_depth(relative), len(measured.layers))
+    return Judgement(verdict, where, reason, slope(relative), effective_depth(relative), len(layers))
 
 
 def factors(layers: Sequence[LayerGradient]) -> list[float | None]:
@@ -126,7 +127,7 @@ def _stuck(neurons: Sequence[NeuronActivity], verdict: Literal["dead", "saturate
 
 
 def _without_gradient(every: Sequence[LayerGradient], neurons: Sequence[NeuronActivity]) -> _Finding:
-    layers = [layer for layer in every if layer.weight_norm]
+    layers = [layer for layer in every if layer.weight_norm] or every
     without = [layer for layer in layers if layer.num_zero == layer.num_weights]
     if not without:
         return None
@@ -169,7 +170,7 @@ def _out_of_band(layers: Sequence[LayerGradient]) -> _Finding:
 
 def _span(relative: Sequence[float]) -> str:
     if not relative:
-        return "every weight is 0, so that no gradient can be held against one"
+        return "every layer has a gradient, and every weight is 0, so that no gradient can be held against one"
     return f"gradient over weight is between {min(relative):.1e} and {max(relative):.1e} in {_all(len(relative))}"
 
 

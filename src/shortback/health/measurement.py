@@ -30,6 +30,8 @@ class LayerGradient:
             It is not `terms[".main"]` where logits are added, since that loss depends on all outputs, or where the sum
             is convex.
         vanilla_zero: number of elements in which that gradient is exactly 0; None if not measured.
+        vanilla_nan: number of elements in which it is NaN; None if not measured.
+        vanilla_inf: number of elements in which it is infinite; None if not measured.
     """
 
     name: str
@@ -45,6 +47,8 @@ class LayerGradient:
     num_inf: int
     vanilla_norm: float | None = None
     vanilla_zero: int | None = None
+    vanilla_nan: int | None = None
+    vanilla_inf: int | None = None
 
     @property
     def relative(self) -> float:

@@ -45,7 +45,7 @@ def _first_value(model: nn.Module, x: Tensor) -> str | None:
         after.append((module, lambda module, inputs, output, called=called: run.leave(called, module, output)))
     with hooked(before, before=True), hooked(after), undisturbed(model, x):
         reset_states(model)
-        model(x)
+        model(x.clone())  # some networks change it in place
     return next((event.what for event in run.events if event.is_wrong), None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
@@ -66,13 +67,14 @@ def of_layers(measured: Measurement) -> Figure:
     whole = {layer.name: layer.relative for layer in layers}
     lines = {"whole loss": whole}
     if any(layer.branch_norm for layer in layers):
+        vanilla = {n.name: n.vanilla_norm / n.weight_norm for n in layers if n.vanilla_norm is not None}
         lines = {
             "shortcut (whole loss)": whole,
-            "vanilla (loss of the main output)": {n.name: (n.vanilla_norm or 0.0) / n.weight_norm for n in layers},
+            **({"vanilla (loss of the main output)": vanilla} if vanilla else {}),
             "branches": {layer.name: layer.branch_norm / layer.weight_norm for layer in layers},
         }
     middle = reference([layer.relative for layer in layers])
-    return gradient_by_layer(lines, band=(middle / BAND, middle * BAND) if middle > 0 else None)
+    return gradient_by_layer(lines, band=(middle / BAND, middle * BAND) if 0 < middle < math.inf else None)
 
 
 def first_layer(histogram: Histogram) -> Figure:
@@ -93,7 +95,7 @@ def gradient_by_step(neurons: Sequence[NeuronActivity]) -> Figure:
     figure, axes = canvas("layer of neurons, from the input to the output", "time step")
     steps = max((len(neuron.gradient_by_step) for neuron in neurons), default=0)
     rows = [[_or_nan(neuron.gradient_by_step, step) for neuron in neurons] for step in range(steps)]
-    positive = [value for row in rows for value in row if value > 0]
+    positive = [value for row in rows for value in row if 0 < value < math.inf]
     norm = LogNorm(min(positive), max(positive)) if positive else None
     if rows:
         image = axes.imshow(rows, aspect="auto", norm=norm, cmap="viridis", origin="lower", interpolation="nearest")

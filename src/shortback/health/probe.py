@@ -14,8 +14,7 @@ derivative by the main output then depends on the branches.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +29,7 @@ from shortback.health.measurement import MAIN, Histogram, LayerGradient, Measure
 from shortback.health.neurons import is_of_libraries, neurons_of, time_of
 from shortback.health.remembering import check_graph_is_new, remembers
 from shortback.inspection.backends import with_backend
+from shortback.inspection.generators import generators_kept
 from shortback.inspection.layout import logits_of
 from shortback.inspection.mistakes import check_batch, explaining
 from shortback.inspection.pointwise import patched_strided_1x1
@@ -94,8 +94,9 @@ def measure(
     ):
         x, target = (t.clone() if t.is_inference() else t for t in (x, target))
         silent = _silent_in_eval(net, x, make_observer(), time.output) if by_branch else set()
-        # First with hooks on every module, then without, so that the graph keeps for backward what training keeps.
-        with _same_draws(x), torch.no_grad(), observer.observe(), order_of_calls(layers) as called:
+        # First with hooks on every module, then without, so that the graph keeps for backward what training keeps. Both
+        # draw the same numbers.
+        with generators_kept(x), torch.no_grad(), observer.observe(), order_of_calls(layers) as called:
             reset_states(net)
             with explaining(trunk, x, what="batch"):
                 before = _outputs(in_training(net)(x.clone()), time.output)  # cloned: some networks change it in place
@@ -168,13 +169,6 @@ def _silent_in_eval(net: nn.Module, x: Tensor, observer: Observer, layout: Layou
     return {activity.name for activity in observer.activities() if not activity.firing_rate}
 
 
-@contextmanager
-def _same_draws(x: Tensor) -> Iterator[None]:
-    """Restore the random state after the block, so that the code that follows draws the same numbers."""
-    with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
-        yield
-
-
 # Keys beside the names of outputs; objects, since a network may use any name.
 _TOTAL, _BRANCHES, _VANILLA = object(), object(), object()
 
@@ -193,6 +187,8 @@ def _refuse_unsuitable(net: nn.Module, trunk: nn.Module, x: Tensor, target: Tens
     check_batch(x, what="batch")
     if not isinstance(target, Tensor):
         raise UserError(f"the target is a {type(target).__name__}: make it a tensor, torch.as_tensor(target)")
+    if not target.ndim:
+        raise UserError("the target is a single number: give one for each sample, as in target.reshape(1) for one")
     if len(target) == 1 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in trunk.modules()):
         raise UserError("a batch of one sample under batch norm says nothing about training: give two or more")
 
@@ -270,6 +266,8 @@ def _layer(layer: Layer, grads: dict[Any, Sequence[Tensor | None]]) -> LayerGrad
         branch_norm=norms[1],
         vanilla_norm=None if vanilla is None else vanilla.norm().item(),
         vanilla_zero=None if vanilla is None else int((vanilla == 0).sum()),
+        vanilla_nan=None if vanilla is None else int(vanilla.isnan().sum()),
+        vanilla_inf=None if vanilla is None else int(vanilla.isinf().sum()),
         cosine=(main @ through_branches).item() / (norms[0] * norms[1]) if all(norms) else None,
         num_weights=total.numel(),
         num_zero=int((total == 0).sum()),

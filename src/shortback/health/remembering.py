@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from shortback.health.graph import gradients
+from shortback.inspection.generators import seed_generators
 from shortback.inspection.layout import stacked
 from shortback.inspection.repeatable import why_not_repeatable
 from shortback.inspection.reset import explaining_stale_graph, reset_states
@@ -46,7 +47,7 @@ def remembers(model: nn.Module, x: Tensor) -> bool:
             return False
         for _ in range(2):
             with undisturbed(model, x):
-                torch.manual_seed(0)
+                seed_generators(0)
                 reset_states(model)
                 alike.append(stacked(model.eval()(x.clone())).clone())
     except Exception:  # the network's own code may raise anything on an input it does not support

@@ -62,7 +62,7 @@ class GradientReport:
         suggestions: the changes that were tried, the most helpful first.
         num_tried_on: how many samples, the first of the batch, they were tried on.
         main_only: if a gradient comes through branches, the judgement on that of the main output's own loss, which
-            vanilla training would see.
+            vanilla training would see; None if that was not measured.
         not_tried: why no changes could be tried; None if they were tried or not asked for.
     """
 
@@ -76,8 +76,8 @@ class GradientReport:
     @classmethod
     def of(cls, measurement: Measurement) -> GradientReport:
         """Make the report on a measurement, without suggestions."""
-        has_branches = any(layer.branch_norm for layer in measurement.layers)
-        return cls(measurement, judge(measurement), main_only=judge(_vanilla(measurement)) if has_branches else None)
+        vanilla = _vanilla(measurement) if _has_branches(measurement) else None
+        return cls(measurement, judge(measurement), main_only=None if vanilla is None else judge(vanilla))
 
     @property
     def layers(self) -> list[LayerGradient]:
@@ -116,6 +116,8 @@ class GradientReport:
             f"on {quantity(self.measurement.num_samples, 'sample')}: effective depth {judgement.effective_depth} of "
             f"{quantity(judgement.num_layers, 'layer')}{_slope(judgement, ' towards the input')}",
         ]
+        if without := [layer.name for layer in self.layers if not layer.weight_norm]:
+            lines.append(f"not counted among the layers, since their weights are all 0: {', '.join(without)}")
         if self.main_only is not None:
             alone = self.main_only
             lines.append(
@@ -210,19 +212,25 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _vanilla(measurement: Measurement) -> Measurement:
-    """The measurement with the gradients of vanilla training in place of those of the whole loss."""
+def _has_branches(measurement: Measurement) -> bool:
+    """Whether a gradient comes through branches."""
+    return any(layer.branch_norm for layer in measurement.layers)
+
+
+def _vanilla(measurement: Measurement) -> Measurement | None:
+    """The measurement with the gradients of vanilla training in place of those of the whole loss, if measured."""
     layers = []
     for layer in measurement.layers:
-        assert layer.vanilla_norm is not None
-        assert layer.vanilla_zero is not None
-        layers.append(replace(layer, gradient_norm=layer.vanilla_norm, num_zero=layer.vanilla_zero))
+        norm, zero, nan, inf = layer.vanilla_norm, layer.vanilla_zero, layer.vanilla_nan, layer.vanilla_inf
+        if norm is None or zero is None or nan is None or inf is None:
+            return None
+        layers.append(replace(layer, gradient_norm=norm, num_zero=zero, num_nan=nan, num_inf=inf))
     return replace(measurement, layers=layers)
 
 
 def layer_rows(report: GradientReport) -> tuple[list[str], list[list[str]]]:
     """Headings, and a row of text for every layer from the input to the output."""
-    has_branches = report.main_only is not None
+    has_branches = _has_branches(report.measurement)
     headings = ["layer", "gradient", "/ weight", "factor", "zero"]
     headings += ["main", "branches", "share", "cosine"] if has_branches else []
     rows = []

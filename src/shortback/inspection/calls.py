@@ -29,7 +29,8 @@ class Calls:
         neurons: neurons of this package and of known libraries, and modules without a layer with weights that turn
             other values into zeros and ones. They may hold a norm or a surrogate. If one module of a class fires, all
             modules of that class are neurons.
-        firing_layers: modules that hold weights and fire themselves, without a neuron module inside.
+        firing_layers: modules that hold weights and fire themselves, without a neuron module inside. None is a layer of
+            PyTorch, which may return ones alone, as a gate that starts with weights 0 and bias 1 does.
         before_neurons: the layers with weights (convolutions, norms) called last before each neuron, in order.
         spikes_at: for modules that return several tensors, the index of the spikes; for a dict, their key.
         silent: modules without a layer that returned only zeros for other values, like neurons that never fire.
@@ -66,7 +67,8 @@ class Calls:
                 try:
                     with hooked((module, seen.note) for name, module in whole_modules(model) if name):
                         output = model(x.clone())
-                    are_zero.append(index < 2 and _is_zero(output))  # for the sample itself
+                    if index < 2:  # for the sample itself
+                        are_zero.append(_is_zero(output))
                 except Exception:  # the network's own code may not accept another input or mode
                     if not index:
                         raise
@@ -76,7 +78,7 @@ class Calls:
         calls._find_firing(model, seen)
         calls._find_before_neurons(order)
         last_layer = max((i for i, m in enumerate(order) if num_features(m) is not None), default=len(order))
-        calls.has_silent_output = all(are_zero[:2]) and any(m in calls.neurons for m in order[last_layer:])
+        calls.has_silent_output = all(are_zero) and any(m in calls.neurons for m in order[last_layer:])
         calls.spikes_at = {m: place for m in seen.outputs if (place := seen.spikes_at(m)) is not None}
         return calls
 
@@ -85,9 +87,9 @@ class Calls:
         known = {module for module in modules if is_known_neuron(module)}
         fire = [m for m in seen.outputs if m not in known and not _is_container(m) and seen.makes_spikes(m)]
         self.neurons = known | _outermost([m for m in fire if not holds_layer(m) and not known & {*m.modules()}])
-        classes = {type(m) for m in self.neurons - known if not type(m).__module__.startswith("torch.")}
+        classes = {type(m) for m in self.neurons - known if not _is_of_torch(m)}
         self.neurons |= {m for m in modules if type(m) in classes and not holds_layer(m)}
-        layers = {m for m in fire if holds_layer(m) and not self.neurons & {*m.modules()}}
+        layers = {m for m in fire if holds_layer(m) and not _is_of_torch(m) and not self.neurons & {*m.modules()}}
         layers = {m for m in layers if not layers & {part for part in m.modules() if part is not m}}
         zeros = [m for m in seen.outputs if not holds_layer(m) and not _is_container(m) and seen.makes_zeros(m)]
         self.silent = [m for m in zeros if m in _outermost(zeros)]
@@ -124,7 +126,7 @@ class _Seen:
         outputs: by module, and by the index or key of each returned float tensor `[N, ...]` (0 for a single one):
             whether there was a one, and whether there were only zeros and ones.
         given: modules that received values other than zeros and ones.
-        given_spikes: modules that received only zeros and ones, including ones, in some call.
+        given_spikes: modules that received zeros and ones, and nothing else, in some call.
     """
 
     def __init__(self) -> None:
@@ -139,7 +141,7 @@ class _Seen:
         x = next((value for value in inputs if isinstance(value, Tensor)), None)
         if x is not None and not _is_binary(x):
             self.given.add(module)
-        elif x is not None and x.is_floating_point() and x.any():
+        elif x is not None and x.is_floating_point() and x.any() and not x.all():
             self.given_spikes.add(module)
         by_place = self.outputs.setdefault(module, {})
         tensors = list(_tensors(output))
@@ -184,6 +186,12 @@ def _is_zero(output: Any) -> bool:
 
 def _is_binary(x: Tensor) -> bool:
     return bool(((x == 0) | (x == 1)).all())
+
+
+def _is_of_torch(module: nn.Module) -> bool:
+    """Whether a module's class is PyTorch's, or derived from one without a `forward` of its own."""
+    inside = (type(module).__module__, getattr(module.forward, "__module__", None) or "")
+    return any(name.startswith("torch.") for name in inside)
 
 
 def _is_container(module: nn.Module) -> bool:

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from shortback.inspection.generators import seed_generators
 from shortback.inspection.layout import stacked
 from shortback.inspection.probes import probes, set_norms
 from shortback.inspection.reset import reset_states
@@ -17,7 +18,8 @@ from shortback.inspection.untouched import undisturbed
 def why_not_repeatable(model: nn.Module, sample: Tensor) -> Literal["draws", "remembers"] | None:
     """Whether a network in `eval()` draws random numbers, or remembers something that a reset does not undo.
 
-    It draws if calls from different random states of PyTorch differ, but not calls from one. It is left as it was.
+    It draws if calls from different states of the global generators differ, but not calls from one. It is left as it
+    was.
 
     Returns:
         `"draws"` or `"remembers"`; None if the same input gives the same output.
@@ -37,7 +39,7 @@ def why_not_repeatable(model: nn.Module, sample: Tensor) -> Literal["draws", "re
 
 
 def _output(model: nn.Module, x: Tensor, seed: int) -> Tensor:
-    torch.manual_seed(seed)
+    seed_generators(seed)
     reset_states(model)
     return stacked(model(x.clone())).clone()
 

@@ -75,7 +75,7 @@ def _changes_parameters(module: nn.Module, reset: Callable[[], object]) -> bool:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and bool(((a == b) | a.isnan()).all())
+    return a.shape == b.shape and a.dtype == b.dtype and bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
 def _changed_parameters(of: type[nn.Module]) -> UserError:

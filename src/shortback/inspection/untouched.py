@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from shortback.inspection.generators import generators_kept
 from shortback.inspection.plain_state import PlainState, parts_of
 
 
 @contextmanager
 def undisturbed(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
-    """Restore modes, buffers, what modules remember and PyTorch's random state when the block ends, however it ends.
+    """Restore modes, buffers, what modules remember and the random state when the block ends, however it ends.
 
     What modules remember are attributes that are tensors, numbers or text, and built-in containers of these. If the
     network creates layers in the block, these stay, and so do all attributes but tensors, since they may record that. A
@@ -33,8 +34,7 @@ def undisturbed(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
     plain, parts = [PlainState(module) for module in model.modules()], parts_of(model)
     lazy = [module for module in model.modules() if any(is_lazy(b) for b in module.buffers(recurse=False))]
     buffers = [(b, b.clone()) for b in model.buffers() if not (b.requires_grad or is_lazy(b))]
-    devices = {t.device for t in (*inputs, *model.parameters()) if t.device.type == "cuda"}
-    with torch.inference_mode(False), torch.random.fork_rng(devices=list(devices)), modes_kept(model):
+    with torch.inference_mode(False), generators_kept(*inputs, *model.parameters()), modes_kept(model):
         try:
             yield
         finally:

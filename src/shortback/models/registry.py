@@ -14,6 +14,7 @@ from shortback.choices import nearest
 from shortback.errors import UserError
 from shortback.models.layers import ModelSettings
 from shortback.neurons import NeuronFactory
+from shortback.ops.dynamics import check_count
 from shortback.spiking import SpikingNetwork
 
 _Builder = TypeVar("_Builder", bound=Callable[..., nn.Module])
@@ -70,8 +71,7 @@ def create_model(
             raise UserError(f"model {name!r} has no setting {setting!r}{_instead(setting, known)}")
     counts = {"num_classes": num_classes, "num_steps": num_steps, "in_channels": in_channels}
     for argument, value in counts.items():
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"{argument}={value!r}: must be a whole number, 1 or more")
+        check_count(argument, value)
     network = _builders[name](neuron=neuron, **counts, **settings)
     return SpikingNetwork(network, num_steps=num_steps)
 

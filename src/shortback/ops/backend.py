@@ -50,13 +50,17 @@ def _why_not_compiled(device_type: str) -> str | None:
     """Compile a trivial function on the device; return None if `torch.compile` works, otherwise why it does not."""
     if device_type not in ("cpu", "cuda"):
         return f"it supports cpu and cuda, not {device_type}"
+    warnings = logging.getLogger("torch.utils.cpp_extension")
+    level = warnings.level
     if device_type == "cpu":  # on a machine with CUDA tools but no GPU, the compiler warns of the missing GPU
-        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+        warnings.setLevel(logging.ERROR)
     try:
         with torch.no_grad(), without_modes():
             compile_whole(_increment)(torch.zeros(8, device=device_type))
     except Exception as error:  # a broken or missing toolchain raises many kinds of error
         return (str(error).strip() or type(error).__name__).splitlines()[0]
+    finally:
+        warnings.setLevel(level)
     return None
 
 

@@ -20,6 +20,12 @@ def check_number(name: str, value: object, *, instead: str = "") -> None:
         raise UserError(f"{name}={value!r}: must be a finite number{hint}")
 
 
+def check_count(name: str, value: object, *, least: int = 1, why: str = "") -> None:
+    """Raise `UserError` if a setting is not a whole number of at least `least`; the message includes `why`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f"{name}={value!r}: must be a whole number, {least} or more{why and f', {why}'}")
+
+
 def as_scalar_decay(decay: float | Tensor) -> float | Tensor:
     """Return a decay as the operations take it: a learned one is reshaped to a tensor without axes.
 

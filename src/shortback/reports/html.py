@@ -15,6 +15,7 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from shortback.files import write_text
 from shortback.health.plots import INK
 
 
@@ -51,7 +52,7 @@ def write_page(path: Path, *, title: str, lead: str, sections: Sequence[Section]
         title=title, lead=lead, sections=sections, data=numbers, svg=_svg
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page)
+    write_text(path, page)
 
 
 def _svg(figure: Figure, description: str) -> Markup:

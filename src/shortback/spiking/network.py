@@ -16,6 +16,7 @@ from shortback.choices import Memory, Readout, check_choice
 from shortback.errors import UserError
 from shortback.foreign import LIBRARY_NEURONS, is_one_of, refuse_library_neurons, steps_of
 from shortback.neurons import SpikingNeuron, TimeModule
+from shortback.ops.dynamics import check_count
 from shortback.spiking.static_input import find_first_neurons, is_foreign
 
 log = logging.getLogger("shortback")
@@ -74,8 +75,7 @@ class SpikingNetwork(nn.Module):
 
     @num_steps.setter
     def num_steps(self, value: int) -> None:
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"num_steps={value!r}: must be a whole number, 1 or more")
+        check_count("num_steps", value)
         for name, module in self.network.named_modules():
             if is_foreign(module) and steps_of(module) != value:
                 what = (

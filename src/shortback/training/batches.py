@@ -51,9 +51,14 @@ class SeededBatches:
     """
 
     def __init__(self, loader: Any, *, seed: int = 0, common_seed: int | None = None) -> None:
-        if not hasattr(loader, "__len__"):
-            raise UserError(f"{type(loader).__name__} has no length: the schedules need to know how long an epoch is")
-        if not len(loader):
+        try:
+            length = len(loader)
+        except TypeError as error:  # also from the data set, whose length a DataLoader asks for
+            raise UserError(
+                f"{type(loader).__name__} has no length ({error}): the schedules need to know how long an epoch is; "
+                "give it, or its IterableDataset, a __len__"
+            ) from error
+        if not length:
             raise UserError(f"{type(loader).__name__} has no batch: its data are empty, or fewer than one batch")
         self.loader, self.seed, self.common_seed = _with_new_workers(loader), seed, common_seed
 

@@ -60,7 +60,8 @@ class CheckpointFolder:
                 content = read_checkpoint(path)
             except _DamagedError as error:
                 damaged.append(f"{path}: {error}")
-                log.warning("checkpoint %s is damaged (%s); using the one before it", path, error)
+                instead = "; using the one before it" if path == self.last and self.previous.exists() else ""
+                log.warning("checkpoint %s is damaged (%s)%s", path, error, instead)
                 continue
             return content
         if damaged:

@@ -100,7 +100,7 @@ class Trainer:
             self.gradient = Gradient(net, optimizer, fabric)
             self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
         self.watch = GradientWatch(net, loss=loss, every=plan.watch_every, num_samples=plan.watch_samples)
-        self.finite = FiniteCheck(net, later=fabric.device.type != "cpu")
+        self.finite = FiniteCheck(net, later=fabric.device.type != "cpu", clip_norm=plan.clip_norm)
         self.preflight, self.hangs = Preflight(net, loss=loss, fabric=fabric), HangWatch(plan.hang_minutes)
         self.state, self.row_sums, self.was_short, self.has_branches = TrainState(), Sums(), False, False
         self.tick = time.perf_counter()

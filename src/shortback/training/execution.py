@@ -84,6 +84,7 @@ def choose_execution(
         ValueError: an unknown choice, `device="cuda"` without a GPU, or a `memory` other than `"balanced"` without
             compiled neurons.
     """
+    check_choice("device", device, Device, or_else=("auto",))
     check_choice("compile", compile, Compile)
     check_choice("precision", precision, Precision, or_else=("auto",))
     if memory is not None:

@@ -44,10 +44,11 @@ class FiniteCheck:
     Args:
         net: the network in training.
         later: whether to check one step later, as on a GPU.
+        clip_norm: the norm that gradients are clipped to, for advice; None if they are not.
     """
 
-    def __init__(self, net: nn.Module, *, later: bool) -> None:
-        self.net, self.later = net, later
+    def __init__(self, net: nn.Module, *, later: bool, clip_norm: float | None = None) -> None:
+        self.net, self.later, self.clip_norm = net, later, clip_norm
         self._noted: _StepNumbers | None = None
 
     def look(self, x: Tensor, *, step: int, loss: Tensor, norm: Tensor, coefficient: float) -> None:
@@ -72,7 +73,7 @@ class FiniteCheck:
                 raise NonFiniteError(_of_the_data(step))
             with local_norms(self.net):  # other processes may not get here
                 culprit = first_nonfinite(self.net, x) or "the loss itself"
-            raise NonFiniteError(_message(step, loss.item(), norm.item(), coefficient, culprit))
+            raise NonFiniteError(self._message(step, loss.item(), norm.item(), coefficient, culprit))
 
     def finish(self) -> None:
         """Check the step that is still unchecked; call it before a checkpoint is written, and at the end.
@@ -92,7 +93,7 @@ class FiniteCheck:
             return
         bad = [name for name, each in zip(noted.names, norms, strict=True) if not math.isfinite(each)]
         culprit = f"the gradient of {bad[-1]}" if bad and math.isfinite(loss) else "the loss itself"
-        raise NonFiniteError(_message(noted.step, loss, norm, noted.coefficient, culprit))
+        raise NonFiniteError(self._message(noted.step, loss, norm, noted.coefficient, culprit))
 
     def _note(self, step: int, total: Tensor, loss: Tensor, norm: Tensor, coefficient: float) -> _StepNumbers:
         with_gradient = {name: p.grad for name, p in self.net.named_parameters() if p.grad is not None}
@@ -103,14 +104,14 @@ class FiniteCheck:
             arrived.record()
         return _StepNumbers(step, coefficient, values, list(with_gradient), arrived)
 
+    def _message(self, step: int, loss: float, norm: float, coefficient: float, culprit: str) -> str:
+        clip = 1 if self.clip_norm is None or self.clip_norm > 1 else self.clip_norm / 10
+        return (
+            f"step {step}: loss {loss:.4g}, gradient norm {norm:.4g}, coefficient {coefficient:.3g}; first not finite: "
+            f"{culprit}. Try a lower learning rate, clip_norm={clip:g} (on the command line -s optimizer.clip_norm="
+            f"{clip:g}), or a wider surrogate"
+        )
+
 
 def _of_the_data(step: int) -> str:
     return f"step {step}: the input batch holds values that are not finite: look at the data, and how it is normalised"
-
-
-def _message(step: int, loss: float, norm: float, coefficient: float, culprit: str) -> str:
-    return (
-        f"step {step}: loss {loss:.4g}, gradient norm {norm:.4g}, coefficient {coefficient:.3g}; first not finite: "
-        f"{culprit}. Try a lower learning rate, clip_norm=1 (on the command line -s optimizer.clip_norm=1), or a wider "
-        "surrogate"
-    )

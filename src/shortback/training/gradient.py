@@ -34,14 +34,15 @@ class Gradient:
     def norm(self, *, clip: float | None) -> Tensor:
         """Unscale and clip the gradient; returns its norm before clipping, 0 if the step will be skipped.
 
-        Call this once per step, after backward.
+        A gradient that is not finite is not clipped. Call this once per step, after backward.
         """
         if self.is_scaled:
             self.precision.unscale_gradients(self.optimizer)
         gradients = [p.grad for p in self.net.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        if clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(self.net.parameters(), clip, norm)
+        if clip is not None:  # a norm that is not finite would spoil the whole gradient, and hide where that began
+            finite = norm.nan_to_num(nan=0.0, posinf=0.0)
+            torch.nn.utils.clip_grads_with_norm_(self.net.parameters(), clip, finite)
         if not self.is_scaled:
             return norm
         overflowed = ~norm.isfinite()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 from shortback.errors import UserError
+from shortback.ops.dynamics import check_count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +51,14 @@ class Plan:
         )
         for name in (*required, *optional):
             value = getattr(self, name)
-            if not (value is None and name in optional) and not (isinstance(value, int) and value >= 1):
-                raise UserError(f"{name}={value!r}: must be a whole number, 1 or more")
-        if self.watch_samples < 2:
-            raise UserError(f"watch_samples={self.watch_samples!r}: must be 2 or more, for batch norms")
-        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
+            if not (value is None and name in optional):
+                check_count(name, value)
+        check_count("watch_samples", self.watch_samples, least=2, why="for batch norms")
+        if self.clip_norm is not None and not (_is_number(self.clip_norm) and 0 < self.clip_norm < math.inf):
             raise UserError(f"clip_norm={self.clip_norm!r}: must be a positive number, or None")
-        if self.hang_minutes is not None and not self.hang_minutes > 0:
+        if self.hang_minutes is not None and not (_is_number(self.hang_minutes) and self.hang_minutes > 0):
             raise UserError(f"hang_minutes={self.hang_minutes!r}: must be a positive number, or None")
-        if self.ema is not None and not 0 < self.ema < 1:
+        if self.ema is not None and not (_is_number(self.ema) and 0 < self.ema < 1):
             raise UserError(f"ema={self.ema!r}: must be between 0 and 1, or None")
 
     def check_validation(self, there_is_one: bool) -> None:
@@ -74,3 +75,7 @@ class Plan:
     def saves_after(self, step: int) -> bool:
         """Whether a checkpoint within an epoch is due after `step` optimizer steps."""
         return self.checkpoint_every is not None and step % self.checkpoint_every == 0
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
