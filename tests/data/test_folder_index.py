@@ -74,6 +74,13 @@ def test_a_folder_that_goes_and_classes_that_change_are_seen(root):
     assert list_split(root, "train", ("dog",), caches=[root.parent / "cache"]).labels.tolist() == [0]
 
 
+def test_the_folder_of_a_class_that_had_none_is_seen(root):
+    listed(root)
+    (root / "train/eel").mkdir()
+    (root / "train/eel/d.png").touch()
+    assert list(listed(root).files)[-1] == "train/eel/d.png"
+
+
 def test_what_changed_a_moment_ago_is_not_remembered(root):
     age(root, time.time())
     listed(root)
@@ -97,7 +104,7 @@ def test_a_damaged_list_and_a_cache_that_cannot_be_written(root, caplog):
 
 def test_an_empty_class_is_named(root):
     (root / "train/eel").mkdir()
-    with pytest.raises(ValueError, match=r"1 classes of .*train are empty: 'eel'"):
+    with pytest.raises(ValueError, match=r"train has 1 empty class: 'eel'"):
         listed(root)
 
 

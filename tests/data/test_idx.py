@@ -33,6 +33,7 @@ def test_reading_by_suffix(tmp_path: Path, suffix: str, pack: object) -> None:
     [
         ("a", CONTENT[:-1], "promises 24 bytes, 23 follow"),
         ("a", CONTENT + b"1", "promises 24 bytes, 25 follow"),
+        ("a", bytes([0, 0, 8, 2, 0, 0, 0, 0, 0, 0, 0, 3]), r"is empty: its header gives the shape \[0, 3\]"),
         ("a", CONTENT[:6], "is damaged"),
         ("a", b"", "is damaged"),
         ("a", b"\x00\x00\x0d" + CONTENT[3:], "not an idx file of bytes: it begins with 00000d03"),

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from shortback.data import ArrayImages, image_cache, load_image_folder
+from shortback.data import ArrayImages, Subset, image_cache, load_image_folder
+from shortback.errors import UserError
 
 CACHE = ".shortback-cache"
 
@@ -165,3 +167,20 @@ def test_what_passes_is_raised_and_not_remembered_of_the_file(
             load_image_folder(image_root, skip_bad=skip_bad)
     monkeypatch.setattr(image_cache, "read_image", usual)
     assert len(load_image_folder(image_root).train) == 10
+
+
+@pytest.mark.parametrize("size", [(9, 8), (8, 8)])
+def test_an_image_that_is_refused_by_its_header_is_not_decoded(image_root: Path, size: tuple[int, int]) -> None:
+    """It is named, and neither its size nor its pixels matter to the others."""
+    without = load_image_folder(image_root)
+    Image.fromarray(np.full(size, 200, dtype=np.float32)).save(image_root / "train" / "cat" / "003.tif")
+    with pytest.raises(UserError, match=r"1 of the 15 files .*\n.*train/cat/003\.tif: .*its pixels have 32 bits"):
+        load_image_folder(image_root)
+    data = load_image_folder(image_root, skip_bad=True)
+    assert (data.mean, data.std) == (without.mean, without.std)
+    assert isinstance(data.train, Subset)
+    assert isinstance(data.train.source, ArrayImages)
+    images = data.train.source.images
+    assert images.flatten(1).any(1).tolist() == [True] * 4 + [False] + [True] * 6
+    assert isinstance(without.train, ArrayImages)
+    assert torch.equal(images[data.train.indices], without.train.images)

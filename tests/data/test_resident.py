@@ -55,6 +55,11 @@ def test_every_augmentation_that_can_be_there(chosen):
 
 
 @pytest.mark.slow
+def test_without_a_transform_images_need_not_be_square():
+    assert_equal(images(height=12, width=16), transform=None)
+
+
+@pytest.mark.slow
 def test_parts_ranks_evaluation_mixing_and_the_middle_of_an_epoch():
     crop = augmented(crop_padding=2, flip=True)
     part = Subset(Subset(images(), torch.arange(49, 0, -2)), torch.tensor([3, 0, 7, 20, 11, 4, 9, 1, 22]))
@@ -87,9 +92,11 @@ def test_of_a_part_that_part_alone_lies_on_the_device(monkeypatch):
         (images(), augmented(roll=2), "roll runs on the CPU"),
         (images(), augmented(auto_augment="cifar10"), "auto_augment runs on the CPU"),
         (images(), v2.Identity(), "Identity runs on the CPU"),
-        (images(), train_transform(Augmentation(), image_size=16), "resized to 16"),
-        (images(), eval_transform(image_size=12, resize=14), "resized to 12"),
-        (images(width=16), None, "12 x 16"),
+        (images(), train_transform(Augmentation(), image_size=16), "of 12 x 12 are resized to 16 on"),
+        (images(), eval_transform(image_size=12, resize=14), "of 12 x 12 are resized to 14 and cropped to 12 on"),
+        (images(), eval_transform(image_size=8, resize=12), "of 12 x 12 are cropped to 8 on"),
+        (images(width=16), augmented(), "of 12 x 16 are cropped to 12 on"),
+        (images(width=16), eval_transform(image_size=14), "of 12 x 16 are resized to 14 and cropped to 14 on"),
     ],
 )
 def test_what_cannot_be_there_is_refused(split, transform, reason):

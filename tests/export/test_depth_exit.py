@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 import shortback as sb
 from shortback.export.depth_exit import DepthExit, by_depth
@@ -95,6 +96,27 @@ def test_operations_are_those_of_each_image(net):
         )
         assert float(macs) == pytest.approx(alone.macs)
         assert float(found.acs[:, n].sum()) == pytest.approx(alone.acs)
+
+
+@torch.no_grad()
+def test_all_layers_of_a_head_are_counted():
+    """By hand, of the nonzero inputs of two layers; no dropout, and `at` counts the layers of the network alone."""
+
+    def head(features, classes):
+        return nn.Sequential(nn.Linear(features, 5), nn.ReLU(), nn.Dropout(), nn.Linear(5, classes))
+
+    net = sb.attach(network("foreign"), at=["block1", "block2"], sample=images(2), head=head)
+    x, y = images(3), torch.zeros(3, dtype=torch.int64)
+    found = by_depth(net, [(x, y)])
+    plain = by_depth(sb.attach(network("foreign"), at=["block1", "block2"], sample=images(2)), [(x, y)])
+    assert found.at == plain.at
+    net.eval()
+    for index, features in enumerate(_features(net, x)):
+        inputs, inner = (features != 0).sum(1), (net.heads[index][:2](features) != 0).sum(1)
+        added = found.macs[index] - plain.macs[index]
+        assert added.tolist() == (5 * inputs + 10 * inner - 10 * inputs).tolist()
+        torch.testing.assert_close(found.logits[index], net.heads[index](features))
+    assert all(not module._forward_hooks for module in net.heads.modules())
 
 
 def _features(net, x):

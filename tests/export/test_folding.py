@@ -1,8 +1,13 @@
+import warnings
+
+import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import shortback as sb
 from shortback.export.folding import affine, fold_norms, folded
+from shortback.export.program import deployable
 from tests.export.networks import images, network
 
 
@@ -59,3 +64,69 @@ def test_what_cannot_be_folded_stays():
     model = sb.spikify(Shared(), num_steps=2)
     assert fold_norms(model)[1] == []
     assert "after" not in fold_norms(network("foreign"))[1]
+
+
+def pruned(conv, norm):
+    prune.l1_unstructured(conv, "weight", 0.5)
+    prune.random_unstructured(conv, "weight", 0.2)
+    prune.l1_unstructured(norm, "weight", 1)
+
+
+def weight_normed(conv, norm):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nn.utils.weight_norm(conv)
+
+
+def spectral_normed(conv, norm):
+    nn.utils.spectral_norm(conv)
+
+
+@pytest.mark.parametrize("change", [pruned, weight_normed, spectral_normed])
+def test_weights_that_a_hook_computes_are_baked_in(change):
+    model = network("foreign").double()
+    conv, norm = model.network.stem[:2]
+    change(conv, norm)
+    model.eval()
+    x = images().double()
+    expected = model(x)
+    with torch.no_grad():  # as an optimizer does, after which the computed weight is an old one
+        for parameter in conv.parameters():
+            parameter += 1e-3
+    parameters, hooks = list(model.state_dict()), len(conv._forward_pre_hooks)
+    copied, names = fold_norms(model)
+    assert "stem.1" in names
+    assert [n for n, _ in copied.network.stem[0].named_parameters()] == ["bias", "weight"]
+    assert not list(copied.network.stem[0].buffers())
+    outputs = copied(x)
+    torch.testing.assert_close(outputs, model(x), rtol=1e-9, atol=1e-12)
+    assert not torch.equal(outputs, expected)
+    assert list(model.state_dict()) == parameters
+    assert len(conv._forward_pre_hooks) == hooks
+
+
+def test_pruned_weights_stay_zero_and_masks_stay():
+    model = network("foreign")
+    conv, fc = model.network.stem[0], model.network.fc
+    for layer in (conv, fc):
+        prune.l1_unstructured(layer, "weight", 0.5)
+    copied = deployable(model)
+    for layer, baked in ((conv, copied.network.stem[0]), (fc, copied.network.fc)):
+        assert torch.equal(baked.weight == 0, layer.weight_mask == 0)
+        assert isinstance(baked.weight, nn.Parameter)
+        assert prune.is_pruned(layer)
+    assert not prune.is_pruned(copied)
+
+
+def test_behind_a_weight_that_another_hook_computes_the_norm_stays():
+    model = network("foreign")
+    conv = model.network.stem[0]
+    weight = conv.weight.detach().clone()
+    del conv.weight
+    conv.register_forward_pre_hook(lambda module, inputs: setattr(module, "weight", weight.sign()))
+    x = images()
+    expected = model(x)
+    copied, names = fold_norms(model)
+    assert "stem.1" not in names
+    assert names
+    torch.testing.assert_close(copied(x), expected, rtol=1e-4, atol=1e-5)

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import shortback as sb
+from shortback.errors import UserError
 from shortback.export.check import compare, record
 from shortback.export.executors import nir_runner
 from shortback.export.nir import to_nir
@@ -53,6 +55,23 @@ def test_sequences(tmp_path):
     model, x = network("resnet20"), images(num_steps=3)
     check = compare(model, x, nir_runner(to_nir(model, x), num_steps=3, dt=DT)(x), executor="nirtorch")
     assert check.flipped == 0
+
+
+def test_a_pruned_network_is_written_as_it_is(tmp_path):
+    model, x = network("foreign"), images()
+    prune.l1_unstructured(model.network.stem[0], "weight", 0.5)
+    graph = to_nir(model, x)
+    assert "stem.1" not in graph.nodes
+    assert ((graph.nodes["stem.0"].weight == 0) == (model.network.stem[0].weight_mask.numpy() == 0)).all()
+    check = compare(model, x, nir_runner(graph, num_steps=3, dt=DT)(x), executor="nirtorch")
+    check.require()
+    assert check.flipped < 1e-3 * check.spikes
+
+
+@pytest.mark.parametrize("dt", [-1.0, 0.0, float("nan"), float("inf")])
+def test_a_step_that_takes_no_time_is_refused(dt):
+    with pytest.raises(UserError, match=f"dt={dt:g}: seconds per step must be above 0"):
+        to_nir(network("resnet20", neuron=IF), images(), dt=dt)
 
 
 def test_the_numbers():

@@ -14,6 +14,7 @@ import shortback as sb
 from shortback.recipes.build import build_model
 from shortback.recipes.load import parse_recipe
 from shortback.runs.evaluate import load_run
+from shortback.runs.folder import RunFolder
 from shortback.runs.sharing import accuracy_interval, publish
 from tests.export.networks import fires, images
 from tests.runs.test_train import run, tiny  # noqa: F401
@@ -55,6 +56,19 @@ def test_what_is_in_it(run, published):  # noqa: F811
     assert f"test accuracy {accuracy:.2%} ({low:.2%} to {high:.2%}" in card
     assert "ACs an image; arithmetic only, no data movement" in card
     assert "method: evolutionary" in card
+
+
+def test_the_card_says_how_many_images_were_trained_on(run, published, tmp_path):  # noqa: F811
+    """Those of `train_images` without the tenth that is set aside; nothing of a run that did not store their number."""
+    recipe, number = RunFolder(run[0]).read_recipe(), run[1]["train_images"]
+    assert number == recipe.data.train_images * 9 // 10
+    assert f", seed 0, on {number} images: the recipe is below" in (published / "README.md").read_text()
+    old = tmp_path / "run"
+    shutil.copytree(run[0], old)
+    summary = {key: value for key, value in run[1].items() if key != "train_images"}
+    (old / "summary.json").write_text(json.dumps(summary))
+    publish(old, str(tmp_path / "net"))
+    assert ", seed 0: the recipe is below" in (tmp_path / "net" / "README.md").read_text()
 
 
 def test_the_card_is_of_float32(run, published, tmp_path):  # noqa: F811

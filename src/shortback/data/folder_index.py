@@ -19,10 +19,11 @@ import numpy as np
 from shortback.data.packed import PackedStrings
 from shortback.errors import UserError
 from shortback.files import replacing
+from shortback.words import quantity
 
 REMEMBER_FROM = 50_000
 _SETTLED_NS = 2_000_000_000  # a folder modified more recently may change again within one tick of a coarse clock
-_VERSION = 1
+_VERSION = 2
 _logger = logging.getLogger(__name__)
 
 
@@ -59,6 +60,7 @@ def list_split(root: Path, name: str, classes: Sequence[str], *, caches: Sequenc
             return remembered
     began = time.time_ns()
     walk = _Walk(len(os.path.join(root, "")))
+    walk.note(str(root / name))  # a class that had no folder may get one
     empty = []
     for label, class_name in enumerate(classes):
         folder = root / name / class_name
@@ -72,8 +74,8 @@ def list_split(root: Path, name: str, classes: Sequence[str], *, caches: Sequenc
     if empty:
         shown = ", ".join(map(repr, empty[:10])) + (f" and {len(empty) - 10} more" if len(empty) > 10 else "")
         raise UserError(
-            f"{len(empty)} classes of {root / name} are empty: {shown}. Put images into their folders, or remove the "
-            "folders"
+            f"{root / name} has {quantity(len(empty), 'empty class', 'empty classes')}: {shown}. Put images into their "
+            "folders, or remove the folders"
         )
     found = SplitFiles(
         PackedStrings.of(walk.files),
@@ -150,8 +152,12 @@ class _Walk:
         self.labels: list[int] = []
         self.folders: dict[str, int] = {}
 
+    def note(self, folder: str) -> None:
+        """Record the time of a folder, which must be done before its content is listed."""
+        self.folders[folder[self.prefix :]] = os.stat(folder).st_mtime_ns
+
     def into(self, folder: str) -> None:
-        self.folders[folder[self.prefix :]] = os.stat(folder).st_mtime_ns  # before listing its content
+        self.note(folder)
         for entry in visible(folder):
             if entry.is_dir():
                 self.into(entry.path)

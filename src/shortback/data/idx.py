@@ -31,7 +31,7 @@ def read_idx(path: Path) -> Tensor:
         uint8, with the shape given in the header.
 
     Raises:
-        ValueError: if the file is damaged or is not an idx file of bytes.
+        ValueError: if the file is damaged, is not an idx file of bytes, or holds no value.
     """
     try:
         data = _READERS.get(path.suffix, Path.read_bytes)(path)
@@ -44,6 +44,8 @@ def read_idx(path: Path) -> Tensor:
         raise UserError(f"{path} is not an idx file of bytes: it begins with {data[:4].hex()}, not 0000 08..")
     if len(data) != start + math.prod(shape):
         raise UserError(f"{path} is damaged: its header promises {math.prod(shape)} bytes, {len(data) - start} follow")
+    if 0 in shape:
+        raise UserError(f"{path} is empty: its header gives the shape {list(shape)}; replace it with an intact copy")
     # A bytearray, because a tensor must be writable and `data` is not.
     return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=start).view(shape)
 

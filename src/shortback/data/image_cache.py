@@ -12,7 +12,7 @@ import math
 import os
 import statistics
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from shortback.files import full_disk_explained, replacing
 
 MAX_CACHED_SIDE = 64
 
-_VERSION = 2  # increase whenever the meaning of the cache files changes
+_VERSION = 3  # increase whenever the meaning of the cache files changes
 _SHOWN_FROM = 10_000  # files from which progress is shown; fewer are read in seconds
 _BLOCK = 4096  # at most this many decoded files in memory at once
 _CHUNK = 64  # files per task of a thread; with one each, threads mostly wait for the interpreter
@@ -166,14 +166,13 @@ def _build(root: Path, listing: Listing, folder: Path, name: str) -> None:
     if height is not None and width is not None and max(height, width) <= MAX_CACHED_SIDE:
         writer = _PixelWriter((channels, height, width), num_train=listing.num_train)
         with replacing(folder / f"{name}.raw") as path:
-            read = _attempt_all(lambda path: read_image(path, channels=channels), paths)
+            read = _attempt_rest(lambda path: read_image(path, channels=channels), paths, bad)
             bad |= writer.write(path, show(read, f"reading {len(paths)} images"))
         mean, std = writer.statistics()
         checksum = writer.checksum
     else:
-        checked = show(_attempt_all(check_image, paths), f"looking for damage in {len(paths)} images")
-        reasons = enumerate(checked)
-        bad |= {index: reason for index, reason in reasons if reason is not None and index not in bad}
+        checked = show(_attempt_rest(check_image, paths, bad), f"looking for damage in {len(paths)} images")
+        bad |= {index: reason for index, reason in enumerate(checked) if reason is not None}
         mean = list(_IMAGENET_MEAN) if channels == 3 else [sum(_IMAGENET_MEAN) / 3]
         std = list(_IMAGENET_STD) if channels == 3 else [sum(_IMAGENET_STD) / 3]
     survey = Survey(
@@ -245,6 +244,14 @@ def _attempt_all(function: Callable[[str], _Result], paths: Sequence[str]) -> It
         for block in _slices(paths, _BLOCK):
             for results in pool.map(attempt_chunk, _slices(block, _CHUNK)):
                 yield from results
+
+
+def _attempt_rest(
+    function: Callable[[str], _Result], paths: Sequence[str], bad: Mapping[int, str]
+) -> Iterator[_Result | str]:
+    """As `_attempt_all`, except that for the paths with an index in `bad`, the reason there is yielded unattempted."""
+    rest = _attempt_all(function, [path for index, path in enumerate(paths) if index not in bad])
+    return (bad[index] if index in bad else next(rest) for index in range(len(paths)))
 
 
 def _slices(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:

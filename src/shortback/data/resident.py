@@ -31,12 +31,15 @@ def why_not_resident(images: ImageSet, transform: object, *, num_steps: int | No
     if isinstance(transform, TrainTransform):
         if other := transform.augmentation.first_other_augmentation():
             return f"{other} runs on the CPU"
-    elif not isinstance(transform, EvalTransform | None):
-        return f"{type(transform).__name__} runs on the CPU"
-    size = transform.image_size if transform is not None else array.shape[-1]
-    if {*array.shape[-2:], getattr(transform, "resize", size)} != {size}:
-        return f"images of {array.shape[-2]} x {array.shape[-1]} are resized to {size} on the CPU"
-    return None
+        resize = transform.image_size
+    elif isinstance(transform, EvalTransform):
+        resize = transform.resize
+    else:
+        return None if transform is None else f"{type(transform).__name__} runs on the CPU"
+    size, (height, width) = transform.image_size, array.shape[-2:]
+    done = [f"resized to {resize}"] if min(height, width) != resize else []
+    done += [f"cropped to {size}"] if height != width or resize != size else []
+    return f"images of {height} x {width} are {' and '.join(done)} on the CPU" if done else None
 
 
 class ResidentLoader(BatchLoader):

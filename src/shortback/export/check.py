@@ -39,6 +39,9 @@ class Recording:
     outputs: Tensor
     spikes: Mapping[str, Tensor]
 
+    def cpu(self) -> Recording:
+        return Recording(self.outputs.cpu(), {name: spikes.cpu() for name, spikes in self.spikes.items()})
+
 
 @dataclass(frozen=True)
 class Check:
@@ -150,7 +153,7 @@ def compare(model: SpikingNetwork, x: Tensor, theirs: Recording, *, executor: st
         theirs: the executor's recording, with spikes for every neuron call.
         executor: name of the executor, for the result.
     """
-    ours = record(model, x)
+    ours, theirs = record(model, x).cpu(), theirs.cpu()  # an executor may have run on another device than the network
     flipped = {name: spikes != theirs.spikes[name].to(spikes.dtype) for name, spikes in ours.spikes.items()}
     margins = _margins(model, x, flipped)
     first = max(margins, key=lambda name: margins[name], default=None)
@@ -184,7 +187,7 @@ def _margins(model: SpikingNetwork, x: Tensor, flipped: Mapping[str, Tensor]) ->
     for index, (name, where) in enumerate(flipped.items()):
         images = ((first_call == index) & at_first.any(0)).nonzero().flatten().tolist()
         if images:
-            distance = _distances(model, x, name)
+            distance = _distances(model, x, name).cpu()
             margins[name] = max(
                 float(distance[int(first_step[n]), n][where[int(first_step[n]), n]].max()) for n in images
             )

@@ -23,7 +23,7 @@ from shortback.shortcuts import ShortcutNetwork
 from shortback.spiking import SpikingNetwork
 from shortback.spiking.static_input import shared_copy
 
-Decide = Callable[[int, Tensor, Tensor], "Tensor | None"]
+Decide = Callable[[int, Tensor], "Tensor | None"]
 
 
 class DepthExit:
@@ -64,7 +64,7 @@ class DepthExit:
         exits = torch.full_like(active, len(self.temperatures) - 1)
         found: list[tuple[Tensor, Tensor]] = []
 
-        def decide(index: int, logits: Tensor, _: Tensor) -> Tensor | None:
+        def decide(index: int, logits: Tensor) -> Tensor | None:
             nonlocal active
             done = confidence(logits, self.temperatures[index]) >= self.threshold
             if not done.any():
@@ -85,32 +85,27 @@ class DepthExit:
 def by_depth(net: ShortcutNetwork, batches: Batches) -> Exits:
     """Run the whole network, and count each image's operations up to every branch; `Exits.at` counts layer calls.
 
-    The head of a branch, if it is a `Linear`, is counted with the operations that lead to it, whether or not an image
-    leaves there.
+    The layers in the head of a branch are counted with the operations that lead to it, whether or not an image leaves
+    there.
 
     Raises:
         ValueError: there is no batch, or as for `DepthExit`.
     """
     exits = _Exits(net)
-    count = RowCount(exits.model)
+    count = RowCount(exits.model, heads=exits.heads)
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
     parts: list[Exits] = []
     for images, labels in batches:
         x, rows = images.to(device), []
 
-        def note(logits: Tensor, x: Tensor = x, rows: list[Any] = rows) -> None:
+        def note(index: int, logits: Tensor, x: Tensor = x, rows: list[Any] = rows) -> None:
             rows.append((logits.float().cpu(), count.macs, count.acs, count.calls))
             count.start(x.shape[x.ndim - 4])
 
-        def decide(index: int, logits: Tensor, features: Tensor, note: Callable[[Tensor], None] = note) -> None:
-            if isinstance(head := net.heads[index], nn.Linear):
-                count.add(head, features, logits)
-            note(logits)
-
         count.start(x.shape[x.ndim - 4])
-        last = exits.run(x, decide)
+        last = exits.run(x, note)
         assert last is not None
-        note(last)
+        note(len(rows), last)
         logits, macs, acs, calls = zip(*rows, strict=True)
         at = tuple(sum(calls[: index + 1]) for index in range(len(calls)))
         parts.append(Exits(torch.stack(logits), labels.cpu(), torch.stack(macs), torch.stack(acs), at))
@@ -131,6 +126,7 @@ class _Exits:
         assert isinstance(model, SpikingNetwork)
         self.model = model.eval()
         self.model.readout = "mean"
+        self.heads = [shared_copy(head).eval() for head in net.heads]
         self._decide: Decide = lambda *_: None
         self._count = 0
         self._active = torch.arange(0)
@@ -143,8 +139,8 @@ class _Exits:
         """The logits of the images that reach the end of the network; None if there are none.
 
         Args:
-            decide: takes the index of a branch, its logits `[N, K]` and the input of its head; returns a mask `[N]` of
-                the images that go on, or None for all.
+            decide: takes the index of a branch and its logits `[N, K]`; returns a mask `[N]` of the images that go on,
+                or None for all.
         """
         self._decide, self._count, self._left_at = decide, x.shape[x.ndim - 4], ""
         self._active = torch.arange(self._count, device=x.device)
@@ -165,7 +161,7 @@ class _Exits:
             raise UserError(self._past() if self._left_at else before)
         average = average_over_space(output, tap.layout, features=tap.features_at)
         features = average_over_time(average, len(self._active), tap.layout)
-        go_on = self._decide(index, self.net.heads[index](features), features)
+        go_on = self._decide(index, self.heads[index](features))
         if go_on is None:
             return None
         self._active, self._left_at = self._active[go_on], self.net.places[index]

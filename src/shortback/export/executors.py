@@ -46,7 +46,7 @@ def program_runner(program: ExportedProgram) -> Callable[..., tuple[Tensor, ...]
 def nir_runner(
     graph: NIRGraph, *, num_steps: int, dt: float, reader: NIRImporter = "any"
 ) -> Callable[[Tensor], Recording]:
-    """A function that runs a NIR graph step by step in nirtorch.
+    """A function that runs a NIR graph step by step in nirtorch, on the CPU.
 
     The function takes images `[N, C, H, W]`, given at every step, or a sequence `[T, N, C, H, W]`.
 
@@ -80,7 +80,7 @@ def nir_runner(
     def run(x: Tensor) -> Recording:
         for steps in spikes.values():
             steps.clear()
-        outputs, state = [], None
+        x, outputs, state = x.cpu(), [], None
         with torch.no_grad():
             for step in range(num_steps):
                 output, state = executor(x if x.ndim == 4 else x[step], state)

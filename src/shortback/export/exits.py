@@ -132,14 +132,17 @@ class RowCount:
 
     Args:
         network: its convolutions and linear layers get hooks.
+        heads: theirs do too; their operations are counted, and their calls are not.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, *, heads: Iterable[nn.Module] = ()) -> None:
         self.macs = self.acs = torch.zeros(0)
         self.calls = 0
         for module in network.modules():
             if is_counted(module):
                 module.register_forward_hook(self._note, with_kwargs=True)
+        for module in (module for head in heads for module in head.modules() if is_counted(module)):
+            module.register_forward_hook(self._add, with_kwargs=True)
 
     def start(self, count: int) -> None:
         """Start counting from zero, for a batch of `count` images."""
@@ -148,10 +151,11 @@ class RowCount:
 
     def _note(self, module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
         self.calls += 1
-        self.add(module, input_of(module, args, kwargs), output)
+        self._add(module, args, kwargs, output)
 
-    def add(self, layer: nn.Module, x: Tensor, output: Tensor) -> None:
-        """Count one call of a layer; the rows of `x` are images, or images by step, `[T*N, ...]`."""
+    def _add(self, layer: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
+        """Add the operations of one call of a layer; rows of its input are images, or images by step, `[T*N, ...]`."""
+        x = input_of(layer, args, kwargs)
         effective, _ = row_operations(layer, x, output)
         # Each image is judged as if alone, whereas `count_operations` asks whether the whole batch is spikes.
         by_step = (-1, len(self.macs))

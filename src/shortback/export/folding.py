@@ -6,26 +6,32 @@ With the statistics $\mu$, $\sigma^2$ and the weights $\gamma$, $\beta$ of a nor
 
 from __future__ import annotations
 
-import copy
+import contextlib
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils import prune, remove_spectral_norm, remove_weight_norm
 
 from shortback.export.arguments import input_of
 from shortback.spiking import SpikingNetwork
+from shortback.spiking.copies import deep_copy
 from shortback.spiking.static_input import trace
 
 
 def fold_norms(model: SpikingNetwork) -> tuple[SpikingNetwork, list[str]]:
     """Copy a network in `eval()`, with each batch norm folded into the convolution before it where that is possible.
 
-    A norm stays if its input is not the output of a convolution, the convolution has other users, either is called
-    more than once, or the network cannot be traced.
+    Weights that PyTorch computes in every call, because they are pruned or have a weight or spectral norm, become
+    parameters of the copy first. A norm stays if its input is not the output of a convolution, the convolution has
+    other users, either is called more than once, something else computes a weight of either, or the network cannot be
+    traced.
 
     Returns:
         The copy, and the names within `model.network` of the folded norms.
     """
-    model = copy.deepcopy(model).eval()
+    model = copied(model)
+    for module in model.modules():
+        _bake(module)
     pairs = _pairs(model.network)
     for conv_name, norm_name in pairs:
         conv, norm = model.network.get_submodule(conv_name), model.network.get_submodule(norm_name)
@@ -37,6 +43,26 @@ def fold_norms(model: SpikingNetwork) -> tuple[SpikingNetwork, list[str]]:
         parent, _, name = norm_name.rpartition(".")
         model.network.get_submodule(parent)._modules[name] = nn.Identity()
     return model, [norm_name for _, norm_name in pairs]
+
+
+def copied(model: SpikingNetwork) -> SpikingNetwork:
+    """A deep copy of a network, in `eval()`."""
+    network = deep_copy(model)
+    assert isinstance(network, SpikingNetwork)
+    return network.eval()
+
+
+def _bake(module: nn.Module) -> None:
+    """Make parameters of the weights of a layer that pruning, weight norm or spectral norm compute in every call."""
+    for remove in (prune.remove, remove_weight_norm, remove_spectral_norm):  # a weight norm may be of a pruned weight
+        for name in _computed(module):
+            with contextlib.suppress(ValueError):  # another of them computes it
+                remove(module, name)
+
+
+def _computed(module: nn.Module) -> list[str]:
+    """Names of the tensors of a module that are neither parameters nor buffers, as where a hook computes a weight."""
+    return [name for name, value in vars(module).items() if isinstance(value, Tensor)]
 
 
 def folded(conv: nn.Conv2d | nn.Linear, norm: nn.Module) -> tuple[Tensor, Tensor]:
@@ -76,7 +102,7 @@ def _pairs(network: nn.Module) -> list[tuple[str, str]]:
         if not isinstance(source, fx.Node) or source.op != "call_module":
             continue
         conv = shell.get_submodule(str(source.target))
-        if type(conv) is not nn.Conv2d or len(source.users) != 1:
+        if type(conv) is not nn.Conv2d or len(source.users) != 1 or _computed(conv) or _computed(norm):
             continue
         if modules.count(conv) == modules.count(norm) == 1:
             pairs.append((str(source.target), node.target))

@@ -8,6 +8,7 @@ the next float32 below. An addition is written as several edges into the node th
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NoReturn
 
 import torch
@@ -51,7 +52,7 @@ def to_nir(
 
     Raises:
         ValueError: the extra `nir` is not installed; NIR or the importer lacks something, with the module and what to
-            use instead; or the importer ignores the given `dt`.
+            use instead; `dt` is not above 0, or the importer ignores it.
     """
     need_extra("nir", "nir", "nirtorch")
     check_choice("importer", importer, NIRImporter)
@@ -79,6 +80,8 @@ def to_nir(
 def _step_for(importer: NIRImporter, dt: float | None) -> float:
     """Seconds per step: `dt`, or the importer's usual one."""
     reader, usual = READERS.get(importer), usual_dt(importer)
+    if dt is not None and not 0 < dt < math.inf:
+        raise UserError(f"to_nir(): dt={dt:g}: seconds per step must be above 0; leave dt out for {usual:g}")
     if dt is not None and dt != usual and reader is not None and reader.dt_is_fixed:
         raise UserError(f"to_nir(): dt={dt:g}: {reader.name} reads every file with dt={usual:g}; leave dt out")
     return usual if dt is None else dt

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from shortback.errors import UserError
 from shortback.export.accepted import check_network
-from shortback.export.folding import fold_norms
+from shortback.export.folding import copied, fold_norms
 from shortback.export.stream import Stream
 from shortback.neurons import SpikingNeuron
 from shortback.spiking import SpikingNetwork
@@ -41,7 +39,7 @@ def to_program(model: SpikingNetwork, sample: Tensor, *, streaming: bool = False
 
 def deployable(model: SpikingNetwork, *, fold: bool = True) -> SpikingNetwork:
     """Copy a network in `eval()`, on plain PyTorch operators, with batch norms folded if `fold` is set."""
-    network = fold_norms(model)[0] if fold else copy.deepcopy(model).eval()
+    network = fold_norms(model)[0] if fold else copied(model)
     for module in network.modules():
         if isinstance(module, SpikingNeuron):
             module.backend = "reference"

@@ -162,7 +162,7 @@ def _write_program(model: SpikingNetwork, sample: Tensor, file: Path, *, streami
     if streaming:
         steps = _stream(loaded, model, sample)
         if model.readout == "mean":  # the program returns the mean so far
-            counts = torch.arange(1, len(steps) + 1).view(-1, 1, 1)
+            counts = torch.arange(1, len(steps) + 1, device=steps.device).view(-1, 1, 1)
             _require_same(steps, theirs.outputs.cumsum(0) / counts)
         else:
             _require_same(steps, theirs.outputs)

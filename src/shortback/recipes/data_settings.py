@@ -48,7 +48,7 @@ class FramesConfig(Section):
     resize: Resize = "sum"
     """Whether a pixel gets the events of all sensor pixels that it covers (`sum`), or of one of them (`nearest`)."""
     values: FrameValues = "count"
-    """Whether a pixel holds the number of its events (`count`), or 1 if there were any (`binary`)."""
+    """Whether a pixel holds the number of its events, up to 255 (`count`), or 1 if there were any (`binary`)."""
     keep_aspect: bool = False
     """Whether to keep the sensor's aspect ratio and leave the rest of the frame empty."""
 
@@ -59,30 +59,30 @@ class DataConfig(Section):
     kind: DataKind = "bundled"
     """Data set or file format; `bundled` and `simulated_events` come with the package."""
     root: Path | None = None
-    """Folder of the data; `null` for the environment variable SHORTBACK_DATA, or else `data`."""
+    """Folder of the data, needed for your own; `null` for the environment variable SHORTBACK_DATA, or else `data`."""
     url: str | None = None
     """Address of a folder of shards on a web server, instead of `root`."""
     cache_dir: Path | None = None
-    """Where to cache images, events or copies of shards; `null` for beside the data (shards: the user's cache)."""
+    """Where to cache images, events or copies of shards; `null` for inside `root` (shards: the user's cache)."""
     cache_gb: Positive | None = None
     """Disk space that copies of shards may take, in 10^9 bytes; `null` for no limit."""
     download: bool = False
     """Whether to download missing files, for Fashion-MNIST and CIFAR."""
     skip_bad: bool = False
-    """Whether to leave out damaged files of a folder instead of ending the run."""
+    """Whether to leave out damaged images of a folder, or recordings, instead of ending the run."""
     image_size: Count | None = None
-    """Side of the images that the network sees, in pixels; `null` for their own size."""
+    """Side of the images in the network, in pixels; `null` for their own (if they differ, the median, at most 224)."""
     frames: FramesConfig | None = None
     split: str | None = None
-    """How to split recordings that have no official split: a named rule, or a text file listing the test recordings."""
+    """Split of recordings that have no official one: a named rule, or (CIFAR10-DVS) a text file of test recordings."""
     sensor: tuple[Count, Count] | None = None
     """Height and width of the sensor, in pixels, for recordings whose files do not give them."""
     train_images: Count | None = None
-    """Number of training images to use, drawn by `seed`; `null` for all."""
+    """Number of training images to use, with those set aside, drawn by `seed`; `null` for all."""
     validation_fraction: Fraction = 0.1
     """Fraction of the training images set aside to choose the best weights; 0 for none."""
     num_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    """Worker processes that read and augment images; 0 to do so in the training process."""
+    """Worker processes that read and augment images; 0 to do so in the training process, as `auto` does on the CPU."""
     on_device: bool | Literal["auto"] = "auto"
     """Whether to keep and augment images on the GPU; `auto` if they fit and their augmentation can run there."""
     augment: AugmentConfig = AugmentConfig()

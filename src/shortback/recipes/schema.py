@@ -47,7 +47,7 @@ class Recipe(Section):
     compare: list[Side] | None = None
     """Methods or variants to train one after another and to show in one table."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Seed of the weights, the order of the data, augmentation, and which images are set aside."""
+    """Seed of the weights, the order of the data, augmentation, and which images are used and set aside."""
     model: ModelConfig
     data: DataConfig = DataConfig()
     branches: BranchesConfig = BranchesConfig()

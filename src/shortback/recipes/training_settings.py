@@ -48,7 +48,7 @@ class BranchesConfig(Section):
     coefficient: NonNegative = 1.0
     """Constant coefficient of the method `shortcut`; for sums of losses, `start` by default."""
     schedule: ScheduleKind = "linear"
-    """How the coefficient of `evolutionary` goes from `start` to `end`; `adaptive` follows the gradients instead."""
+    """How `evolutionary` goes from `start` to `end`; `constant` stays at `start`, `adaptive` follows the gradients."""
     start: NonNegative = 0.25
     """First value of the coefficient; for sums of losses, 1 by default."""
     end: NonNegative = 0.0
@@ -76,7 +76,7 @@ class BranchesConfig(Section):
 
 
 class LossConfig(Section):
-    """The loss of the main output; branches use cross entropy."""
+    """The loss of the main output, or of the sum of logits; branches by themselves use cross entropy."""
 
     kind: LossKind = "cross_entropy"
     """Cross entropy of the mean over the steps, or of each step (`tet`, temporal efficient training)."""

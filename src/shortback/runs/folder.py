@@ -63,7 +63,8 @@ class RunFolder:
     """Paths in the folder of one run.
 
     Attributes:
-        recipe: `recipe.yaml`, resolved: all automatic choices have been made.
+        recipe: `recipe.yaml`, with device and precision chosen, paths absolute, and the places found for
+            `branches.at: auto`.
         metrics: `metrics.jsonl`, with a row for each logging step and each epoch.
         summary: `summary.json`, which exists once the run is finished.
         checkpoints: folder of the checkpoints.

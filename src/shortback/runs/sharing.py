@@ -23,6 +23,7 @@ from shortback.runs.folder import RunFolder
 from shortback.runs.summary import Summary
 from shortback.shortcuts.weights import load_weights
 from shortback.spiking import SpikingNetwork
+from shortback.words import quantity
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 HUB = "hf:"
@@ -188,6 +189,7 @@ def _card(
     trained = ""
     if recipe.train.precision != tested["precision"]:
         trained = f"; {summary['test_accuracy']:.2%} in {recipe.train.precision}, in which it was trained"
+    on_images = f", on {summary['train_images']} images" if "train_images" in summary else ""
     events = "events_of_a_frame" in config["preprocessing"]
     by_steps = ", ".join(f"T={steps} {value:.2%}" for steps, value in tested["accuracy_by_num_steps"].items())
     return "\n".join(
@@ -206,8 +208,8 @@ def _card(
             f"- test accuracy {accuracy:.2%} ({low:.2%} to {high:.2%}, 95 %, by the number of images) on {count} "
             f"images in {tested['precision']}; {by_steps}{trained}",
             f"- neurons: {neuron.kind}, surrogate {neuron.surrogate.kind}",
-            f"- trained by the method {recipe.method}, {summary['epochs']} epochs, seed {summary['seed']}, on "
-            f"{recipe.data.train_images or 'all'} images: the recipe is below",
+            f"- trained by the method {recipe.method}, {quantity(summary['epochs'], 'epoch')}, seed {summary['seed']}"
+            f"{on_images}: the recipe is below",
             f"- {operations.macs:,.0f} MACs and {operations.acs:,.0f} ACs an image; arithmetic only, no data movement, "
             f"in 45 nm: {operations.arithmetic_uj:.3g} uJ (as an ANN {operations.arithmetic_uj_of_ann:.3g} uJ)",
             f"- {summary['num_parameters']:,} parameters; made with {versions}",

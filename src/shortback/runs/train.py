@@ -94,6 +94,7 @@ def _train_alone(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, sa
     summary: Summary = {
         "test_accuracy": tested.accuracy,
         "test_images": tested.num_images,
+        "train_images": len(run.splits.train),
         "method": run.recipe.method,
         "seed": run.recipe.seed,
         "epochs": result.epochs,

@@ -62,7 +62,7 @@ def test_data_may_begin_with_the_sign_of_a_line_only_after_a_line(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (HEADER + b"\0" * 11, "cut off after 1 whole events"),
+        (HEADER + b"\0" * 11, "cut off after 1 whole event and"),
         (HEADER, "there is no event"),
         (b"#!AER-DAT2.0", "there is no event"),
         (b"\0" * 16, "is not an AEDAT 2.0 file"),

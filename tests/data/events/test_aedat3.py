@@ -46,7 +46,7 @@ def test_the_sensor_of_another_camera_is_said_by_the_setting(tmp_path):
         (b"#!AER-DAT3.1\r\n", "its header has no end marker"),
         (LINES, "there is no event"),
         (LINES + packet([(1, 1, 0, 0, 1)])[:-3], "cut off after 0 whole events"),
-        (LINES + packet([(1, 1, 0, 0, 1)]) + b"\1\0", "cut off after 1 whole events"),
+        (LINES + packet([(1, 1, 0, 0, 1)]) + b"\1\0", "cut off after 1 whole event"),
         (LINES + packet([(1, 1, 0, 0, 1), (1, 1, 0, 0, 2)], size=6), "has polarity events of 6 bytes instead of 8"),
         (LINES + packet([(1, 1, 200, 0, 1)]), "outside the sensor"),
     ],

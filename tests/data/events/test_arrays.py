@@ -63,6 +63,10 @@ def test_hdf5(tmp_path):
     with h5py.File(tmp_path / "b.h5", "a") as file:
         file["events"].attrs.update(height=5, width=6)
     check(read_hdf5(tmp_path / "b.h5"), 5, 6)
+    with h5py.File(tmp_path / "d.h5", "w") as file:
+        file.update({f"events/{key}": values for key, values in FIELDS.items()})
+        file.update({"height": 7, "width": 8})
+    check(read_hdf5(tmp_path / "d.h5"), 7, 8)
     (tmp_path / "c.h5").write_bytes(b"no HDF5")
     with pytest.raises(UserError, match=r"c\.h5: cannot be read as HDF5"):
         read_hdf5(tmp_path / "c.h5")

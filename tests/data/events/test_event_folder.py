@@ -33,7 +33,7 @@ def test_formats_may_be_mixed(event_folder, tmp_path, caplog):
     data = load_event_folder(event_folder, frames=FRAMES)
     assert len(data.train) == 13
     assert data.sensor == (
-        "height 8, width 8 in 16 recordings; height 34, width 34 in 1 recordings (as the files or their formats say)"
+        "height 8, width 8 in 16 recordings; height 34, width 34 in 1 recording (as the files or their formats say)"
     )
     assert "come from sensors of several sizes: height 8, width 8 in 16 recordings" in caplog.text
 
@@ -42,13 +42,17 @@ def test_what_is_wrong_with_a_folder_is_named(event_folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="has no folder train; it has recordings"):
         load_event_folder(tmp_path, frames=FRAMES)
     (event_folder / "train" / "left" / "a.png").write_bytes(b"")
-    match = r"1 files in .*train do not end like recordings, .* left/a\.png(.|\n)*np\.savez\(.*height=480, width=640"
+    match = r"1 file does not end like recordings in .*train, .* left/a\.png(.|\n)*np\.savez\(.*height=480, width=640"
     with pytest.raises(UserError, match=match):
         load_event_folder(event_folder, frames=FRAMES)
     (event_folder / "train" / "left" / "a.png").unlink()
     (event_folder / "test" / "up").mkdir()
     with pytest.raises(UserError, match=r"has classes that .*train lacks: up"):
         load_event_folder(event_folder, frames=FRAMES)
+    (tmp_path / "bare" / "train").mkdir(parents=True)
+    (tmp_path / "bare" / "test").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"bare/train has no class folders"):
+        load_event_folder(tmp_path / "bare", frames=FRAMES)
     shutil.rmtree(event_folder / "test")
     with pytest.raises(FileNotFoundError, match=r"has no folder test \(or val\); it has train"):
         load_event_folder(event_folder, frames=FRAMES)

@@ -40,7 +40,7 @@ def test_a_real_recording(tmp_path):
 @pytest.mark.parametrize(
     ("events", "rest", "message"),
     [
-        ([(1, 2, 1, 5)], b"\0\0", "cut off after 1 whole events"),
+        ([(1, 2, 1, 5)], b"\0\0", "cut off after 1 whole event and"),
         ([], b"", "there is no event"),
         ([(34, 0, 0, 5)], b"", "outside the sensor of 34 x 34"),
     ],

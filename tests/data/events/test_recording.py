@@ -25,7 +25,7 @@ def test_events_out_of_order_where_a_clock_begins_anew_are_one_beginning(caplog)
     found = events(t, x=np.arange(5, dtype=np.uint8))
     assert found.t.tolist() == [2**32 - 2, 2**32 - 1, 2**32, 2**32 + 1, 2**32 + 2]
     assert found.x.tolist() == [0, 2, 1, 3, 4]
-    assert "1 events are out of order" in caplog.text
+    assert "1 event is out of order" in caplog.text
 
 
 def test_a_signed_clock_goes_on_and_one_of_64_bits_is_taken_as_it_is():
@@ -51,7 +51,7 @@ def test_times_out_of_order_are_sorted_and_said(caplog):
         found = events([5, 3, 3, 9], x=np.array([0, 1, 2, 3], np.uint8))
     assert found.t.tolist() == [3, 3, 5, 9]
     assert found.x.tolist() == [1, 2, 0, 3]  # equal times stay as they were
-    assert "a.bin: 1 events are out of order" in caplog.text
+    assert "a.bin: 1 event is out of order" in caplog.text
 
 
 @pytest.mark.parametrize(("axis", "value"), [("x", 8), ("y", 4), ("x", -1)])

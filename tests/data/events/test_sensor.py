@@ -40,7 +40,7 @@ def test_sizes_in_words():
     assert shown((48, 64)) == "height 48, width 64"
     assert described({(48, 64): 3}, "as said") == "height 48, width 64 (as said)"
     several = described({(48, 64): 1, (34, 34): 2}, "as said")
-    assert several == "height 34, width 34 in 2 recordings; height 48, width 64 in 1 recordings (as said)"
+    assert several == "height 34, width 34 in 2 recordings; height 48, width 64 in 1 recording (as said)"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 from shortback.data.events.recording import Events
 from shortback.data.events.sensor import Size
 from shortback.errors import UserError
+from shortback.words import quantity
 
 DVS128 = (128, 128)
 # Of a packet: type, source, size of an event, offset of its time, overflow, capacity, number of events, number valid.
@@ -77,4 +78,4 @@ def read_aedat3(path: Path, *, sensor: Size | None = None) -> Events:
 
 
 def _cut_off(path: Path, whole: int) -> UserError:
-    return UserError(f"{path}: is cut off after {whole} whole events")
+    return UserError(f"{path}: is cut off after {quantity(whole, 'whole event')}")

@@ -57,8 +57,8 @@ def read_npz(path: Path, *, sensor: Size | None = None) -> Events:
 def read_hdf5(path: Path, *, sensor: Size | None = None) -> Events:
     """Read datasets `t`, `x`, `y` and `p`, at the top level of an HDF5 file or in a group `events`.
 
-    `events` may also be a single dataset with these fields. `height` and `width` may be datasets beside `t`, or
-    attributes of the file or of `events`.
+    `events` may also be a single dataset with these fields. `height` and `width` may be datasets or attributes, of
+    `events` or of the file.
 
     Raises:
         UserError: the extra `events` is not installed, or as in `read_npz`.
@@ -76,6 +76,8 @@ def read_hdf5(path: Path, *, sensor: Size | None = None) -> Events:
             arrays = {name: found[name][()] for name in names if name.lower() in wanted}
             for name in ("height", "width"):
                 said = [each.attrs[name] for each in (found, file) if name in each.attrs]
+                dataset: Any = file.get(name)
+                said += [] if dataset is None else [dataset[()]]
                 arrays |= {name: said[0]} if said and name not in arrays else {}
     except Exception as error:  # h5py raises nearly anything on damaged bytes, or where an array is expected
         if is_transient(error) and not isinstance(error, MemoryError):

@@ -29,6 +29,7 @@ from shortback.data.transient import explained, is_transient
 from shortback.errors import UserError
 from shortback.files import full_disk_explained, write_text
 from shortback.processes import is_first
+from shortback.words import quantity
 
 VERSION = 2  # raise it whenever the meaning of the files changes
 
@@ -201,7 +202,7 @@ def _make(recordings: Sequence[Recording], job: _Job) -> dict[str, Any]:
         with done.open("a") as log_file, results_of(job, left_over) as new:
             number = len(left_over)
             if is_first():
-                new = shown(new, f"making frames of {number} recordings", number, from_number=1)
+                new = shown(new, f"making frames of {quantity(number, 'recording')}", number, from_number=1)
             for result in new:
                 results.append(result)
                 log_file.write(json.dumps(result) + "\n")

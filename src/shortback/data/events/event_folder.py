@@ -16,6 +16,7 @@ from shortback.data.events.sensor import SensorUnknownError, Size, check_size, s
 from shortback.data.events.source import Labelled, make_source
 from shortback.data.images import ImageData
 from shortback.errors import UserError
+from shortback.words import quantity
 
 TEST_NAMES = ("test", "val")
 SPLIT_NAMES = ("train", "training", "testing", *TEST_NAMES)
@@ -129,7 +130,7 @@ def check_flat(root: Path, classes: Sequence[str], recordings: Iterable[Path]) -
 def _classes(folder: Path) -> list[str]:
     classes = class_names(folder) if folder.is_dir() else []
     if not classes:
-        raise FileNotFoundError(f"{folder.absolute()} has no folders of classes in it")
+        raise FileNotFoundError(f"{folder.absolute()} has no class folders")
     return classes
 
 
@@ -165,6 +166,6 @@ def _without_size(error: SensorUnknownError, root: Path, recordings: Sequence[Re
     files = " and ".join(str(path.relative_to(root)) for path in dict.fromkeys(farthest))
     return (
         f"{error.name}: does not say how large the sensor is, and no setting does: write -s data.sensor=[HEIGHT,WIDTH] "
-        f"on the command line, or sensor=(HEIGHT, WIDTH) in Python. In {len(reaches)} such recordings that were "
+        f"on the command line, or sensor=(HEIGHT, WIDTH) in Python. In {quantity(len(reaches), 'such recording')} "
         f"examined, events reach {shown(size)} (in {files}), and in half of them at most {shown((height, width))}"
     )

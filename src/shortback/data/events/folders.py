@@ -17,6 +17,7 @@ from shortback.data.events.source import Labelled, make_source
 from shortback.data.folder_index import visible
 from shortback.data.images import ImageData
 from shortback.errors import UserError
+from shortback.words import quantity
 
 NMNIST_MD5 = {"Train": "20959b8e626244a1b502305a9e6e2031", "Test": "69ca8762b2fe404d9b9bad1103e97832"}
 NMNIST_SENSOR = (34, 34)  # height and width
@@ -167,7 +168,7 @@ def labelled(folder: Path, classes: Sequence[str]) -> Labelled:
                 strange.append(path)
     if strange:
         raise UserError(
-            f"{len(strange)} files in {folder} do not end like recordings, for example "
+            f"{quantity(len(strange), 'file does', 'files do')} not end like recordings in {folder}, for example "
             f"{strange[0].relative_to(folder)}: known are {', '.join(READERS)}. "
             f"For images use data.kind=image_folder. {TO_NPZ}"
         )

@@ -9,6 +9,7 @@ import numpy as np
 
 from shortback.data.events.sensor import SensorUnknownError, check_size
 from shortback.errors import UserError
+from shortback.words import quantity
 
 log = logging.getLogger("shortback")
 
@@ -91,7 +92,8 @@ class Events:
             t = unwrap_clock(t, RANGE)
             disorder = int((t[1:] < t[:-1]).sum())
             if disorder:
-                log.warning("%s: %d events are out of order; they are sorted by time", name, disorder)
+                events = quantity(disorder, "event is", "events are")
+                log.warning("%s: %s out of order; they are sorted by time", name, events)
                 order = np.argsort(t, kind="stable")
                 t, x, y, on = t[order], x[order], y[order], on[order]
         return cls(t, x, y, on, height, width)
@@ -183,5 +185,7 @@ def whole_records(content: bytes | memoryview, size: int, *, name: str) -> int:
     """
     count, rest = divmod(len(content), size)
     if rest:
-        raise UserError(f"{name}: is cut off after {count} whole events and {rest} bytes of the next")
+        raise UserError(
+            f"{name}: is cut off after {quantity(count, 'whole event')} and {quantity(rest, 'byte')} of the next"
+        )
     return count

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from shortback.errors import UserError
+from shortback.words import quantity
 
 log = logging.getLogger("shortback")
 
@@ -81,7 +82,7 @@ def described(sizes: Mapping[Size, int], size_source: str) -> str:
     ordered = sorted(sizes, key=lambda size: (-sizes[size], size))
     if len(ordered) == 1:
         return f"{shown(ordered[0])} ({size_source})"
-    return "; ".join(f"{shown(size)} in {sizes[size]} recordings" for size in ordered) + f" ({size_source})"
+    return "; ".join(f"{shown(size)} in {quantity(sizes[size], 'recording')}" for size in ordered) + f" ({size_source})"
 
 
 def warn_of_sizes(sizes: Mapping[Size, int], *, frame: int, keep_aspect: bool, root: object) -> None:
