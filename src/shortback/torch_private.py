@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from torch._functorch import pyfunctorch
 from torch.nn.modules import module as torch_module
 from torch.utils import _python_dispatch
 
+log = logging.getLogger("shortback")
 UNCOMPILED = "_orig_mod"  # the attribute in which the wrapper of `torch.compile` stores the original module
 
 
@@ -82,6 +85,57 @@ def compile_whole(function: Callable[..., Any]) -> Any:
     width = {"AVX512": 512, "AVX2": 256}.get(torch.backends.cpu.get_cpu_capability())
     options = None if width is None else {"cpp.simdlen": width, "cpp.vec_isa_ok": True}
     return torch.compile(function, fullgraph=True, options=options)
+
+
+def compiler_cache() -> Path:
+    """Return the folder in which PyTorch's compiler keeps what it compiled."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    return Path(cache_dir())
+
+
+def compiler_settings() -> str | None:
+    """Return a digest of the settings of PyTorch's compiler, or None if they forbid it to keep what it compiles."""
+    from torch._inductor import config
+
+    if config.force_disable_caches or not config.fx_graph_cache:
+        return None
+    return config.get_hash().hex()
+
+
+def compile_ahead(compiled: Any, tensors: Sequence[Tensor | None]) -> Any:
+    """Compile what `compile_whole` returned for such tensors, in a form that can be stored, with a `guard_check`.
+
+    Returns:
+        The kernel, or None where this PyTorch cannot do so; it came with 2.9, as an experiment.
+    """
+    if not hasattr(compiled, "aot_compile"):
+        return None
+    try:
+        kernel = compiled.aot_compile((tuple(tensors), {}))
+    except Exception as error:  # of any kind; what is wrong with the function itself, compiling it as usual will say
+        log.debug("not compiled ahead of time: %r", error)
+        return None
+    return _checked_by_caller(kernel)
+
+
+def load_ahead(path: Path) -> Any:
+    """Load what `compile_ahead` returned and its `save_compiled_function` wrote; None if that is missing or damaged."""
+    try:
+        with open(path, "rb") as file:
+            # The code around a graph may name the module `torch`, which a file cannot hold.
+            return _checked_by_caller(torch.compiler.load_compiled_function(file, f_globals={"torch": torch}))
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # unpickling what is damaged may raise anything
+        log.debug("%s cannot be loaded: %r", path, error)
+        return None
+
+
+def _checked_by_caller(kernel: Any) -> Any:
+    """Have a kernel not check its guards when it is called, since the caller asks `guard_check`."""
+    kernel.disable_guard_check()
+    return kernel
 
 
 def without_autocast(call: Callable[..., Any], *tensors: Tensor | None) -> Any:

@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 
 from shortback.choices import Backend, check_choice
-from shortback.torch_private import compile_whole, is_tracing, without_modes
+from shortback.ops import kernels
+from shortback.torch_private import is_tracing, without_modes
 
 log = logging.getLogger("shortback")
 
@@ -56,7 +57,7 @@ def _why_not_compiled(device_type: str) -> str | None:
         warnings.setLevel(logging.ERROR)
     try:
         with torch.no_grad(), without_modes():
-            compile_whole(_increment)(torch.zeros(8, device=device_type))
+            kernels.run(_increment, (), torch.zeros(8, device=device_type))
     except Exception as error:  # a broken or missing toolchain raises many kinds of error
         return (str(error).strip() or type(error).__name__).splitlines()[0]
     finally:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +28,7 @@ from torch import Tensor
 
 from shortback.errors import UserError
 from shortback.ops.dynamics import Dynamics
+from shortback.ops.stored import load_or_compile
 from shortback.torch_private import compile_whole, has_compiled, is_transformed, mark_dynamic, without_autocast
 
 
@@ -154,29 +156,44 @@ def run(body: Callable, constants: tuple[Any, ...], *tensors: Tensor | None) -> 
     key = body, constants, modes, tuple(map(_signature, detached))
     kernel = _KERNELS.get(key)
     if kernel is None:
-        kernel = _KERNELS[key] = _Kernel.of(body, constants)
-    if not has_compiled(kernel.code):  # on the first call, and after `torch.compiler.reset()`, which keeps `_KERNELS`
-        for tensor in detached:
-            _mark_any_size(tensor)
-    return without_autocast(kernel.call, *detached)
+        kernel = _KERNELS[key] = _Kernel(body, constants)
+        without_autocast(partial(kernel.prepare, key[1:]), *detached)
+    return without_autocast(kernel, *detached)
 
 
-class _Kernel(NamedTuple):
-    """A compiled function, and the code object under which Dynamo stores the compiled graph."""
+class _Kernel:
+    """A compiled function: as stored on disk, and compiled by Dynamo for calls that this does not fit.
 
-    call: Callable
-    code: types.CodeType
+    Attributes:
+        code: the code object under which Dynamo stores what it compiles.
+    """
 
-    @classmethod
-    def of(cls, body: Callable, constants: tuple[Any, ...]) -> _Kernel:
+    def __init__(self, body: Callable, constants: tuple[Any, ...]) -> None:
         def kernel(*tensors: Tensor | None):
             return body(*constants, *tensors)
 
         # Dynamo limits recompilations per code object: with its own, a kernel does not count towards others.
-        code = kernel.__code__.replace()
-        own = types.FunctionType(code, kernel.__globals__, body.__name__, None, kernel.__closure__)
+        self.code = kernel.__code__.replace()
+        own = types.FunctionType(self.code, kernel.__globals__, body.__name__, None, kernel.__closure__)
         # Not dynamic=True, which would also turn the numbers in the constants into variables of the kernel.
-        return cls(compile_whole(own), code)
+        self._compiled = compile_whole(own)
+        self._body = body
+        self._stored = None
+
+    def prepare(self, kind: tuple[Any, ...], *tensors: Tensor | None) -> None:
+        """Load the kernel, or compile and store it; see `shortback.ops.stored.load_or_compile`."""
+        marked = [None if tensor is None else tensor.detach() for tensor in tensors]
+        for tensor in marked:
+            _mark_any_size(tensor)
+        self._stored = load_or_compile(self._compiled, marked, body=self._body, kind=kind)
+
+    def __call__(self, *tensors: Tensor | None) -> Any:
+        if self._stored is not None and self._stored.guard_check(*tensors):
+            return self._stored(*tensors)
+        if not has_compiled(self.code):  # on the first call, and after `torch.compiler.reset()`
+            for tensor in tensors:
+                _mark_any_size(tensor)
+        return self._compiled(*tensors)
 
 
 _KERNELS: dict[Any, _Kernel] = {}
