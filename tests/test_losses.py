@@ -151,9 +151,9 @@ def test_wrong_settings_are_refused():
     for make, message in (
         (lambda: CrossEntropy(label_smoothing=1.0), "label_smoothing"),
         (lambda: TET(weight=2.0), "weight"),
-        (lambda: CrossEntropy(label_smoothing="0.1"), r"label_smoothing='0.1': must be in \[0, 1\)"),
-        (lambda: TET(weight=None), r"weight=None: must be in \[0, 1\]"),
-        (lambda: TET(target_potential="1"), "target_potential='1': must be a number"),
+        (lambda: CrossEntropy(label_smoothing="0.1"), r"label_smoothing='0.1': must be a number in \[0, 1\)"),
+        (lambda: TET(weight=None), r"weight=None: must be a number in \[0, 1\]"),
+        (lambda: TET(target_potential="1"), "target_potential='1': must be a finite number"),
         (lambda: ShortcutLoss(combine="max"), "logits, additive, convex"),
         (lambda: ShortcutLoss(branch_weights="max"), "sum, mean"),
         (lambda: ShortcutLoss(main=nn.MSELoss), r"main=<class .*MSELoss\(\)"),

@@ -49,7 +49,7 @@ class CrossEntropy:
 
     def __post_init__(self) -> None:
         if not (isinstance(self.label_smoothing, Real) and 0 <= self.label_smoothing < 1):
-            raise UserError(f"label_smoothing={self.label_smoothing!r}: must be in [0, 1)")
+            raise UserError(f"label_smoothing={self.label_smoothing!r}: must be a number in [0, 1)")
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the batch mean for logits `[N, K]` or `[T, N, K]` and classes `[N]` or probabilities `[N, K]`.
@@ -79,9 +79,9 @@ class TET(CrossEntropy):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (isinstance(self.weight, Real) and 0 <= self.weight <= 1):
-            raise UserError(f"weight={self.weight!r}: must be in [0, 1]")
-        if not isinstance(self.target_potential, Real):
-            raise UserError(f"target_potential={self.target_potential!r}: must be a number")
+            raise UserError(f"weight={self.weight!r}: must be a number in [0, 1]")
+        if not (isinstance(self.target_potential, Real) and math.isfinite(self.target_potential)):
+            raise UserError(f"target_potential={self.target_potential!r}: must be a finite number")
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of logits `[T, N, K]`.

@@ -125,7 +125,9 @@ def test_weights_that_are_all_0_have_no_say():
     judgement, seen = judged(net, num_samples=4)
     assert judgement.verdict == "dead"
     assert judgement.layer == seen.layers[-2].name
-    assert judgement.reason.endswith("the weights of fc are all 0 and let none through, which ends with the first step")
+    assert judgement.reason.endswith(
+        "the weights of fc are all 0 and let no gradient through until they are first updated"
+    )
     assert all(neuron.in_window for neuron in seen.neurons)
     assert judgement.effective_depth == 0
     assert judgement.num_layers == len(seen.layers) - 1
@@ -142,16 +144,31 @@ def neuron(name, *, dead=0.0, in_window: float | None = 0.5):
     return NeuronActivity(name, "LIF", 0.2, dead, 0.0, in_window, 0, [1.0])
 
 
+AFTER = "no gradient comes through the layers after them"
+
+
 @pytest.mark.parametrize(
     ("layers", "neurons", "why"),
     [
-        ([layer("a", 0.0), layer("b", 1.0)], [neuron("n")], "nothing comes through what is after them"),
-        ([layer("a", 0.0), layer("b", 1.0)], [neuron("n", in_window=None)], "nothing comes through what is after them"),
+        ([layer("a", 0.0), layer("b", 1.0)], [neuron("n")], AFTER),
+        (
+            [layer("a", 0.0), layer("b", 1.0)],
+            [neuron("n", in_window=None)],
+            "no gradient comes through the layers after them",
+        ),
         ([layer("a", 0.0), layer("b", 1.0)], [neuron("n", in_window=0.0)], "no membrane of n is inside the surrogate"),
-        ([layer("a", 0.0), layer("b", 1.0, weight=0.0)], [neuron("n")], "the weights of b are all 0 and let none"),
-        ([layer("a", 0.0), layer("b", 0.0, weight=0.0)], [neuron("n")], "all 0 and let none through, and have none"),
+        (
+            [layer("a", 0.0), layer("b", 1.0, weight=0.0)],
+            [neuron("n")],
+            "the weights of b are all 0 and let no gradient",
+        ),
+        (
+            [layer("a", 0.0), layer("b", 0.0, weight=0.0)],
+            [neuron("n")],
+            "all 0 and let no gradient through, and have none",
+        ),
         # Weights of 0 behind a layer that has a gradient are not why one before it has none.
-        ([layer("a", 0.0), layer("b", 1.0), layer("c", 1.0, weight=0.0)], [neuron("n")], "nothing comes through"),
+        ([layer("a", 0.0), layer("b", 1.0), layer("c", 1.0, weight=0.0)], [neuron("n")], "no gradient comes through"),
     ],
 )
 def test_the_reason_for_no_gradient_is_one_that_was_seen(layers, neurons, why):
@@ -172,11 +189,14 @@ def test_a_network_whose_weights_are_all_0_is_judged_too():
         torch.nn.init.zeros_(weight)
     judged = judge(measure(deep, x, y, loss=sb.ShortcutLoss(), coefficient=0.0))
     assert (judged.verdict, judged.layer, judged.num_layers) == ("dead", "2", 0)
-    assert judged.reason.startswith("no gradient at all in 2 of 2 layers, from 2 to 0: nothing comes through")
+    assert judged.reason.startswith("no gradient at all in 2 of 2 layers, from 2 to 0: no gradient comes through")
+    stuck = [layer("a", 1.0), layer("b", 0.0, weight=0.0), layer("c", 0.0, weight=0.0)]  # of a branch that never starts
+    judged = judge(Measurement(stuck, [neuron("n")], 1.0, {"main": 1.0}, 0.0, 8, []))
+    assert (judged.verdict, judged.layer) == ("dead", "c")
 
 
 def test_layers_whose_weights_are_all_0_are_in_neither_count():
-    """So does a last layer that starts at 0 behind one with a gradient of its own, as a residual network has it."""
+    """As for the last layer of a residual branch that starts at 0, which has a gradient and is updated first."""
     layers = [layer("a", 1.0), layer("b", 1.0), layer("c", 1.0, weight=0.0)]
     judged = judge(Measurement(layers, [neuron("n")], 1.0, {"main": 1.0}, 0.0, 8, []))
     assert (judged.verdict, judged.effective_depth, judged.num_layers) == ("healthy", 2, 2)

@@ -2,7 +2,10 @@
 
 import pytest
 import torch
+import torch.fx
+import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 import shortback as sb
 from shortback.inspection.calls import Calls
@@ -163,6 +166,43 @@ def test_a_gate_that_starts_at_1_is_no_neuron(cls):
     nn.init.ones_(net[1].bias)
     calls = Calls.of(net, torch.randn(8, 4))
     assert (calls.firing, calls.spikes_inside) == (set(), False)
+
+
+class FiringLinear(nn.Linear):
+    """Fires in a forward of its own."""
+
+    def forward(self, x):
+        return (super().forward(x) > 0).float()
+
+
+class Fires(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(6, 6)
+
+    def forward(self, x):
+        return (self.fc(x) > 0).float()
+
+
+def given_a_forward():
+    layer = nn.Linear(6, 6)
+    layer.forward = lambda x: (F.linear(x, layer.weight, layer.bias) > 0).float()
+    return layer
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: weight_norm(FiringLinear(6, 6)),  # PyTorch makes a class of its own for it
+        lambda: torch.fx.symbolic_trace(Fires()),
+        given_a_forward,
+    ],
+    ids=["weight norm", "traced", "given a forward"],
+)
+def test_a_layer_fires_whose_class_alone_is_pytorchs(make):
+    torch.manual_seed(0)
+    net = nn.Sequential(make(), nn.Linear(6, 6), nn.Linear(6, 3))
+    assert names(net, Calls.of(net, torch.randn(8, 6)).firing) == {"0"}
 
 
 class OneSample(nn.Module):

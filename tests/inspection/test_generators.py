@@ -23,6 +23,17 @@ def test_a_seed_decides_what_is_drawn_and_the_states_come_back():
     assert drawn() == expected
 
 
+def test_another_generator_of_numpys_comes_back_too():
+    before = np.random.get_bit_generator()
+    np.random.set_bit_generator(np.random.PCG64(3))
+    try:
+        with generators_kept():
+            expected = drawn()
+        assert drawn() == expected
+    finally:
+        np.random.set_bit_generator(before)
+
+
 def test_numpy_is_not_imported_for_it(monkeypatch):
     monkeypatch.delitem(sys.modules, "numpy")
     with generators_kept():

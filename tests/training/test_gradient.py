@@ -78,7 +78,7 @@ class Overflows(nn.Module):
 @pytest.fixture(params=[False, True], ids=["at once", "later, as on a GPU"])
 def looking(request, monkeypatch):
     """When the numbers of a step are looked at."""
-    monkeypatch.setattr(engine, "FiniteCheck", lambda net, **_: FiniteCheck(net, later=request.param))
+    monkeypatch.setattr(engine, "FiniteCheck", lambda net, **rest: FiniteCheck(net, **rest | {"later": request.param}))
 
 
 def test_an_overflow_is_left_out_and_training_goes_on(tmp_path, looking):
@@ -138,6 +138,6 @@ class Spoils(nn.Module):
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_clipping_does_not_hide_where_a_gradient_is_not_finite(tmp_path, looking, value):
-    message = r"first not finite: the gradient of first\.1\.weight\. Try .*, clip_norm=1 \(on the command"
+    message = r"first not finite: the gradient of first\.1\.weight\. Try .*, clip_norm=0\.1 \(on the command"
     with pytest.raises(NonFiniteError, match=message):
         trained(tmp_path, Spoils(value), precision="fp32", clip_norm=1.0)

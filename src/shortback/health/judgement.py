@@ -127,24 +127,24 @@ def _stuck(neurons: Sequence[NeuronActivity], verdict: Literal["dead", "saturate
 
 
 def _without_gradient(every: Sequence[LayerGradient], neurons: Sequence[NeuronActivity]) -> _Finding:
-    layers = [layer for layer in every if layer.weight_norm] or every
-    without = [layer for layer in layers if layer.num_zero == layer.num_weights]
+    without = [layer for layer in every if layer.num_zero == layer.num_weights]
+    without = [layer for layer in without if layer.weight_norm] or without
     if not without:
         return None
     after = next(iter(every[every.index(without[-1]) + 1 :]), None)
     silent = next((neuron.name for neuron in neurons if neuron.dead == 1), None)
     outside = next((neuron.name for neuron in reversed(neurons) if neuron.in_window == 0), None)
     if after is not None and not after.weight_norm:
-        why = f"the weights of {after.name} are all 0 and let none through"
-        why += ", which ends with the first step" if after.gradient_norm else ", and have none themselves"
+        why = f"the weights of {after.name} are all 0 and let no gradient through"
+        why += " until they are first updated" if after.gradient_norm else ", and have none themselves"
     elif silent is not None:
         why = f"{silent} never fires on this batch, so that what follows it is given zeros, which give no gradient"
     elif outside is not None:
         why = f"no membrane of {outside} is inside the surrogate's window"
     else:
-        why = "nothing comes through what is after them, or they are given zeros"
+        why = "no gradient comes through the layers after them, or their inputs are 0"
     where = f"from {without[-1].name} to {without[0].name}" if len(without) > 1 else f"at {without[0].name}"
-    share = f"{len(without)} of {quantity(len(layers), 'layer')}"
+    share = f"{len(without)} of {quantity(len(every), 'layer')}"
     return "dead", without[-1].name, f"no gradient at all in {share}, {where}: {why}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,8 +29,8 @@ class Calls:
         neurons: neurons of this package and of known libraries, and modules without a layer with weights that turn
             other values into zeros and ones. They may hold a norm or a surrogate. If one module of a class fires, all
             modules of that class are neurons.
-        firing_layers: modules that hold weights and fire themselves, without a neuron module inside. None is a layer of
-            PyTorch, which may return ones alone, as a gate that starts with weights 0 and bias 1 does.
+        firing_layers: modules that hold weights and fire themselves, without a neuron module inside. None runs a
+            `forward` of PyTorch, which may return ones alone, as a gate that starts with weights 0 and bias 1 does.
         before_neurons: the layers with weights (convolutions, norms) called last before each neuron, in order.
         spikes_at: for modules that return several tensors, the index of the spikes; for a dict, their key.
         silent: modules without a layer that returned only zeros for other values, like neurons that never fire.
@@ -87,14 +87,16 @@ class Calls:
         known = {module for module in modules if is_known_neuron(module)}
         fire = [m for m in seen.outputs if m not in known and not _is_container(m) and seen.makes_spikes(m)]
         self.neurons = known | _outermost([m for m in fire if not holds_layer(m) and not known & {*m.modules()}])
-        classes = {type(m) for m in self.neurons - known if not _is_of_torch(m)}
+        classes = _classes(self.neurons - known)
         self.neurons |= {m for m in modules if type(m) in classes and not holds_layer(m)}
-        layers = {m for m in fire if holds_layer(m) and not _is_of_torch(m) and not self.neurons & {*m.modules()}}
+        own = [m for m in fire if holds_layer(m) and not _is_of_torch(m.forward)]
+        layers = {m for m in own if not self.neurons & {*m.modules()}}
         layers = {m for m in layers if not layers & {part for part in m.modules() if part is not m}}
         zeros = [m for m in seen.outputs if not holds_layer(m) and not _is_container(m) and seen.makes_zeros(m)]
         self.silent = [m for m in zeros if m in _outermost(zeros)]
         self.spikes_inside = any(num_features(m) is not None for m in seen.given_spikes - seen.given)
-        self.firing_layers = layers | {m for m in modules if type(m) in {type(layer) for layer in layers}}
+        classes = _classes(layers)
+        self.firing_layers = layers | {m for m in modules if type(m) in classes}
 
     def _find_before_neurons(self, order: Sequence[nn.Module]) -> None:
         last: nn.Module | None = None
@@ -188,10 +190,14 @@ def _is_binary(x: Tensor) -> bool:
     return bool(((x == 0) | (x == 1)).all())
 
 
-def _is_of_torch(module: nn.Module) -> bool:
-    """Whether a module's class is PyTorch's, or derived from one without a `forward` of its own."""
-    inside = (type(module).__module__, getattr(module.forward, "__module__", None) or "")
-    return any(name.startswith("torch.") for name in inside)
+def _classes(modules: Iterable[nn.Module]) -> set[type[nn.Module]]:
+    """The classes of modules, without those whose `forward` is PyTorch's."""
+    return {type(module) for module in modules if not _is_of_torch(type(module).forward)}
+
+
+def _is_of_torch(forward: Callable[..., Any]) -> bool:
+    """Whether a `forward` is PyTorch's. A class says less: PyTorch makes one for each module that it parametrizes."""
+    return (getattr(forward, "__module__", None) or "").startswith("torch.")
 
 
 def _is_container(module: nn.Module) -> bool:

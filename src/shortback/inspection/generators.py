@@ -19,7 +19,7 @@ def generators_kept(*tensors: Tensor) -> Iterator[None]:
     """
     devices = {tensor.device for tensor in tensors if tensor.device.type == "cuda"}
     python, numpy = random.getstate(), sys.modules.get("numpy")
-    state = None if numpy is None else numpy.random.get_state()
+    state = None if numpy is None else numpy.random.get_state(legacy=False)
     with torch.random.fork_rng(devices=list(devices)):
         try:
             yield

@@ -59,7 +59,7 @@ class Gradient:
             raise NonFiniteError(
                 f"step {step}: the gradient overflowed in fp16 in {int(self._skipped.item())} consecutive steps, at "
                 "ever smaller scales. Try precision fp32 (-s train.precision=fp32), a lower learning rate, or "
-                "clip_norm=1"
+                "a clip_norm of 1 or less"
             )
 
     def state_dict(self) -> dict[str, Any]:
