@@ -81,6 +81,12 @@ def test_the_folder_of_a_class_that_had_none_is_seen(root):
     assert list(listed(root).files)[-1] == "train/eel/d.png"
 
 
+def test_files_of_the_folder_one_is_in(root, monkeypatch):
+    monkeypatch.chdir(root)
+    whole = list_split(Path("."), "train", ["cat", "dog"], caches=[])
+    assert list(whole.files) == ["train/cat/a.png", "train/cat/b.png", "train/dog/deep/c.png"]
+
+
 def test_what_changed_a_moment_ago_is_not_remembered(root):
     age(root, time.time())
     listed(root)

@@ -119,6 +119,32 @@ def test_all_layers_of_a_head_are_counted():
     assert all(not module._forward_hooks for module in net.heads.modules())
 
 
+class Prototypes(nn.Module):
+    """A head that compares features with those a layer computes of ten prototypes, or of one vector."""
+
+    def __init__(self, features, classes):
+        super().__init__()
+        self.prototypes, self.shift = nn.Parameter(torch.randn(classes, 3)), nn.Parameter(torch.randn(3))
+        self.before, self.of_prototypes = nn.Linear(features, 6), nn.Linear(3, 6)
+
+    def forward(self, x):
+        return self.before(x) @ (self.of_prototypes(self.prototypes) + self.of_prototypes(self.shift)).T
+
+
+@torch.no_grad()
+def test_layers_of_a_head_that_take_no_images_are_left_out():
+    """By hand: of a head's layers, the one whose rows are images has 6 outputs; a `Linear` has 10."""
+    net = sb.attach(network("foreign"), at=["block1", "block2"], sample=images(2), head=Prototypes)
+    x, y = images(3), torch.zeros(3, dtype=torch.int64)
+    found = by_depth(net, [(x, y)])
+    plain = by_depth(sb.attach(network("foreign"), at=["block1", "block2"], sample=images(2)), [(x, y)])
+    net.eval()
+    for index, features in enumerate(_features(net, x)):
+        added = found.macs[index] - plain.macs[index]
+        assert added.tolist() == (-4 * (features != 0).sum(1)).tolist()
+        torch.testing.assert_close(found.logits[index], net.heads[index](features))
+
+
 def _features(net, x):
     seen = []
     handles = [head.register_forward_hook(lambda m, inputs, output: seen.append(inputs[0])) for head in net.heads]

@@ -118,6 +118,32 @@ def test_pruned_weights_stay_zero_and_masks_stay():
     assert not prune.is_pruned(copied)
 
 
+def test_layers_that_share_a_weight_under_masks_of_their_own_keep_these():
+    model = network("foreign")
+    fc = model.network.fc
+    other = nn.Linear(fc.in_features, fc.out_features)
+    other.weight = fc.weight
+    model.network.other = other
+    prune.l1_unstructured(fc, "weight", 0.5)
+    prune.random_unstructured(other, "weight", 0.5)
+    copied = deployable(model)
+    assert torch.equal(copied.network.fc.weight == 0, fc.weight_mask == 0)
+    assert torch.equal(copied.network.other.weight == 0, other.weight_mask == 0)
+
+
+def test_a_layer_that_stores_another_tensor_is_folded():
+    """As its output, which a hook keeps to look at."""
+    model = network("foreign")
+    conv, norm = model.network.stem[:2]
+    for layer in (conv, norm):
+        layer.register_forward_hook(lambda module, inputs, output: setattr(module, "seen", output))
+    x = images()
+    expected = model(x)
+    copied, names = fold_norms(model)
+    assert "stem.1" in names
+    torch.testing.assert_close(copied(x), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_behind_a_weight_that_another_hook_computes_the_norm_stays():
     model = network("foreign")
     conv = model.network.stem[0]

@@ -132,7 +132,7 @@ class RowCount:
 
     Args:
         network: its convolutions and linear layers get hooks.
-        heads: theirs do too; their operations are counted, and their calls are not.
+        heads: theirs do too; operations on inputs `[N, ...]`, a row for each image, are counted, and calls are not.
     """
 
     def __init__(self, network: nn.Module, *, heads: Iterable[nn.Module] = ()) -> None:
@@ -142,7 +142,7 @@ class RowCount:
             if is_counted(module):
                 module.register_forward_hook(self._note, with_kwargs=True)
         for module in (module for head in heads for module in head.modules() if is_counted(module)):
-            module.register_forward_hook(self._add, with_kwargs=True)
+            module.register_forward_hook(self._note_in_head, with_kwargs=True)
 
     def start(self, count: int) -> None:
         """Start counting from zero, for a batch of `count` images."""
@@ -151,11 +151,15 @@ class RowCount:
 
     def _note(self, module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
         self.calls += 1
-        self._add(module, args, kwargs, output)
+        self._add(module, input_of(module, args, kwargs), output)
 
-    def _add(self, layer: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
-        """Add the operations of one call of a layer; rows of its input are images, or images by step, `[T*N, ...]`."""
-        x = input_of(layer, args, kwargs)
+    def _note_in_head(self, module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
+        x = input_of(module, args, kwargs)
+        if x.ndim > 1 and len(x) == len(self.macs):  # other rows are no images, as where a layer computes weights
+            self._add(module, x, output)
+
+    def _add(self, layer: nn.Module, x: Tensor, output: Tensor) -> None:
+        """Add the operations of one call of a layer; the rows of `x` are images, or images by step, `[T*N, ...]`."""
         effective, _ = row_operations(layer, x, output)
         # Each image is judged as if alone, whereas `count_operations` asks whether the whole batch is spikes.
         by_step = (-1, len(self.macs))

@@ -17,12 +17,14 @@ from shortback.spiking import SpikingNetwork
 from shortback.spiking.copies import deep_copy
 from shortback.spiking.static_input import trace
 
+_FOLDED = {"weight", "bias", "running_mean", "running_var"}
+
 
 def fold_norms(model: SpikingNetwork) -> tuple[SpikingNetwork, list[str]]:
     """Copy a network in `eval()`, with each batch norm folded into the convolution before it where that is possible.
 
-    Weights that PyTorch computes in every call, because they are pruned or have a weight or spectral norm, become
-    parameters of the copy first. A norm stays if its input is not the output of a convolution, the convolution has
+    Weights that PyTorch computes in every call, because they are pruned or have a weight or spectral norm (of
+    `torch.nn.utils`; a layer with a parametrization keeps its norm), become parameters of the copy first. A norm stays if its input is not the output of a convolution, the convolution has
     other users, either is called more than once, something else computes a weight of either, or the network cannot be
     traced.
 
@@ -56,8 +58,17 @@ def _bake(module: nn.Module) -> None:
     """Make parameters of the weights of a layer that pruning, weight norm or spectral norm compute in every call."""
     for remove in (prune.remove, remove_weight_norm, remove_spectral_norm):  # a weight norm may be of a pruned weight
         for name in _computed(module):
+            if remove is prune.remove and prune.is_pruned(module):
+                _own_original(module, name)
             with contextlib.suppress(ValueError):  # another of them computes it
                 remove(module, name)
+
+
+def _own_original(module: nn.Module, name: str) -> None:
+    """Give a pruned layer its own copy of the weight under the mask, in which the mask is then written."""
+    original = module._parameters.get(f"{name}_orig")
+    if original is not None:
+        module._parameters[f"{name}_orig"] = nn.Parameter(original.detach().clone(), requires_grad=False)
 
 
 def _computed(module: nn.Module) -> list[str]:
@@ -102,7 +113,9 @@ def _pairs(network: nn.Module) -> list[tuple[str, str]]:
         if not isinstance(source, fx.Node) or source.op != "call_module":
             continue
         conv = shell.get_submodule(str(source.target))
-        if type(conv) is not nn.Conv2d or len(source.users) != 1 or _computed(conv) or _computed(norm):
+        if type(conv) is not nn.Conv2d or len(source.users) != 1:
+            continue
+        if _FOLDED & {*_computed(conv), *_computed(norm)}:
             continue
         if modules.count(conv) == modules.count(norm) == 1:
             pairs.append((str(source.target), node.target))

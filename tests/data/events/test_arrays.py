@@ -67,6 +67,11 @@ def test_hdf5(tmp_path):
         file.update({f"events/{key}": values for key, values in FIELDS.items()})
         file.update({"height": 7, "width": 8})
     check(read_hdf5(tmp_path / "d.h5"), 7, 8)
+    with h5py.File(tmp_path / "e.h5", "w") as file:
+        file.update({f"events/{key}": values for key, values in FIELDS.items()})
+        file["width"] = FIELDS["x"]
+        file.create_group("height")
+    check(read_hdf5(tmp_path / "e.h5", sensor=SENSOR))
     (tmp_path / "c.h5").write_bytes(b"no HDF5")
     with pytest.raises(UserError, match=r"c\.h5: cannot be read as HDF5"):
         read_hdf5(tmp_path / "c.h5")

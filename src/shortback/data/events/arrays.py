@@ -77,7 +77,7 @@ def read_hdf5(path: Path, *, sensor: Size | None = None) -> Events:
             for name in ("height", "width"):
                 said = [each.attrs[name] for each in (found, file) if name in each.attrs]
                 dataset: Any = file.get(name)
-                said += [] if dataset is None else [dataset[()]]
+                said += [dataset[()]] if getattr(dataset, "size", 0) == 1 else []  # no group, nor one for each event
                 arrays |= {name: said[0]} if said and name not in arrays else {}
     except Exception as error:  # h5py raises nearly anything on damaged bytes, or where an array is expected
         if is_transient(error) and not isinstance(error, MemoryError):
