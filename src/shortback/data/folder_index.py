@@ -59,7 +59,7 @@ def list_split(root: Path, name: str, classes: Sequence[str], *, caches: Sequenc
         if (remembered := _read(cache / file, root, classes)) is not None:
             return remembered
     began = time.time_ns()
-    walk = _Walk(len(str(root / name)) - len(name))  # the prefix of what the walk finds, which for "." is empty
+    walk = _Walk(len(str(root / name)) - len(name))  # without the root, which is empty for "."
     walk.note(str(root / name))  # a class that had no folder may get one
     empty = []
     for label, class_name in enumerate(classes):
