@@ -24,9 +24,9 @@ def fold_norms(model: SpikingNetwork) -> tuple[SpikingNetwork, list[str]]:
     """Copy a network in `eval()`, with each batch norm folded into the convolution before it where that is possible.
 
     Weights that PyTorch computes in every call, because they are pruned or have a weight or spectral norm (of
-    `torch.nn.utils`; a layer with a parametrization keeps its norm), become parameters of the copy first. A norm stays if its input is not the output of a convolution, the convolution has
-    other users, either is called more than once, something else computes a weight of either, or the network cannot be
-    traced.
+    `torch.nn.utils`; behind a parametrized layer the norm stays), become parameters of the copy first. A norm also
+    stays if its input is not the output of a convolution, the convolution has other users, either is called more than
+    once, something else computes a weight of either, or the network cannot be traced.
 
     Returns:
         The copy, and the names within `model.network` of the folded norms.
