@@ -82,9 +82,12 @@ def compile_whole(function: Callable[..., Any]) -> Any:
     happens on CPUs that share a cache folder, and with `ATEN_CPU_CAPABILITY`. As an option, the width is part of the
     key. The options also skip a trial of every instruction set of the CPU, which takes seven seconds the first time.
     """
+    return torch.compile(function, fullgraph=True, options=_options() or None)
+
+
+def _options() -> dict[str, Any]:
     width = {"AVX512": 512, "AVX2": 256}.get(torch.backends.cpu.get_cpu_capability())
-    options = None if width is None else {"cpp.simdlen": width, "cpp.vec_isa_ok": True}
-    return torch.compile(function, fullgraph=True, options=options)
+    return {} if width is None else {"cpp.simdlen": width, "cpp.vec_isa_ok": True}
 
 
 def compiler_cache() -> Path:
@@ -121,8 +124,10 @@ def compile_ahead(compiled: Any, tensors: Sequence[Tensor | None]) -> Any:
 
 def load_ahead(path: Path) -> Any:
     """Load what `compile_ahead` returned and its `save_compiled_function` wrote; None if that is missing or damaged."""
+    from torch._inductor import config
+
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb") as file, config.patch(_options()):
             # The code around a graph may name the module `torch`, which a file cannot hold.
             return _checked_by_caller(torch.compiler.load_compiled_function(file, f_globals={"torch": torch}))
     except FileNotFoundError:
