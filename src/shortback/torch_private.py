@@ -110,7 +110,7 @@ def compile_ahead(compiled: Any, tensors: Sequence[Tensor | None]) -> Any:
     """Compile what `compile_whole` returned for such tensors, in a form that can be stored, with a `guard_check`.
 
     Returns:
-        The kernel, or None where this PyTorch cannot do so; it came with 2.9, as an experiment.
+        The kernel, or None where PyTorch cannot do so: 2.15 can, and 2.11 only with an experimental flag.
     """
     if not hasattr(compiled, "aot_compile"):
         return None
