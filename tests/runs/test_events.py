@@ -67,5 +67,5 @@ def test_what_is_for_images_and_what_for_events_is_told_apart(tmp_path, setting,
 
 
 def test_a_split_that_a_folder_has_not_is_refused(event_folder, tmp_path):  # noqa: F811
-    with pytest.raises(UserError, match="it is fifth, or null"):
+    with pytest.raises(UserError, match="write fifth, or null"):
         train_recipe(recipe(event_folder, "data.split=seeded"), tmp_path / "run", say=lambda line: None)
