@@ -33,7 +33,7 @@ def list_settings() -> Iterator[str]:
     """A table for each section of a recipe."""
     for section, settings in itertools.groupby(all_settings(), key=lambda setting: setting.section):
         yield from ("", f"## {section or 'At the top'}", "")
-        yield from ("| key | what it is | what it takes | default |", "|---|---|---|---|")
+        yield from ("| setting | meaning | values | default |", "|---|---|---|---|")
         for key, means, takes, default in settings:
             yield f"| `{key}` | {means} | {takes} | {default if default == REQUIRED else f'`{default}`'} |"
 

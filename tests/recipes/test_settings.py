@@ -9,7 +9,7 @@ def test_every_setting_is_there_with_what_it_takes():
     assert found["train.epochs"] == (
         "train.epochs", "Passes over the training data.", "a whole number at least 1", "10",
     )  # fmt: skip
-    assert found["model.name"].default == "must be said"
+    assert found["model.name"].default == "required"
     assert found["model.neuron.reset"].takes == "`hard`, `soft`, `none`"
     assert [found[key].section for key in ("seed", "model.neuron.kind")] == ["", "model.neuron"]
 

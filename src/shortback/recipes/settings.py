@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from shortback.recipes.schema import Recipe, Variant
 from shortback.recipes.yaml_text import write_yaml
 
-REQUIRED = "must be said"
+REQUIRED = "required"
 _WORDS = {
     int: "a whole number",
     float: "a number",
