@@ -14,7 +14,7 @@ from shortback.console import Command, path_option, user_errors
 from shortback.errors import UserError
 from shortback.files import check_folder
 
-recipes_app = typer.Typer(help="List, show, copy, check and make recipes.", no_args_is_help=True)
+recipes_app = typer.Typer(help="List, show, copy, validate and make recipes.", no_args_is_help=True)
 
 RecipeArgument = Annotated[str, typer.Argument(help="Name of a recipe (`shortback recipes ls`), or a YAML file.")]
 SettingsOption = Annotated[

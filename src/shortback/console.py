@@ -31,10 +31,11 @@ def say(line: str) -> None:
 
 def closing_line(summary: Summary, folder: Path) -> str:
     """The line that tells how a training ended."""
-    equal = "bit-equal" if summary["stripped_is_bit_equal"] else "NOT bit-equal"
+    equal = "are" if summary["stripped_is_bit_equal"] else "are NOT"
     return (
         f"test accuracy {summary['test_accuracy']:.2%} after {quantity(summary['epochs'], 'epoch')} and "
-        f"{summary['train_seconds']:.0f} s; the stripped network, {equal} to one without branches, is in {folder}"
+        f"{summary['train_seconds']:.0f} s; the network without branches is in {folder}, and its outputs {equal} "
+        "bit-equal to those of training"
     )
 
 

@@ -72,7 +72,7 @@ def test_the_terminal_says_first_that_nothing_was_learnt():
 def test_the_note_says_why_an_interval_is_missing():
     runs = [run(method, seed, value) for method, value in (("vanilla", 0.5), ("shortcut", 0.55)) for seed in (0, 1)]
     groups = group_runs(runs)
-    assert "Where all values or differences are the same, no interval is printed" in note_on(groups)
+    assert "Where all values or differences are the same, no interval can be computed" in note_on(groups)
     assert rows_of(groups)[0][HEADINGS.index("95 % interval")] == ""
     assert "two seeds" not in note_on(groups)
 

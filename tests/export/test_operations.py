@@ -91,8 +91,8 @@ def test_batches_and_energy():
     assert whole.state_bytes == 4 * sum(s.numel() for s in sb.stream(model)(x[:1])[1].values() if s.ndim == 4)
     assert whole.parameter_bytes == 4 * sum(p.numel() for p in model.parameters())
     assert whole.break_even_rate == 1.0
-    assert "At T=3 a layer pays at any rate by this count" in str(whole)
-    assert "At T=10 a layer pays below a rate of 51.1% by this count" in str(Operations(num_steps=10, images=1))
+    assert "By this count, spiking saves energy in a layer at any rate at T=3" in str(whole)
+    assert "spiking saves energy in a layer below a rate of 51.1% at T=10" in str(Operations(num_steps=10, images=1))
     assert Operations(num_steps=10, images=1).break_even_rate == pytest.approx(MAC_PJ / AC_PJ / 10)
     assert Operations.from_dict(whole.to_dict()) == whole
     assert "arithmetic only, no data movement" in str(whole)

@@ -216,3 +216,14 @@ def test_behind_a_silent_neuron_it_is_named():
     assert judged.verdict == "dead"
     assert judged.layer == "6"
     assert "from 6 to 0: 5 never fires on this batch" in judged.reason
+
+
+def test_a_readout_that_never_fires_is_not_dead_where_its_spikes_reach_no_loss():
+    """As the last neurons of a network whose output is their membrane."""
+    layers, readout = [layer("a", 1.0), layer("b", 1.0)], neuron("readout", dead=1.0)
+    unused = dataclasses.replace(readout, gradient_by_step=[0.0])
+    verdicts = [
+        judge(Measurement(layers, [neuron("n"), neuron("m"), last], 1.0, {"main": 1.0}, 0.0, 8, [])).verdict
+        for last in (readout, unused)
+    ]
+    assert verdicts == ["dead", "healthy"]

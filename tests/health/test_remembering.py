@@ -12,7 +12,7 @@ from shortback.health import GradientReport, measure
 from shortback.losses import ShortcutLoss
 
 SETTINGS = {"loss": ShortcutLoss(), "coefficient": 0.0}
-SAID = "the same batch gave two outputs, of which the second was measured"
+SAID = "the same batch gave two outputs, and the second was measured"
 
 
 class Membrane(nn.Module):

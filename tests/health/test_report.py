@@ -65,12 +65,12 @@ def test_without_a_slope_none_is_printed(make_network, batch):
     text = "\n".join(dataclasses.replace(report, judgement=silent, main_only=silent).headline())
     assert "nan" not in text
     assert "decades" not in text
-    assert slopes(Suggestion("x", (), silent, dataclasses.replace(silent, slope=0.5))) == "none > +0.500"
+    assert slopes(Suggestion("x", (), silent, dataclasses.replace(silent, slope=0.5))) == "none → +0.500"
 
 
 def test_a_coefficient_of_0_is_said_to_make_two_lines_one(make_network, batch):
     x, y = batch
-    net, said = make_network(), "their lines lie on each other"
+    net, said = make_network(), "so their lines in the plots coincide"
     for network, coefficient, is_there in ((net, 0.0, False), (sb.attach(net, at="stages", sample=x), 0.0, True)):
         measured = measure(network, x, y, loss=ShortcutLoss(), coefficient=coefficient)
         assert (said in "\n".join(GradientReport.of(measured).headline())) == is_there
@@ -95,11 +95,11 @@ def test_what_was_tried_says_where_and_whether_it_helps(make_network, batch):
     healthy, worse = report.judgement, dataclasses.replace(report.judgement, verdict="vanishing", effective_depth=3)
     helps = Suggestion("a change", ("a=1",), worse, healthy)
     for suggestions, ending in (
-        ([helps], "what helps first"),
-        ([dataclasses.replace(helps, after=worse)], "nothing helps"),
+        ([helps], "the most helpful first"),
+        ([dataclasses.replace(helps, after=worse)], "none helps"),
     ):
         said = dataclasses.replace(report, suggestions=suggestions, num_tried_on=16).how_tried()
-        assert said.startswith("tried on the first 16 samples, where it is vanishing at effective depth 3")
+        assert said.startswith("tried on the first 16 samples (before: vanishing, effective depth 3)")
         assert said.endswith(ending)
 
 

@@ -79,7 +79,7 @@ def note_on(groups: Sequence[Group]) -> str:
     if any(found.num_values < 2 for found in estimates):
         parts.append(f"Where no interval is printed: {NO_INTERVAL}.")
     if any(found.num_values > 1 and found.interval is None for found in estimates):
-        parts.append("Where all values or differences are the same, no interval is printed, for it cannot be told.")
+        parts.append("Where all values or differences are the same, no interval can be computed.")
     if any(run.tested_on == "validation" for group in groups for run in group.runs):
         parts.append(
             "No test split was given: what is called test is the validation split again, which chose the weights."

@@ -123,8 +123,8 @@ class Operations:
         """A sentence on when spiking pays: with few steps arithmetic always does, and data movement alone decides."""
         below = f"below a rate of {self.break_even_rate:.1%}" if self.break_even_rate < 1 else "at any rate"
         return (
-            f"At T={self.num_steps} a layer pays {below} by this count (with data movement far below: 5.7 % at T=5, "
-            "arXiv 2409.08290)"
+            f"By this count, spiking saves energy in a layer {below} at T={self.num_steps}; with data movement, only "
+            "at far lower rates (5.7 % at T=5, arXiv 2409.08290)"
         )
 
     def __str__(self) -> str:

@@ -62,6 +62,8 @@ def judge(measured: Measurement) -> Judgement:
     layers = [layer for layer in measured.layers if layer.weight_norm]
     relative = [layer.relative for layer in layers]
     neurons = measured.neurons
+    # Where all layers have a gradient, spikes without one reach no loss, as those of a readout by its membrane.
+    used = [neuron for neuron in neurons if not neuron.gradient_by_step or any(neuron.gradient_by_step)]
     half = len(neurons) / 2
     verdict, where, reason = (
         _not_finite(measured.layers)
@@ -69,8 +71,8 @@ def judge(measured: Measurement) -> Judgement:
         or _stuck(neurons, "dead", more_than=half)
         or _without_gradient(measured.layers, neurons)
         or _out_of_band(layers)
-        or _stuck(neurons, "dead", more_than=0)
-        or _stuck(neurons, "saturated", more_than=0)
+        or _stuck(used, "dead", more_than=0)
+        or _stuck(used, "saturated", more_than=0)
         or ("healthy", None, _span(relative))
     )
     if not neurons:
@@ -123,7 +125,11 @@ def _stuck(neurons: Sequence[NeuronActivity], verdict: Literal["dead", "saturate
     first = stuck[0]
     what = "never fire on this batch" if verdict == "dead" else "fire at every step of every sample"
     share = f"{getattr(first, verdict):.0%} of the neurons of {first.name} {what}"
-    return verdict, first.name, f"{share}; so it is in {len(stuck)} of {quantity(len(neurons), 'layer')} of neurons"
+    return (
+        verdict,
+        first.name,
+        f"{share}; the same holds in {len(stuck)} of {quantity(len(neurons), 'layer')} of neurons",
+    )
 
 
 def _without_gradient(every: Sequence[LayerGradient], neurons: Sequence[NeuronActivity]) -> _Finding:
@@ -181,4 +187,4 @@ def _all(count: int) -> str:
 def _why_unseen(unseen: Sequence[str]) -> str:
     if unseen:
         return f"the forward of {', '.join(unseen)} is not called, and what neurons do in step() is not measured"
-    return "no module of this network returns zeros and ones made of something else"
+    return "no module of this network turns other values into zeros and ones"

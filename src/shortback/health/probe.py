@@ -185,6 +185,8 @@ def _refuse_unsuitable(net: nn.Module, trunk: nn.Module, x: Tensor, target: Tens
     if not any(p.requires_grad and p.ndim >= 2 for p in trunk.parameters()):
         raise UserError(f"{type(trunk).__name__} has no trainable weights: there is no gradient to measure")
     check_batch(x, what="batch")
+    if x.isnan().any():
+        raise UserError(f"the batch has {int(x.isnan().sum())} NaN, which no network can learn from: clean the data")
     if not isinstance(target, Tensor):
         raise UserError(f"the target is a {type(target).__name__}: make it a tensor, torch.as_tensor(target)")
     if not target.ndim:

@@ -127,13 +127,13 @@ class GradientReport:
         if self.measurement.coefficient == 0 and len(self.measurement.losses) > 1:
             lines.append(
                 "the coefficient of the branches is 0, as at the end of evolutionary training: the whole loss is that "
-                "of the main output, and where both are drawn their lines lie on each other"
+                "of the main output, so their lines in the plots coincide"
             )
         if (silent := self.measurement.silent_in_eval) is not None:
             lines.append(why_constant_in_eval(silent))
         if self.measurement.remembers:
             lines.append(
-                "the same batch gave two outputs, of which the second was measured: the network remembers something "
+                "the same batch gave two outputs, and the second was measured: the network remembers something "
                 "from one batch to the next. That may be meant, as of a counter or an average; neurons need a method "
                 "reset(), or sb.register_reset(TheirClass, function)"
             )
@@ -151,9 +151,9 @@ class GradientReport:
     def how_tried(self) -> str:
         """On which samples and from which verdict the suggestions were tried, and whether any helps."""
         before = self.suggestions[0].before
-        helps = "what helps first" if any(s.helps for s in self.suggestions) else "of which nothing helps"
+        helps = "the most helpful first" if any(s.helps for s in self.suggestions) else "none helps"
         on = f"on the first {self.num_tried_on} samples" if self.num_tried_on else "on the first samples"
-        return f"tried {on}, where it is {before.verdict} at effective depth {before.effective_depth}; {helps}"
+        return f"tried {on} (before: {before.verdict}, effective depth {before.effective_depth}), {helps}"
 
     def plot(self) -> list[Figure]:
         """The report's matplotlib figures, which a notebook displays; `plots` has them by title."""
@@ -178,7 +178,7 @@ class GradientReport:
             before, after = suggestion.before, suggestion.after
             lines.append(
                 f"  {'+' if suggestion.helps else '-'} {suggestion.what}: {after.verdict}, effective depth "
-                f"{before.effective_depth} > {after.effective_depth}, slope {slopes(suggestion)}"
+                f"{before.effective_depth} → {after.effective_depth}, slope {slopes(suggestion)}"
                 f"   ({suggestion.how})"
             )
         return lines
@@ -192,7 +192,7 @@ def _slope(judgement: Judgement, towards: str = "") -> str:
 def slopes(suggestion: Suggestion) -> str:
     """The slopes before and after, `none` if fewer than two layers have a gradient."""
     both = suggestion.before.slope, suggestion.after.slope
-    return " > ".join("none" if math.isnan(slope) else f"{slope:+.3f}" for slope in both)
+    return " → ".join("none" if math.isnan(slope) else f"{slope:+.3f}" for slope in both)
 
 
 def why_constant_in_eval(silent: str) -> str:

@@ -44,7 +44,7 @@ class BranchesConfig(Section):
     weights: BranchWeights = "sum"
     """Whether the terms of the branches are added up (`sum`) or averaged (`mean`)."""
     combine: Combine = "logits"
-    """What is added: the logits (`logits`, the paper), or the losses (`additive`, or `convex` for a weighted mean)."""
+    """What is added; a recipe with branches must say it: logits (the paper), losses, or a mean of losses (`convex`)."""
     coefficient: NonNegative = 1.0
     """Constant coefficient of the method `shortcut`; for sums of losses, `start` by default."""
     schedule: ScheduleKind = "linear"

@@ -32,6 +32,8 @@ def compare(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, say: Sa
         ValueError: a mistake in the recipe or a folder, found before the first training.
     """
     assert recipe.compare is not None
+    if RunFolder(out).recipe.exists():
+        raise UserError(f"--out {out} holds a single run, not a comparison; name another folder")
     recipes = dict(_side(recipe, side) for side in recipe.compare)
     for method, one in recipes.items():
         check(one, out / method, resume=resume, overwrite=overwrite)

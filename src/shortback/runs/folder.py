@@ -111,7 +111,9 @@ class RunFolder:
         if not _is_there(self.path) or all(path == self._lock or is_temporary(path) for path in self.path.iterdir()):
             return
         if not self.recipe.exists():
-            raise UserError(f"--out {self.path} is not empty and holds no run; name another folder")
+            runs = sorted(path.parent.name for path in self.path.glob(f"*/{self.recipe.name}"))
+            holds = f"holds runs of a comparison ({', '.join(runs)})" if runs else "is not empty and holds no run"
+            raise UserError(f"--out {self.path} {holds}; name another folder")
         if overwrite or not self.has_begun:
             return
         if not resume:

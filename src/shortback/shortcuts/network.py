@@ -210,7 +210,7 @@ class ShortcutNetwork(nn.Module):
         """
         with_heads = with_branches(state_dict, self)
         if with_heads is not None:
-            log.warning("the weights have no branches: the heads of %d branches stay as they are", len(self.places))
+            log.warning("the weights have no branches: the heads of %d branches were not loaded", len(self.places))
         return super().load_state_dict(state_dict if with_heads is None else with_heads, strict, assign)
 
     def _logits(self, output: Any) -> Tensor:

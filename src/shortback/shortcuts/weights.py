@@ -70,7 +70,7 @@ def _load_heads(net: Branched, heads: dict[str, Tensor]) -> bool:
     """Load the heads if their number and shapes are those of the network; returns whether they are."""
     own = net.heads.state_dict()
     if {name: value.shape for name, value in heads.items()} != {name: value.shape for name, value in own.items()}:
-        log.warning("the heads of %d branches stay as they are: the weights have others, or none", len(net.places))
+        log.warning("the heads of %d branches were not loaded: the weights have none, or others", len(net.places))
         return False
     net.heads.load_state_dict(heads)
     return True
