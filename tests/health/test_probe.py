@@ -259,6 +259,13 @@ def test_bad_input_is_named(make_network, batch, change, message):
         measure(net, x, y, loss=LOSS, coefficient=0.0)
 
 
+def test_a_batch_with_nan_is_named_and_not_the_layers_that_see_it(make_network, batch):
+    x, y = batch
+    x[0, 0, 3, 4] = float("nan")
+    with pytest.raises(ValueError, match="the batch has 1 NaN"):
+        measure(make_network(), x, y, loss=LOSS, coefficient=0.0)
+
+
 def test_numbers_that_are_not_finite_are_counted(make_network, batch):
     x, y = batch
     net = make_network()

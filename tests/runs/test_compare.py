@@ -3,6 +3,7 @@ from rich.table import Table
 
 from shortback.recipes.load import load_recipe
 from shortback.runs import compare as comparison
+from shortback.runs.folder import RunFolder
 
 
 @pytest.mark.parametrize(("rank", "times"), [("0", 1), ("1", 0)])
@@ -25,6 +26,20 @@ def test_what_is_printed_meanwhile_has_the_name_of_the_variant(tmp_path, monkeyp
     recipe = load_recipe("quickstart")
     comparison.compare(recipe, tmp_path, resume=False, overwrite=False, say=lambda line: None)
     assert named == ["vanilla", "evolutionary-logits", "evolutionary"]
+
+
+def test_a_comparison_and_a_run_do_not_share_a_folder(tmp_path):
+    recipe = load_recipe("quickstart", settings=["compare=[vanilla, shortcut]"])
+    single = load_recipe("quickstart", settings=["compare=", "method=vanilla"])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text(single.to_yaml())
+    with pytest.raises(ValueError, match="run holds a single run, not a comparison; name another folder"):
+        comparison.compare(recipe, tmp_path / "run", resume=True, overwrite=False, say=lambda line: None)
+    for method in ("vanilla", "shortcut"):
+        (tmp_path / "both" / method).mkdir(parents=True)
+        (tmp_path / "both" / method / "recipe.yaml").write_text(single.to_yaml())
+    with pytest.raises(ValueError, match=r"holds runs of a comparison \(shortcut, vanilla\); name another folder"):
+        RunFolder(tmp_path / "both").check(single, resume=False, overwrite=False)
 
 
 @pytest.mark.parametrize(
