@@ -264,6 +264,13 @@ def test_a_batch_with_nan_is_named_and_not_the_layers_that_see_it(make_network, 
     x[0, 0, 3, 4] = float("nan")
     with pytest.raises(ValueError, match="the batch has 1 NaN"):
         measure(make_network(), x, y, loss=LOSS, coefficient=0.0)
+    cleans = nn.Sequential(Cleaning(), make_network())
+    assert measure(cleans, x, y, loss=LOSS, coefficient=0.0).layers[0].gradient_norm > 0
+
+
+class Cleaning(nn.Module):
+    def forward(self, x):
+        return x.nan_to_num()
 
 
 def test_numbers_that_are_not_finite_are_counted(make_network, batch):

@@ -134,6 +134,8 @@ def measure(
         measured.append(_layer(layer, mine))
         if by_branch and len(measured) == 1:
             first = _histogram(layer.weights, mine)
+    if any(layer.num_nan for layer in measured) and x.isnan().any():
+        raise UserError(f"the batch has {int(x.isnan().sum())} NaN, which reach the gradient: clean the data")
     losses = {MAIN: terms.main.item(), **{name: term.item() for name, term in terms.branches.items()}}
     return Measurement(
         layers=measured,
@@ -185,8 +187,6 @@ def _refuse_unsuitable(net: nn.Module, trunk: nn.Module, x: Tensor, target: Tens
     if not any(p.requires_grad and p.ndim >= 2 for p in trunk.parameters()):
         raise UserError(f"{type(trunk).__name__} has no trainable weights: there is no gradient to measure")
     check_batch(x, what="batch")
-    if x.isnan().any():
-        raise UserError(f"the batch has {int(x.isnan().sum())} NaN, which no network can learn from: clean the data")
     if not isinstance(target, Tensor):
         raise UserError(f"the target is a {type(target).__name__}: make it a tensor, torch.as_tensor(target)")
     if not target.ndim:
