@@ -107,10 +107,11 @@ def compiler_settings() -> str | None:
 
 
 def compile_ahead(compiled: Any, tensors: Sequence[Tensor | None]) -> Any:
-    """Compile what `compile_whole` returned for such tensors, in a form that can be stored, with a `guard_check`.
+    """Compile the result of `compile_whole` for the shapes of `tensors`, in a form that can be stored.
 
     Returns:
-        The kernel, or None where PyTorch cannot do so: 2.15 can, and 2.11 only with an experimental flag.
+        The kernel, whose `guard_check` tells whether a call fits, or None where PyTorch cannot do so: 2.15 can, and
+        2.11 only with an experimental flag.
     """
     if not hasattr(compiled, "aot_compile"):
         return None
@@ -123,7 +124,7 @@ def compile_ahead(compiled: Any, tensors: Sequence[Tensor | None]) -> Any:
 
 
 def load_ahead(path: Path) -> Any:
-    """Load what `compile_ahead` returned and its `save_compiled_function` wrote; None if that is missing or damaged."""
+    """Load a kernel of `compile_ahead` that `save_compiled_function` wrote; None if the file is missing or damaged."""
     from torch._inductor import config
 
     try:
@@ -138,7 +139,7 @@ def load_ahead(path: Path) -> Any:
 
 
 def _checked_by_caller(kernel: Any) -> Any:
-    """Have a kernel not check its guards when it is called, since the caller asks `guard_check`."""
+    """Turn off the guard check inside a kernel's call: the caller asks `guard_check` before, to have a choice."""
     kernel.disable_guard_check()
     return kernel
 

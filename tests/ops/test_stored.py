@@ -32,6 +32,7 @@ print(json.dumps([hashlib.sha256(numbers).hexdigest(), graphs, len(compiled)]))
 def cache(tmp_path, monkeypatch):
     """An empty cache folder, and no kernels in this process but that of the first look at the compiler."""
     backend.resolve("auto", "cpu")
+    torch.manual_seed(0)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(kernels, "_KERNELS", {})
     return tmp_path
@@ -148,7 +149,8 @@ def test_code_of_others_is_not_stored(cache):
     compiled, by_hand = (
         both_ways(LIF(2, backend=name, threshold=0.5, surrogate=Box()), x) for name in ("compiled", "reference")
     )
-    assert all(torch.equal(a, b) for a, b in zip(compiled, by_hand, strict=True))
+    assert torch.equal(compiled[0], by_hand[0])
+    torch.testing.assert_close(compiled[1], by_hand[1])  # a product and a sum may be rounded once or twice
     assert files(cache) == []
 
 
@@ -158,6 +160,6 @@ class Pair(NamedTuple):
 
 
 def test_constants_that_repr_does_not_tell():
-    assert stored._is_told_by_repr((None, True, 1, 0.1, "word", torch.float32, Pair(1, Triangular())))
+    assert stored._has_faithful_repr((None, True, 1, 0.1, "word", torch.float32, Pair(1, Triangular())))
     for value in (object(), [1], torch.zeros(2), (1, Box()), Pair(1, lambda: 1), Triangular):
-        assert not stored._is_told_by_repr(value)
+        assert not stored._has_faithful_repr(value)

@@ -1,8 +1,8 @@
-"""What a method heeds of the settings of branches."""
+"""What a method method_uses of the settings of branches."""
 
 import pytest
 
-from shortback.recipes.methods import COEFFICIENTS, heeds
+from shortback.recipes.methods import COEFFICIENTS, method_uses
 from shortback.recipes.training_settings import BranchesConfig
 
 
@@ -19,7 +19,7 @@ from shortback.recipes.training_settings import BranchesConfig
     ],
 )
 def test_each_method_has_its_own(method, key, expected):
-    assert heeds(method, key) == expected
+    assert method_uses(method, key) == expected
 
 
 def test_the_coefficients_are_settings_that_there_are():

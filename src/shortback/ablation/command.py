@@ -23,7 +23,7 @@ from shortback.ablation.workers import check_cells, run_cells
 from shortback.errors import UserError
 from shortback.files import write_text
 from shortback.recipes.load import flatten
-from shortback.recipes.methods import BASELINE, SCHEDULE_KEYS, heeds
+from shortback.recipes.methods import BASELINE, SCHEDULE_KEYS, method_uses
 from shortback.recipes.schema import Recipe
 from shortback.words import quantity
 
@@ -142,7 +142,9 @@ def _timing_key(recipe: Recipe) -> str:
         "optimizer.weight_decay",
     }
     has_branches = recipe.method != BASELINE
-    kept = {key: value for key, value in tree.items() if key not in free and (has_branches or heeds(BASELINE, key))}
+    kept = {
+        key: value for key, value in tree.items() if key not in free and (has_branches or method_uses(BASELINE, key))
+    }
     return json.dumps(kept | {"method": has_branches}, sort_keys=True)
 
 

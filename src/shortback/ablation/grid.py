@@ -14,7 +14,7 @@ from shortback.choices import Method, nearest
 from shortback.errors import UserError
 from shortback.recipes.effect import CONDITIONAL, keys_of, without_effect
 from shortback.recipes.load import load_recipe
-from shortback.recipes.methods import heeds
+from shortback.recipes.methods import method_uses
 from shortback.recipes.schema import Recipe
 from shortback.recipes.yaml_text import read_yaml, write_yaml
 
@@ -111,17 +111,17 @@ def build_grid(
         if not any(_may_affect(method, axis.key) for method in methods):
             raise UserError(f"--vary {axis.key}: it has no effect on {', '.join(methods)}; leave it out")
     settings = list(settings)
-    kinds = _heeded(_kinds(methods, axes), recipe, settings)
+    kinds = _drop_ineffective(_kinds(methods, axes), recipe, settings)
     number = len(kinds) * seeds
     if number > MAX_CELLS and not many:
         raise UserError(f"{number} runs are more than {MAX_CELLS}: add --yes, or look at --plan first")
     first = load_recipe(recipe, settings=[*settings, "compare=null"]).seed
     cells = []
     for seed in range(first, first + seeds):
-        for method, heeded in kinds:
-            own = [f"{key}={value}" for key, value in heeded]
+        for method, own_settings in kinds:
+            own = [f"{key}={value}" for key, value in own_settings]
             parsed = load_recipe(recipe, settings=[*settings, *own, "compare=null", f"method={method}", f"seed={seed}"])
-            cells.append(Cell(heeded, parsed.method, seed, parsed))
+            cells.append(Cell(own_settings, parsed.method, seed, parsed))
     for setting in settings:
         reasons = [without_effect(cell.recipe, [setting]) for cell in cells]
         if reasons and all(reasons):
@@ -145,10 +145,12 @@ def _kinds(methods: Sequence[str], axes: Sequence[Axis]) -> list[tuple[str, Sett
 
 def _may_affect(method: str, key: str) -> bool:
     """Whether a setting can affect a method, given suitable others: the `coefficient` may follow `start`."""
-    return heeds(method, key) or (method == "shortcut" and key == "branches.start")
+    return method_uses(method, key) or (method == "shortcut" and key == "branches.start")
 
 
-def _heeded(kinds: Sequence[tuple[str, Settings]], recipe: str, settings: Sequence[str]) -> list[tuple[str, Settings]]:
+def _drop_ineffective(
+    kinds: Sequence[tuple[str, Settings]], recipe: str, settings: Sequence[str]
+) -> list[tuple[str, Settings]]:
     """Drop the settings of each kind that have no effect given its others, and return each kind once.
 
     Raises:
@@ -167,7 +169,7 @@ def _heeded(kinds: Sequence[tuple[str, Settings]], recipe: str, settings: Sequen
         # Whether a setting has an effect depends on these sections, so kinds that agree in them share a recipe.
         beside = tuple(each for each in own if each[0].partition(".")[0] in _SECTIONS)
         for key, value in own:
-            parts = [each for each in keys_of([f"{key}={value}"]) if each == key or heeds(method, each)]
+            parts = [each for each in keys_of([f"{key}={value}"]) if each == key or method_uses(method, each)]
             why = {each: _why_not(load, method, beside, each) for each in parts}
             if not why or None in why.values():
                 kept.append((key, value))
@@ -183,7 +185,7 @@ def _why_not(load: Callable[[str, Settings], Recipe], method: str, own: Settings
     if key not in CONDITIONAL:
         return None
     recipe = load(method, own)
-    if heeds(method, key):
+    if method_uses(method, key):
         return without_effect(recipe, [f"{key}="])
     with_other = load(method, (*own, (key, str(recipe.branches.start / 2 or 0.5))))
     if with_other.branches.coefficient != recipe.branches.coefficient:  # it follows the start unless it is given

@@ -16,7 +16,7 @@ from shortback.files import read_json
 from shortback.recipes.build import resolve
 from shortback.recipes.data_settings import FramesConfig
 from shortback.recipes.load import WITHOUT_EFFECT, flatten
-from shortback.recipes.methods import BASELINE, heeds
+from shortback.recipes.methods import BASELINE, method_uses
 from shortback.recipes.training_settings import BranchesConfig
 from shortback.runs.folder import RunFolder, runs_in
 
@@ -83,7 +83,7 @@ def check_comparable(cells: Sequence[Cell], out: Path) -> None:
             continue
         theirs = flatten(RunFolder(out / path).read_recipe().model_dump(mode="json"))
         for cell, ours in asked:
-            if any(heeds(BASELINE, key) for key in axes ^ their_axes):
+            if any(method_uses(BASELINE, key) for key in axes ^ their_axes):
                 raise UserError(
                     f"--out {out} holds an ablation that varies {', '.join(sorted(their_axes)) or 'nothing'}, and this "
                     f"one {', '.join(sorted(axes)) or 'nothing'}: name another folder; `shortback report` joins them"
@@ -186,8 +186,8 @@ def _affects(method: str, key: str, recipe: Mapping[str, Any]) -> bool:
         recipe: the settings of the run by their keys.
     """
     if key == "health.every":  # takes the measurements that an adaptive coefficient follows
-        return recipe.get("branches.schedule") == "adaptive" and heeds(method, "branches.schedule")
-    return key not in _NO_SETTINGS and heeds(method, key)
+        return recipe.get("branches.schedule") == "adaptive" and method_uses(method, "branches.schedule")
+    return key not in _NO_SETTINGS and method_uses(method, key)
 
 
 def _is_usual(key: str, recipe: dict[str, Any]) -> bool:

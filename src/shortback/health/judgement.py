@@ -125,11 +125,8 @@ def _stuck(neurons: Sequence[NeuronActivity], verdict: Literal["dead", "saturate
     first = stuck[0]
     what = "never fire on this batch" if verdict == "dead" else "fire at every step of every sample"
     share = f"{getattr(first, verdict):.0%} of the neurons of {first.name} {what}"
-    return (
-        verdict,
-        first.name,
-        f"{share}; the same holds in {len(stuck)} of {quantity(len(neurons), 'layer')} of neurons",
-    )
+    layers = f"{len(stuck)} of {quantity(len(neurons), 'layer')} of neurons"
+    return verdict, first.name, f"{share}; the same holds in {layers}"
 
 
 def _without_gradient(every: Sequence[LayerGradient], neurons: Sequence[NeuronActivity]) -> _Finding:
@@ -176,7 +173,7 @@ def _out_of_band(layers: Sequence[LayerGradient]) -> _Finding:
 
 def _span(relative: Sequence[float]) -> str:
     if not relative:
-        return "every layer has a gradient, and every weight is 0, so that no gradient can be held against one"
+        return "every layer has a gradient, and every weight is 0, so gradient over weight is undefined"
     return f"gradient over weight is between {min(relative):.1e} and {max(relative):.1e} in {_all(len(relative))}"
 
 

@@ -162,7 +162,7 @@ def run(body: Callable, constants: tuple[Any, ...], *tensors: Tensor | None) -> 
 
 
 class _Kernel:
-    """A compiled function: as stored on disk, and compiled by Dynamo for calls that this does not fit.
+    """A compiled function: the kernel stored on disk, and one by Dynamo for the calls that the stored one does not fit.
 
     Attributes:
         code: the code object under which Dynamo stores what it compiles.

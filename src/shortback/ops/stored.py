@@ -45,13 +45,13 @@ def load_or_compile(
         outside this package, such as a user's surrogate, and where PyTorch cannot compile ahead of time.
     """
     on_cpu = all(tensor is None or tensor.device.type == "cpu" for tensor in tensors)
-    if not (on_cpu and _is_ours(body.__module__) and _is_told_by_repr(kind)):
+    if not (on_cpu and _is_ours(body.__module__) and _has_faithful_repr(kind)):
         return None
     settings = compiler_settings()
     if settings is None:
         return None
-    told = body.__module__, body.__qualname__, kind, settings, _made_with(inspect.getfile(body))
-    path = compiler_cache() / "shortback" / f"{hashlib.sha256(repr(told).encode()).hexdigest()}.bin"
+    identity = body.__module__, body.__qualname__, kind, settings, _made_with(inspect.getfile(body))
+    path = compiler_cache() / "shortback" / f"{hashlib.sha256(repr(identity).encode()).hexdigest()}.bin"
     return load_ahead(path) or _compile(function, tensors, path)
 
 
@@ -72,15 +72,14 @@ def _is_ours(module: str) -> bool:
     return module.partition(".")[0] == __name__.partition(".")[0]
 
 
-def _is_told_by_repr(value: Any) -> bool:
-    """Whether `repr` tells a constant from all others: numbers, words, and dataclasses of this package made of them."""
+def _has_faithful_repr(value: Any) -> bool:
+    """Whether equal `repr` means equal constants: numbers, words, and dataclasses of this package made of these."""
     if isinstance(value, tuple):
-        return all(map(_is_told_by_repr, value))
+        return all(map(_has_faithful_repr, value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        is_told = all(
-            field.repr and _is_told_by_repr(getattr(value, field.name)) for field in dataclasses.fields(value)
-        )
-        return is_told and _is_ours(type(value).__module__)
+        fields = dataclasses.fields(value)
+        is_shown = all(field.repr and _has_faithful_repr(getattr(value, field.name)) for field in fields)
+        return is_shown and _is_ours(type(value).__module__)
     return isinstance(value, _PLAIN)
 
 
@@ -100,5 +99,5 @@ def _processor() -> tuple[str, ...]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    told = {line for line in lines if line.partition(":")[0].strip() in ("flags", "Features", "model name")}
-    return platform.machine(), torch.backends.cpu.get_cpu_capability(), *sorted(told)
+    processor = {line for line in lines if line.partition(":")[0].strip() in ("flags", "Features", "model name")}
+    return platform.machine(), torch.backends.cpu.get_cpu_capability(), *sorted(processor)

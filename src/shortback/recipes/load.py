@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from shortback.choices import Combine, nearest, usual_start
 from shortback.recipes.fields import Section, section_in
-from shortback.recipes.methods import COEFFICIENTS, heeds
+from shortback.recipes.methods import COEFFICIENTS, method_uses
 from shortback.recipes.schema import Recipe
 from shortback.recipes.training_settings import usual_coefficient
 from shortback.recipes.yaml_text import RecipeError, read_keys, read_yaml, text_of
@@ -183,7 +183,7 @@ def differences(ours: Recipe, theirs: Recipe, *, ignoring: Collection[str] = ())
     Settings of the coefficient that neither recipe's method uses are left out.
     """
     a, b = flatten(ours.model_dump(mode="json")), flatten(theirs.model_dump(mode="json"))
-    unused = {key for key in COEFFICIENTS if not heeds(ours.method, key) and not heeds(theirs.method, key)}
+    unused = {key for key in COEFFICIENTS if not method_uses(ours.method, key) and not method_uses(theirs.method, key)}
     different = sorted(key for key in {*a, *b}.difference(ignoring, unused) if a.get(key) != b.get(key))
     return [f"{key}: {a.get(key)!r}, {b.get(key)!r}" for key in different]
 

@@ -9,7 +9,7 @@ SCHEDULE_KEYS = {f"branches.{key}" for key in ("schedule", "start", "end", "over
 COEFFICIENTS = SCHEDULE_KEYS | {"branches.coefficient"}
 
 
-def heeds(method: str, key: str) -> bool:
+def method_uses(method: str, key: str) -> bool:
     """Whether a setting affects a method's training: vanilla has no branches, shortcut's coefficient is constant."""
     if method == BASELINE:
         return key.partition(".")[0] != "branches"
