@@ -28,7 +28,7 @@ LAYERS = (
     ("spiking", "inspection"),
     ("models",),
     ("health",),
-    ("shortcuts",),
+    ("shortcuts", "initialization"),
     ("diagnosis", "data", "export"),
     ("training",),
     ("recipes",),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from shortback.export.operations import count_operations as count_operations
     from shortback.export.stream import stream as stream
     from shortback.health import GradientReport as GradientReport
+    from shortback.initialization import scale_to_rate as scale_to_rate
     from shortback.inspection.libraries import register_reset as register_reset
     from shortback.inspection.reset import reset_states as reset_states
     from shortback.losses import TET as TET
@@ -53,6 +54,7 @@ _HOMES = {
     "shortback.export.operations": ("count_operations",),
     "shortback.export.stream": ("stream",),
     "shortback.health": ("GradientReport",),
+    "shortback.initialization": ("scale_to_rate",),
     "shortback.losses": ("CrossEntropy", "ShortcutLoss", "TET", "shortcut_loss"),
     "shortback.outputs": ("LossTerms", "Outputs"),
     "shortback.models": ("create_model", "list_models"),
@@ -97,6 +99,7 @@ __all__ = [
     "neurons",
     "register_reset",
     "reset_states",
+    "scale_to_rate",
     "schedules",
     "shortcut_loss",
     "spikify",

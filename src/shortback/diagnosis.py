@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from shortback.choices import Combine, usual_start
 from shortback.health import GradientReport, Suggestion, first_samples, judge, measure
+from shortback.initialization import scale_to_rate
 from shortback.inspection.untouched import copy_of
 from shortback.losses import Loss, ShortcutLoss
 from shortback.neurons import SpikingNeuron
@@ -91,11 +92,14 @@ class _Trial:
 
 
 def _trials(net: nn.Module, verdict: str, coefficient: float, combine: Combine) -> Iterator[_Trial]:
+    too_low_or_high = verdict in ("dead", "saturated", "vanishing")
+    if too_low_or_high:
+        yield _Trial("weights scaled until each layer fires", "sb.scale_to_rate(net, x)", (), _scaled, coefficient)
     neuron = next((m for m in net.modules() if isinstance(m, SpikingNeuron)), None)
     if neuron is not None:
         key, threshold, surrogate = "model.neuron", neuron.dynamics.threshold, neuron.dynamics.surrogate
         python = f"sb.{type(neuron).__name__}(..., {{}})"
-        if verdict in ("dead", "saturated", "vanishing"):
+        if too_low_or_high:
             value = _other_threshold(threshold, raise_it=verdict == "saturated")
             what = f"threshold {value:g} in place of {threshold:g}"
             settings = (f"{key}.threshold={value:g}",)
@@ -147,6 +151,13 @@ def _with(**dynamics: Any) -> Callable[[nn.Module, Tensor], nn.Module]:
         return net
 
     return change
+
+
+def _scaled(net: nn.Module, x: Tensor) -> nn.Module | None:
+    try:
+        return net if scale_to_rate(net, x).num_scaled else None
+    except ValueError:  # there are no neurons that follow a layer
+        return None
 
 
 def _with_branches(at: str) -> Callable[[nn.Module, Tensor], nn.Module | None]:

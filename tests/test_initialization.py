@@ -1,0 +1,274 @@
+"""Weights scaled to a firing rate, with rates counted by hand, on networks of several libraries' kinds."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import shortback as sb
+from tests.health.foreign import OneStep
+from tests.health.test_probe import assert_same, snapshot
+
+T = 3
+
+
+def deep(*, depth=6, gain=1.0, norm=False, neuron=None):
+    """Plain convolutions: without norms, PyTorch's own initialization lets nothing fire from the second layer on."""
+    torch.manual_seed(0)
+    layers, channels = [], 1
+    for _ in range(depth):
+        layers.append(nn.Conv2d(channels, 8, 3, padding=1))
+        layers += [nn.BatchNorm2d(8)] if norm else []
+        layers.append(sb.LIF(T, backend="reference") if neuron is None else neuron())
+        channels = 8
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    with torch.no_grad():
+        for layer in net:
+            if isinstance(layer, nn.Conv2d):
+                layer.weight *= gain
+    return net if neuron else sb.SpikingNetwork(net, num_steps=T)
+
+
+def images(num_samples=16):
+    return torch.randn(num_samples, 1, 10, 10, generator=torch.Generator().manual_seed(1))
+
+
+def rates_of(net, x, kind):
+    """Counted by a hook of its own, in the mode the network is in."""
+    spikes = []
+    handles = [m.register_forward_hook(lambda m, i, o: spikes.append(o)) for m in net.modules() if isinstance(m, kind)]
+    with torch.no_grad():
+        net(x)
+    for handle in handles:
+        handle.remove()
+    return [(s != 0).double().mean().item() for s in spikes]
+
+
+@pytest.mark.parametrize("firing_rate", [0.05, 0.1, 0.3])
+def test_a_dead_network_fires_at_the_rate_asked_for(firing_rate):
+    net, x = deep(), images()
+    before, original = rates_of(net, x, sb.LIF), copy.deepcopy(net.state_dict())
+    assert before[2:] == [0.0] * 4
+    scaling = sb.scale_to_rate(net, x, firing_rate=firing_rate)
+    after = rates_of(net, x, sb.LIF)
+    assert [layer.before for layer in scaling.layers] == pytest.approx(before)
+    assert [layer.after for layer in scaling.layers] == pytest.approx(after)
+    convolutions = ["0", "2", "4", "6", "8", "10"]
+    assert [layer.name for layer in scaling.layers] == convolutions
+    assert [layer.neurons for layer in scaling.layers] == ["1", "3", "5", "7", "9", "11"]
+    assert scaling.num_scaled >= 5
+    for layer, rate in zip(scaling.layers, after, strict=True):
+        if layer.factor == 1:
+            assert firing_rate / 3 <= rate <= 0.6
+        else:
+            assert firing_rate / 1.1 <= rate <= 1.1 * firing_rate
+        for part in ("weight", "bias"):
+            key = f"network.{layer.name}.{part}"
+            assert torch.equal(net.state_dict()[key], original[key] * layer.factor)
+    untouched = set(original) - {f"network.{name}.{part}" for name in convolutions for part in ("weight", "bias")}
+    assert untouched
+    assert all(torch.equal(net.state_dict()[key], original[key]) for key in untouched)
+
+
+def test_the_gradient_reaches_all_layers_afterwards():
+    net, x, y = deep(depth=10), images(), torch.arange(16) % 10
+    dead = sb.diagnose(net, x, y)
+    assert dead.judgement.verdict == "dead"
+    best = dead.suggestions[0]
+    assert (best.python, best.settings, best.helps) == ("sb.scale_to_rate(net, x)", (), True)
+    assert "+ weights scaled until each layer fires: healthy" in str(dead)
+    assert "(sb.scale_to_rate(net, x))" in str(dead)
+    sb.scale_to_rate(net, x)
+    awake = sb.diagnose(net, x, y)
+    assert (awake.judgement.verdict, awake.judgement.effective_depth) == ("healthy", 11)
+    assert awake.judgement.slope == pytest.approx(best.after.slope)
+
+
+def test_a_saturated_network_is_calmed():
+    net, x = deep(depth=3), images()
+    with torch.no_grad():
+        for layer in net.network:
+            if isinstance(layer, nn.Conv2d):
+                layer.bias += 4  # a current above the threshold at every step
+    assert min(rates_of(net, x, sb.LIF)) > 0.9
+    scaling = sb.scale_to_rate(net, x)
+    assert all(layer.factor < 1 and layer.left is None for layer in scaling.layers)
+    assert rates_of(net, x, sb.LIF) == pytest.approx([0.1] * 3, rel=0.2)
+
+
+def test_what_fires_is_left_as_it_is(make_network, batch):
+    for net, x in ((make_network(), batch[0]), (deep(norm=True), images())):
+        before = copy.deepcopy(net.state_dict())
+        scaling = sb.scale_to_rate(net, x, firing_rate=0.15)
+        assert scaling.num_scaled == 0
+        assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_nothing_but_weights_changes(training):
+    net, x = deep(norm=True), images()
+    with torch.no_grad():
+        for norm in net.network:
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.weight *= 0.1
+    net.train(training)
+    net.network[1].eval()  # a frozen norm stays frozen, in training
+    before = snapshot(net)
+    scaling = sb.scale_to_rate(net, x)
+    assert {layer.name for layer in scaling.layers if layer.factor > 1} >= {"4", "7", "10"}  # the norms
+    after = snapshot(net)
+    for layer in scaling.layers:
+        for part in ("weight", "bias"):
+            key = f"network.{layer.name}.{part}"
+            assert torch.equal(after[1].pop(key), before[1].pop(key) * layer.factor)
+    assert_same(before, after)
+
+
+class Stepwise(nn.Module):
+    """A loop over time as snnTorch's users write it: an encoder, two layers, neurons that return their membrane too."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder, self.one, self.two = OneStep(), OneStep(), OneStep()
+        self.first, self.second = nn.Linear(100, 20), nn.Linear(20, 10)
+
+    def forward(self, x):
+        mem_0 = mem_1 = mem_2 = None
+        counts = 0
+        for _ in range(T):
+            spikes, mem_0 = self.encoder(x.flatten(1), mem_0)
+            spikes, mem_1 = self.one(self.first(spikes), mem_1)
+            spikes, mem_2 = self.two(self.second(spikes), mem_2)
+            counts = counts + spikes
+        return counts
+
+
+def test_a_loop_over_time():
+    net, x = Stepwise(), images()
+    encoder = [p.clone() for p in net.encoder.parameters()]
+    scaling = sb.scale_to_rate(net, x, firing_rate=0.2)
+    assert [(layer.name, layer.neurons) for layer in scaling.layers] == [("first", "one"), ("second", "two")]
+    assert all(layer.factor > 1 for layer in scaling.layers)
+    assert [p.clone() for p in net.encoder.parameters()] == encoder
+    counts = []
+    handle = net.two.register_forward_hook(lambda m, i, o: counts.append(o[0]))
+    net(x)
+    handle.remove()
+    assert torch.stack(counts).mean().item() == pytest.approx(0.2, rel=0.1)
+    assert scaling.layers[1].after == pytest.approx(torch.stack(counts).mean().item())
+
+
+def test_one_neuron_module_after_several_layers():
+    """As torchvision's blocks use one ReLU twice: each use follows a layer of its own."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+            self.fires, self.head = sb.LIF(T, backend="reference"), nn.Linear(8, 10)
+
+        def forward(self, x):
+            x = self.fires(self.b(self.fires(self.a(x))))
+            return self.head(x.mean((2, 3)))
+
+    torch.manual_seed(0)
+    net, x = sb.SpikingNetwork(Block(), num_steps=T), images()
+    scaling = sb.scale_to_rate(net, x)
+    assert [(layer.name, layer.neurons) for layer in scaling.layers] == [("a", "fires"), ("b", "fires")]
+    assert [layer.after for layer in scaling.layers] == pytest.approx(rates_of(net, x, sb.LIF))
+    assert scaling.layers[1].after == pytest.approx(0.1, rel=0.1)
+
+
+class Firing(nn.Linear):
+    """A layer that fires itself."""
+
+    def forward(self, x):
+        return (F.linear(x, self.weight, self.bias) > 1).to(x.dtype)
+
+
+def test_a_layer_that_fires_itself():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), Firing(100, 50), Firing(50, 50), nn.Linear(50, 10))
+    scaling = sb.scale_to_rate(net, images())
+    assert [(layer.name, layer.neurons) for layer in scaling.layers] == [("1", "1"), ("2", "2")]
+    assert scaling.layers[1].factor > 1
+    assert scaling.layers[1].after == pytest.approx(0.1, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["LIFNode", "ParametricLIFNode"])
+def test_spikingjelly_neurons(name):
+    neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
+    net = deep(neuron=getattr(neuron, name))
+    x = images()
+    scaling = sb.scale_to_rate(net, x)
+    sb.reset_states(net)
+    assert rates_of(net, x, neuron.BaseNode) == pytest.approx([layer.after for layer in scaling.layers])
+    assert all(0.1 / 3 <= layer.after <= 0.3 for layer in scaling.layers)
+    assert scaling.num_scaled >= 5
+
+
+def test_branches_are_left_alone():
+    x = images()
+    plain, net = deep(), sb.attach(deep(), at="blocks", sample=x)
+    heads = copy.deepcopy(net.heads.state_dict())
+    alone, with_branches = sb.scale_to_rate(plain, x), sb.scale_to_rate(net, x)
+    assert alone == with_branches
+    assert all(torch.equal(value, heads[key]) for key, value in net.heads.state_dict().items())
+
+
+def freeze(layer):
+    layer.requires_grad_(requires_grad=False)
+
+
+def silence(layer):
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (freeze, "it is frozen"),
+        (nn.utils.parametrizations.spectral_norm, "its weight is computed by torch.nn.utils.parametrize"),
+        (silence, "no factor leads to such a rate"),
+    ],
+)
+def test_what_cannot_be_scaled_is_named(change, reason):
+    net, x = deep(depth=2), images()
+    change(net.network[2])
+    before = {key: value.clone() for key, value in net.network[2].state_dict().items()}
+    scaling = sb.scale_to_rate(net, x)
+    assert (scaling.layers[1].factor, scaling.layers[1].left) == (1, reason)
+    assert f"not scaled: {reason}" in str(scaling)
+    assert all(torch.equal(value, before[key]) for key, value in net.network[2].state_dict().items())
+
+
+def test_a_norm_without_weights_and_shared_layers_cannot_be_scaled():
+    torch.manual_seed(0)
+    conv = nn.Conv2d(1, 1, 3, padding=1)
+    neurons = [sb.LIF(T, threshold=threshold, backend="reference") for threshold in (3.0, 9.0, 9.0)]
+    norm = nn.BatchNorm2d(1, affine=False)
+    layers = conv, neurons[0], conv, neurons[1], norm, neurons[2], nn.Flatten(), nn.Linear(100, 10)
+    scaling = sb.scale_to_rate(sb.SpikingNetwork(nn.Sequential(*layers), num_steps=T), images())
+    reasons = [layer.left for layer in scaling.layers]
+    assert reasons[1:] == ["it was scaled for the neurons before", "BatchNorm2d has no weight, as with affine=False"]
+
+
+@pytest.mark.parametrize("firing_rate", [0, 1, -0.1, 10, float("nan"), "0.1"])
+def test_a_rate_is_a_share(firing_rate):
+    with pytest.raises(ValueError, match=r"firing_rate=.*: give a number between 0 and 1"):
+        sb.scale_to_rate(deep(), images(), firing_rate=firing_rate)
+
+
+def test_mistakes_are_explained():
+    with pytest.raises(ValueError, match=r"no neurons were seen to follow a layer .* in Sequential"):
+        sb.scale_to_rate(nn.Sequential(nn.Flatten(), nn.Linear(100, 10)), images())
+    with pytest.raises(ValueError, match=r"from before torch\.compile"):
+        sb.scale_to_rate(torch.compile(deep()), images())
+    with pytest.raises(ValueError, match="the batch is a list of 1: give the images alone"):
+        sb.scale_to_rate(deep(), [images()])
+    with pytest.raises(ValueError, match="3 channels, and the first convolution takes 1"):
+        sb.scale_to_rate(deep(), images().expand(-1, 3, -1, -1))
