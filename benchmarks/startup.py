@@ -39,7 +39,10 @@ def measure(settings: Settings) -> dict[str, Any]:
 
 
 def _in_child(cache: str) -> dict[str, Any]:
-    caches = {"TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": f"{cache}/triton"}
+    temporary = Path(cache) / "tmp"
+    temporary.mkdir(exist_ok=True)
+    # PyTorch keeps the precompiled header of all kernels in the folder for temporary files, wherever its cache is.
+    caches = {"TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": f"{cache}/triton", "TMPDIR": str(temporary)}
     command = [sys.executable, str(Path(__file__).resolve()), CHILD]
     done = subprocess.run(command, env=os.environ | caches, capture_output=True, text=True, check=False)
     if done.returncode:
