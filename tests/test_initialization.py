@@ -77,9 +77,10 @@ def test_the_gradient_reaches_all_layers_afterwards():
     dead = sb.diagnose(net, x, y)
     assert dead.judgement.verdict == "dead"
     best = dead.suggestions[0]
-    assert (best.python, best.settings, best.helps) == ("sb.scale_to_rate(net, x)", (), True)
+    assert (best.python, best.settings) == ("sb.scale_to_rate(net, x)", ("model.firing_rate=0.1",))
+    assert best.helps
     assert "+ weights scaled until each layer fires: healthy" in str(dead)
-    assert "(sb.scale_to_rate(net, x))" in str(dead)
+    assert "(sb.scale_to_rate(net, x); with a recipe -s model.firing_rate=0.1)" in str(dead)
     sb.scale_to_rate(net, x)
     awake = sb.diagnose(net, x, y)
     assert (awake.judgement.verdict, awake.judgement.effective_depth) == ("healthy", 11)

@@ -94,7 +94,8 @@ class _Trial:
 def _trials(net: nn.Module, verdict: str, coefficient: float, combine: Combine) -> Iterator[_Trial]:
     too_low_or_high = verdict in ("dead", "saturated", "vanishing")
     if too_low_or_high:
-        yield _Trial("weights scaled until each layer fires", "sb.scale_to_rate(net, x)", (), _scaled, coefficient)
+        what = "weights scaled until each layer fires"
+        yield _Trial(what, "sb.scale_to_rate(net, x)", ("model.firing_rate=0.1",), _scaled, coefficient)
     neuron = next((m for m in net.modules() if isinstance(m, SpikingNeuron)), None)
     if neuron is not None:
         key, threshold, surrogate = "model.neuron", neuron.dynamics.threshold, neuron.dynamics.surrogate

@@ -97,8 +97,8 @@ def scale_to_rate(net: nn.Module, x: Tensor, *, firing_rate: float = 0.1) -> Sca
     For each layer of neurons, from the input to the output, the weight and the bias of the layer called last before it
     (a convolution, a linear map or a norm) are multiplied by one factor, found by running the batch in training mode.
     Layers of neurons that fire at a third of the wanted rate or more, and at 60 % or less, are left as they are, and so
-    are layers that cannot be scaled: the result names them. All else is left as it was: statistics of norms, modes, hooks, the states
-    of neurons and the random state.
+    are layers that cannot be scaled: the result names them. All else is left as it was: statistics of norms, modes,
+    hooks, the states of neurons and the random state.
 
     Args:
         net: any spiking network, before `torch.compile`; its neurons are found as by `diagnose`.

@@ -56,6 +56,27 @@ def test_that_the_first_step_compiles_is_said_once():
     assert line.startswith("the first step compiles kernels")
 
 
+def test_weights_are_scaled_to_a_firing_rate(tmp_path):
+    """A network without norms is dead before training, and fires if asked to; a second run starts from the same."""
+
+    def first_network(*settings):
+        run = Run.of(tiny("model.norm=none", "model.residual=plain", "train.epochs=1", *settings))
+        return run.build_network()[0], run
+
+    def rates_of(model, run):
+        return list(sb.health.firing_rates(model, [run.first_batch(32)[0]]).values())
+
+    assert min(rates_of(*first_network())) == 0
+    awake, run = first_network("model.firing_rate=0.15")
+    assert all(0.04 < rate < 0.61 for rate in rates_of(awake, run))
+    again, _ = first_network("model.firing_rate=0.15", "method=evolutionary")
+    assert all(torch.equal(a, b) for a, b in zip(awake.parameters(), again.parameters(), strict=True))
+    said = []
+    train_recipe(run.recipe, tmp_path / "run", say=said.append)
+    assert "weights: scaled to a firing rate of 15%" in said
+    assert RunFolder(tmp_path / "run").read_recipe().model.firing_rate == 0.15
+
+
 def test_the_folder_has_all_it_should(run):
     out, summary, said = run
     assert {p.name for p in out.iterdir()} == {

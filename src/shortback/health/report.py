@@ -22,7 +22,7 @@ class Suggestion:
 
     Attributes:
         what: the change in words.
-        settings: the change in a recipe, as `key=value` strings; empty if there is no such setting.
+        settings: the change in a recipe, as `key=value` strings.
         before: the judgement on the samples it was tried on, without the change.
         after: the judgement on the same samples, with the change.
         python: the change in Python.
@@ -42,7 +42,7 @@ class Suggestion:
     @property
     def how(self) -> str:
         """How to make the change, in Python and on the command line."""
-        return "; with a recipe ".join(filter(None, (self.python, self.options)))
+        return f"{self.python}; with a recipe {self.options}" if self.python else self.options
 
     @property
     def helps(self) -> bool:

@@ -78,6 +78,8 @@ class ModelConfig(Section):
     """Batch norm over time and batch (`batch`), also scaled to the threshold (`tdbn`) or per step (`tebn`), or none."""
     pool: Pool | None = None
     """For a VGG, the pooling: a spike where any of four neurons fired (`max`), or their rate (`average`)."""
+    firing_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Scale the initial weights until neurons fire at about this rate, spikes per step; `null` leaves them as drawn."""
     neuron: NeuronConfig = NeuronConfig()
 
     @field_validator("name")

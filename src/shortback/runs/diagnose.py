@@ -80,7 +80,7 @@ def _with_settings_of(recipe: Recipe, report: GradientReport) -> GradientReport:
     if recipe.method == "shortcut":
         suggestions = [dataclasses.replace(each, settings=_of_shortcut(each)) for each in suggestions]
     elif recipe.branches.schedule == "adaptive":  # the coefficient is measured, and no setting of the recipe
-        suggestions = [each for each in suggestions if "branches.start=" not in each.options]
+        suggestions = [each for each in suggestions if not each.settings[0].startswith("branches.start=")]
     return dataclasses.replace(report, suggestions=suggestions)
 
 

@@ -38,7 +38,7 @@ def write_gradient_page(path: Path, checkup: Checkup) -> None:
 
 
 def _suggestions(report: GradientReport) -> Table:
-    headings = ["change", "helps", "verdict", "effective depth", "slope", "how"]
+    headings = ["change", "helps", "verdict", "effective depth", "slope", "in a recipe"]
     rows = [
         [
             s.what,
@@ -46,7 +46,7 @@ def _suggestions(report: GradientReport) -> Table:
             f"{s.before.verdict} > {s.after.verdict}",
             f"{s.before.effective_depth} > {s.after.effective_depth}",
             slopes(s),
-            s.options or s.python,
+            s.options,
         ]
         for s in report.suggestions
     ]

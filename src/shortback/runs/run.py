@@ -9,6 +9,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from shortback.data import BatchLoader, ImageSet
+from shortback.initialization import scale_to_rate
 from shortback.losses import ShortcutLoss
 from shortback.recipes.build import (
     Splits,
@@ -27,6 +28,8 @@ from shortback.shortcuts import attach
 from shortback.shortcuts.auto import NUM_SAMPLES, choose_places
 from shortback.spiking import SpikingNetwork
 from shortback.training import Execution, build_fabric
+
+NUM_SCALING_SAMPLES = 32  # on which weights are scaled to a firing rate
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,7 @@ class Run:
 
     def build_network(self) -> tuple[SpikingNetwork, nn.Module]:
         """Build the network, initialised from the seed; return it, and the same with the branches of its method."""
-        torch.manual_seed(self.recipe.seed)
-        model = self.build_model()
+        model = _initial_model(self.recipe, self.splits)
         if self.recipe.loss.kind == "tet":
             model.readout = "steps"
         if self.recipe.method == "vanilla":
@@ -103,12 +105,21 @@ def _model(recipe: Recipe, splits: Splits) -> SpikingNetwork:
     return build_model(recipe.model, num_classes=len(source.classes), in_channels=source.in_channels)
 
 
+def _initial_model(recipe: Recipe, splits: Splits) -> SpikingNetwork:
+    """The network as training starts with it: drawn from the seed, and scaled to `model.firing_rate` if that is set."""
+    torch.manual_seed(recipe.seed)
+    model = _model(recipe, splits)
+    if recipe.model.firing_rate is not None:
+        x, _ = first_batch(recipe, splits, NUM_SCALING_SAMPLES)
+        scale_to_rate(model, x, firing_rate=recipe.model.firing_rate)
+    return model
+
+
 def _placed(recipe: Recipe, splits: Splits) -> Recipe:
     """The recipe with `branches.at: auto` replaced by names of places, chosen by measuring the untrained network."""
     if recipe.branches.at != "auto" or recipe.method == "vanilla":
         return recipe
-    torch.manual_seed(recipe.seed)
-    model = _model(recipe, splits)
+    model = _initial_model(recipe, splits)
     x, _ = first_batch(recipe, splits, NUM_SAMPLES)
     loss = build_loss(recipe.loss, recipe.branches)
     beginning = build_schedule(recipe.method, recipe.branches)(0.0)
