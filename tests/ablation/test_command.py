@@ -67,6 +67,7 @@ def test_report_makes_it_again_and_joins(ablation, tmp_path):
     groups = json.loads((tmp_path / "both" / "results.json").read_text())["groups"]
     assert [len(group["runs"]) for group in groups] == [len(group["runs"]) for group in json.loads(before)["groups"]]
     assert "holds no run" in refused("report", tmp_path)
+    assert "name the folders that it was made from" in refused("report", tmp_path / "both")
 
 
 def test_the_plan_runs_nothing(ablation, tmp_path):

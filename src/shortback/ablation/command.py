@@ -152,8 +152,11 @@ def report_folders(folders: Sequence[Path], out: Path, *, thresholds: Sequence[f
     """Read ablations and single runs, and write `results.json` and the page of all of them into `out`.
 
     Raises:
-        ValueError: a folder holds neither, or a threshold is not an accuracy.
+        ValueError: a folder holds neither, or only what this function wrote; or a threshold is not an accuracy.
     """
+    for folder in folders:
+        if {path.name for path in folder.glob("*")} == {RESULTS_FILE, PAGE_FILE}:
+            raise UserError(f"{folder} holds a report without its runs: name the folders that it was made from")
     console = Console(soft_wrap=True, highlight=False, markup=False)
     write_results(join(folders), out, console, "Ablation", thresholds)
 
