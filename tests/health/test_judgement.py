@@ -227,3 +227,25 @@ def test_a_readout_that_never_fires_is_not_dead_where_its_spikes_reach_no_loss()
         for last in (readout, unused)
     ]
     assert verdicts == ["dead", "healthy"]
+
+
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        (
+            150.0,
+            "exploding: from a on; only just, by a factor of 1.50 at most, in 1 of 5 layers",
+        ),
+        (
+            0.008,
+            "vanishing: from a on; only just, by a factor of 1.25 at most, in 1 of 5 layers",
+        ),
+        (250.0, "exploding: from a on"),
+        (0.001, "vanishing: from a on"),
+    ],
+)
+def test_what_is_only_just_out_of_the_band_is_said_to_be(first, said):
+    layers = [layer("a", first), *(layer(name, 1.0) for name in "bcde")]
+    judgement = judge(Measurement(layers, [neuron("n")], 1.0, {"main": 1.0}, 0.0, 8, []))
+    _, _, end = judgement.reason.partition("out of the band of 100 ")
+    assert f"{judgement.verdict}: {end}" == said

@@ -29,6 +29,7 @@ from shortback.words import quantity
 Verdict = Literal["healthy", "vanishing", "exploding", "dead", "saturated", "not finite"]
 
 BAND = 100.0
+_ONLY_JUST = 2.0  # times the band: a layer that is no farther outside is said to be so only just
 STUCK = 0.95  # a layer is dead or saturated if at least this share of its neurons is
 
 
@@ -162,12 +163,14 @@ def _out_of_band(layers: Sequence[LayerGradient]) -> _Finding:
     start = max(i for i in out if (relative[i] > middle) == grows)
     per_layer = slope(relative)
     how = "times the" if grows else "of the"
+    beyond = max(relative[worst] / middle, middle / relative[worst] if relative[worst] else math.inf) / BAND
+    only_just = f"; only just, by a factor of {beyond:.2f} at most, in {len(out)} of {quantity(len(relative), 'layer')}"
     return (
         "exploding" if grows else "vanishing",
         layers[start].name,
         f"gradient over weight is {relative[worst]:.1e} at {layers[worst].name}, {relative[worst] / middle:.1e} {how} "
         f"{middle:.1e} of the last layers; a factor {10**per_layer:.2f} a layer towards the input, out of the band of "
-        f"{BAND:.0f} from {layers[start].name} on",
+        f"{BAND:.0f} from {layers[start].name} on{only_just if beyond < _ONLY_JUST else ''}",
     )
 
 
