@@ -1,7 +1,6 @@
 """Write the tables of the pages in docs from benchmarks/results, each between `<!-- name -->` and `<!-- end -->`.
 
-The name is that of a file of results, followed by `-something` where one file yields several tables; `logits` combines
-several files.
+The name is that of a file of results, followed by `-something` where one file yields several tables, or one of `OWN`.
 
 python scripts/docs_tables.py
 """
@@ -38,8 +37,8 @@ def render(text: str) -> str:
 
     def fill(match: re.Match[str]) -> str:
         name = match[1]
-        if name == "logits":
-            return f"<!-- {name} -->\n" + "\n".join(logits()) + "\n<!-- end -->"
+        if name in OWN:
+            return f"<!-- {name} -->\n" + "\n".join(OWN[name]()) + "\n<!-- end -->"
         found = read(name.partition("-")[0])
         kind = re.sub("_(avx2|amx|jemalloc)", "", name)  # the same benchmark on another processor or allocator
         lines = ablation(found["groups"]) if "groups" in found else TABLES[kind](found["results"])
@@ -233,6 +232,20 @@ def logits() -> list[str]:
     return table(headings, rows)
 
 
+def dead_networks() -> list[str]:
+    """One row per depth and method: how the network starts, and the test accuracy of each seed and their mean."""
+    groups: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for run in read("dead_networks")["runs"]:
+        groups.setdefault((run["depth"], run["method"]), []).append(run)
+    rows = []
+    for (depth, method), runs in groups.items():
+        verdicts = dict.fromkeys(run["before"]["verdict"] for run in runs)
+        accuracies = [100 * run["test_accuracy"] for run in runs]
+        by_seed = ", ".join(f"{accuracy:.1f}" for accuracy in accuracies)
+        rows.append([str(depth), method, ", ".join(verdicts), by_seed, f"{sum(accuracies) / len(accuracies):.1f}"])
+    return table(["layers", "weights", "at the start", "test by seed", "test"], rows)
+
+
 def points(found: dict[str, Any] | None, *, signed: bool = False) -> str:
     """Format the mean of an estimate, or of a difference, in percentage points."""
     if found is None:
@@ -261,6 +274,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "startup": startup,
     "diagnosis": diagnosis,
 }
+OWN: dict[str, Callable[[], list[str]]] = {"logits": logits, "dead_networks": dead_networks}
 
 if __name__ == "__main__":
     for page in PAGES:

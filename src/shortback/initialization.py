@@ -37,8 +37,8 @@ _LOWEST = 1 / 3  # of the wanted rate: what fires at least so often, and at most
 _HIGHEST = 0.6  # rates up to one half are usual after residual connections, which one layer alone cannot lower
 _MET = 1.1  # a search ends at a rate within this factor of the wanted one
 _STRIDE = 4.0  # by which the first factors tried differ
-_SMALLEST, _LARGEST = 2.0**-4, 2.0**20  # factors; smaller ones would cut off a branch beside a residual connection
-_NUM_TRIALS = 24
+_LARGEST = 2.0**20  # factor, and 1 over the smallest
+_MIN_GAP = 1.01  # between the factors of a rate below and of one above the wanted one, for another factor between
 
 
 @dataclass(frozen=True)
@@ -208,24 +208,21 @@ class _Network:
                 parameter.copy_(original * factor)
 
         low, high = (1.0, math.inf) if rate < wanted else (0.0, 1.0)
-        best = math.inf, 1.0
-        for _ in range(_NUM_TRIALS):
+        enough = []
+        while high > _MIN_GAP * low:
             factor = low * _STRIDE if high == math.inf else high / _STRIDE if low == 0 else math.sqrt(low * high)
-            if not _SMALLEST <= factor <= _LARGEST:
+            if not 1 / _LARGEST <= factor <= _LARGEST:
                 break
             scale(factor)
             rate = self.rates().get(pair, 0.0)
-            best = min(best, (_distance(rate, wanted), factor))
-            if best[0] <= math.log(_MET):
+            if wanted / _MET <= rate <= wanted * _MET:
                 return factor
+            enough += [factor] if _is_enough(rate, wanted) else []
             low, high = (factor, high) if rate < wanted else (low, factor)
-        found = best[1] if best[0] <= -math.log(_LOWEST) else None
+        # The smallest change that helps: where a residual is added, a factor near 0 would only cut the layer off.
+        found = min(enough, key=lambda factor: abs(math.log(factor)), default=None)
         scale(found or 1.0)
         return found
-
-
-def _distance(rate: float, wanted: float) -> float:
-    return abs(math.log(rate / wanted)) if rate else math.inf
 
 
 def _is_enough(rate: float, wanted: float) -> bool:
