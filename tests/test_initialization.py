@@ -2,13 +2,14 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import shortback as sb
-from tests.health.foreign import OneStep
+from tests.health.foreign import OneStep, Spike
 from tests.health.test_probe import assert_same, snapshot
 
 T = 3
@@ -29,6 +30,19 @@ def deep(*, depth=6, gain=1.0, norm=False, neuron=None):
             if isinstance(layer, nn.Conv2d):
                 layer.weight *= gain
     return net if neuron else sb.SpikingNetwork(net, num_steps=T)
+
+
+def freeze(layer):
+    layer.requires_grad_(requires_grad=False)
+
+
+def silence(layer):
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+
+
+def pairs(scaling):
+    return {layer.neurons: layer.weights for layer in scaling.layers}
 
 
 def images(num_samples=16):
@@ -56,7 +70,7 @@ def test_a_dead_network_fires_at_the_rate_asked_for(firing_rate):
     assert [layer.before for layer in scaling.layers] == pytest.approx(before)
     assert [layer.after for layer in scaling.layers] == pytest.approx(after)
     convolutions = ["0", "2", "4", "6", "8", "10"]
-    assert [layer.name for layer in scaling.layers] == convolutions
+    assert [layer.weights for layer in scaling.layers] == [(name,) for name in convolutions]
     assert [layer.neurons for layer in scaling.layers] == ["1", "3", "5", "7", "9", "11"]
     assert scaling.num_scaled >= 5
     for layer, rate in zip(scaling.layers, after, strict=True):
@@ -65,7 +79,7 @@ def test_a_dead_network_fires_at_the_rate_asked_for(firing_rate):
         else:
             assert firing_rate / 1.1 <= rate <= 1.1 * firing_rate
         for part in ("weight", "bias"):
-            key = f"network.{layer.name}.{part}"
+            key = f"network.{layer.weights[0]}.{part}"
             assert torch.equal(net.state_dict()[key], original[key] * layer.factor)
     untouched = set(original) - {f"network.{name}.{part}" for name in convolutions for part in ("weight", "bias")}
     assert untouched
@@ -147,11 +161,11 @@ def test_nothing_but_weights_changes(training):
     net.network[1].eval()  # a frozen norm stays frozen, in training
     before = snapshot(net)
     scaling = sb.scale_to_rate(net, x)
-    assert {layer.name for layer in scaling.layers if layer.factor > 1} >= {"4", "7", "10"}  # the norms
+    assert {layer.weights for layer in scaling.layers if layer.factor > 1} >= {("4",), ("7",), ("10",)}  # the norms
     after = snapshot(net)
     for layer in scaling.layers:
         for part in ("weight", "bias"):
-            key = f"network.{layer.name}.{part}"
+            key = f"network.{layer.weights[0]}.{part}"
             assert torch.equal(after[1].pop(key), before[1].pop(key) * layer.factor)
     assert_same(before, after)
 
@@ -180,15 +194,15 @@ def test_a_loop_over_time():
     net, x = Stepwise(), images()
     encoder = [p.clone() for p in net.encoder.parameters()]
     scaling = sb.scale_to_rate(net, x, firing_rate=0.2)
-    assert [(layer.name, layer.neurons) for layer in scaling.layers] == [("first", "one"), ("second", "two")]
-    assert all(layer.factor > 1 for layer in scaling.layers)
+    assert pairs(scaling) == {"encoder": (), "one": ("first",), "two": ("second",)}
+    assert all(layer.factor > 1 for layer in scaling.layers[1:])
     assert [p.clone() for p in net.encoder.parameters()] == encoder
     counts = []
     handle = net.two.register_forward_hook(lambda m, i, o: counts.append(o[0]))
     net(x)
     handle.remove()
     assert torch.stack(counts).mean().item() == pytest.approx(0.2, rel=0.1)
-    assert scaling.layers[1].after == pytest.approx(torch.stack(counts).mean().item())
+    assert scaling.layers[2].after == pytest.approx(torch.stack(counts).mean().item())
 
 
 def test_one_neuron_module_after_several_layers():
@@ -207,7 +221,7 @@ def test_one_neuron_module_after_several_layers():
     torch.manual_seed(0)
     net, x = sb.SpikingNetwork(Block(), num_steps=T), images()
     scaling = sb.scale_to_rate(net, x)
-    assert [(layer.name, layer.neurons) for layer in scaling.layers] == [("a", "fires"), ("b", "fires")]
+    assert [(layer.weights, layer.neurons) for layer in scaling.layers] == [(("a",), "fires"), (("b",), "fires")]
     assert [layer.after for layer in scaling.layers] == pytest.approx(rates_of(net, x, sb.LIF))
     assert scaling.layers[1].after == pytest.approx(0.1, rel=0.1)
 
@@ -223,7 +237,7 @@ def test_a_layer_that_fires_itself():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), Firing(100, 50), Firing(50, 50), nn.Linear(50, 10))
     scaling = sb.scale_to_rate(net, images())
-    assert [(layer.name, layer.neurons) for layer in scaling.layers] == [("1", "1"), ("2", "2")]
+    assert pairs(scaling) == {"1": ("1",), "2": ("2",)}
     assert scaling.layers[1].factor > 1
     assert scaling.layers[1].after == pytest.approx(0.1, rel=0.1)
 
@@ -249,20 +263,15 @@ def test_branches_are_left_alone():
     assert all(torch.equal(value, heads[key]) for key, value in net.heads.state_dict().items())
 
 
-def freeze(layer):
-    layer.requires_grad_(requires_grad=False)
-
-
-def silence(layer):
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
+COMPUTED = "the weight is computed, as by torch.nn.utils.parametrize or spectral_norm"
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (freeze, "it is frozen"),
-        (nn.utils.parametrizations.spectral_norm, "its weight is computed by torch.nn.utils.parametrize"),
+        (freeze, "the weights are frozen"),
+        (nn.utils.parametrizations.spectral_norm, COMPUTED),
+        (nn.utils.spectral_norm, COMPUTED),
         (silence, "no factor leads to such a rate"),
     ],
 )
@@ -284,18 +293,274 @@ def test_a_norm_without_weights_and_shared_layers_cannot_be_scaled():
     layers = conv, neurons[0], conv, neurons[1], norm, neurons[2], nn.Flatten(), nn.Linear(100, 10)
     scaling = sb.scale_to_rate(sb.SpikingNetwork(nn.Sequential(*layers), num_steps=T), images())
     reasons = [layer.left for layer in scaling.layers]
-    assert reasons[1:] == ["it was scaled for the neurons before", "BatchNorm2d has no weight, as with affine=False"]
+    assert reasons[1:] == [
+        "the weights feed neurons before these, too",
+        "BatchNorm2d has no weight, as with affine=False",
+    ]
 
 
-@pytest.mark.parametrize("firing_rate", [0, 1, -0.1, 10, float("nan"), "0.1"])
+class Stateful(nn.Module):
+    """A neuron that remembers its membrane, as users write it; `decay` and `threshold` may be learned."""
+
+    def __init__(self, *, learned=False):
+        super().__init__()
+        self.v, made = None, nn.Parameter if learned else torch.Tensor
+        self.decay, self.threshold = made(torch.tensor(0.5)), made(torch.tensor(1.0))
+
+    def reset(self):
+        self.v = None
+
+    def forward(self, x):
+        v = x if self.v is None else self.decay * self.v + x
+        spikes = Spike.apply(v - self.threshold)
+        self.v = v * (1 - spikes)
+        return spikes
+
+
+class Chain(nn.Module):
+    """Linear layers and neurons, in a loop over time."""
+
+    def __init__(self, *, depth=3, neuron=Stateful, wrap=lambda layer: layer):
+        super().__init__()
+        torch.manual_seed(0)
+        layers = [nn.Linear(100 if i == 0 else 30, 30) for i in range(depth)]
+        for layer in layers:
+            nn.init.zeros_(layer.bias)
+        self.layers = nn.ModuleList(map(wrap, layers))
+        self.neurons = nn.ModuleList(neuron() for _ in range(depth))
+        self.head = nn.Linear(30, 10)
+
+    def forward(self, x):
+        out = 0
+        for _ in range(T):
+            h = x.flatten(1)
+            for layer, neuron in zip(self.layers, self.neurons, strict=True):
+                h = neuron(layer(h))
+            out = out + self.head(h)
+        return out
+
+
+def test_a_layer_that_is_computed_once_before_the_loop():
+    """The readout is called before the neuron from the second step on, and feeds it not at all."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.fires, self.readout = nn.Linear(100, 64), Stateful(), nn.Linear(64, 10)
+
+        def forward(self, x):
+            current = self.first(x.flatten(1) / 10)
+            return sum(self.readout(self.fires(current)) for _ in range(8))
+
+    net, x = Net(), images()
+    scaling = sb.scale_to_rate(net, x, firing_rate=0.05)
+    assert pairs(scaling) == {"fires": ("first",)}
+    spikes = []
+    handle = net.fires.register_forward_hook(lambda m, i, o: spikes.append(o))
+    sb.reset_states(net)
+    net(x)
+    handle.remove()
+    assert torch.stack(spikes).mean().item() == pytest.approx(scaling.layers[0].after)
+    assert scaling.layers[0].after == pytest.approx(0.05, rel=0.1)
+
+
+def test_recurrent_weights_are_left_alone():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.feed, self.recurrent = nn.Linear(100, 30), nn.Linear(30, 30)
+            self.fires, self.head = Stateful(), nn.Linear(30, 10)
+
+        def forward(self, x):
+            spikes, out = x.new_zeros(len(x), 30), 0
+            for _ in range(T):
+                spikes = self.fires(self.feed(x.flatten(1) / 5) + self.recurrent(spikes))
+                out = out + self.head(spikes)
+            return out
+
+    net = Net()
+    recurrent = net.recurrent.weight.clone()
+    scaling = sb.scale_to_rate(net, images())
+    assert pairs(scaling) == {"fires": ("feed",)}
+    assert scaling.layers[0].factor > 1
+    assert torch.equal(net.recurrent.weight, recurrent)
+
+
+def test_layers_whose_outputs_are_added_are_scaled_alike():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.b, self.shortcut = (nn.Conv2d(c, 8, 3, padding=1) for c in (1, 8, 1))
+            self.one, self.two = (sb.LIF(T, backend="reference") for _ in range(2))
+            self.head = nn.Linear(8, 10)
+
+        def forward(self, x):
+            main = self.b(self.one(self.a(x)))
+            return self.head(self.two(main + self.shortcut(x) / 10).mean((2, 3)))
+
+    net, x = sb.SpikingNetwork(Net(), num_steps=T), images().expand(T, -1, -1, -1, -1).clone()
+    before = copy.deepcopy(net.state_dict())
+    scaling = sb.scale_to_rate(net, x)
+    assert pairs(scaling) == {"one": ("a",), "two": ("b", "shortcut")}
+    factor = scaling.layers[1].factor
+    assert factor > 1
+    for name in ("b", "shortcut"):
+        key = f"network.{name}.weight"
+        assert torch.equal(net.state_dict()[key], before[key] * factor)
+
+
+class FiresItself(nn.Linear):
+    """A layer that is a neuron, too, with a threshold that is learned."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.threshold = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x):
+        return Spike.apply(super().forward(x) - self.threshold)
+
+
+def test_parameters_of_neurons_are_left_alone():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), FiresItself(100, 30), FiresItself(30, 30), nn.Linear(30, 10))
+    assert sb.scale_to_rate(net, images() / 3).num_scaled == 2
+    assert {net[i].threshold.item() for i in (1, 2)} == {1.0}
+    learned = Chain(neuron=lambda: Stateful(learned=True))
+    assert sb.scale_to_rate(learned, images() / 3).num_scaled
+    assert all(p.item() in (0.5, 1.0) for neuron in learned.neurons for p in neuron.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+def test_with_weight_norm_the_length_is_scaled():
+    net = Chain(wrap=nn.utils.weight_norm)
+    directions = [layer.weight_v.clone() for layer in net.layers]
+    scaling = sb.scale_to_rate(net, images() / 3)
+    assert scaling.num_scaled
+    assert scaling.layers[-1].after == pytest.approx(0.1, rel=0.1)
+    assert all(torch.equal(layer.weight_v, v) for layer, v in zip(net.layers, directions, strict=True))
+
+
+def test_neurons_that_nothing_reaches_are_not_made_to_fire_by_their_bias():
+    net = Chain()
+    freeze(net.layers[1])
+    with torch.no_grad():
+        net.layers[1].weight *= 0.01
+        net.layers[2].bias += 0.1
+    scaling = sb.scale_to_rate(net, images())
+    assert [layer.left for layer in scaling.layers][1:] == [
+        "the weights are frozen",
+        "nothing reaches them: the input is 0, or the neurons before do not fire",
+    ]
+    dark = sb.scale_to_rate(deep(norm=True), torch.zeros(16, 1, 10, 10))
+    assert dark.num_scaled == 0
+    assert dark.layers[0].left.startswith("nothing reaches them")
+
+
+@pytest.mark.parametrize("firing_rate", [0.4, 0.8])
+def test_what_always_fires_is_too_much_for_any_rate(firing_rate):
+    net = Chain()
+    with torch.no_grad():
+        for layer in net.layers:
+            layer.bias += 50
+    scaling = sb.scale_to_rate(net, images(), firing_rate=firing_rate)
+    assert all(layer.before == 1 and layer.factor < 1 for layer in scaling.layers)
+    assert all(layer.after <= (1 + firing_rate) / 2 for layer in scaling.layers)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, torch.OutOfMemoryError])
+def test_an_interrupted_call_leaves_the_weights_as_they_were(error):
+    class Failing(Chain):
+        def forward(self, x):
+            if self.layers[1].weight.std() > 1.5 * std:  # in the search for the second layer's factor
+                raise error
+            return super().forward(x)
+
+    net = Failing()
+    std = net.layers[1].weight.std().item()
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(error):
+        sb.scale_to_rate(net, images() / 10)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+def test_a_tensor_that_shares_its_memory_with_a_weight_does_not_undo_it():
+    net = Chain()
+    net.register_buffer("tied", net.layers[1].weight.detach())
+    original = net.tied.clone()
+    factor = sb.scale_to_rate(net, images() / 3).layers[1].factor
+    assert factor > 1
+    assert torch.equal(net.layers[1].weight, original * factor)
+
+
+def test_a_backward_pass_to_come_still_works_where_nothing_was_scaled():
+    net = Chain(depth=2)
+    silence(net.layers[1])
+    x = images()
+    loss = net(x).square().mean()
+    sb.reset_states(net)
+    scaling = sb.scale_to_rate(net, x)
+    assert (scaling.num_scaled, scaling.layers[1].left) == (0, "no factor leads to such a rate")
+    loss.backward()
+
+
+class Normed(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.norm = layer, nn.BatchNorm1d(layer.out_features)
+        nn.init.constant_(self.norm.weight, 0.05)
+
+    def forward(self, x):
+        return self.norm(self.layer(x))
+
+
+def test_neurons_of_a_class_that_never_fires():
+    """Norms keep even a strong input from making them fire, so that they are known by their zeros alone."""
+    scaling = sb.scale_to_rate(Chain(wrap=Normed), images())
+    assert [layer.weights for layer in scaling.layers] == [(f"layers.{i}.norm",) for i in range(3)]
+    assert all(layer.before == 0 and layer.after == pytest.approx(0.1, rel=0.1) for layer in scaling.layers)
+
+
+def test_neurons_that_return_their_membrane_first():
+    class Explicit(Chain):
+        def forward(self, x):
+            out, membranes = 0, [None] * len(self.neurons)
+            for _ in range(T):
+                h = x.flatten(1)
+                for i, (layer, neuron) in enumerate(zip(self.layers, self.neurons, strict=True)):
+                    membranes[i], h = neuron(layer(h), membranes[i])
+                out = out + self.head(h)
+            return out
+
+    net = Explicit(depth=4, neuron=lambda: OneStep(membrane_first=True))
+    scaling = sb.scale_to_rate(net, images() / 3)
+    assert scaling.layers[-1].before == 0
+    assert scaling.layers[-1].after == pytest.approx(0.1, rel=0.1)
+
+
+@pytest.mark.parametrize("firing_rate", [np.float32(0.1), torch.tensor(0.1)])
+def test_any_kind_of_number_is_a_rate(firing_rate):
+    assert sb.scale_to_rate(Chain(), images(), firing_rate=firing_rate).firing_rate == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("firing_rate", [0, 1, -0.1, 10, float("nan"), "0.1", None])
 def test_a_rate_is_a_share(firing_rate):
     with pytest.raises(ValueError, match=r"firing_rate=.*: give a number between 0 and 1"):
         sb.scale_to_rate(deep(), images(), firing_rate=firing_rate)
 
 
 def test_mistakes_are_explained():
-    with pytest.raises(ValueError, match=r"no neurons were seen to follow a layer .* in Sequential"):
+    with pytest.raises(ValueError, match=r"no neurons were seen in Sequential"):
         sb.scale_to_rate(nn.Sequential(nn.Flatten(), nn.Linear(100, 10)), images())
+    functional = nn.Sequential(nn.Embedding(3, 5), nn.Flatten(), Stateful(), nn.Linear(500, 10))
+    with pytest.raises(ValueError, match=r"no layer of a known kind .* feeds the neurons of Sequential: 2"):
+        sb.scale_to_rate(functional, torch.randint(0, 3, (16, 100)))
+    with pytest.raises(ValueError, match=r"the network is a Tensor: call scale_to_rate\(net, x\)"):
+        sb.scale_to_rate(images(), deep())
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        sb.scale_to_rate(deep(), images() / 0)
     with pytest.raises(ValueError, match=r"from before torch\.compile"):
         sb.scale_to_rate(torch.compile(deep()), images())
     with pytest.raises(ValueError, match="the batch is a list of 1: give the images alone"):

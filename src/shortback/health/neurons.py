@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from shortback.choices import Layout
 from shortback.health.carry import axes_of_time
-from shortback.inspection.calls import Calls, is_known_neuron
+from shortback.inspection.calls import Calls, is_known_neuron, is_of_torch
 from shortback.inspection.classes import StepsOrClassesError
 from shortback.inspection.detect import Found, find_layouts
 from shortback.inspection.hooks import hooked
@@ -51,7 +51,7 @@ def is_of_libraries(network: nn.Module) -> bool:
     return all(type(module).__module__.startswith(_WITHOUT_NEURONS) for module in network.modules())
 
 
-def neurons_of(trunk: nn.Module, model: nn.Module, x: Tensor) -> Watched:
+def neurons_of(trunk: nn.Module, model: nn.Module, x: Tensor, *, silent: bool = False) -> Watched:
     """Find the neurons: the known ones and, if the network has modules of other origin, those seen to fire.
 
     Neurons that only integrate, such as a readout, are left out: their outputs need not be zeros and ones.
@@ -60,6 +60,8 @@ def neurons_of(trunk: nn.Module, model: nn.Module, x: Tensor) -> Watched:
         trunk: the network to measure, in which the neurons are named.
         model: the network that takes `x`: the trunk, or the `SpikingNetwork` around it.
         x: a batch.
+        silent: whether modules that returned zeros alone count too, and all others of their classes, unless these are
+            PyTorch's: they may be neurons that never fire.
     """
     known = {name: module for name, module in whole_modules(trunk) if is_known_neuron(module)}
     known = {name: module for name, module in known.items() if not is_integrator(module)}
@@ -69,7 +71,8 @@ def neurons_of(trunk: nn.Module, model: nn.Module, x: Tensor) -> Watched:
         calls = Calls.of(model, x)
     except Exception:  # from the network's own code; the run in training that follows raises it again if it persists
         return Watched(known, {})
-    firing = calls.firing
+    classes = {type(module) for module in calls.silent if not is_of_torch(module.forward)} if silent else set()
+    firing = calls.firing | {module for module in trunk.modules() if type(module) in classes}
     found = {name: module for name, module in trunk.named_modules() if module in firing and not is_integrator(module)}
     return Watched(found, {name: calls.spikes_at[m] for name, m in found.items() if m in calls.spikes_at})
 

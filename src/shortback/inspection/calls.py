@@ -32,7 +32,8 @@ class Calls:
         firing_layers: modules that hold weights and fire themselves, without a neuron module inside. None runs a
             `forward` of PyTorch, which may return ones alone, as a gate that starts with weights 0 and bias 1 does.
         before_neurons: the layers with weights (convolutions, norms) called last before each neuron, in order.
-        spikes_at: for modules that return several tensors, the index of the spikes; for a dict, their key.
+        spikes_at: for modules that return several tensors, the index of the spikes; for a dict, their key. Neurons that
+            never fired have it from others of their class.
         silent: modules without a layer that returned only zeros for other values, like neurons that never fire.
         spikes_inside: whether a layer received spikes, even if plain code in a `forward` made them.
         has_silent_output: whether the network ends in a neuron and its output was 0 for the whole sample, with batch
@@ -80,6 +81,9 @@ class Calls:
         last_layer = max((i for i, m in enumerate(order) if num_features(m) is not None), default=len(order))
         calls.has_silent_output = all(are_zero) and any(m in calls.neurons for m in order[last_layer:])
         calls.spikes_at = {m: place for m in seen.outputs if (place := seen.spikes_at(m)) is not None}
+        by_class = {type(module): place for module, place in calls.spikes_at.items()}
+        silent = [m for m in seen.outputs if m in calls.neurons and m not in calls.spikes_at and type(m) in by_class]
+        calls.spikes_at |= {m: by_class[type(m)] for m in silent if seen.returns_several(m)}
         return calls
 
     def _find_firing(self, model: nn.Module, seen: _Seen) -> None:
@@ -89,7 +93,7 @@ class Calls:
         self.neurons = known | _outermost([m for m in fire if not holds_layer(m) and not known & {*m.modules()}])
         classes = _classes(self.neurons - known)
         self.neurons |= {m for m in modules if type(m) in classes and not holds_layer(m)}
-        own = [m for m in fire if holds_layer(m) and not _is_of_torch(m.forward)]
+        own = [m for m in fire if holds_layer(m) and not is_of_torch(m.forward)]
         layers = {m for m in own if not self.neurons & {*m.modules()}}
         layers = {m for m in layers if not layers & {part for part in m.modules() if part is not m}}
         zeros = [m for m in seen.outputs if not holds_layer(m) and not _is_container(m) and seen.makes_zeros(m)]
@@ -163,6 +167,10 @@ class _Seen:
         made = self.outputs[module].values()
         return bool(made) and module in self.given and all(binary and not has_one for has_one, binary in made)
 
+    def returns_several(self, module: nn.Module) -> bool:
+        """Whether it returned several tensors, or a dict."""
+        return module in self._several
+
     def spikes_at(self, module: nn.Module) -> int | str | None:
         """The index or key of the spikes among several returned tensors; None if there are none, or one tensor."""
         if module not in self._several:
@@ -192,10 +200,10 @@ def _is_binary(x: Tensor) -> bool:
 
 def _classes(modules: Iterable[nn.Module]) -> set[type[nn.Module]]:
     """The classes of modules, without those whose `forward` is PyTorch's."""
-    return {type(module) for module in modules if not _is_of_torch(type(module).forward)}
+    return {type(module) for module in modules if not is_of_torch(type(module).forward)}
 
 
-def _is_of_torch(forward: Callable[..., Any]) -> bool:
+def is_of_torch(forward: Callable[..., Any]) -> bool:
     """Whether a `forward` is PyTorch's. A class says less: PyTorch makes one for each module that it parametrizes."""
     return (getattr(forward, "__module__", None) or "").startswith("torch.")
 

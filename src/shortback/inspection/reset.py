@@ -53,7 +53,7 @@ _harmless: WeakSet[type[nn.Module]] = WeakSet()  # classes whose reset left the 
 
 
 def _versions(model: nn.Module) -> dict[nn.Parameter, int]:
-    return {p: 0 if p.is_inference() else version_of(p) for p in model.parameters()}
+    return {p: 0 if is_lazy(p) or p.is_inference() else version_of(p) for p in model.parameters()}
 
 
 def _changes_parameters(module: nn.Module, reset: Callable[[], object]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,7 @@ from shortback.shortcuts.auto import NUM_SAMPLES, choose_places
 from shortback.spiking import SpikingNetwork
 from shortback.training import Execution, build_fabric
 
+log = logging.getLogger("shortback")
 NUM_SCALING_SAMPLES = 32  # on which weights are scaled to a firing rate
 
 
@@ -111,7 +113,9 @@ def _initial_model(recipe: Recipe, splits: Splits) -> SpikingNetwork:
     model = _model(recipe, splits)
     if recipe.model.firing_rate is not None:
         x, _ = first_batch(recipe, splits, NUM_SCALING_SAMPLES)
-        scale_to_rate(model, x, firing_rate=recipe.model.firing_rate)
+        for layer in scale_to_rate(model, x, firing_rate=recipe.model.firing_rate).layers:
+            if layer.left is not None:
+                log.warning("model.firing_rate: the weights before %s are not scaled: %s", layer.neurons, layer.left)
     return model
 
 

@@ -176,12 +176,13 @@ def _announcement(run: Run, net: nn.Module, *, name: str) -> list[str]:
     parameters = sum(p.numel() for p in net.parameters())
     samples = "images" if splits.source.num_steps is None else "recordings"
     resized = how_resized(splits.source, splits.train, resized_crop=data.augment.resized_crop)
+    rate = None if model.firing_rate is None else f"{100 * model.firing_rate:g}%"
     return [
         f"{name}: {model.name}, {quantity(model.num_steps, 'step')}, {branches}, {parameters:,} parameters in training",
         f"data: {data.kind}, {len(splits.train)} {samples} to train on, {held_out} to validate, "
         f"{len(splits.source.test)} to test, {quantity(len(splits.source.classes), 'class', 'classes')}",
         *([f"data: {resized}"] if resized else []),
-        *([f"weights: scaled to a firing rate of {model.firing_rate:.0%}"] if model.firing_rate is not None else []),
+        *([f"weights: scaled to a firing rate of {rate}"] if rate else []),
         f"plan: {quantity(train.epochs, 'epoch')}, batches of {train.batch_size}, {recipe.optimizer.kind}, "
         f"learning rate {recipe.optimizer.lr}",
         f"on: {run.execution.describe()}",
