@@ -243,7 +243,7 @@ def dead_networks() -> list[str]:
         accuracies = [100 * run["test_accuracy"] for run in runs]
         by_seed = ", ".join(f"{accuracy:.1f}" for accuracy in accuracies)
         rows.append([str(depth), method, ", ".join(verdicts), by_seed, f"{sum(accuracies) / len(accuracies):.1f}"])
-    return table(["layers", "weights", "at the start", "test by seed", "test"], rows)
+    return table(["layers", "method", "at the start", "test by seed", "test"], rows)
 
 
 def points(found: dict[str, Any] | None, *, signed: bool = False) -> str:
