@@ -19,6 +19,7 @@ from shortback.shortcuts import ShortcutNetwork, attach
 from shortback.surrogates import Surrogate
 
 NUM_TRIAL_SAMPLES = 16
+NUM_SCALING_SAMPLES = 4  # of these, to scale weights on: that runs the network several times for each layer
 
 
 def diagnose(
@@ -45,7 +46,8 @@ def diagnose(
         coefficient: the coefficient of the branches: 1 for shortcut back-propagation, 0.25 for the start of
             evolutionary training.
         suggest: whether to try changes if the network is not healthy, each on a copy of the network, with the first 16
-            samples and the reference backend. If the network cannot be copied, the report says so.
+            samples and the reference backend (weights are scaled on the first 4). If the network cannot be copied, the
+            report says so.
 
     Raises:
         ValueError: the network has no trainable weights, is compiled, remembers the batch before without a reset, or is
@@ -57,6 +59,7 @@ def diagnose(
     if not suggest or report.judgement.verdict == "healthy":
         return report
     x, y = first_samples(net, x, y, NUM_TRIAL_SAMPLES)
+    few, _ = first_samples(net, x, y, NUM_SCALING_SAMPLES)
 
     def judged(changed: nn.Module, coefficient: float):
         settings: dict[str, Any] = {"coefficient": coefficient, "by_branch": False, "backend": "reference"}
@@ -64,7 +67,7 @@ def diagnose(
 
     before = judged(net, coefficient)
     tried = []
-    for trial in _trials(net, report.judgement.verdict, coefficient, loss.combine):
+    for trial in _trials(net, report.judgement.verdict, coefficient, loss.combine, few=few):
         try:
             copied = copy_of(net)
         except Exception as error:  # a module may hold objects that cannot be copied, such as locks
@@ -91,11 +94,11 @@ class _Trial:
     coefficient: float
 
 
-def _trials(net: nn.Module, verdict: str, coefficient: float, combine: Combine) -> Iterator[_Trial]:
+def _trials(net: nn.Module, verdict: str, coefficient: float, combine: Combine, *, few: Tensor) -> Iterator[_Trial]:
     too_low_or_high = verdict in ("dead", "saturated", "vanishing")
     if too_low_or_high:
         what = "weights scaled until each layer fires"
-        yield _Trial(what, "sb.scale_to_rate(net, x)", ("model.firing_rate=0.1",), _scaled, coefficient)
+        yield _Trial(what, "sb.scale_to_rate(net, x)", ("model.firing_rate=0.1",), _scaled_on(few), coefficient)
     neuron = next((m for m in net.modules() if isinstance(m, SpikingNeuron)), None)
     if neuron is not None:
         key, threshold, surrogate = "model.neuron", neuron.dynamics.threshold, neuron.dynamics.surrogate
@@ -154,11 +157,14 @@ def _with(**dynamics: Any) -> Callable[[nn.Module, Tensor], nn.Module]:
     return change
 
 
-def _scaled(net: nn.Module, x: Tensor) -> nn.Module | None:
-    try:
-        return net if scale_to_rate(net, x).num_scaled else None
-    except ValueError:  # there are no neurons that follow a layer
-        return None
+def _scaled_on(few: Tensor) -> Callable[[nn.Module, Tensor], nn.Module | None]:
+    def change(net: nn.Module, x: Tensor) -> nn.Module | None:
+        try:
+            return net if scale_to_rate(net, few).num_scaled else None
+        except ValueError:  # no layer is seen to feed neurons
+            return None
+
+    return change
 
 
 def _with_branches(at: str) -> Callable[[nn.Module, Tensor], nn.Module | None]:
