@@ -152,6 +152,7 @@ def test_every_module_has_a_test_where_it_is_itself():
         *("runs/run", "runs/summary", "runs/compare", "runs/evaluate", "runs/environment", "runs/gradient_page"),
         *("export/nir_nodes", "export/executors"),  # by test_nir.py and test_writing.py
         "cli_deploy",  # by runs/test_export.py
+        "initialization/rates",  # by test_scaling.py
     }
     modules = {re.sub(r"(^|/)_(?!_)", r"\1", path_of(f).removesuffix(".py")) for f in FILES if f.stem != "__init__"}
     assert within <= modules

@@ -64,6 +64,11 @@ def version_of(tensor: Tensor) -> int:
     return tensor._version
 
 
+def base_of(tensor: Tensor) -> Tensor | None:
+    """Return the tensor of which a tensor is a view; None if it is none."""
+    return tensor._base
+
+
 def mark_dynamic(tensor: Tensor, axis: int) -> None:
     """Let a graph that is compiled for a tensor serve other sizes of an axis too, if possible."""
     torch._dynamo.maybe_mark_dynamic(tensor, axis)

@@ -1,4 +1,4 @@
-"""Which layers feed which neurons; what is scaled by it is tested in `tests/test_initialization.py`."""
+"""Which layers feed which neurons; what is scaled by it is tested in `tests/initialization/test_scaling.py`."""
 
 import pytest
 import torch

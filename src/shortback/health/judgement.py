@@ -29,7 +29,7 @@ from shortback.words import quantity
 Verdict = Literal["healthy", "vanishing", "exploding", "dead", "saturated", "not finite"]
 
 BAND = 100.0
-_ONLY_JUST = 2.0  # times the band: a layer that is no farther outside is said to be so only just
+_ONLY_JUST = 2.0  # times the band: if the worst layer is less far outside, the report says so
 STUCK = 0.95  # a layer is dead or saturated if at least this share of its neurons is
 
 

@@ -34,7 +34,8 @@ class Calls:
         before_neurons: the layers with weights (convolutions, norms) called last before each neuron, in order.
         spikes_at: for modules that return several tensors, the index of the spikes; for a dict, their key. Neurons that
             never fired have it from others of their class.
-        silent: modules without a layer that returned only zeros for other values, like neurons that never fire.
+        silent: modules without a layer that returned only zeros for other values, like neurons that never fire. No
+            module of their class returned other numbers than zeros and ones, and none has parameters that are all 0.
         spikes_inside: whether a layer received spikes, even if plain code in a `forward` made them.
         has_silent_output: whether the network ends in a neuron and its output was 0 for the whole sample, with batch
             norm on its running averages and on the batch.
@@ -66,7 +67,8 @@ class Calls:
                 set_norms(model, training=norms_train)
                 reset_states(model)
                 try:
-                    with hooked((module, seen.note) for name, module in whole_modules(model) if name):
+                    modules = [(module, seen.note) for name, module in whole_modules(model) if name]
+                    with hooked(modules, with_kwargs=True):
                         output = model(x.clone())
                     if index < 2:  # for the sample itself
                         are_zero.append(_is_zero(output))
@@ -97,6 +99,8 @@ class Calls:
         layers = {m for m in own if not self.neurons & {*m.modules()}}
         layers = {m for m in layers if not layers & {part for part in m.modules() if part is not m}}
         zeros = [m for m in seen.outputs if not holds_layer(m) and not _is_container(m) and seen.makes_zeros(m)]
+        others = {type(m) for m in seen.outputs if seen.returns_numbers(m)}
+        zeros = [m for m in zeros if type(m) not in others and not known & {*m.modules()} and not _is_gated(m)]
         self.silent = [m for m in zeros if m in _outermost(zeros)]
         self.spikes_inside = any(num_features(m) is not None for m in seen.given_spikes - seen.given)
         classes = _classes(layers)
@@ -142,9 +146,9 @@ class _Seen:
         self.given_spikes: set[nn.Module] = set()
         self._several: set[nn.Module] = set()
 
-    def note(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def note(self, module: nn.Module, inputs: tuple[Any, ...], by_keyword: dict[str, Any], output: Any) -> None:
         self.order.append(module)
-        x = next((value for value in inputs if isinstance(value, Tensor)), None)
+        x = next((value for value in (*inputs, *by_keyword.values()) if isinstance(value, Tensor)), None)
         if x is not None and not _is_binary(x):
             self.given.add(module)
         elif x is not None and x.is_floating_point() and x.any() and not x.all():
@@ -161,6 +165,10 @@ class _Seen:
         """Whether it returned only zeros and ones, including ones, for other values or by weights of its own."""
         fires = any(has_one and binary for has_one, binary in self.outputs[module].values())
         return fires and (module in self.given or holds_layer(module))
+
+    def returns_numbers(self, module: nn.Module) -> bool:
+        """Whether it returned numbers other than zeros and ones."""
+        return any(not binary for _, binary in self.outputs[module].values())
 
     def makes_zeros(self, module: nn.Module) -> bool:
         """Whether it returned only zeros, although some inputs were not binary."""
@@ -206,6 +214,11 @@ def _classes(modules: Iterable[nn.Module]) -> set[type[nn.Module]]:
 def is_of_torch(forward: Callable[..., Any]) -> bool:
     """Whether a `forward` is PyTorch's. A class says less: PyTorch makes one for each module that it parametrizes."""
     return (getattr(forward, "__module__", None) or "").startswith("torch.")
+
+
+def _is_gated(module: nn.Module) -> bool:
+    """Whether a parameter that is all 0 explains that a module returns zeros."""
+    return any(p.numel() and not p.any() for p in module.parameters())
 
 
 def _is_container(module: nn.Module) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from shortback.errors import UserError
+from shortback.inspection.generators import generators_kept
 from shortback.inspection.hooks import hooked
-from shortback.inspection.layout import first_tensor
 from shortback.inspection.reset import reset_states
+from shortback.torch_private import base_of
 
 Layers = tuple[nn.Module, ...]
 
@@ -24,8 +26,9 @@ class Feeds:
 
     Attributes:
         by_call: for each call of a neuron, the layers whose outputs its input is made of, with no other layer and no
-            neuron in between. Recurrent layers, which see nothing but this neuron's own spikes, are left out if others
-            remain. A neuron that holds layers is fed by the last of these.
+            neuron in between, in the order given. Recurrent layers, whose inputs are made of this neuron's own spikes
+            alone, are left out if others remain. Calls that have a layer in common have all layers of both, as where
+            something is added from the second step on. A neuron that holds layers is fed by the last of these.
         sources: for each layer, the layers and neurons that its inputs were made of in all its calls.
     """
 
@@ -33,7 +36,7 @@ class Feeds:
     sources: dict[nn.Module, set[nn.Module]]
 
     @classmethod
-    def of(cls, model: nn.Module, x: Tensor, *, layers: Collection[nn.Module], neurons: Collection[nn.Module]) -> Feeds:
+    def of(cls, model: nn.Module, x: Tensor, *, layers: Sequence[nn.Module], neurons: Collection[nn.Module]) -> Feeds:
         """Run a network once with gradients, as it is, and keep no activations for a backward pass.
 
         Args:
@@ -41,25 +44,30 @@ class Feeds:
             x: its input.
             layers: modules with weights.
             neurons: modules that fire, which may hold layers, or be layers themselves.
+
+        Raises:
+            ValueError: a part of the network is checkpointed with `use_reentrant=True`, which hides its layers.
         """
         trace = _Trace()
-        # Layers first: a module that is both counts as a neuron.
-        before = [(module, trace.note_inputs) for module in dict.fromkeys([*layers, *neurons])]
-        after = [(module, trace.note_outputs) for module in dict.fromkeys([*layers, *neurons])]
+        modules = dict.fromkeys([*layers, *neurons])
+        before, after = [(m, trace.note_inputs) for m in modules], [(m, trace.note_outputs) for m in modules]
         reset_states(model)
-        x = x.clone().requires_grad_() if x.is_floating_point() else x.clone()  # for layers that are frozen
+        x = x.clone().requires_grad_() if x.is_floating_point() else x  # for layers that are frozen
         discard = saved_tensors_hooks(lambda tensor: None, lambda _: x)
-        with torch.enable_grad(), discard, hooked(before, before=True), hooked(after):
-            model(x)
+        hooks = hooked(before, before=True, with_kwargs=True), hooked(after, with_kwargs=True)
+        with torch.enable_grad(), discard, hooks[0], hooks[1], generators_kept(x):
+            model(x.clone())  # a clone, which may be changed in place
         sources = {layer: set().union(*trace.inputs[layer]) for layer in layers}
         by_call = {}
         for neuron in neurons:
-            inner = _last_of([m for m in neuron.modules() if m in sources], sources)
-            calls = trace.inputs[neuron]
+            own = {*neuron.modules()}
+            inner = [layer for layer in layers if layer in own and sources[layer] != {neuron}]
             if inner:
-                by_call[neuron] = [inner] * len(calls)
+                last = tuple(layer for layer in inner if not any(layer in sources[other] for other in inner))
+                by_call[neuron] = [last for _ in trace.inputs[neuron]]
             else:
-                by_call[neuron] = [_feeding(neuron, seen, sources) for seen in calls]
+                feeding = [_feeding(neuron, seen, sources) for seen in trace.inputs[neuron]]
+                by_call[neuron] = _merged(feeding, order=layers)
         return cls(by_call, sources)
 
     def entries(self, layers: Layers) -> set[nn.Module]:
@@ -84,18 +92,19 @@ class _Trace:
         self.inputs: dict[nn.Module, list[list[nn.Module]]] = defaultdict(list)
         self._made: dict[Any, nn.Module] = {}  # by node; keeps the nodes alive, which compare by identity
 
-    def note_inputs(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        x = first_tensor(inputs)
-        self.inputs[module].append([] if x is None else self._nearest(x))
+    def note_inputs(self, module: nn.Module, inputs: tuple[Any, ...], by_keyword: dict[str, Any]) -> None:
+        self.inputs[module].append(self._nearest([*tensors_in((inputs, by_keyword))]))
 
-    def note_outputs(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        for tensor in _tensors(output):
-            if tensor.grad_fn is not None:
-                self._made[tensor.grad_fn] = module
+    def note_outputs(self, module: nn.Module, inputs: Any, by_keyword: Any, output: Any) -> None:
+        for tensor in tensors_in(output):
+            # A change in place gives a view another node, which leads back to that of its base.
+            for each in (tensor, base_of(tensor)):
+                if each is not None and each.grad_fn is not None:
+                    self._made[each.grad_fn] = module
 
-    def _nearest(self, x: Tensor) -> list[nn.Module]:
+    def _nearest(self, tensors: list[Tensor]) -> list[nn.Module]:
         found: dict[nn.Module, None] = {}
-        waiting, seen = [x.grad_fn], set()
+        waiting, seen = [tensor.grad_fn for tensor in tensors], set()
         while waiting:
             node = waiting.pop()
             if node is None or node in seen:
@@ -103,25 +112,36 @@ class _Trace:
             seen.add(node)
             if node in self._made:
                 found[self._made[node]] = None
-            else:
-                waiting += [before for before, _ in reversed(node.next_functions)]
+                continue
+            if type(node).__name__ == "CheckpointFunctionBackward":
+                raise UserError(
+                    "a part of the network is checkpointed with use_reentrant=True, which hides its layers: write "
+                    "checkpoint(..., use_reentrant=False)"
+                )
+            waiting += [before for before, _ in node.next_functions]
         return list(found)
 
 
-def _feeding(neuron: nn.Module, seen: list[nn.Module], sources: dict[nn.Module, set[nn.Module]]) -> Layers:
-    layers = [module for module in seen if module in sources]
-    others = [layer for layer in layers if sources[layer] != {neuron}]
-    return tuple(others or layers)
+def _feeding(neuron: nn.Module, seen: list[nn.Module], sources: dict[nn.Module, set[nn.Module]]) -> set[nn.Module]:
+    layers = {module for module in seen if module in sources}
+    return {layer for layer in layers if sources[layer] != {neuron}} or layers
 
 
-def _last_of(layers: list[nn.Module], sources: dict[nn.Module, set[nn.Module]]) -> Layers:
-    """Those of some layers that feed none of the others."""
-    return tuple(layer for layer in layers if not any(layer in sources[other] for other in layers))
+def _merged(calls: list[set[nn.Module]], *, order: Sequence[nn.Module]) -> list[Layers]:
+    groups: list[set[nn.Module]] = []
+    for layers in filter(None, calls):
+        alike = [group for group in groups if group & layers]
+        groups = [group for group in groups if not group & layers] + [layers.union(*alike)]
+    whole = [next((group for group in groups if group & layers), set()) for layers in calls]
+    if len(groups) == 1:  # a call without a layer, as one that gets zeros at the first step, belongs to the others
+        whole = groups * len(calls)
+    return [tuple(layer for layer in order if layer in group) for group in whole]
 
 
-def _tensors(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, tuple | list):
-        for each in output:
-            yield from _tensors(each)
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors in nested tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | tuple | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from tensors_in(each)

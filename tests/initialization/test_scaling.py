@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import shortback as sb
 from tests.health.foreign import OneStep, Spike
@@ -287,16 +288,14 @@ def test_what_cannot_be_scaled_is_named(change, reason):
 
 def test_a_norm_without_weights_and_shared_layers_cannot_be_scaled():
     torch.manual_seed(0)
-    conv = nn.Conv2d(1, 1, 3, padding=1)
+    conv, norm = nn.Conv2d(1, 1, 3, padding=1), nn.BatchNorm2d(1, affine=False)
     neurons = [sb.LIF(T, threshold=threshold, backend="reference") for threshold in (3.0, 9.0, 9.0)]
-    norm = nn.BatchNorm2d(1, affine=False)
-    layers = conv, neurons[0], conv, neurons[1], norm, neurons[2], nn.Flatten(), nn.Linear(100, 10)
-    scaling = sb.scale_to_rate(sb.SpikingNetwork(nn.Sequential(*layers), num_steps=T), images())
-    reasons = [layer.left for layer in scaling.layers]
-    assert reasons[1:] == [
-        "the weights feed neurons before these, too",
-        "BatchNorm2d has no weight, as with affine=False",
-    ]
+    layers = conv, neurons[0], conv, neurons[1], nn.Flatten(), nn.Linear(100, 10)
+    shared = sb.scale_to_rate(sb.SpikingNetwork(nn.Sequential(*layers), num_steps=T), images())
+    assert shared.layers[1].left == "the weights feed neurons before these, too"
+    layers = norm, neurons[2], nn.Flatten(), nn.Linear(100, 10)
+    bare = sb.scale_to_rate(sb.SpikingNetwork(nn.Sequential(*layers), num_steps=T), images())
+    assert bare.layers[0].left == "BatchNorm2d has no weight, as with affine=False"
 
 
 class Stateful(nn.Module):
@@ -538,6 +537,203 @@ def test_neurons_that_return_their_membrane_first():
     scaling = sb.scale_to_rate(net, images() / 3)
     assert scaling.layers[-1].before == 0
     assert scaling.layers[-1].after == pytest.approx(0.1, rel=0.1)
+
+
+def test_under_autocast_the_cached_weights_are_not_those_of_before():
+    net = Chain()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scaling = sb.scale_to_rate(net, images() / 3)
+        assert scaling.num_scaled == 3
+        sb.reset_states(net)
+        spikes = []
+        handle = net.neurons[2].register_forward_hook(lambda m, i, o: spikes.append(o))
+        net(images() / 3)
+        handle.remove()
+    assert torch.stack(spikes).float().mean().item() == pytest.approx(scaling.layers[2].after)
+
+
+def test_a_network_may_change_its_input_in_place():
+    class InPlace(Chain):
+        def forward(self, x):
+            return super().forward(x.mul_(0.3))
+
+    x = images()
+    assert sb.scale_to_rate(InPlace(), x).num_scaled == 3
+    assert torch.equal(x, images())
+
+
+class Recurrent(Stateful):
+    """A neuron that holds recurrent weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.recurrent, self.spikes = nn.Linear(30, 30), None
+
+    def reset(self):
+        self.v = self.spikes = None
+
+    def forward(self, x):
+        self.spikes = super().forward(x if self.spikes is None else x + self.recurrent(self.spikes))
+        return self.spikes
+
+
+def test_recurrent_weights_inside_a_neuron_are_left_alone():
+    net = Chain(neuron=Recurrent)
+    before = [neuron.recurrent.weight.clone() for neuron in net.neurons]
+    scaling = sb.scale_to_rate(net, images() / 3)
+    assert pairs(scaling) == {f"neurons.{i}": (f"layers.{i}",) for i in range(3)}
+    assert scaling.num_scaled == 3
+    assert all(torch.equal(n.recurrent.weight, w) for n, w in zip(net.neurons, before, strict=True))
+
+
+def test_neurons_that_get_something_more_from_the_second_step_on_have_one_rate():
+    class Feedback(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.f1, self.f2, self.back = nn.Linear(100, 30), nn.Linear(30, 30), nn.Linear(30, 30)
+            self.l1, self.l2, self.head = Stateful(), Stateful(), nn.Linear(30, 10)
+
+        def forward(self, x):
+            spikes, out = None, 0
+            for _ in range(T):
+                current = self.f1(x.flatten(1) / 5)
+                spikes = self.l2(self.f2(self.l1(current if spikes is None else current + self.back(spikes))))
+                out = out + self.head(spikes)
+            return out
+
+    net = Feedback()
+    scaling = sb.scale_to_rate(net, images())
+    assert pairs(scaling) == {"l1": ("f1", "back"), "l2": ("f2",)}
+    spikes = []
+    handle = net.l1.register_forward_hook(lambda m, i, o: spikes.append(o))
+    sb.reset_states(net)
+    net(images())
+    handle.remove()
+    assert torch.stack(spikes).mean().item() == pytest.approx(scaling.layers[0].after)
+
+
+def test_behind_neurons_that_cannot_be_brought_to_fire_nothing_is_scaled():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(100, 30), Stateful(), nn.Linear(30, 30), Stateful(), nn.Linear(30, 10))
+    with torch.no_grad():
+        net[1].weight.fill_(0.001)  # every neuron fires, or none does
+        net[1].bias.zero_()
+    scaling = sb.scale_to_rate(net, torch.ones(16, 1, 10, 10), firing_rate=0.01)
+    assert scaling.layers[0].left == "no factor leads to such a rate"
+    assert scaling.layers[1].left.startswith("nothing reaches them")
+
+
+def test_of_two_layers_the_one_that_may_be_scaled_is():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.b, self.head = nn.Linear(100, 30), nn.Linear(100, 30), nn.Linear(30, 10)
+            self.fires = Stateful()
+
+        def forward(self, x):
+            return self.head(self.fires(self.a(x.flatten(1)) / 5 + self.b(x.flatten(1)) / 5))
+
+    net = Both()
+    freeze(net.b)
+    frozen = net.b.weight.clone()
+    scaling = sb.scale_to_rate(net, images())
+    assert pairs(scaling) == {"fires": ("a",)}
+    assert scaling.layers[0].after == pytest.approx(0.1, rel=0.1)
+    assert torch.equal(net.b.weight, frozen)
+
+
+class Gate(nn.Module):
+    """What a block adds, times a number that starts at 0 in some of them."""
+
+    def __init__(self, alpha):
+        super().__init__()
+        self.alpha = nn.Parameter(torch.tensor(alpha))
+
+    def forward(self, x):
+        return self.alpha * x
+
+
+def test_gates_that_start_at_0_are_not_neurons():
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.f1, self.f2, self.head = nn.Linear(100, 30), nn.Linear(30, 30), nn.Linear(30, 10)
+            self.open, self.shut, self.l1, self.l2 = Gate(1.0), Gate(0.0), Stateful(), Stateful()
+
+        def forward(self, x):
+            x = self.l1(self.open(self.f1(x.flatten(1) / 3)))
+            return self.head(self.l2(self.open(self.f2(x)) + self.shut(self.f2(x))))
+
+    assert pairs(sb.scale_to_rate(Gated(), images())) == {"l1": ("f1",), "l2": ("f2",)}
+
+
+def test_inputs_by_keyword():
+    class ByKeyword(Chain):
+        def forward(self, x):
+            h = x.flatten(1)
+            for layer, neuron in zip(self.layers, self.neurons, strict=True):
+                h = neuron(x=layer(input=h))
+            return self.head(h)
+
+    scaling = sb.scale_to_rate(ByKeyword(), images() / 3)
+    assert pairs(scaling) == {f"neurons.{i}": (f"layers.{i}",) for i in range(3)}
+    assert scaling.layers[2].after == pytest.approx(0.1, rel=0.1)
+
+
+def test_reentrant_checkpoints_are_refused():
+    class Checkpointed(Chain):
+        def forward(self, x):
+            h = self.neurons[0](self.layers[0](x.flatten(1)))
+            h = checkpoint(self.layers[1].forward, h, use_reentrant=True)
+            return self.head(self.neurons[2](self.layers[2](self.neurons[1](h))))
+
+    with pytest.raises(ValueError, match="use_reentrant=False"):
+        sb.scale_to_rate(Checkpointed(), images())
+
+
+def test_weights_of_inference_mode_are_refused():
+    with torch.inference_mode():
+        net = Chain()
+    with pytest.raises(ValueError, match="made in inference mode"):
+        sb.scale_to_rate(net, images())
+
+
+def test_dropout_draws_the_same_numbers_for_each_factor():
+    net, x = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(100, 40), Stateful(), nn.Linear(40, 10)), images()
+    torch.manual_seed(3)
+    scaling = sb.scale_to_rate(net, x / 3)
+    torch.manual_seed(3)
+    spikes = []
+    handle = net[3].register_forward_hook(lambda m, i, o: spikes.append(o))
+    sb.reset_states(net)
+    net(x / 3)
+    handle.remove()
+    assert spikes[0].mean().item() == pytest.approx(scaling.layers[0].after)
+
+
+def test_layers_of_several_steps_that_return_views():
+    """SpikingJelly's; their outputs are changed in place, as its blocks do."""
+    layer, neuron = (pytest.importorskip(f"spikingjelly.activation_based.{name}") for name in ("layer", "neuron"))
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.c1, self.c2 = (layer.Conv2d(c, 8, 3, padding=1, step_mode="m") for c in (1, 8))
+            self.n1, self.n2 = (neuron.LIFNode(step_mode="m") for _ in range(2))
+            self.head = nn.Linear(8, 10)
+
+        def forward(self, x):
+            h = self.n1(self.c1(x.expand(T, *x.shape)))
+            y = self.c2(h)
+            y += h / 10
+            return self.head(self.n2(y).mean((0, 3, 4)))
+
+    scaling = sb.scale_to_rate(Net(), images())
+    assert pairs(scaling) == {"n1": ("c1",), "n2": ("c2",)}
+    assert scaling.layers[1].after == pytest.approx(0.1, rel=0.1)
 
 
 @pytest.mark.parametrize("firing_rate", [np.float32(0.1), torch.tensor(0.1)])
