@@ -95,15 +95,15 @@ class _Trial:
 
 
 def _trials(net: nn.Module, verdict: str, coefficient: float, combine: Combine, *, few: Tensor) -> Iterator[_Trial]:
-    too_low_or_high = verdict in ("dead", "saturated", "vanishing")
-    if too_low_or_high:
-        what = "weights scaled until each layer fires"
+    may_fire_wrongly = verdict in ("dead", "saturated", "vanishing")
+    if may_fire_wrongly:
+        what = "weights scaled to a firing rate of 10 % in each layer"
         yield _Trial(what, "sb.scale_to_rate(net, x)", ("model.firing_rate=0.1",), _scaled_on(few), coefficient)
     neuron = next((m for m in net.modules() if isinstance(m, SpikingNeuron)), None)
     if neuron is not None:
         key, threshold, surrogate = "model.neuron", neuron.dynamics.threshold, neuron.dynamics.surrogate
         python = f"sb.{type(neuron).__name__}(..., {{}})"
-        if too_low_or_high:
+        if may_fire_wrongly:
             value = _other_threshold(threshold, raise_it=verdict == "saturated")
             what = f"threshold {value:g} in place of {threshold:g}"
             settings = (f"{key}.threshold={value:g}",)

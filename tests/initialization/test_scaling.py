@@ -94,7 +94,7 @@ def test_the_gradient_reaches_all_layers_afterwards():
     best = dead.suggestions[0]
     assert (best.python, best.settings) == ("sb.scale_to_rate(net, x)", ("model.firing_rate=0.1",))
     assert best.helps
-    assert "+ weights scaled until each layer fires: healthy" in str(dead)
+    assert "+ weights scaled to a firing rate of 10 % in each layer: healthy" in str(dead)
     assert "(sb.scale_to_rate(net, x); with a recipe -s model.firing_rate=0.1)" in str(dead)
     sb.scale_to_rate(net, x[:4])  # as was tried
     awake = sb.diagnose(net, x, y)

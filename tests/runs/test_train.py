@@ -73,7 +73,7 @@ def test_weights_are_scaled_to_a_firing_rate(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(awake.parameters(), again.parameters(), strict=True))
     said = []
     train_recipe(run.recipe, tmp_path / "run", say=said.append)
-    assert "weights: scaled to a firing rate of 15%" in said
+    assert "weights: scaled, where needed, to a firing rate of 15%" in said
     assert RunFolder(tmp_path / "run").read_recipe().model.firing_rate == 0.15
 
 

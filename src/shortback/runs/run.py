@@ -73,7 +73,7 @@ class Run:
 
     def build_network(self) -> tuple[SpikingNetwork, nn.Module]:
         """Build the network, initialised from the seed; return it, and the same with the branches of its method."""
-        model = _initial_model(self.recipe, self.splits)
+        model = _initial_model(self.recipe, self.splits, warns=True)
         if self.recipe.loss.kind == "tet":
             model.readout = "steps"
         if self.recipe.method == "vanilla":
@@ -107,14 +107,18 @@ def _model(recipe: Recipe, splits: Splits) -> SpikingNetwork:
     return build_model(recipe.model, num_classes=len(source.classes), in_channels=source.in_channels)
 
 
-def _initial_model(recipe: Recipe, splits: Splits) -> SpikingNetwork:
-    """The network as training starts with it: drawn from the seed, and scaled to `model.firing_rate` if that is set."""
+def _initial_model(recipe: Recipe, splits: Splits, *, warns: bool) -> SpikingNetwork:
+    """The network as training starts with it: drawn from the seed, and scaled to `model.firing_rate` if that is set.
+
+    Args:
+        warns: whether to warn of layers that could not be scaled.
+    """
     torch.manual_seed(recipe.seed)
     model = _model(recipe, splits)
     if recipe.model.firing_rate is not None:
         x, _ = first_batch(recipe, splits, NUM_SCALING_SAMPLES)
         for layer in scale_to_rate(model, x, firing_rate=recipe.model.firing_rate).layers:
-            if layer.left is not None:
+            if layer.left is not None and warns:
                 log.warning("model.firing_rate: the weights before %s are not scaled: %s", layer.neurons, layer.left)
     return model
 
@@ -123,7 +127,7 @@ def _placed(recipe: Recipe, splits: Splits) -> Recipe:
     """The recipe with `branches.at: auto` replaced by names of places, chosen by measuring the untrained network."""
     if recipe.branches.at != "auto" or recipe.method == "vanilla":
         return recipe
-    model = _initial_model(recipe, splits)
+    model = _initial_model(recipe, splits, warns=False)
     x, _ = first_batch(recipe, splits, NUM_SAMPLES)
     loss = build_loss(recipe.loss, recipe.branches)
     beginning = build_schedule(recipe.method, recipe.branches)(0.0)

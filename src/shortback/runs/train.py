@@ -182,7 +182,7 @@ def _announcement(run: Run, net: nn.Module, *, name: str) -> list[str]:
         f"data: {data.kind}, {len(splits.train)} {samples} to train on, {held_out} to validate, "
         f"{len(splits.source.test)} to test, {quantity(len(splits.source.classes), 'class', 'classes')}",
         *([f"data: {resized}"] if resized else []),
-        *([f"weights: scaled to a firing rate of {rate}"] if rate else []),
+        *([f"weights: scaled, where needed, to a firing rate of {rate}"] if rate else []),
         f"plan: {quantity(train.epochs, 'epoch')}, batches of {train.batch_size}, {recipe.optimizer.kind}, "
         f"learning rate {recipe.optimizer.lr}",
         f"on: {run.execution.describe()}",
