@@ -87,6 +87,13 @@ def test_a_dead_network_fires_at_the_rate_asked_for(firing_rate):
     assert all(torch.equal(net.state_dict()[key], original[key]) for key in untouched)
 
 
+def test_the_table_says_what_is_left_as_it_is():
+    first, second, *rows = str(sb.scale_to_rate(deep(), images())).splitlines()
+    assert first == "wanted: 10.00%; rates from 3.33% to 60% are left as they are"
+    assert second.split() == ["neurons", "weights", "factor", "rate", "before", "after"]
+    assert [row.split()[:2] for row in rows] == [[str(i + 1), str(i)] for i in range(0, 12, 2)]
+
+
 def test_the_gradient_reaches_all_layers_afterwards():
     net, x, y = deep(depth=10), images(), torch.arange(16) % 10
     dead = sb.diagnose(net, x, y)
@@ -453,9 +460,6 @@ def test_neurons_that_nothing_reaches_are_not_made_to_fire_by_their_bias():
         "the weights are frozen",
         "nothing reaches them: the input is 0, or the neurons before do not fire",
     ]
-    dark = sb.scale_to_rate(deep(norm=True), torch.zeros(16, 1, 10, 10))
-    assert dark.num_scaled == 0
-    assert dark.layers[0].left.startswith("nothing reaches them")
 
 
 @pytest.mark.parametrize("firing_rate", [0.4, 0.8])
@@ -755,6 +759,8 @@ def test_mistakes_are_explained():
         sb.scale_to_rate(functional, torch.randint(0, 3, (16, 100)))
     with pytest.raises(ValueError, match=r"the network is a Tensor: call scale_to_rate\(net, x\)"):
         sb.scale_to_rate(images(), deep())
+    with pytest.raises(ValueError, match="the batch is all 0"):
+        sb.scale_to_rate(deep(), images() * 0)
     with pytest.raises(ValueError, match="NaN or infinite"):
         sb.scale_to_rate(deep(), images() / 0)
     with pytest.raises(ValueError, match=r"from before torch\.compile"):

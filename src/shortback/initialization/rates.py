@@ -96,7 +96,7 @@ class RatedNetwork:
             rate: of the neurons, as the layers are.
         """
         low, high = (1.0, math.inf) if rate < wanted else (0.0, 1.0)
-        enough = []
+        tried = []
         while high > _MIN_GAP * low:
             factor = low * _STRIDE if high == math.inf else high / _STRIDE if low == 0 else math.sqrt(low * high)
             if not 1 / _LARGEST <= factor <= _LARGEST:
@@ -105,10 +105,10 @@ class RatedNetwork:
             rate = self.rates().get(group, 0.0)
             if wanted / _MET <= rate <= wanted * _MET:
                 return factor
-            enough += [factor] if is_enough(rate, wanted) else []
+            tried += [factor] if is_enough(rate, wanted) else []
             low, high = (factor, high) if rate < wanted else (low, factor)
         # The smallest change that helps: where a residual is added, a factor near 0 would only cut the layer off.
-        found = min(enough, key=lambda factor: abs(math.log(factor)), default=None)
+        found = min(tried, key=lambda factor: abs(math.log(factor)), default=None)
         self._scale(layers, found or 1.0)
         return found
 
@@ -152,6 +152,12 @@ def weights_of(layers: Layers) -> list[nn.Parameter]:
     return [parameter for named in own for name, parameter in named if name in _SCALED]
 
 
+def enough(wanted: float) -> tuple[float, float]:
+    """The lowest and the highest rate at which neurons are left as they are."""
+    return _LOWEST * wanted, max(_HIGHEST, (1 + wanted) / 2)
+
+
 def is_enough(rate: float, wanted: float) -> bool:
     """Whether neurons that fire at a rate are left as they are."""
-    return _LOWEST * wanted <= rate <= max(_HIGHEST, (1 + wanted) / 2)
+    lowest, highest = enough(wanted)
+    return lowest <= rate <= highest

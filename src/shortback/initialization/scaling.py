@@ -23,7 +23,7 @@ from torch.nn.parameter import is_lazy
 from shortback.errors import UserError
 from shortback.health.layers import THE_NETWORK
 from shortback.health.neurons import Watched, neurons_of
-from shortback.initialization.rates import Group, RatedNetwork, is_enough, weights_of
+from shortback.initialization.rates import Group, RatedNetwork, enough, is_enough, weights_of
 from shortback.inspection.backends import with_backend
 from shortback.inspection.feeds import Layers
 from shortback.inspection.mistakes import check_batch, explaining
@@ -75,7 +75,9 @@ class Scaling:
     def __str__(self) -> str:
         names = [(layer.neurons, ", ".join(layer.weights)) for layer in self.layers]
         widths = [max(map(len, column)) for column in zip(("neurons", "weights"), *names, strict=True)]
-        rows = [f"{'neurons'.ljust(widths[0])}  {'weights'.ljust(widths[1])}    factor  rate before   after"]
+        lowest, highest = enough(self.firing_rate)
+        rows = [f"wanted: {self.firing_rate:.2%}; rates from {lowest:.2%} to {highest:.0%} are left as they are"]
+        rows += [f"{'neurons'.ljust(widths[0])}  {'weights'.ljust(widths[1])}    factor  rate before   after"]
         for layer, (neurons, weights) in zip(self.layers, names, strict=True):
             row = f"{neurons.ljust(widths[0])}  {weights.ljust(widths[1])}  {layer.factor:8.3g}"
             row += f"  {layer.before:11.2%}  {layer.after:6.2%}"
@@ -146,6 +148,8 @@ def _checked(net: nn.Module, x: Tensor, firing_rate: Any) -> float:
     check_batch(x, what="batch")
     if x.is_floating_point() and not x.isfinite().all():
         raise UserError("the batch has NaN or infinite values: clean the data")
+    if not x.any():
+        raise UserError("the batch is all 0, which makes no neuron fire: give a batch of your data")
     try:
         rate = math.nan if isinstance(firing_rate, str) else float(firing_rate)
     except (TypeError, ValueError):

@@ -75,11 +75,11 @@ class ModelConfig(Section):
     stem: Stem | None = None
     """For a ResNet, the first layers: one 3x3 convolution, a 7x7 and max pooling, or three 3x3 and average pooling."""
     norm: Norm | None = None
-    """Batch norm over time and batch (`batch`), also scaled to the threshold (`tdbn`) or per step (`tebn`), or none."""
+    """Batch norm (`batch`; `null` is the same), scaled to the threshold (`tdbn`) or per step (`tebn`), or `none`."""
     pool: Pool | None = None
     """For a VGG, the pooling: a spike where any of four neurons fired (`max`), or their rate (`average`)."""
     firing_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Scale the initial weights until neurons fire at about this rate, spikes per step; `null` leaves them as drawn."""
+    """Spikes per step to which initial weights are scaled if neurons fire too rarely or too often; `null` for never."""
     neuron: NeuronConfig = NeuronConfig()
 
     @field_validator("name")
