@@ -15,6 +15,11 @@ from shortback.words import quantity
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_NO_NEURONS = (
+    "no spiking neurons were seen: if lines of code in a forward fire, make them a module of their own, whose spikes "
+    "can be counted"
+)
+
 
 @dataclass(frozen=True)
 class Suggestion:
@@ -105,7 +110,7 @@ class GradientReport:
         return {title: figure for title, (figure, _) in plots.pictures(self.measurement).items()}
 
     def __str__(self) -> str:
-        neurons = _aligned(*neuron_rows(self)) if self.neurons else ["no spiking neurons were seen"]
+        neurons = _aligned(*neuron_rows(self)) if self.neurons else [_NO_NEURONS]
         return "\n".join([*self.headline(), "", *_aligned(*layer_rows(self)), "", *neurons, *self._advice()])
 
     def headline(self) -> list[str]:
