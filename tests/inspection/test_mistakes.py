@@ -121,3 +121,23 @@ def test_an_input_or_targets_on_another_device():
             loss(net(x), torch.zeros(4, dtype=torch.long, device="meta"), coefficient=0.5)
     with pytest.raises(ValueError, match="sample is on cpu, and the weights are on meta"):
         sb.attach(sb.strip(net).to("meta"), at=["2"], sample=x)
+
+
+def test_a_time_axis_too_many_is_named():
+    """As where a network loops over time itself, or SpikingJelly's layers are left in single-step mode."""
+    for call in (lambda x: sb.attach(Net(), sample=x), lambda x: sb.diagnose(Net(), x, Y)):
+        with pytest.raises(ValueError, match=r"\[4, 6, 3, 9, 9\] has an axis more than .*set_step_mode\(net, 'm'\)"):
+            call(X.expand(4, *X.shape).clone())
+
+
+class Returning(nn.Module):
+    def forward(self, x):
+        return (x > 1).to(x.dtype), x
+
+
+def test_a_tuple_given_to_a_layer_is_named():
+    """As where snnTorch's neurons stand in a Sequential without `init_hidden=True`."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), Returning(), nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    for call in (lambda: sb.diagnose(net, X, Y), lambda: sb.scale_to_rate(net, X), lambda: sb.attach(net, sample=X)):
+        with pytest.raises(ValueError, match=r"take the spikes out of a neuron's .* init_hidden=True"):
+            call()

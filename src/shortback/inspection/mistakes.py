@@ -58,17 +58,23 @@ def explaining(model: nn.Module, x: Tensor, *, what: str = "sample") -> Iterator
 
     Raises:
         ValueError: the input has another dtype, device or number of channels than the weights expect, its channels
-            last, or no batch axis; the original error is quoted at the end.
+            last, no batch axis, or a time axis too many, or a layer is given a tuple; the original error is quoted at
+            the end.
     """
     try:
         yield
     except (UserError, torch.OutOfMemoryError):
         raise
     except Exception as error:
+        itself = str(error).strip().partition("\n")[0]
+        if isinstance(error, TypeError) and "got (tuple" in itself:
+            raise UserError(
+                "a layer was given the tuple that a module before it returned: take the spikes out of a neuron's "
+                f"(spikes, membrane), or with snnTorch in a Sequential pass init_hidden=True ({itself[:80]} ...)"
+            ) from error
         reason = _mistake(model, x)
         if reason is None:
             raise
-        itself = str(error).strip().partition("\n")[0]
         raise UserError(f"the {what} {reason} ({type(error).__name__}: {itself})") from error
 
 
@@ -89,6 +95,11 @@ def _mistake(model: nn.Module, x: Tensor) -> str | None:
     is_cast = torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
     if given.dtype == x.dtype != weight.dtype and not is_cast:
         return f"is {names[0]}, and the weights are {names[1]}: pass x.to(torch.{names[1]})"
+    if isinstance(layer, nn.Conv2d) and given.shape == x.shape and x.ndim == 5:
+        return (
+            f"{shape} has an axis more than the first convolution takes: give a network that loops over time one step, "
+            "[N, C, H, W]; with SpikingJelly call functional.set_step_mode(net, 'm')"
+        )
     if not isinstance(layer, nn.Conv2d) or x.ndim < 4 or given.shape[-3:] != x.shape[-3:]:
         return alone
     if shape[-1] == layer.in_channels != shape[-3]:
