@@ -232,14 +232,8 @@ def test_a_readout_that_never_fires_is_not_dead_where_its_spikes_reach_no_loss()
 @pytest.mark.parametrize(
     ("first", "said"),
     [
-        (
-            150.0,
-            "exploding: from a on; only just, by a factor of 1.50 at most, in 1 of 5 layers",
-        ),
-        (
-            0.008,
-            "vanishing: from a on; only just, by a factor of 1.25 at most, in 1 of 5 layers",
-        ),
+        (150.0, "exploding: from a on; only just, by a factor of 1.50 at most, in 1 of 5 layers"),
+        (0.008, "vanishing: from a on; only just, by a factor of 1.25 at most, in 1 of 5 layers"),
         (250.0, "exploding: from a on"),
         (0.001, "vanishing: from a on"),
     ],

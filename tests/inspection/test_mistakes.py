@@ -135,9 +135,11 @@ class Returning(nn.Module):
         return (x > 1).to(x.dtype), x
 
 
-def test_a_tuple_given_to_a_layer_is_named():
+@pytest.mark.parametrize("layer", [nn.Conv2d, nn.Linear])
+def test_a_tuple_given_to_a_layer_is_named(layer):
     """As where snnTorch's neurons stand in a Sequential without `init_hidden=True`."""
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), Returning(), nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    to_conv = nn.Sequential(nn.Conv2d(3, 4, 3), Returning(), nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    net = to_conv if layer is nn.Conv2d else nn.Sequential(nn.Flatten(), Returning(), nn.Linear(243, 10))
     for call in (lambda: sb.diagnose(net, X, Y), lambda: sb.scale_to_rate(net, X), lambda: sb.attach(net, sample=X)):
         with pytest.raises(ValueError, match=r"take the spikes out of a neuron's .* init_hidden=True"):
             call()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from shortback.errors import UserError
 from shortback.inspection.generators import generators_kept
 from shortback.inspection.hooks import hooked
+from shortback.inspection.layout import tensors_in
 from shortback.inspection.reset import reset_states
 from shortback.torch_private import base_of
 
@@ -136,12 +137,3 @@ def _merged(calls: list[set[nn.Module]], *, order: Sequence[nn.Module]) -> list[
     if len(groups) == 1:  # a call without a layer, as one that gets zeros at the first step, belongs to the others
         whole = groups * len(calls)
     return [tuple(layer for layer in order if layer in group) for group in whole]
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors in nested tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict | tuple | list):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from tensors_in(each)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -67,7 +68,7 @@ def explaining(model: nn.Module, x: Tensor, *, what: str = "sample") -> Iterator
         raise
     except Exception as error:
         itself = str(error).strip().partition("\n")[0]
-        if isinstance(error, TypeError) and "got (tuple" in itself:
+        if isinstance(error, TypeError) and re.search(r"got \(tuple|must be Tensor, not tuple", itself):
             raise UserError(
                 "a layer was given the tuple that a module before it returned: take the spikes out of a neuron's "
                 f"(spikes, membrane), or with snnTorch in a Sequential pass init_hidden=True ({itself[:80]} ...)"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from shortback.inspection.generators import generators_kept
+from shortback.inspection.layout import tensors_in
 from shortback.inspection.plain_state import PlainState, parts_of
 
 
@@ -67,13 +68,13 @@ def copy_of(model: nn.Module) -> nn.Module:
 
     These are detached in the copy.
     """
-    remembered = [t for module in model.modules() for table in _tables(module) for t in _tensors_in(table)]
+    remembered = [t for module in model.modules() for table in _tables(module) for t in tensors_in(table)]
     return copy.deepcopy(model, {id(t): t.detach().clone() for t in remembered if not t.is_leaf})
 
 
 def remembered_graph(model: nn.Module) -> dict[Any, str]:
     """The graph nodes of the tensors that modules remember, with the names of the modules."""
-    named = ((name, t) for name, m in model.named_modules() for table in _tables(m) for t in _tensors_in(dict(table)))
+    named = ((name, t) for name, m in model.named_modules() for table in _tables(m) for t in tensors_in(dict(table)))
     return {tensor.grad_fn: name for name, tensor in named if tensor.grad_fn is not None}
 
 
@@ -89,14 +90,6 @@ def first_in_graph(result: Tensor, nodes: Mapping[Any, str]) -> str | None:
         seen.add(node)
         waiting += [following for following, _ in node.next_functions]
     return None
-
-
-def _tensors_in(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict | list | tuple):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _tensors_in(each)
 
 
 def in_training(net: nn.Module) -> nn.Module:
