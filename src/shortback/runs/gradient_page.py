@@ -43,11 +43,11 @@ def _suggestions(report: GradientReport) -> Table:
         [
             s.what,
             "yes" if s.helps else "no",
-            f"{s.before.verdict} > {s.after.verdict}",
-            f"{s.before.effective_depth} > {s.after.effective_depth}",
+            f"{s.before.verdict} → {s.after.verdict}",
+            f"{s.before.effective_depth} → {s.after.effective_depth}",
             slopes(s),
             s.options,
         ]
         for s in report.suggestions
     ]
-    return Table("Each on a copy of the network, before > after", headings, rows)
+    return Table("Each on a copy of the network, before → after", headings, rows)
