@@ -83,8 +83,11 @@ def test_a_grid_without_end_is_refused_before_it_is_built():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"settings": ["optimizer.kind=adamw"], "vary": ["optimizer.momentum=0.1,0.9"]}, "--vary optimizer.momentum="),
-        ({"settings": ["optimizer.kind=adamw", "optimizer.momentum=0.5"]}, "-s optimizer.momentum=...: applies"),
+        (
+            {"settings": ["optimizer={kind: adamw}"], "vary": ["optimizer.momentum=0.1,0.9"]},
+            "--vary optimizer.momentum=",
+        ),
+        ({"settings": ["optimizer={kind: adamw, momentum: 0.5}"]}, "-s optimizer.momentum=...: applies"),
         ({"vary": ["branches.rate=1,50"]}, "branches.rate=...: applies only to branches.schedule=exponential"),
         (
             {"vary": ["branches.schedule=linear,step", "branches.rate=1,50"]},
@@ -150,8 +153,8 @@ def test_a_coefficient_that_follows_the_start_is_varied_by_it():
         ),
         (
             ["vanilla"],
-            ["optimizer.kind=sgd,adamw", "optimizer.momentum=0.8,0.9"],
-            ["kind=sgd, momentum=0.8", "kind=sgd, momentum=0.9", "kind=adamw"],
+            ["loss.kind=tet,cross_entropy", "loss.tet_weight=0.1,0.2"],
+            ["kind=tet, tet_weight=0.1", "kind=tet, tet_weight=0.2", "kind=cross_entropy"],
         ),
         (
             ["shortcut", "evolutionary"],

@@ -122,8 +122,8 @@ def test_a_cell_that_has_not_begun_hides_none_that_has(tmp_path):
 @pytest.mark.parametrize(
     ("vary", "methods", "more", "more_methods"),
     [
-        # A cell of adamw goes without the momentum that the ablation varies.
-        (["optimizer.kind=sgd,adamw", "optimizer.momentum=0.8"], ["vanilla"], None, ["evolutionary"]),
+        # A cell of cross entropy goes without the weight that the ablation varies.
+        (["loss.kind=tet,cross_entropy", "loss.tet_weight=0.1"], ["vanilla"], None, ["evolutionary"]),
         (["branches.start=0.5,1"], ["shortcut"], ["branches.start=0.25"], ["shortcut"]),
         (["branches.combine=logits,additive"], ["shortcut"], ["branches.combine=convex"], ["evolutionary", "shortcut"]),
     ],

@@ -9,7 +9,7 @@ from shortback.recipes.load import load_recipe
 @pytest.mark.parametrize(
     ("choice", "setting", "message"),
     [
-        ("optimizer.kind=adamw", "optimizer.momentum=0.5", "applies only to optimizer.kind=sgd, and this is adamw"),
+        ("optimizer={kind: adamw}", "optimizer.momentum=0.5", "applies only to optimizer.kind=sgd, and this is adamw"),
         ("loss.kind=cross_entropy", "loss.tet_weight=0.5", "applies only to loss.kind=tet, and this is cross_entropy"),
         ("branches.schedule=linear", "branches.rate=3", "only to branches.schedule=exponential, and this is linear"),
         ("branches.schedule=linear", "branches.num_levels=3", "branches.schedule=step"),
@@ -31,7 +31,7 @@ def test_a_setting_of_another_kind_is_refused(choice, setting, message):
 @pytest.mark.parametrize(
     "settings",
     [
-        ["optimizer.kind=sgd", "optimizer.momentum=0.5"],
+        ["optimizer.kind=sgd", "optimizer.lr=0.1", "optimizer.momentum=0.5"],
         ["loss.kind=tet", "loss.tet_weight=0.5"],
         ["branches.schedule=exponential", "branches.rate=3", "branches.end=0.1", "branches.over=0.5"],
         ["branches.schedule=step", "branches.num_levels=3"],

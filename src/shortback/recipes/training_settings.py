@@ -92,7 +92,7 @@ class OptimizerConfig(Section):
     kind: OptimizerKind = "sgd"
     """SGD with momentum (`sgd`), or AdamW (`adamw`)."""
     lr: Positive = 0.1
-    """Largest learning rate."""
+    """Largest learning rate; for AdamW, 0.001 by default."""
     momentum: Fraction = 0.9
     """Momentum of SGD."""
     nesterov: bool = False
@@ -105,6 +105,12 @@ class OptimizerConfig(Section):
     """Learning rate at the end of training."""
     clip_norm: Positive | None = None
     """Largest norm of the whole gradient; `null` for no clipping."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, tree: Any) -> Any:
+        """Fill in the learning rate, whose default depends on the optimizer."""
+        return {"lr": 1e-3, **tree} if isinstance(tree, dict) and tree.get("kind") == "adamw" else tree
 
 
 class TrainConfig(Section):
