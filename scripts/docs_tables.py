@@ -202,7 +202,7 @@ def ablation(groups: list[dict[str, Any]]) -> list[str]:
         if group["accuracy"] is None:
             continue
         tests = [f"{100 * run['summary']['test_accuracy']:.1f}" for run in group["runs"] if run["summary"]]
-        row = [group["setting"].replace("branches.", "")] if varied else []
+        row = [_short(group["settings"])] if varied else []
         row += [group["method"], points(group["validation"]), points(group["validation_difference"], signed=True)]
         row += [", ".join(tests), points(group["accuracy"]), points(group["difference"], signed=True)]
         difference = group["difference"] or {"estimate": {"interval": None}, "p_value": None}
@@ -212,6 +212,12 @@ def ablation(groups: list[dict[str, Any]]) -> list[str]:
         rows.append([*row, steps_to_vanilla(group) if group["difference"] else ""])
     headings = ["method", "validation", "to vanilla", "test by seed", "test", "to vanilla", "95 % interval", "p"]
     return table([*(["setting"] if varied else []), *headings, "steps to vanilla's end"], rows)
+
+
+def _short(settings: dict[str, str]) -> str:
+    """Settings without the sections that are clear from the last part of a key, and without those that are null."""
+    parts = [(re.sub(r"^(branches|model\.neuron|optimizer)\.", "", key), value) for key, value in settings.items()]
+    return ", ".join(f"{key}={value}" for key, value in parts if value != "null")
 
 
 def logits() -> list[str]:

@@ -48,7 +48,7 @@ def test_without_a_terminal_it_takes_options_and_names_what_is_missing(tmp_path)
         )
 
     done = run("--data", "bundled", "--network", "resnet20")
-    assert (done.returncode, done.stderr) == (2, "error: --epochs is missing, and there is no terminal to ask on\n")
+    assert (done.returncode, done.stderr) == (2, "error: --epochs is missing, and stdin is not a terminal\n")
     assert run("--data", "bundled", "--network", "resnet20", "--epochs", "2").returncode == 0
     assert load_recipe(str(tmp_path / "recipe.yaml")).model.name == "resnet20"
     done = run("--data", "bundled", "--network", "resnet20", "--epochs", "2")
@@ -62,7 +62,7 @@ def said(*arguments):
 
 def test_what_is_missing_without_a_terminal_is_named_with_its_choices(tmp_path):
     code, text = said("new", "--out", str(tmp_path / "mine.yaml"))
-    assert (code, "no terminal to ask on; one of images, cifar10, cifar100, events, bundled" in text) == (2, True)
+    assert (code, "stdin is not a terminal; one of images, cifar10, cifar100, events, bundled" in text) == (2, True)
 
 
 def test_the_list_has_whole_sentences():

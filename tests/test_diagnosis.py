@@ -97,7 +97,7 @@ def test_a_network_that_cannot_be_copied_is_measured_all_the_same():
     report = sb.diagnose(net, torch.randn(4, 6), torch.arange(4))
     assert report.judgement.verdict == "dead"
     assert report.suggestions == []
-    assert "nothing was tried against it: the network cannot be copied: cannot pickle" in str(report)
+    assert "no changes were tried: the network cannot be copied: cannot pickle" in str(report)
 
 
 def test_a_loss_of_one_output_is_the_main_one(batch):

@@ -56,7 +56,7 @@ def test_damaged_json_is_named_with_what_to_do(tmp_path):
         (b'{"a"', "Expecting"),
         (b"", "Expecting value"),
         (b"\xff", "utf-8"),
-        (b"[]", "no JSON object"),
+        (b"[]", "not a JSON object"),
     ):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match=rf"a\.json is damaged \(.*{why}.*\): delete it"):

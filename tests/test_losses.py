@@ -158,7 +158,7 @@ def test_wrong_settings_are_refused():
         (lambda: ShortcutLoss(branch_weights="max"), "sum, mean"),
         (lambda: ShortcutLoss(main=nn.MSELoss), r"main=<class .*MSELoss\(\)"),
         (lambda: ShortcutLoss(branch="mse"), "branch='mse': must be a function"),
-        (lambda: shortcut_loss((torch.zeros(4, 2), {}), TARGET, coefficient=1.0), "got tuple for outputs: pass logits"),
+        (lambda: shortcut_loss((torch.zeros(4, 2), {}), TARGET, coefficient=1.0), "got tuple as outputs: pass logits"),
     ):
         with pytest.raises(ValueError, match=message):
             make()

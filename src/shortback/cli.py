@@ -76,7 +76,7 @@ app.command()(publish)
 def ablate(
     recipe: RecipeArgument,
     methods: Annotated[str, typer.Option(help="Methods, separated by commas.")] = "vanilla,shortcut,evolutionary",
-    seeds: Annotated[int, typer.Option(help="Runs per method, with the recipe's seed and those after it.")] = 3,
+    seeds: Annotated[int, typer.Option(help="Runs per method, seeded from the recipe's seed upwards.")] = 3,
     vary: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE,VALUE", help="An axis of the grid: a setting and its values.")
     ] = None,
@@ -130,7 +130,7 @@ def report(
     ] = None,
     thresholds: ThresholdOption = None,
 ) -> None:
-    """Rewrite the results and the page of an ablation, or join those of several."""
+    """Rewrite the results and page of an ablation, or of several combined."""
     with user_errors():
         from shortback.ablation.command import report_folders
 
@@ -198,7 +198,7 @@ def bench(
 def show_data(
     recipe: RecipeArgument,
     settings: SettingsOption = None,
-    out: Annotated[Path, path_option("FILE", "PNG file to write.")] = Path("samples.png"),
+    out: Annotated[Path, path_option("FILE", "Picture to write.")] = Path("samples.png"),
     count: Annotated[int, typer.Option(min=1, max=100, help="Number of samples.")] = 8,
 ) -> None:
     """Draw training samples of a recipe, before and after augmentation."""

@@ -106,7 +106,7 @@ def _print_evaluation(result: dict[str, Any]) -> None:
     print("accuracy by number of steps")
     for num_steps, accuracy in result["accuracy_by_num_steps"].items():
         print(f"  {num_steps:3d}  {accuracy:.2%}")
-    print("firing rate by layer, spikes a neuron and step")
+    print("firing rate by layer, per neuron and step")
     width = max(map(len, result["firing_rate_by_layer"]), default=0)
     for name, rate in result["firing_rate_by_layer"].items():
         print(f"  {name:{width}}  {rate:.4f}")

@@ -97,7 +97,7 @@ def new_recipe(
     network: Annotated[str | None, typer.Option(help=f"Network: {', '.join(get_args(RecipeNetwork))}.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training data.")] = None,
 ) -> None:
-    """Write a recipe from the answers to up to four questions; those answered by an option are not asked."""
+    """Write a recipe from up to four questions; those answered by an option are not asked."""
     with user_errors():
         from shortback.recipes.interview import Answers, make_recipe, questions
 
@@ -134,7 +134,7 @@ def _ask(
     """Ask until there is an answer that `kind` accepts."""
     if not sys.stdin.isatty():
         known = f"; one of {', '.join(choices)}" if choices else ""
-        raise UserError(f"{option} is missing, and there is no terminal to ask on{known}")
+        raise UserError(f"{option} is missing, and stdin is not a terminal{known}")
     while True:
         answer = typer.prompt(question, default="", show_default=False, prompt_suffix=suffix).strip()
         if not answer:

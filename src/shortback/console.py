@@ -30,7 +30,7 @@ def say(line: str) -> None:
 
 
 def closing_line(summary: Summary, folder: Path) -> str:
-    """The line that tells how a training ended."""
+    """The line that says how training ended."""
     equal = "are" if summary["stripped_is_bit_equal"] else "are NOT"
     return (
         f"test accuracy {summary['test_accuracy']:.2%} after {quantity(summary['epochs'], 'epoch')} and "
@@ -77,7 +77,7 @@ def _without_long_words(message: str) -> str:
 
 
 class Command(TyperCommand):
-    """A command that answers a setting without `-s` with what to write."""
+    """A command that, for a setting without `-s`, says what to write."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         words = list(args)
@@ -93,7 +93,7 @@ class Command(TyperCommand):
 
 
 def choice_option(name: str, choices: Any, text: str) -> Any:
-    """An option that takes a word of a `Literal`; any other is refused, naming the nearest."""
+    """An option that takes a value of a `Literal`; its error names the nearest."""
     known = get_args(choices)
 
     def parse(word: str) -> str:

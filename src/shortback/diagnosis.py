@@ -39,7 +39,7 @@ def diagnose(
 
     Args:
         net: any network that `attach` takes or returned, before `torch.compile`.
-        x: a batch of at least two samples under batch norm; shares of dead neurons become meaningful with some 64.
+        x: a batch of at least two samples under batch norm; shares of dead neurons are meaningful from about 64.
         y: its classes `[N]`, or probabilities `[N, K]`.
         loss: the combined loss, by default `ShortcutLoss()`, which adds logits. A loss of a single output, such as
             `TET()`, becomes its `main`.
@@ -50,7 +50,7 @@ def diagnose(
             report says so.
 
     Raises:
-        ValueError: the network has no trainable weights, is compiled, remembers the batch before without a reset, or is
+        ValueError: the network has no trainable weights, is compiled, keeps state across batches without a reset, or is
             checkpointed with `use_reentrant=True`; the batch has one sample under batch norm, or labels that are not
             classes of the network.
     """
@@ -84,7 +84,7 @@ def diagnose(
 class _Trial:
     """A change to try: `change` modifies a copy of the network and returns the network to measure, None if impossible.
 
-    The network is measured at `coefficient`; the other fields are those of `Suggestion`.
+    The network is measured at `coefficient`; the other fields are as in `Suggestion`.
     """
 
     what: str
@@ -134,7 +134,7 @@ def _trials(net: nn.Module, verdict: str, coefficient: float, combine: Combine, 
 
 
 def _other_threshold(threshold: float, *, raise_it: bool) -> float:
-    """Twice the present threshold, or, to lower it, half of it, or the usual 1 if it is above 2."""
+    """Twice the threshold to raise it; to lower it, half of it, or the usual 1 if above 2."""
     if raise_it:
         return 2 * threshold
     return 1.0 if threshold > 2 else threshold / 2

@@ -21,8 +21,8 @@ _TEMPORARY = re.compile(r"^\..+\.\d+\.tmp$")
 def replacing(path: Path, *, keep_as: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`, whose file is synced to disk and replaces `path` if the block succeeds.
 
-    A reader of `path`, also after a crash at any point, finds the old file or the new one; only with `keep_as` may
-    there be none for the moment between the two moves, when the old file is at `keep_as`.
+    A reader of `path`, even after a crash, finds the old file or the new one; only with `keep_as` may `path` be
+    missing for a moment between the two moves, while the old file is at `keep_as`.
 
     Args:
         path: file to replace.
@@ -82,7 +82,7 @@ def read_json(path: Path, *, instead: str) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}): {instead}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged (it is no JSON object): {instead}")
+        raise UserError(f"{path} is damaged (not a JSON object): {instead}")
     return content
 
 

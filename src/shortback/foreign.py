@@ -38,7 +38,7 @@ def refuse_library_neurons(module: nn.Module, inside: tuple[nn.Module, ...] = ()
     """Raise `UserError` for a neuron of another library that no user-written module surrounds.
 
     On folded time such a neuron would take the steps of a sequence for a batch, and keep its membrane for the next
-    sequence. A user's module that it is `inside` of may know how to call it; if none of these stores a number of time
+    sequence. A user's module around it (`inside`) may know how to call it; if none of these stores a number of time
     steps, log a warning instead.
     """
     if is_one_of(module, LIBRARY_NEURONS):
@@ -47,7 +47,7 @@ def refuse_library_neurons(module: nn.Module, inside: tuple[nn.Module, ...] = ()
         what = (
             f"{type(module).__name__} of {library} does not know folded time, [T*N, ...]: take sb.LIF(num_steps, "
             "decay=..., threshold=...) or another neuron of shortback, or a module of your own with num_steps, whose "
-            "forward is x.unflatten(0, (self.num_steps, -1)), a reset of the neuron, its steps, and .flatten(0, 1)"
+            "forward calls x.unflatten(0, (self.num_steps, -1)), resets and steps the neuron, calls .flatten(0, 1)"
         )
         own = [outer for outer in inside if not type(outer).__module__.startswith("torch.")]
         if not own:

@@ -109,9 +109,9 @@ class ShortcutLoss:
     Args:
         main: loss of the main output and of the sum of logits: any function of outputs and targets that returns the
             mean over the batch, such as `torch.nn.MSELoss()`.
-        branch: loss of each branch, `[N, K]`. By default, a cross entropy with the label smoothing of `main`, or `main`
-            itself if that is no cross entropy of Shortback. A loss that is the same as `main`, but neither
-            `CrossEntropy` nor of `torch.nn`, gets the branch at every step, `[T, N, K]`, if the main output has steps.
+        branch: loss of each branch, `[N, K]`. By default, a cross entropy with the label smoothing of `main` if that
+            is a `CrossEntropy`, else `main` itself. A loss of the same kind as `main`, neither `CrossEntropy` nor from
+            `torch.nn`, gets the branch at every step, `[T, N, K]`, if the main output has steps.
         combine: `"logits"` (as in the paper), `"additive"` or `"convex"`, see the formulas of this module.
         branch_weights: `"sum"` or `"mean"`.
 
@@ -150,7 +150,7 @@ class ShortcutLoss:
         """Return the combined loss and its terms; without branches, the total is the main loss.
 
         Args:
-            outputs: of the network; plain logits count as those of a network without branches.
+            outputs: of the network; plain logits are treated as a network without branches.
             target: classes `[N]`, or probabilities `[N, K]`.
             coefficient: the balance coefficient, 0 or more; for `"convex"` at most 1.
             by_branch: whether to compute the loss of each branch where the total does not need it (`"logits"`).
@@ -186,7 +186,7 @@ class ShortcutLoss:
         over time is then the sum of the means. The sum is in the precision of the main output, but at least float32.
 
         Raises:
-            ValueError: a branch has another number of outputs than the network.
+            ValueError: a branch has a different number of outputs.
         """
         if isinstance(outputs, Tensor) or not outputs.branches or self.combine != "logits":
             return outputs if isinstance(outputs, Tensor) else outputs.logits
@@ -206,7 +206,7 @@ class ShortcutLoss:
         loss = self.branch or self.main
         if self.branch is None and isinstance(self.main, CrossEntropy):  # TET needs steps, which branches do not have
             loss = CrossEntropy(label_smoothing=self.main.label_smoothing)
-        # A user's function may take the first axis for time. Losses that average over time need no such axis.
+        # A user's function may read the first axis as time. Losses that average over time need no such axis.
         averages = type(loss) is CrossEntropy or isinstance(loss, nn.modules.loss._Loss)
         is_alike = loss_identity(loss) == loss_identity(self.main)
         steps = outputs.logits.shape[:-2] if is_alike and not averages else ()
@@ -258,7 +258,7 @@ def classes_of(target: Tensor, *, loss: object) -> Tensor | None:
 
     Args:
         target: of a batch, classes `[N]` or floating-point numbers.
-        loss: of the main output; only a cross entropy takes numbers `[N, K]` for probabilities.
+        loss: of the main output; only a cross entropy reads numbers `[N, K]` as probabilities.
 
     Returns:
         The classes, or None for regression and multi-label targets, which have no accuracy.
@@ -278,7 +278,7 @@ def classes_of(target: Tensor, *, loss: object) -> Tensor | None:
 def apply_loss(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:
     """Return the loss of one output.
 
-    Losses of `torch.nn` get the mean over time, and those of them that compare numbers get integer targets as float32.
+    Losses of `torch.nn` get the mean over time, and if they compare numbers, integer targets as float32.
 
     Raises:
         ValueError: for a loss of `torch.nn`: its reduction is not a mean; `shortback.targets.check_target` refuses the
@@ -297,7 +297,7 @@ def apply_loss(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:
     if (target.is_floating_point() or isinstance(loss, NUMERIC_LOSSES)) and logits.shape != target.shape:
         raise UserError(
             f"{type(loss).__name__}: outputs of shape {list(logits.shape)} and targets of shape {list(target.shape)}, "
-            "which would be broadcast to each other: give targets the shape of the outputs"
+            "which would broadcast: give targets the shape of the outputs"
         )
     if isinstance(loss, NUMERIC_LOSSES) and not target.is_floating_point():
         # Some losses fail on integers; MultiLabelMarginLoss takes nothing else, as its targets are indices of labels.

@@ -98,7 +98,7 @@ class Outputs(NamedTuple):
 
     def __getattr__(self, name: str) -> NoReturn:
         hint = ": take its .logits" if hasattr(Tensor, name) and not name.startswith("_") else ""
-        raise AttributeError(f"Outputs, as a network with branches returns in training, has no {name!r}{hint}")
+        raise AttributeError(f"Outputs, returned by a network with branches, has no {name!r}{hint}")
 
     @classmethod
     def __torch_function__(
@@ -108,7 +108,7 @@ class Outputs(NamedTuple):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> NoReturn:
-        """Refuse to be an argument of a PyTorch function of tensors, which calls this method.
+        """Refuse to be passed to a PyTorch function, which calls this method.
 
         Raises:
             ValueError: always; the message says what to pass instead.

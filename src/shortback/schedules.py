@@ -215,7 +215,7 @@ class Adaptive(Schedule):
         check_choice("combine", self.combine, Combine)
         for name, share in (("start", self.start), ("end", self.end)):
             if not 0 <= share < 1:
-                raise UserError(f"Adaptive({name}={share!r}): a share, must be in [0, 1)")
+                raise UserError(f"Adaptive({name}={share!r}): a share must be in [0, 1)")
         if not 0 < self.over <= 1:
             raise UserError(f"Adaptive(over={self.over!r}): must be in (0, 1]")
         if not 0 < self.largest < math.inf:
@@ -225,7 +225,7 @@ class Adaptive(Schedule):
             raise UserError(f"Adaptive(smallest={self.smallest!r}): must be {allowed}")
 
     def share(self, progress: float) -> float:
-        """Return the share that the branches are to have."""
+        """Return the target share of the branches."""
         _check_progress(progress)
         q = min(1.0, progress / self.over)
         return self.start + (self.end - self.start) * q
@@ -245,8 +245,8 @@ class Adaptive(Schedule):
     def check_combine(self, combine: Combine) -> None:
         if (self.combine == "convex") != (combine == "convex"):
             raise UserError(
-                f"schedule=Adaptive(combine={self.combine!r}) with a loss that combines by {combine!r}, for which the "
-                f"branches' share depends on the coefficient differently: write Adaptive(combine={combine!r})"
+                f"schedule=Adaptive(combine={self.combine!r}) with a loss that combines by {combine!r}: "
+                f"the share depends on it, so write Adaptive(combine={combine!r})"
             )
 
 

@@ -45,7 +45,7 @@ def loss_identity(loss: object) -> object:
 
 
 def check_takes_logits(loss: object) -> None:
-    """Check that a loss takes unbounded outputs, such as those of branches and sums with them.
+    """Check that a loss takes unbounded outputs, such as branches and sums with them.
 
     Raises:
         ValueError: the loss takes probabilities or their logarithms; with other outputs it would silently not learn.
@@ -55,8 +55,8 @@ def check_takes_logits(loss: object) -> None:
         if kind is function or kind is module:  # a derived class may compute the probabilities itself
             name = module.__name__ if kind is module else function.__name__
             raise UserError(
-                f"{name} takes probabilities or their logarithms, but the outputs of branches, and sums with them, are "
-                f"neither: {instead}"
+                f"{name} takes probabilities or their logarithms, but branches, and sums with them, are neither: "
+                f"{instead}"
             )
 
 
@@ -74,9 +74,9 @@ def check_target(logits: object, target: object, *, in_range: bool = True) -> tu
     """
     if not isinstance(logits, Tensor):
         hint = "pass its .logits, or use shortback.ShortcutLoss" if hasattr(logits, "branches") else "pass logits"
-        raise UserError(f"the loss got {type(logits).__name__} for outputs: {hint}")
+        raise UserError(f"the loss got {type(logits).__name__} as outputs: {hint}")
     if not isinstance(target, Tensor):
-        raise UserError(f"the loss got {type(target).__name__} for a target: make it a tensor, torch.as_tensor(target)")
+        raise UserError(f"the loss got {type(target).__name__} as target: make it a tensor, torch.as_tensor(target)")
     check_devices(logits, target)
     if logits.ndim not in (2, 3):
         hint = f"; {_PIXELS}" if logits.ndim > 3 else ""

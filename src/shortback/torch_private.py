@@ -65,7 +65,7 @@ def version_of(tensor: Tensor) -> int:
 
 
 def base_of(tensor: Tensor) -> Tensor | None:
-    """Return the tensor of which a tensor is a view; None if it is none."""
+    """Return the base of a view; None for a tensor that is not a view."""
     return tensor._base
 
 
@@ -103,7 +103,7 @@ def compiler_cache() -> Path:
 
 
 def compiler_settings() -> str | None:
-    """Return a digest of the settings of PyTorch's compiler, or None if they forbid it to keep what it compiles."""
+    """Return a digest of the settings of PyTorch's compiler, or None if they disable its cache."""
     from torch._inductor import config
 
     if config.force_disable_caches or not config.fx_graph_cache:
@@ -122,7 +122,7 @@ def compile_ahead(compiled: Any, tensors: Sequence[Tensor | None]) -> Any:
         return None
     try:
         kernel = compiled.aot_compile((tuple(tensors), {}))
-    except Exception as error:  # of any kind; what is wrong with the function itself, compiling it as usual will say
+    except Exception as error:  # of any kind; an error in the function itself will show when it is compiled as usual
         log.debug("not compiled ahead of time: %r", error)
         return None
     return _checked_by_caller(kernel)
@@ -144,7 +144,7 @@ def load_ahead(path: Path) -> Any:
 
 
 def _checked_by_caller(kernel: Any) -> Any:
-    """Turn off the guard check inside a kernel's call: the caller asks `guard_check` before, to have a choice."""
+    """Turn off the guard check inside a kernel's call: the caller asks `guard_check` first, and then decides."""
     kernel.disable_guard_check()
     return kernel
 
@@ -153,7 +153,7 @@ def without_autocast(call: Callable[..., Any], *tensors: Tensor | None) -> Any:
     """Return `call(*tensors)`, run with autocast off on the device of the first tensor that is not None.
 
     Graphs are compiled for a state of autocast, and a backward pass runs with autocast off. The context manager
-    `torch.autocast` does the same in ten times the time.
+    `torch.autocast` does the same, ten times slower.
     """
     first = next(tensor for tensor in tensors if tensor is not None)
     device = first.device.type

@@ -128,7 +128,7 @@ def test_what_neurons_do_in_step_is_said_to_be_unseen():
         sb.health.measure(net, x, y, loss=sb.losses.ShortcutLoss(), coefficient=0.0, backend="reference")
     )
     assert report.measurement.unseen == ["fast"]
-    assert "not measured because their forward is not called, as where a loop runs step(): fast" in str(report)
+    assert "not measured because their forward is not called, as in a loop over step(): fast" in str(report)
     net.slow = nn.Identity()
     seen = sb.health.measure(net, x, y, loss=sb.losses.ShortcutLoss(), coefficient=0.0, backend="reference")
     assert "no neurons were seen: the forward of fast is not called" in sb.health.judge(seen).reason

@@ -115,5 +115,5 @@ def test_an_output_that_is_cut_off_is_named():
         def forward(self, x):
             return super().forward(x).detach()
 
-    with pytest.raises(ValueError, match="no output of CutOff leads back to weights"):
+    with pytest.raises(ValueError, match="no output of CutOff leads back to trainable weights"):
         measure(CutOff(6, 5), torch.randn(4, 6), torch.arange(4), loss=ShortcutLoss(), coefficient=0.0)

@@ -271,7 +271,7 @@ COMPUTED = "the weight is computed, as by torch.nn.utils.parametrize or spectral
         (freeze, "the weights are frozen"),
         (nn.utils.parametrizations.spectral_norm, COMPUTED),
         (nn.utils.spectral_norm, COMPUTED),
-        (silence, "no factor leads to such a rate"),
+        (silence, "no factor gives such a rate"),
     ],
 )
 def test_what_cannot_be_scaled_is_named(change, reason):
@@ -496,7 +496,7 @@ def test_a_backward_pass_to_come_still_works_where_nothing_was_scaled():
     loss = net(x).square().mean()
     sb.reset_states(net)
     scaling = sb.scale_to_rate(net, x)
-    assert (scaling.num_scaled, scaling.layers[1].left) == (0, "no factor leads to such a rate")
+    assert (scaling.num_scaled, scaling.layers[1].left) == (0, "no factor gives such a rate")
     loss.backward()
 
 
@@ -614,7 +614,7 @@ def test_behind_neurons_that_cannot_be_brought_to_fire_nothing_is_scaled():
         net[1].weight.fill_(0.001)  # every neuron fires, or none does
         net[1].bias.zero_()
     scaling = sb.scale_to_rate(net, torch.ones(16, 1, 10, 10), firing_rate=0.01)
-    assert scaling.layers[0].left == "no factor leads to such a rate"
+    assert scaling.layers[0].left == "no factor gives such a rate"
     assert scaling.layers[1].left.startswith("nothing reaches them")
 
 
@@ -754,7 +754,7 @@ def test_mistakes_are_explained():
         sb.scale_to_rate(deep(), images() * 0)
     with pytest.raises(ValueError, match="NaN or infinite"):
         sb.scale_to_rate(deep(), images() / 0)
-    with pytest.raises(ValueError, match=r"from before torch\.compile"):
+    with pytest.raises(ValueError, match=r"network before torch\.compile"):
         sb.scale_to_rate(torch.compile(deep()), images())
     with pytest.raises(ValueError, match="the batch is a list of 1: give the images alone"):
         sb.scale_to_rate(deep(), [images()])

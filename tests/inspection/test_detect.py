@@ -96,7 +96,7 @@ def test_neurons_that_do_not_fire_on_the_sample_are_made_to(norm):
 
 def test_neurons_that_never_fire_leave_it_open_and_it_asks():
     net = Sequence(threshold=1e9)
-    with pytest.raises(ValueError, match=r"cannot be determined by running it: say layout='folded' or 'folded_batch'"):
+    with pytest.raises(ValueError, match=r"cannot be determined by running it: use layout='folded' or 'folded_batch'"):
         sb.attach(net, at=["conv"], sample=sequence(T, N))
     sb.attach(net, at=["neuron"], sample=sequence(T, N), layout="time_first")
 
@@ -119,7 +119,7 @@ class Centre(nn.Module):
 
 
 def test_a_module_whose_samples_touch_each_other_is_refused():
-    with pytest.raises(ValueError, match="returns nothing that belongs to one sample alone; say layout="):
+    with pytest.raises(ValueError, match="returns nothing that belongs to one sample alone; use layout="):
         sb.attach(Mixing(), at=["mixing"], sample=sequence(N))
     with pytest.raises(ValueError, match="cannot be determined"):
         sb.attach(nn.Sequential(Centre(), nn.Flatten(), nn.Linear(64, K)), at=["0"], sample=sequence(N))

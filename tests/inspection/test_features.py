@@ -87,7 +87,7 @@ class Mixed(Block):
 def test_what_stays_open_is_asked_for():
     net, x = Tokens(transposed=False), torch.randn(4, 8, 5)
     net.block = Mixed()
-    with pytest.raises(ValueError, match=r"at='block'.*\[4, 8, 8\].*say features=1 or 2"):
+    with pytest.raises(ValueError, match=r"at='block'.*\[4, 8, 8\].*use features=1 or 2"):
         sb.attach(net, at="block", sample=x)
     branched = sb.attach(net, at="block", sample=x, features=-1)
     torch.testing.assert_close(branched(x).branches["block"], branched.heads[0](net.block(net.embed(x)).mean(1)))
@@ -217,7 +217,7 @@ def test_attention_over_time_makes_no_features(num_steps, size):
     block = WithTimeAttention(num_steps)
     net, x = nn.Sequential(block, nn.Flatten(2), nn.Linear(6 * size**2, 5)), torch.randn(num_steps, 3, 3, size, size)
     if size == num_steps:
-        with pytest.raises(ValueError, match=r"neither sizes nor a dry run tell.*: say features=2 or 3 or 4"):
+        with pytest.raises(ValueError, match=r"neither sizes nor a dry run show.*: use features=2 or 3 or 4"):
             sb.attach(net, at=["0"], sample=x)
     else:
         branched = sb.attach(net, at=["0"], sample=x)
@@ -234,7 +234,7 @@ def test_the_error_lists_every_axis_on_which_they_may_lie(size):
 
     torch.manual_seed(0)
     net, x = nn.Sequential(Blurred(3), nn.Flatten(), nn.Linear(12 * size[0] * size[1], 5)), torch.randn(2, 3, *size)
-    with pytest.raises(ValueError, match=rf"\[2, 12, 8, {size[1]}\] .*: say features=1 or 2 or 3"):
+    with pytest.raises(ValueError, match=rf"\[2, 12, 8, {size[1]}\] .*: use features=1 or 2 or 3"):
         sb.attach(net, at=["0"], sample=x)
     out = sb.attach(net, at=["0"], sample=x, features=1)(x)
     assert out.logits.shape == out.branches["0"].shape == (2, 5)
@@ -311,7 +311,7 @@ class OverTime(nn.Module):
 def test_tokens_and_time_that_a_run_does_not_tell_from_features_are_asked_about(block, num_tokens):
     torch.manual_seed(0)
     net = nn.Sequential(block(num_tokens, 8), nn.Flatten(), nn.Linear(8 * num_tokens, 3))
-    with pytest.raises(ValueError, match=rf"\[4, {num_tokens}, 8\] .*: say features=1 or 2"):
+    with pytest.raises(ValueError, match=rf"\[4, {num_tokens}, 8\] .*: use features=1 or 2"):
         sb.attach(net, at=["0"], sample=torch.randn(4, num_tokens, 8))
 
 

@@ -126,7 +126,7 @@ def test_an_input_or_targets_on_another_device():
 def test_a_time_axis_too_many_is_named():
     """As where a network loops over time itself, or SpikingJelly's layers are left in single-step mode."""
     for call in (lambda x: sb.attach(Net(), sample=x), lambda x: sb.diagnose(Net(), x, Y)):
-        with pytest.raises(ValueError, match=r"\[4, 6, 3, 9, 9\] has an axis more than .*set_step_mode\(net, 'm'\)"):
+        with pytest.raises(ValueError, match=r"\[4, 6, 3, 9, 9\] has more axes than .*set_step_mode\(net, 'm'\)"):
             call(X.expand(4, *X.shape).clone())
 
 

@@ -74,7 +74,7 @@ def test_sizes_tell_of_rate_coding(num_steps, mean):
 
 
 def test_what_sizes_leave_open_is_asked_for_with_the_reason():
-    with pytest.raises(ValueError, match="may be folded_batch or folded: its values are drawn at random; say layout="):
+    with pytest.raises(ValueError, match="may be folded_batch or folded: its values are drawn at random; use layout="):
         sb.attach(Rate(3, folded=True), sample=X)
     assert sb.attach(Rate(3, folded=True), sample=X, layout="folded").places == ("body.1", "body.3")
 

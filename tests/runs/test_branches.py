@@ -28,5 +28,5 @@ def test_what_is_wrong_is_said(tmp_path):
         load_branches(network(), file, batch_shape=(2, 3, 32, 32))
     save_branches(sb.attach(network(), at=["layer1"], sample=torch.randn(2, 3, 32, 32)), file)
     wider = sb.create_model("resnet20", num_steps=2, width=0.5)
-    with pytest.raises(ValueError, match="the branches are not those of this network"):
+    with pytest.raises(ValueError, match="the branches do not fit this network"):
         load_branches(wider, file, batch_shape=(2, 3, 32, 32))

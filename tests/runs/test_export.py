@@ -28,7 +28,7 @@ def test_the_file_has_the_accuracy_of_the_run(run, tmp_path, to):  # noqa: F811
     done = invoke("export", folder, out, "--to", to, "--test")
     assert done.exit_code == 0, done.output
     assert f"test accuracy of the file {summary['test_accuracy']:.2%} in fp32\n" in done.output
-    assert "in which it was trained" not in done.output
+    assert "as it was trained" not in done.output
     about = json.loads((tmp_path / f"{out.name}.json").read_text())
     assert about["test_accuracy"] == pytest.approx(summary["test_accuracy"])
     assert about["test_precision"] == "fp32"
@@ -101,7 +101,7 @@ def test_frames_of_events_are_described(event_run, tmp_path):
     assert about["pixels"] == "numbers of events, at most 255, neither divided nor normalised"
     assert not {"mean", "std"} & set(about)
     card = (tmp_path / "net" / "README.md").read_text()
-    assert "Frames of events are to be numbers of events, at most 255" in card
+    assert "Frames of events must be numbers of events, at most 255" in card
 
 
 def test_what_is_wrong_is_a_line(run, tmp_path):  # noqa: F811

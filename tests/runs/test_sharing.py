@@ -83,8 +83,8 @@ def test_the_card_is_of_float32(run, published, tmp_path):  # noqa: F811
     card = (tmp_path / "net" / "README.md").read_text()
     assert f"- test accuracy {accuracy:.2%} (" in card
     assert " on 1000 images in fp32; T=1 " in card
-    assert f"T=2 {accuracy:.2%}; 6.25% in bf16, in which it was trained\n" in card
-    assert "in which it was trained" not in (published / "README.md").read_text()
+    assert f"T=2 {accuracy:.2%}; 6.25% in bf16, as it was trained\n" in card
+    assert "as it was trained" not in (published / "README.md").read_text()
 
 
 def test_the_interval_is_wilsons():

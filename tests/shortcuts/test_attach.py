@@ -260,7 +260,7 @@ def test_a_branch_after_what_is_frozen_is_told_once(make_network, batch, caplog)
     for _ in range(2):
         net(x)
     assert [record.message for record in caplog.records] == [
-        "no trained weights lie before the branches at layer1: leave them out"
+        "no trainable weights precede the branches at layer1: leave them out"
     ]
 
 
@@ -328,7 +328,7 @@ def test_a_reset_that_was_forgotten_is_told(caplog, resets):
         if resets == "before":
             sb.reset_states(net)
         net(torch.rand(5, 4))
-    told = [record.message for record in caplog.records if "remembers the batch before" in record.message]
+    told = [record.message for record in caplog.records if "remembers the last batch" in record.message]
     assert len(told) == (resets == "not")
     assert all("sb.reset_states(net)" in message for message in told)
 

@@ -173,7 +173,7 @@ class Firing2(Firing):
 
 def test_few_blocks_beside_a_class_that_repeats_are_told(batch, caplog):
     assert sb.attach(Odd(), sample=batch[0]).places == ("list.0",)
-    assert "Odd has 2 blocks where Firing2 is repeated 5 times" in caplog.text
+    assert "Odd has 2 blocks, but Firing2 is repeated 5 times" in caplog.text
     assert "at=['extra0', 'extra1', 'extra2', 'extra3']" in caplog.text
 
 

@@ -49,7 +49,7 @@ def test_what_differs_is_said_and_nothing_is_loaded(tmp_path, other, settings, b
     if "optimizer" in settings:
         settings = {"optimizer": settings["optimizer"](changed.parameters(), lr=0.01)}
     settings = {"epochs": 2, **settings}
-    with pytest.raises(CheckpointError, match=f"(?s)is another training:.*{message}"):
+    with pytest.raises(CheckpointError, match=f"(?s)is a different one:.*{message}"):
         fit(changed, loader(batch_size), folder=tmp_path, resume=True, execution=execution, loggers=(), **settings)
     assert all(torch.equal(value, before[name]) for name, value in changed.state_dict().items())
 

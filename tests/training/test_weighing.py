@@ -39,7 +39,7 @@ def test_parts_of_a_batch_weigh_by_what_the_loss_is_a_mean_over(make_trainer, lo
 
 def test_losses_that_weigh_classes_differently_are_not_taken_in_parts(make_trainer):
     loss = ShortcutLoss(main=nn.CrossEntropyLoss(), branch=WEIGHED["weights of classes"], combine="additive")
-    with pytest.raises(ValueError, match="accumulate=2: main and branch weigh classes differently"):
+    with pytest.raises(ValueError, match="accumulate=2: main and branch weight classes differently"):
         make_trainer(loss=loss, accumulate=2)
     make_trainer(loss=loss)
     make_trainer(loss=loss, accumulate=2, branches=False)

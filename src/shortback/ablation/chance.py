@@ -1,8 +1,8 @@
 r"""Whether runs have learnt anything at all.
 
 For $n$ test images in $K$ classes, guessing has an accuracy of $p = 1 / K$ with a standard deviation of
-$\sqrt{p (1 - p) / n}$. A run is at chance if its accuracy is at most three standard deviations above $p$. That always
-naming the largest of unequal classes beats $p$ is not taken into account.
+$\sqrt{p (1 - p) / n}$. A run is at chance if its accuracy is at most three standard deviations above $p$. Always
+naming the largest of unequal classes beats $p$; this is not considered.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from shortback.words import quantity
 
 
 def all_at_chance(runs: Sequence[CellRun]) -> str | None:
-    """A sentence for the case that all finished runs are at chance; None if one is not, or if that is unknown."""
+    """A sentence if all finished runs are at chance; None if one is not, or if that is unknown."""
     summaries = [run.summary for run in runs if run.summary is not None]
     if not summaries or not all(_is_at_chance(summary) for summary in summaries):
         return None

@@ -94,7 +94,7 @@ def compare(
     Runs with the same seed start from the same weights and see the same batches, so they differ only by the method. In
     vanilla training, the branches have a coefficient of 0 and are not computed. Finished runs are not repeated and
     stopped runs are resumed: to continue, make the same call again. A folder with runs of another network, number of
-    samples, optimizer or other settings is refused; other samples of the same number go unnoticed.
+    samples, optimizer or other settings is refused; other samples in equal number go unnoticed.
 
     Args:
         make: makes the network; it is called under each seed, and twice before a new run, to find out whether the

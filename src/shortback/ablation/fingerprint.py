@@ -31,7 +31,7 @@ def network_in_words(model: nn.Module, *, without: Collection[str] = ()) -> dict
 
     Args:
         model: as `make` returns it.
-        without: names, from `irreproducible_names`, of tensors whose values to leave out, and of numbers to leave out.
+        without: names of tensors and numbers to leave out, from `irreproducible_names`.
     """
     tensors = list(_tensors(model))
     layers = [f"{name} {type(module).__name__}" for name, module in model.named_modules()]

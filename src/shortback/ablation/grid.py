@@ -89,7 +89,7 @@ def build_grid(
         recipe: a name or a file.
         settings: `key=value`, the same in every cell.
         methods: some of `METHODS`.
-        seeds: number of seeds, counting up from that of the recipe.
+        seeds: number of seeds, counting up from the recipe's.
         axes: what else varies. A cell drops axes that have no effect given its other settings, and cells that are then
             equal become one.
         many: whether to allow more than 500 cells.

@@ -123,7 +123,7 @@ def _found(folder: Path) -> list[_Found]:
 
 def _by_recipe(found: Sequence[_Found]) -> list[_Found]:
     """Name each run by the settings that differ between recipes; one that has not begun keeps its ablation's."""
-    recipes = {one: _recipe(one.path) for one in found if _resume_or_allocate(one)}
+    recipes = {one: _recipe(one.path) for one in found if _has_recipe(one)}
     keys = dict.fromkeys(key for recipe in recipes.values() for key in recipe)
     values: dict[str, set[str]] = defaultdict(set)
     for one, recipe in recipes.items():
@@ -173,12 +173,12 @@ def _short_names(paths: set[Path]) -> dict[Path, str]:
     return {}
 
 
-def _resume_or_allocate(one: _Found) -> bool:
+def _has_recipe(one: _Found) -> bool:
     return RunFolder(one.path).recipe.exists()
 
 
 def _affects(method: str, key: str, recipe: Mapping[str, Any]) -> bool:
-    """Whether a setting affects the weights of a run, and is not what identifies it among others.
+    """Whether a setting affects the weights of a run, and does not merely identify it.
 
     Args:
         method: the method of the run.

@@ -17,7 +17,7 @@ from shortback.reports.html import Section, Table, write_page
 from shortback.reports.plots import curves_with_bands
 
 TIME_HEADINGS = ("setting", "method", "accuracy", "mean", "reached by", "steps", "/ vanilla", "seconds", "/ vanilla")
-RUN_HEADINGS = ("folder", "", "test", "best validation", "seconds", "images/s", "peak MiB")
+RUN_HEADINGS = ("folder", "status", "test", "best validation", "seconds", "images/s", "peak MiB")
 
 
 def write_ablation_page(path: Path, groups: Sequence[Group], *, title: str) -> None:
@@ -40,7 +40,7 @@ def write_ablation_page(path: Path, groups: Sequence[Group], *, title: str) -> N
     curves = [
         (
             _curves(groups, "val_accuracy", "validation accuracy"),
-            "Validation accuracy by step, mean and range of the seeds, as far as all of them have come.",
+            "Validation accuracy by step, mean and range of the seeds, at the steps all have reached.",
         ),
         (_curves(groups, "loss", "training loss"), "Training loss by step, with the branches' share of it."),
         (_curves(groups, "main_loss", "loss of the main output"), "Training loss of the main output by step."),
@@ -56,9 +56,9 @@ def write_ablation_page(path: Path, groups: Sequence[Group], *, title: str) -> N
         Section(
             "Time to accuracy",
             text=[
-                "When a validation accuracy was first reached at the end of an epoch, the median over the seeds: one "
-                "that was asked for, or a part of the last one of vanilla training with the same seed. Seconds of runs "
-                "that were trained side by side depend on each other."
+                "The end of the first epoch that reaches a validation accuracy, as a median over the seeds: a given "
+                "accuracy, or a fraction of the last one of vanilla training with the same seed. Runs trained side by "
+                "side slow each other down."
             ],
             tables=[_table("Steps and seconds to a validation accuracy", TIME_HEADINGS, time_rows)],
         ),

@@ -75,7 +75,7 @@ def note_on(groups: Sequence[Group]) -> str:
     unfinished = sum(run.status != "finished" for group in groups for run in group.runs)
     estimates = [group.difference.estimate for group in groups if group.difference]
     estimates += [group.accuracy for group in groups if group.accuracy]
-    parts = ["Differences are of runs of the same seed, in points of accuracy. Settings are chosen by validation."]
+    parts = ["Differences are between runs of one seed, in accuracy points. Settings are chosen by validation."]
     if any(found.num_values < 2 for found in estimates):
         parts.append(f"Where no interval is printed: {NO_INTERVAL}.")
     if any(found.num_values > 1 and found.interval is None for found in estimates):

@@ -183,8 +183,8 @@ def _end_with_parent() -> None:
 def _run_cell(cell: Cell, out: Path) -> bool:
     """Run one cell, logging to a file beside its folder; returns whether the process is fit for another cell.
 
-    Waits for any other process that runs the same cell: one that outlives its killed parent by a step, or that of a
-    second command on the same folder.
+    Waits for any other process that runs the same cell: one that outlives its killed parent by a step, or one of
+    a second command on the folder.
     """
     import torch
     from filelock import FileLock

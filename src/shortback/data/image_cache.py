@@ -1,4 +1,4 @@
-"""Reads a folder of image files once and caches its damaged files, properties and, if small, pixels.
+"""Reads a folder of image files once; caches which are damaged, their sizes and, if small, pixels.
 
 The cache consists of up to two files named after a fingerprint of the listing: `<fingerprint>.json`, a `Survey`,
 and, if all images have the same small size, `<fingerprint>.raw`, the pixels, which are memory-mapped.
@@ -249,7 +249,7 @@ def _attempt_all(function: Callable[[str], _Result], paths: Sequence[str]) -> It
 def _attempt_rest(
     function: Callable[[str], _Result], paths: Sequence[str], bad: Mapping[int, str]
 ) -> Iterator[_Result | str]:
-    """As `_attempt_all`, except that for the paths with an index in `bad`, the reason there is yielded unattempted."""
+    """Like `_attempt_all`, but for the paths with an index in `bad`, yield the reason in it without an attempt."""
     rest = _attempt_all(function, [path for index, path in enumerate(paths) if index not in bad])
     return (bad[index] if index in bad else next(rest) for index in range(len(paths)))
 

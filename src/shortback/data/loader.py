@@ -189,7 +189,7 @@ class BatchLoader:
         return random_order(self.images, generator)
 
     def _slice(self, batch: int) -> tuple[int, int]:
-        """Return the begin and end, in the epoch, of this rank's slice of a global batch."""
+        """Return the start and end, in the epoch, of this rank's slice of a global batch."""
         begin = batch * self.batch_size
         size = min(self.batch_size, len(self.images) - begin)
         return begin + size * self.rank // self.world_size, begin + size * (self.rank + 1) // self.world_size

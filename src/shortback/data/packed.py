@@ -17,7 +17,7 @@ class PackedStrings(Sequence[str]):
 
     Args:
         text: uint8, the concatenated strings.
-        bounds: int64 `[len + 1]`, the begin of each string, and the end of the last.
+        bounds: int64 `[len + 1]`, the start of each string, and the end of the last.
     """
 
     def __init__(self, text: np.ndarray, bounds: np.ndarray) -> None:

@@ -59,13 +59,13 @@ def load_data(
             `shortback.data.vision`.
         download: download missing files (`fashion_mnist`, `cifar10`, `cifar100`).
         skip_bad: skip damaged files of an `image_folder` or of event recordings instead of raising.
-        image_size: side, in pixels, of the images that the network sees, if not that of the stored images.
+        image_size: side, in pixels, of the images that the network sees, if not their stored size.
         url: URL of a folder of `shards` on a web server.
         cache_dir: where an `image_folder` or event recordings keep their cache, if not in `root`; where copies of
             `shards` behind a `url` are stored.
         cache_gb: limit on the total size of these copies, in 10^9 bytes.
-        mean: mean of each channel, in units of [0, 1], instead of that of the training images.
-        std: standard deviation of each channel, in units of [0, 1], instead of that of the training images.
+        mean: mean of each channel, in units of [0, 1], if not the training images' own.
+        std: standard deviation of each channel, in units of [0, 1], if not the training images' own.
         frames: how to turn recordings of events into frames; required for all event data, not for images.
         split: split of `cifar10_dvs` (see `load_cifar10_dvs`), or of an `event_folder` without `train` and `test`.
         sensor: height and width, in pixels, of recordings of an `event_folder` whose files do not give them.

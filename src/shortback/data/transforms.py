@@ -20,7 +20,7 @@ Mixing = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 _POLICIES = {"cifar10": AutoAugmentPolicy.CIFAR10, "imagenet": AutoAugmentPolicy.IMAGENET}
 
-# Fill areas that a policy uncovers with grey, as common implementations of the policies do; v2's default is
+# Grey, for areas that a policy uncovers, as in common implementations of the policies; v2's default is
 # black.
 _POLICY_FILL = 128
 
@@ -77,7 +77,7 @@ class Augmentation:
             raise UserError("resized_crop and crop_padding exclude each other: switch one of them off")
 
     def first_other_augmentation(self) -> str | None:
-        """Return the name of the first enabled per-image augmentation other than those three; None if there is none."""
+        """Name the first enabled augmentation other than padded crop, flip, Cutout and mixing; None without one."""
         others = ("resized_crop", "roll", "rotate", "shear", "auto_augment", "rand_augment")
         return next((name for name in others if getattr(self, name) not in (False, None, 0)), None)
 

@@ -20,7 +20,7 @@ _RUST = re.compile(r"\(os error (\d+)\)")  # the wording of Rust libraries, whic
 def is_transient(error: BaseException) -> bool:
     """Whether an error comes from the machine or a broken library, and can be fixed without touching the file.
 
-    Errors that decoders raise on damaged bytes have no `errno`, or that of an invalid argument.
+    Errors that decoders raise on damaged bytes have no `errno`, or it is EINVAL.
     """
     if isinstance(error, ImportError | MemoryError):
         return True

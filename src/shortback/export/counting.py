@@ -113,13 +113,13 @@ def is_counted(module: nn.Module) -> bool:
 
 
 def has_weights(module: nn.Module) -> bool:
-    """Whether a module that is no batch norm has weights of its own (parameters of more than one axis)."""
+    """Whether a module, batch norms aside, has weights of its own (parameters of more than one axis)."""
     is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
     return not is_norm and any(p.ndim > 1 for p in module.parameters(recurse=False))
 
 
 def row_operations(layer: nn.Module, x: Tensor, output: Tensor) -> tuple[Tensor, float]:
-    """Operations of a convolution or `Linear` on its nonzero inputs, by row `[rows]`, and those of a row on all inputs.
+    """Operations of a convolution or `Linear` on its nonzero inputs, by row `[rows]`, and of one row on all inputs.
 
     Rows lie along the first axis; for a convolution along all axes before the channels, as in SpikingJelly's
     `[T, N, C, H, W]`.

@@ -85,8 +85,8 @@ class DepthExit:
 def by_depth(net: ShortcutNetwork, batches: Batches) -> Exits:
     """Run the whole network, and count each image's operations up to every branch; `Exits.at` counts layer calls.
 
-    The layers in the head of a branch whose input has a row for each image are counted with the operations that lead to
-    it, whether or not an image leaves there.
+    A head's layers whose input has a row for each image count towards the operations up to its branch, whether or not
+    an image leaves there.
 
     Raises:
         ValueError: there is no batch, or as for `DepthExit`.

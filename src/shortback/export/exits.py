@@ -30,7 +30,7 @@ class Exits:
     """Logits and costs of images at every exit, in the order in which images reach the exits.
 
     Attributes:
-        logits: `[E, N, K]`; the last are those of the whole network.
+        logits: `[E, N, K]`; the last are the whole network's.
         labels: `[N]`.
         macs, acs: operations of each image between the previous exit and this one, `[E, N]`.
         at: number of steps or layers that an image has run through at each exit.
@@ -132,7 +132,7 @@ class RowCount:
 
     Args:
         network: its convolutions and linear layers get hooks.
-        heads: theirs do too; operations on inputs `[N, ...]`, a row for each image, are counted, and calls are not.
+        heads: theirs do too; only operations on inputs `[N, ...]`, a row per image, are counted, not calls.
     """
 
     def __init__(self, network: nn.Module, *, heads: Iterable[nn.Module] = ()) -> None:
@@ -155,7 +155,7 @@ class RowCount:
 
     def _note_in_head(self, module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
         x = input_of(module, args, kwargs)
-        if x.ndim > 1 and len(x) == len(self.macs):  # other rows are no images, as where a layer computes weights
+        if x.ndim > 1 and len(x) == len(self.macs):  # rows need not be images, if a layer computes weights
             self._add(module, x, output)
 
     def _add(self, layer: nn.Module, x: Tensor, output: Tensor) -> None:

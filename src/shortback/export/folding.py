@@ -65,7 +65,7 @@ def _bake(module: nn.Module) -> None:
 
 
 def _own_original(module: nn.Module, name: str) -> None:
-    """Give a pruned layer its own copy of the weight under the mask, in which the mask is then written."""
+    """Give a pruned layer its own copy of the unmasked weight, as the mask is then applied in place."""
     original = module._parameters.get(f"{name}_orig")
     if original is not None:
         module._parameters[f"{name}_orig"] = nn.Parameter(original.detach().clone(), requires_grad=False)

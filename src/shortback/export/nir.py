@@ -25,7 +25,7 @@ from shortback.export.onnx import need_extra
 from shortback.export.program import check_sample, first_line
 from shortback.inspection.pointwise import Subsample
 from shortback.models.norms import TemporalEffectiveNorm
-from shortback.neurons import SpikingNeuron
+from shortback.neurons import Expand, SpikingNeuron
 from shortback.spiking import SpikingNetwork
 from shortback.spiking.static_input import trace
 
@@ -171,12 +171,10 @@ class _Walk(fx.Interpreter):
                 return self.builder.adaptive(name, x, shape)
             case nn.Flatten():
                 return self.builder.flatten(name, x, shape)
-            case nn.Identity() | nn.Dropout() | nn.Dropout2d():
+            case nn.Identity() | nn.Dropout() | nn.Dropout2d() | Expand():
                 return x
             case TemporalEffectiveNorm():
                 _refuse(name, "NIR has no factor that differs from step to step; train with norm=batch or tdbn")
-        if type(module).__name__ == "Expand":
-            return x
         _refuse(name, f"NIR has no {type(module).__name__}; it has {', '.join(_KNOWN)}")
 
     def _operation(self, node: fx.Node, result: object) -> Value:

@@ -91,7 +91,7 @@ def called(node: fx.Node) -> tuple[Kind, tuple[Any, ...]] | None:
     for tensor in tensors:
         if not isinstance(tensor, fx.Node):
             raise UserError(
-                f"to_nir(): {node}: NIR adds outputs of nodes, and no number such as {tensor}: put it into the "
+                f"to_nir(): {node}: NIR adds outputs of nodes, not a number such as {tensor}: put it into the "
                 "convolution, the norm or the linear layer before"
             )
     if known.kind == "average" and "output_size" not in arguments and not _is_over_pixels(arguments):

@@ -138,7 +138,7 @@ class Builder:
         """Max pooling of spikes: sums over the windows, and neurons that fire where a sum exceeds half a spike."""
         if not x.spikes:
             raise UserError(
-                f"to_nir(): {name}: NIR has no max pooling of values that are no spikes; pool after the neuron, or use "
+                f"to_nir(): {name}: NIR has no max pooling of values other than spikes; pool after the neuron, or use "
                 "average pooling"
             )
         _refuse_ceil(name, pool, x, shape)
@@ -154,7 +154,7 @@ class Builder:
         )
         import nir
 
-        if self.importer == "spikingjelly":  # reads no decay of 0; an IF does as well, as it is 0 after every step
+        if self.importer == "spikingjelly":  # reads no decay of 0; an IF will do: it is at 0 after every step
             full = _filler(shape)
             node = nir.IF(r=full(1 / self.dt), v_threshold=full(np.float32(0.5)), v_reset=full(np.float32(0)))
             return self._add(name, node, pooled, spikes=True)

@@ -99,8 +99,8 @@ def check_order(edges: Sequence[tuple[str, str]], *, start: str) -> None:
     """Check that Norse runs every node after the nodes whose outputs it takes.
 
     Norse runs nodes depth first: it follows the first successor of each node to the end before it turns to the others.
-    Where two paths of layers meet, it therefore adds before it has run the second path, and takes the output which that
-    path had at the previous step.
+    Where two paths of layers meet, it therefore adds before it has run the second path, and takes that path's output of
+    the previous step.
 
     Raises:
         ValueError: Norse would run a node too early; the message names that node and the input it would miss.

@@ -65,7 +65,7 @@ class Operations:
         state_bytes: size of the membranes for one image, in float32.
         dense_of_ann: multiply-accumulates of the same network as an ANN, in which every layer runs once.
         not_counted: modules with weights that are neither convolutions nor `Linear`, and functions that multiply, such
-            as those of attention. Norms are not listed: they are assumed folded, at no cost.
+            as in attention. Norms are not listed: they are assumed folded, at no cost.
     """
 
     num_steps: int

@@ -45,7 +45,7 @@ class Stream(nn.Module):
 
     Attributes:
         num_steps: number of steps that the network was trained with.
-        readout: that of `model`.
+        readout: as in `model`.
 
     Raises:
         ValueError: see `stream`.
@@ -72,7 +72,7 @@ class Stream(nn.Module):
             state. The given state is not modified.
 
         Raises:
-            ValueError: the frame has another shape, the state is that of another batch size or network, or
+            ValueError: the frame has another shape, the state is from another batch size or network, or
                 `norm="tebn"` has no factor for this step.
         """
         if frame.ndim != 4:
@@ -92,7 +92,7 @@ class Stream(nn.Module):
         return (output if self.readout == "steps" else after[_SUM] / after[_STEPS]), after
 
     def initial_state(self, frame: Tensor) -> State:
-        """The state before the first frame, for callers that cannot pass None, such as those of an exported program.
+        """The state before the first frame, for callers that cannot pass None, as with an exported program.
 
         Args:
             frame: a frame of the right shape; its values do not matter.

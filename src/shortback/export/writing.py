@@ -41,7 +41,7 @@ def write(
     """Export a network, check the export with a sample, and write it, with the check beside it in `FILE.json`.
 
     Args:
-        sample: some tens of real images, `[N, C, H, W]` or `[T, N, C, H, W]` as the export is to take them. With
+        sample: some tens of real images, `[N, C, H, W]` or `[T, N, C, H, W]` as the export will take them. With
             `streaming`, the program gets the frames of a sequence one after the other, or the same frame `T` times.
         file: path to write; it must not exist.
         to: `"nir"`, checked with nirtorch; `"onnx"`, with onnxruntime; `"torch"`, a `torch.export` program, checked
@@ -220,10 +220,10 @@ def _readme(file: Path, model: SpikingNetwork, check: Check, *, importer: NIRImp
     if reader is not None:
         batch = "" if reader.has_batches else ", which takes one image at a time, without an axis for the batch"
         whom = f"\nIt is written for {reader.name}, and may be wrong in others: `{reader.call}`{batch}.\n"
-    fires = """Its neurons fire above their threshold; where the neurons of the original network fire at theirs, it is
+    fires = """Its neurons fire above their threshold; for neurons that fired at it in the original network, it is
 the next float32 below."""
     if importer == "spikingjelly":
-        fires = "Its neurons fire at their threshold too, as those of SpikingJelly do."
+        fires = "Its neurons fire at their threshold too, as in SpikingJelly."
     logits = "Its logits are the mean of its outputs over the steps."
     if model.readout == "steps":
         logits = "Its output at each step is the logits of that step."

@@ -131,7 +131,7 @@ class Observer:
     def activities(self) -> list[NeuronActivity]:
         """The activity of every layer of neurons, in the order of their first calls.
 
-        Calls that only a forward with gradients makes, as one that checks `torch.is_grad_enabled()` may, are left out.
+        Calls made only with gradients, by a forward that checks `torch.is_grad_enabled()`, are left out.
         """
         return [_summary(counts) for counts in self._counts.values() if counts.fired is not None]
 
@@ -160,8 +160,8 @@ class Observer:
     def _counts_of(self, name: str, module: nn.Module, spikes: Tensor) -> _Counts:
         """The counts of the layer of neurons that the current call of a module belongs to.
 
-        If the module takes all steps at once, every call is a layer of its own. If it is called once a step, or it is
-        not known which of the two holds, all calls of the same shape are one layer.
+        If the module takes all steps at once, every call is a layer of its own. If it is called once a step, or that
+        is not known, all calls of the same shape are one layer.
         """
         self._num_calls[name] += 1
         takes_all = isinstance(module, TimeModule) or self.layouts.get(name, "steps") != "steps"

@@ -12,7 +12,7 @@ from torch.autograd.graph import get_gradient_edge
 from shortback.errors import UserError
 
 Use = tuple[int, int]
-"""How early a weight is used, the greater the earlier: operations up to the outputs; minus its place in the first."""
+"""How early a weight is used, greater is earlier: (operations to the outputs, minus its place among inputs)."""
 
 
 def first_uses(outputs: Iterable[Tensor], weights: Iterable[Tensor]) -> list[Use | None]:

@@ -46,8 +46,8 @@ class Judgement:
         reason: the numbers behind the verdict, in a sentence.
         slope: decades per layer towards the input; nan if fewer than two layers have a gradient.
         effective_depth: number of layers within a factor of 100 of the median.
-        num_layers: number of layers measured. Neither of these numbers counts layers whose weights are all 0, by which
-            no gradient can be divided.
+        num_layers: number of layers measured. Neither number counts layers whose weights are all 0, since
+            no gradient can be divided by them.
     """
 
     verdict: Verdict
@@ -63,7 +63,7 @@ def judge(measured: Measurement) -> Judgement:
     layers = [layer for layer in measured.layers if layer.weight_norm]
     relative = [layer.relative for layer in layers]
     neurons = measured.neurons
-    # Where all layers have a gradient, spikes without one reach no loss, as those of a readout by its membrane.
+    # Where all layers have a gradient, spikes without one do not reach the loss, as in a membrane readout.
     used = [neuron for neuron in neurons if not neuron.gradient_by_step or any(neuron.gradient_by_step)]
     half = len(neurons) / 2
     verdict, where, reason = (
@@ -142,7 +142,7 @@ def _without_gradient(every: Sequence[LayerGradient], neurons: Sequence[NeuronAc
         why = f"the weights of {after.name} are all 0 and let no gradient through"
         why += " until they are first updated" if after.gradient_norm else ", and have none themselves"
     elif silent is not None:
-        why = f"{silent} never fires on this batch, so that what follows it is given zeros, which give no gradient"
+        why = f"{silent} never fires on this batch, so the layers after it get only zeros, and no gradient"
     elif outside is not None:
         why = f"no membrane of {outside} is inside the surrogate's window"
     else:
@@ -176,7 +176,7 @@ def _out_of_band(layers: Sequence[LayerGradient]) -> _Finding:
 
 def _span(relative: Sequence[float]) -> str:
     if not relative:
-        return "every layer has a gradient, and every weight is 0, so gradient over weight is undefined"
+        return "every layer has a gradient, but every weight is 0, so gradient over weight is undefined"
     return f"gradient over weight is between {min(relative):.1e} and {max(relative):.1e} in {_all(len(relative))}"
 
 

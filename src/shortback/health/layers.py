@@ -57,8 +57,8 @@ def in_order(layers: Sequence[Layer], called: Sequence[str], outputs: Sequence[T
     """Sort the layers by their first calls.
 
     The autograd graph of the outputs gives the order where calls do not: for a module that is never called itself, such
-    as the output projection of `nn.MultiheadAttention`, and for a module that holds other layers. Those among them on
-    which no output depends come last.
+    as the output projection of `nn.MultiheadAttention`, and for a module that holds other layers. Those on which
+    no output depends come last.
     """
     by_name = {layer.name: layer for layer in layers}
     modules = {layer.module for layer in layers}

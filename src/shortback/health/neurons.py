@@ -26,7 +26,7 @@ _WITHOUT_NEURONS = ("torch.", "torchvision.", "timm.", "shortback.")  # no neuro
 
 
 class Watched(NamedTuple):
-    """The neurons of a network by name, and which tensor is the spikes for those that return several."""
+    """The neurons of a network by name, and which tensor is the spikes where one returns several."""
 
     neurons: dict[str, nn.Module]
     which: dict[str, int | str]
@@ -60,7 +60,7 @@ def neurons_of(trunk: nn.Module, model: nn.Module, x: Tensor, *, silent: bool = 
         trunk: the network to measure, in which the neurons are named.
         model: the network that takes `x`: the trunk, or the `SpikingNetwork` around it.
         x: a batch.
-        silent: whether modules that returned zeros alone count too, and all others of their classes, unless these are
+        silent: whether modules that returned only zeros count too, and all others of their classes, unless these are
             PyTorch's: they may be neurons that never fire.
     """
     known = {name: module for name, module in whole_modules(trunk) if is_known_neuron(module)}

@@ -7,8 +7,8 @@ $$\frac{\partial L}{\partial w} = \sum_{o \in \{O, O_1, \dots, O_K\}}
 
 so the loss is differentiated once with respect to the outputs, however it combines them, and the network once for every
 output. Vanilla training would see the gradient of the main output's own loss. With `"additive"` losses this is the part
-through the main output, with `"convex"` ones that part over $1 - c$. With added logits it is neither, since the loss's
-derivative by the main output then depends on the branches.
+through the main output, with `"convex"` ones that part over $1 - c$. With added logits it is neither, since the
+main output's gradient then depends on the branches.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def measure(
         is_other = by_branch and not torch.allclose(before.logits, outputs.logits, equal_nan=True)
         if not any(output.requires_grad for output in _all(outputs)):
             raise UserError(
-                f"no output of {type(trunk).__name__} leads back to weights that are trained: its forward is cut off, "
+                f"no output of {type(trunk).__name__} leads back to trainable weights: its forward is cut off, "
                 "as by torch.no_grad() or detach(), or does not use them"
             )
         if isinstance(getattr(loss, "main", loss), CrossEntropy):
@@ -183,7 +183,7 @@ def _trunk(net: nn.Module) -> nn.Module:
 
 def _refuse_unsuitable(net: nn.Module, trunk: nn.Module, x: Tensor, target: Tensor) -> None:
     if any(map(is_compiled, net.modules())):
-        raise UserError("the network is compiled, so hooks would not run: pass the network from before torch.compile")
+        raise UserError("the network is compiled, so hooks would not run: pass the network before torch.compile")
     if not any(p.requires_grad and p.ndim >= 2 for p in trunk.parameters()):
         raise UserError(f"{type(trunk).__name__} has no trainable weights: there is no gradient to measure")
     check_batch(x, what="batch")

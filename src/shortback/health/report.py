@@ -65,9 +65,9 @@ class GradientReport:
         measurement: the layers, neurons and losses.
         judgement: healthy, vanishing, exploding, dead, saturated or not finite, and where the problem starts.
         suggestions: the changes that were tried, the most helpful first.
-        num_tried_on: how many samples, the first of the batch, they were tried on.
-        main_only: if a gradient comes through branches, the judgement on that of the main output's own loss, which
-            vanilla training would see; None if that was not measured.
+        num_tried_on: how many of the batch's first samples they were tried on.
+        main_only: if branches carry a gradient, the judgement on the main output's own loss, as
+            vanilla training would see it; None if that was not measured.
         not_tried: why no changes could be tried; None if they were tried or not asked for.
     """
 
@@ -131,15 +131,15 @@ class GradientReport:
             )
         if self.measurement.coefficient == 0 and len(self.measurement.losses) > 1:
             lines.append(
-                "the coefficient of the branches is 0, as at the end of evolutionary training: the whole loss is that "
-                "of the main output, so their lines in the plots coincide"
+                "the coefficient of the branches is 0, as at the end of evolutionary training: the whole loss is the "
+                "main output's, so their lines in the plots coincide"
             )
         if (silent := self.measurement.silent_in_eval) is not None:
             lines.append(why_constant_in_eval(silent))
         if self.measurement.remembers:
             lines.append(
                 "the same batch gave two outputs, and the second was measured: the network remembers something "
-                "from one batch to the next. That may be meant, as of a counter or an average; neurons need a method "
+                "from one batch to the next. That is fine for a counter or an average; neurons need a method "
                 "reset(), or sb.register_reset(TheirClass, function)"
             )
         wrong = [neuron for neuron in self.neurons if neuron.not_binary]
@@ -148,9 +148,9 @@ class GradientReport:
             lines.append(f"without a gradient because no output leads to them: {', '.join(self.measurement.unused)}")
         if self.neurons and self.measurement.unseen:
             unseen = ", ".join(self.measurement.unseen)
-            lines.append(f"not measured because their forward is not called, as where a loop runs step(): {unseen}")
+            lines.append(f"not measured because their forward is not called, as in a loop over step(): {unseen}")
         if self.not_tried is not None:
-            lines.append(f"nothing was tried against it: {self.not_tried}")
+            lines.append(f"no changes were tried: {self.not_tried}")
         return lines
 
     def how_tried(self) -> str:

@@ -69,7 +69,7 @@ def first_layer_balance(
 def main_over_branches(
     net: nn.Module, x: Tensor, target: Tensor, *, loss: ShortcutLoss, coefficient: float = 0.5
 ) -> float:
-    """The gradient norm at the first layer through the main output over that through the branches, as `Adaptive` needs.
+    """The first layer's gradient norm through the main output over its norm through the branches, for `Adaptive`.
 
     Both are scaled to coefficient 1. The ratio is infinite if no gradient comes through the branches.
 

@@ -23,7 +23,7 @@ _HIGHEST = 0.6  # rates up to one half are usual after residual connections, whi
 _MET = 1.1  # a search ends at a rate within this factor of the wanted one
 _STRIDE = 4.0  # by which the first factors tried differ
 _LARGEST = 2.0**20  # factor, and 1 over the smallest
-_MIN_GAP = 1.01  # between the factors of a rate below and of one above the wanted one, for another factor between
+_MIN_GAP = 1.01  # a search ends when the factors around the wanted rate are within this ratio
 _SCALED = ("weight", "bias", "weight_orig", "bias_orig", "weight_g")  # with torch.nn.utils.prune, and weight_norm
 
 
@@ -88,12 +88,12 @@ class RatedNetwork:
         return {group: fired[group].item() / counts[group] for group in fired}
 
     def search(self, group: Group, layers: Layers, rate: float, wanted: float) -> float | None:
-        """Scale layers so that the neurons that they feed fire at a rate near `wanted`; undone and None if none does.
+        """Scale layers until the neurons they feed fire at about `wanted`; if none helps, undo it and return None.
 
         Args:
             group: the neurons.
-            layers: those of the group that may be scaled.
-            rate: of the neurons, as the layers are.
+            layers: the layers of the group to scale.
+            rate: the neurons' present rate.
         """
         low, high = (1.0, math.inf) if rate < wanted else (0.0, 1.0)
         tried = []
@@ -147,7 +147,7 @@ def _why_left(layer: nn.Module, done: set[nn.Parameter]) -> str | None:
 
 
 def weights_of(layers: Layers) -> list[nn.Parameter]:
-    """The parameters of layers that a factor of their outputs multiplies."""
+    """The parameters to multiply in order to scale the layers' outputs."""
     own = (layer.named_parameters(recurse=False) for layer in layers)
     return [parameter for named in own for name, parameter in named if name in _SCALED]
 

@@ -7,7 +7,7 @@ where something else is added to the current.
 
 Going from the input to the output and looking at the data is what layer-sequential unit-variance initialization does
 (Mishkin and Matas, ICLR 2016); the measure here is the firing rate, not the variance. The paper uses batch norm, and
-has nothing of this.
+needs none of this.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class LayerScaling:
     Attributes:
         neurons: the name of the layer of neurons.
         weights: the names of the layers that were scaled: several where their outputs are added, as with a shortcut
-            connection that has a convolution. If none was, those of the layers that feed the neurons, if any.
-        factor: by which their weights and biases were multiplied; 1 if they were left as they were.
+            connection that has a convolution. If none was, all layers that feed the neurons, if any.
+        factor: what multiplied their weights and biases; 1 if they were left as they were.
         before: the firing rate, in spikes per neuron and step, before anything was scaled.
         after: the firing rate once every layer was scaled.
         left: why nothing was scaled although the neurons fire too rarely or too often; None otherwise.
@@ -60,7 +60,7 @@ class Scaling:
     """What `scale_to_rate` did; `print` it.
 
     Attributes:
-        firing_rate: the wanted one.
+        firing_rate: the target.
         layers: from the input to the output; a module that is used after several layers has one for each use.
     """
 
@@ -93,7 +93,7 @@ def scale_to_rate(net: nn.Module, x: Tensor, *, firing_rate: float = 0.1) -> Sca
 
     For each layer of neurons, from the input to the output, the weight and the bias of the layers that feed it
     (convolutions, linear maps or norms) are multiplied by one factor, found by running the batch in training mode.
-    Recurrent weights are left alone, as far as spikes have a gradient by which they are recognised. Neurons of the
+    Recurrent weights are left alone if they can be recognised by the gradient of the spikes. Neurons of the
     output count too, even if the network returns their membrane.
 
     Neurons that fire at a third of the wanted rate or more, and at 60 % or less (for a rate above 20 %: half-way to 1),
@@ -112,7 +112,7 @@ def scale_to_rate(net: nn.Module, x: Tensor, *, firing_rate: float = 0.1) -> Sca
         The factor and the firing rate of each layer, as a table if printed.
 
     Raises:
-        ValueError: no neurons are seen to be fed by a layer with weights; the network is compiled, was made in
+        ValueError: no layer with weights is seen to feed neurons; the network is compiled, was made in
             inference mode, or is checkpointed with `use_reentrant=True`; an argument is wrong.
     """
     rate = _checked(net, x, firing_rate)
@@ -142,7 +142,7 @@ def _checked(net: nn.Module, x: Tensor, firing_rate: Any) -> float:
     if not isinstance(net, nn.Module):
         raise UserError(f"the network is a {type(net).__name__}: call scale_to_rate(net, x)")
     if any(map(is_compiled, net.modules())):
-        raise UserError("the network is compiled, so hooks would not run: pass the network from before torch.compile")
+        raise UserError("the network is compiled, so hooks would not run: pass the network before torch.compile")
     if any(p.is_inference() for p in net.parameters() if not is_lazy(p)):
         raise UserError("the weights were made in inference mode, and cannot be trained: build the network outside it")
     check_batch(x, what="batch")
@@ -181,7 +181,7 @@ def _search_all(
             free, left = network.free(group, done)
             if free:
                 factor = network.search(group, free, rates.get(group, 0.0), wanted)
-                left = "no factor leads to such a rate" if factor is None else None
+                left = "no factor gives such a rate" if factor is None else None
                 layers = group.layers if factor is None else free
                 factors |= {} if factor is None else dict.fromkeys(weights_of(free), factor)
                 rates = network.rates()

@@ -35,7 +35,7 @@ class Calls:
         spikes_at: for modules that return several tensors, the index of the spikes; for a dict, their key. Neurons that
             never fired have it from others of their class.
         silent: modules without a layer that returned only zeros for other values, like neurons that never fire. No
-            module of their class returned other numbers than zeros and ones, and none has parameters that are all 0.
+            module of their class returned anything but zeros and ones, and none has parameters that are all 0.
         spikes_inside: whether a layer received spikes, even if plain code in a `forward` made them.
         has_silent_output: whether the network ends in a neuron and its output was 0 for the whole sample, with batch
             norm on its running averages and on the batch.
@@ -162,7 +162,7 @@ class _Seen:
             by_place[place] = has_one or bool((tensor == 1).any()), binary and _is_binary(tensor)
 
     def makes_spikes(self, module: nn.Module) -> bool:
-        """Whether it returned only zeros and ones, including ones, for other values or by weights of its own."""
+        """Whether it returned zeros and ones, not zeros alone, for other values or by its own weights."""
         fires = any(has_one and binary for has_one, binary in self.outputs[module].values())
         return fires and (module in self.given or holds_layer(module))
 

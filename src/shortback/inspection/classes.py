@@ -19,7 +19,7 @@ def axis_of_classes(model: nn.Module, sample: Tensor, *, shape: Sequence[int], l
     """The axis of the classes: 1 for an output `[N, K, T]`, 2 for `[N, T, K]`.
 
     When the first feature of the last layer is changed, the output changes for a single class along this axis. If that
-    does not show, it is the axis that is as long as this layer has features.
+    does not show, it is the axis as long as the layer's number of features.
 
     Args:
         model: run in `eval()` and left as it was.
@@ -38,5 +38,5 @@ def axis_of_classes(model: nn.Module, sample: Tensor, *, shape: Sequence[int], l
                 return axes.pop()
     raise StepsOrClassesError(
         f"layout='auto': whether the output {list(shape)} of {type(model).__name__} is [N, T, K] or [N, K, T] cannot "
-        "be determined by running it: say layout='batch_first' or layout='time_last', or have it return [T, N, K]"
+        "be determined by running it: use layout='batch_first' or layout='time_last', or have it return [T, N, K]"
     )

@@ -70,7 +70,7 @@ def find_layouts(
         model: any network.
         sample: an input batch of the network.
         modules: modules by name.
-        num_steps: `T`, for a network whose input and output are folded like those of its modules.
+        num_steps: `T`, for a network whose input and output are folded, like its modules'.
         which: by module name, the index or key of the tensor to look at if it returns several; else the first.
 
     Raises:
@@ -109,12 +109,12 @@ def find_layouts(
             raise UserError(
                 f"layout='auto': {type(model).__name__} draws random numbers in eval(), as rate coding does, so how "
                 f"time and samples lie in its output {list(alone.logits_shape)} cannot be determined by running it: "
-                f"say layout={' or '.join(map(repr, LAYOUTS))}, or use a batch size other than the number of steps"
+                f"use layout={' or '.join(map(repr, LAYOUTS))}, or use a batch size other than the number of steps"
             )
         alike = " (its values are the same for all samples: nothing fires on the way)" if alone.is_constant() else ""
         raise UserError(
             f"layout='auto': how time and samples lie in the input {list(sample.shape)} of {type(model).__name__}, and "
-            f"in its output {list(alone.logits_shape)}{alike}, cannot be determined by running it: say layout="
+            f"in its output {list(alone.logits_shape)}{alike}, cannot be determined by running it: use layout="
             f"{' or '.join(map(repr, LAYOUTS))}"
         )
     result = _conclude(errors[found], ways[found], reason)

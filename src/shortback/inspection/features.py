@@ -1,6 +1,6 @@
 """Find the axis of the features by running the network where sizes leave it open.
 
-Sizes do not decide for images as wide as they have channels, for blocks that end with a concatenation, and for blocks
+Sizes do not decide for images of width `C`, for blocks that end with a concatenation, and for blocks
 whose last layer makes a gate instead of the features, such as channel attention (ECA) and temporal attention.
 """
 
@@ -107,5 +107,5 @@ def _by_change(changes: Changes, place: Place) -> int | None:
 
 
 def _axes_by_size(place: Place, layers: Sequence[nn.Module]) -> dict[nn.Module, list[int]]:
-    """By layer, the axes that are as long as the layer has output features."""
+    """By layer, the axes whose length is its number of output features."""
     return {layer: as_long_as_features(place.shape, place.layout, layer) for layer in layers}

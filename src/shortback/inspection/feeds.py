@@ -28,7 +28,7 @@ class Feeds:
     Attributes:
         by_call: for each call of a neuron, the layers whose outputs its input is made of, with no other layer and no
             neuron in between, in the order given. Recurrent layers, whose inputs are made of this neuron's own spikes
-            alone, are left out if others remain. Calls that have a layer in common have all layers of both, as where
+            alone, are left out if others remain. Calls that share a layer are given the layers of both, as where
             something is added from the second step on. A neuron that holds layers is fed by the last of these.
         sources: for each layer, the layers and neurons that its inputs were made of in all its calls.
     """
@@ -72,7 +72,7 @@ class Feeds:
         return cls(by_call, sources)
 
     def entries(self, layers: Layers) -> set[nn.Module]:
-        """The layers, of those given and those before them, that are fed by neurons or by the input of the network."""
+        """Of the given layers and all layers before them, those fed by neurons or by the network's input."""
         found, waiting, seen = set(), list(layers), set()
         while waiting:
             layer = waiting.pop()

@@ -1,4 +1,4 @@
-"""How often neurons fire, and whether those of the output ever do."""
+"""How often neurons fire, and whether the output ever does."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 @contextmanager
 def generators_kept(*tensors: Tensor) -> Iterator[None]:
-    """Restore the states of the global generators, and of those of the tensors' GPUs, when the block ends.
+    """Restore the states of the global generators and the tensors' GPU generators when the block ends.
 
     NumPy is not imported for this: if nothing has imported it yet, nothing draws from it.
     """

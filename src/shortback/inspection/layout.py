@@ -55,8 +55,8 @@ def leading_axes(layout: Layout) -> int:
 def feature_axis(shape: Sequence[int], layout: Layout, layer: nn.Module | None) -> int:
     """The axis of the features by its size; it is kept when the others are averaged over as space.
 
-    It is as long as the last layer with weights has outputs, so tokens `[N, L, C]` and images `[N, H, W, C]` are read
-    correctly. If several axes are that long, or none, the usual axis of such a layer has precedence: the last for a
+    Its length is the number of outputs of the last layer, so tokens `[N, L, C]` and images `[N, H, W, C]` are read
+    correctly. If several axes are that long, or none, the usual axis of such a layer is chosen: the last for a
     linear layer, the one before the axes of space for a convolution. `shortback.inspection.features` runs the network
     where sizes do not decide.
 
@@ -94,7 +94,7 @@ def axis_of_a_map(shape: Sequence[int], layout: Layout, layers: Sequence[nn.Modu
 
 
 def as_long_as_features(shape: Sequence[int], layout: Layout, layer: nn.Module) -> list[int]:
-    """The axes, except those of samples and steps, that are as long as a layer has output features."""
+    """The axes, except for samples and steps, whose length is a layer's number of output features."""
     return [axis for axis in axes_of_features(shape, layout) if shape[axis] == num_features(layer)]
 
 
@@ -210,7 +210,7 @@ def why_not(output: Any, layout: Layout, num_samples: int) -> str | None:
     """Why a module's output does not have the layout; None if it does."""
     tensor = first_tensor(output)
     if tensor is None:
-        return f"returns {type(output).__name__}; a branch needs a tensor: say output=... to select one inside"
+        return f"returns {type(output).__name__}; a branch needs a tensor: use output=... to select one inside"
     shape = tensor.shape
     fits, needed = {
         "folded": (len(shape) >= 2 and shape[0] % num_samples == 0, "[T*N, C, ...] (time-major) or [N, C, ...]"),
@@ -247,7 +247,7 @@ def stacked(output: Any) -> Tensor:
                 "; wrap it in a module with def forward(self, x): return self.network(x)"
                 f"[{first!r}], or call that entry 'logits'"
             )
-        raise UserError(f"the network returns {got}: it must return logits, [N, K] or one for each step{hint}")
+        raise UserError(f"the network returns {got}: it must return logits [N, K], or one per step{hint}")
     return logits
 
 
@@ -287,7 +287,7 @@ def logits_of(output: Any, layout: Layout, reduce: Reduction | None, *, num_step
             of one for each step; a tuple that begins with one of these, or a dict with one as `"logits"`.
         layout: layout of the output.
         reduce: how to reduce the steps; None to keep them.
-        num_steps: `T` of a network whose output is folded like those of its modules, `[T*N, K]` or `[N*T, K]`.
+        num_steps: `T` of a network whose output is folded like its modules', `[T*N, K]` or `[N*T, K]`.
 
     Raises:
         ValueError: the output is anything else.

@@ -1,4 +1,4 @@
-"""Recognise and reset neurons of SpikingJelly, snnTorch, Norse and sinabs (none is imported), and of the user."""
+"""Recognise and reset neurons of SpikingJelly, snnTorch, Norse and sinabs (none is imported), and the user's."""
 
 from __future__ import annotations
 

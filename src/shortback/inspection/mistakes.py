@@ -59,7 +59,7 @@ def explaining(model: nn.Module, x: Tensor, *, what: str = "sample") -> Iterator
 
     Raises:
         ValueError: the input has another dtype, device or number of channels than the weights expect, its channels
-            last, no batch axis, or a time axis too many, or a layer is given a tuple; the original error is quoted at
+            last, no batch axis, or a surplus time axis, or a layer is given a tuple; the original error is quoted at
             the end.
     """
     try:
@@ -98,7 +98,7 @@ def _mistake(model: nn.Module, x: Tensor) -> str | None:
         return f"is {names[0]}, and the weights are {names[1]}: pass x.to(torch.{names[1]})"
     if isinstance(layer, nn.Conv2d) and given.shape == x.shape and x.ndim == 5:
         return (
-            f"{shape} has an axis more than the first convolution takes: give a network that loops over time one step, "
+            f"{shape} has more axes than the first convolution takes: if the network loops in time, give it one step, "
             "[N, C, H, W]; with SpikingJelly call functional.set_step_mode(net, 'm')"
         )
     if not isinstance(layer, nn.Conv2d) or x.ndim < 4 or given.shape[-3:] != x.shape[-3:]:

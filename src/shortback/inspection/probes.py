@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def probes(sample: Tensor) -> Iterator[tuple[Tensor, bool]]:
-    """Yield inputs, each with whether batch norm is to use the statistics of the batch."""
+    """Yield inputs, each with whether batch norm uses the statistics of the batch."""
     inputs = [sample]
     if sample.is_floating_point():
         inputs.append(4 * torch.rand_like(sample))

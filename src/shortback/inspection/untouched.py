@@ -79,7 +79,7 @@ def remembered_graph(model: nn.Module) -> dict[Any, str]:
 
 
 def first_in_graph(result: Tensor, nodes: Mapping[Any, str]) -> str | None:
-    """The name of one of the nodes that the gradient of a result leads to; None if it leads to none of them."""
+    """The name of one of the nodes that the gradient of a result leads to; None if it leads to none."""
     waiting, seen = [result.grad_fn] if nodes else [], set()
     while waiting:
         node = waiting.pop()
@@ -93,7 +93,7 @@ def first_in_graph(result: Tensor, nodes: Mapping[Any, str]) -> str | None:
 
 
 def in_training(net: nn.Module) -> nn.Module:
-    """Put a network into training mode; if it is in it already, modules frozen in `eval()` stay frozen."""
+    """Put a network into training mode; if it is already, modules frozen in `eval()` stay frozen."""
     return net if net.training else net.train()
 
 
@@ -104,7 +104,7 @@ def _tables(module: nn.Module) -> list[dict[str, Any]]:
 
 
 def _put_back(buffers: dict[str, Any], before: dict[str, Any]) -> None:
-    """Undo every replacement of a tensor, or by one."""
+    """Undo every replacement of or by a tensor."""
     for key, value in list(buffers.items()):
         was = before.get(key)
         if value is not was and (isinstance(value, Tensor) or isinstance(was, Tensor)):

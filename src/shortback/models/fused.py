@@ -77,7 +77,7 @@ class _Average(NamedTuple):
 
 
 def average_of(spikes: Tensor) -> Tensor | None:
-    """Return the average over time and space, `[N, C]`, that a layer whose neuron `averages_output` attached to spikes.
+    """Return the average `[N, C]` over time and space attached to spikes by a layer whose neuron `averages_output`.
 
     Returns:
         None for any other tensor, and for spikes that were changed in place since.

@@ -75,8 +75,8 @@ class Layers:
         neuron = next((module for module in made.modules() if isinstance(module, SpikingNeuron)), None)
         if neuron is None:
             raise UserError(
-                f"norm='tdbn' initialises weights by the threshold, which is unknown for {type(made).__name__}, as it "
-                "is no neuron of shortback.neurons: use norm='batch', and set the weights of the norms to the threshold"
+                f"norm='tdbn' initialises weights by the threshold, which is unknown for {type(made).__name__}: it is "
+                "not from shortback.neurons; use norm='batch', and set the weights of the norms to the threshold"
             )
         return neuron.dynamics.threshold
 

@@ -22,7 +22,7 @@ _builders: dict[str, Callable[..., nn.Module]] = {}
 
 
 def register_model(builder: _Builder) -> _Builder:
-    """Register a function as a model that `create_model` makes by the function's name; a decorator.
+    """Decorator that registers a function as a model, which `create_model` makes by its name.
 
     The function takes the settings of `ModelSettings` and its own, all by keyword, and returns a module
     on folded time, `[T*N, C, H, W] -> [T*N, K]`, with methods `blocks()` and `stages()` that return the names of its

@@ -105,7 +105,7 @@ class ResNet(StagedNetwork):
 
 
 def _make_stem(kind: Stem, *, in_channels: int, channels: int, layers: Layers, fires: bool) -> nn.Sequential:
-    """Make a stem of one or three times convolution, norm and neuron, and a pooling.
+    """Make a stem: convolution, norm and neuron, once or thrice, then any pooling.
 
     A stem that does not fire lacks the last neuron, and expands a static image over time at its end, since its current
     is later added to currents that change from step to step.

@@ -60,7 +60,7 @@ def multi_step(
         The spikes, `[T, ...]` in the dtype of `x`, and the membrane `[...]` or None.
 
     Raises:
-        ValueError: the shape of `initial` is not that of a step of `x`, or the decay has several elements.
+        ValueError: `initial` differs in shape from a step of `x`, or the decay has several elements.
     """
     decay = as_scalar_decay(decay)
     if initial is not None and initial.shape != x.shape[1:]:

@@ -26,7 +26,7 @@ def multi_step(
     initial: Tensor | None = None,
     return_state: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Run a neuron over a whole sequence; arguments and results are those of `shortback.ops.multi_step`.
+    """Run a neuron over a whole sequence, with the arguments and results of `shortback.ops.multi_step`.
 
     Within a transform of `torch.func` the reference runs instead, which can be transformed and differentiated again.
     """

@@ -27,7 +27,7 @@ def check_count(name: str, value: object, *, least: int = 1, why: str = "") -> N
 
 
 def as_scalar_decay(decay: float | Tensor) -> float | Tensor:
-    """Return a decay as the operations take it: a learned one is reshaped to a tensor without axes.
+    """Return a decay in the form that operations take: a learned one as a zero-dimensional tensor.
 
     Raises:
         ValueError: the decay has several elements.
@@ -82,7 +82,7 @@ class Dynamics:
     def __post_init__(self) -> None:
         check_number("threshold", self.threshold, instead=_LEARNED_THRESHOLD)
         if self.threshold <= 0:
-            raise UserError(f"threshold={self.threshold!r}: must be above 0, where the membrane rests")
+            raise UserError(f"threshold={self.threshold!r}: must be above 0, the resting potential")
         check_number("reset_to", self.reset_to, instead="a value for each neuron is not supported")
         check_number("initial", self.initial, instead="pass it to step() as the state")
         for name in ("threshold", "reset_to", "initial"):  # NumPy scalars too become constants of the kernels

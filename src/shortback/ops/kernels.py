@@ -97,7 +97,7 @@ def integrate(kind: Kind, currents: Sequence[Tensor], *, decay: Tensor | None, i
 def walk_back(
     kind: Kind, membranes: Membranes, *, grad_spikes: Sequence[Tensor], grad_state: Tensor | None, decay: Tensor | None
 ) -> Gradients:
-    """Compute the gradients of a sequence from those of its spikes, one tensor per step, and of its last membrane."""
+    """Compute a sequence's gradients from the gradients of its spikes, a tensor per step, and last membrane."""
     first = membranes.before[0]
     leak = kind.leak(decay, first.dtype)
     grad_v = torch.zeros_like(first) if grad_state is None else grad_state.to(first.dtype)

@@ -88,7 +88,7 @@ def conv_norm_neuron(
 
     Args:
         x: `[T*N, C, H, W]`, or `[N, C, H, W]` with `static_input`.
-        statistics: to normalise by; None to measure those of the batch.
+        statistics: to normalise by; None to measure them on the batch.
         residual: added to the current; has the shape of the output.
         memory: what is kept for the backward pass, see the table of this module.
         average: whether to return the average of the spikes over time and space.

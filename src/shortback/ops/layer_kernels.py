@@ -46,7 +46,7 @@ def backward(
     grad_spikes: Tensor,
     grad_average: Tensor,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Compute the gradients of the normalised `z`, of the residual and of the decay from that of the spikes.
+    """Compute the gradients of the normalised `z`, the residual and the decay from the spikes' gradient.
 
     Args:
         scale, shift: of the norm, `[1, N, 1, C]`.

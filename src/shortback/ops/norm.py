@@ -81,7 +81,7 @@ def _origins(images: Tensor) -> Tensor:
     """Return a value of every image and channel that is unlikely to be an outlier, the median of three pixels.
 
     A single pixel may be an outlier, at the border or as a hot pixel of a sensor. The pixels are read outside the
-    kernel, which would otherwise be compiled for their places. These are fifths of the image, as few widths put these
+    kernel, which would otherwise be compiled for their places. They are at fifths of the image; few widths put these
     in the first column.
 
     Shape:

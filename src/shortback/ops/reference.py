@@ -48,7 +48,7 @@ def multi_step(
     initial: Tensor | None = None,
     return_state: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Run a neuron over a whole sequence; arguments and results are those of `shortback.ops.multi_step`."""
+    """Run a neuron over a whole sequence, with the arguments and results of `shortback.ops.multi_step`."""
     decay = _precise(decay, x)
     currents = _currents(x, dynamics, decay, num_steps)
     v = torch.full_like(currents[0], dynamics.initial) if initial is None else initial.to(currents.dtype)
@@ -62,7 +62,7 @@ def multi_step(
 
 
 def membranes(x: Tensor, *, dynamics: Dynamics, decay: float | Tensor, num_steps: int) -> Iterator[Tensor]:
-    """Yield the membrane before firing, `[...]`, step by step; arguments are those of `multi_step`."""
+    """Yield the membrane before firing, `[...]`, step by step, with arguments as in `multi_step`."""
     decay = _precise(decay, x)
     currents = _currents(x, dynamics, decay, num_steps)
     v = torch.full_like(currents[0], dynamics.initial)

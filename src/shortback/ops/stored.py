@@ -1,6 +1,6 @@
 """Compiled kernels on disk, which a later process loads in hundredths of a second instead of tracing their source.
 
-They lie in the cache folder of PyTorch's compiler, as `shortback/HASH.bin`. The hash covers all that a kernel is made
+They are in the cache folder of PyTorch's compiler, as `shortback/HASH.bin`. The hash covers what a kernel is made
 from: its source, its constants, PyTorch, the processor and the settings of the compiler. What depends on the moment of
 a call (sizes, strides, gradient mode, autocast and the like) is in the guards that are stored with a kernel.
 """
@@ -36,7 +36,7 @@ def load_or_compile(
 
     Args:
         function: the compiled function (`shortback.torch_private.compile_whole`), which calls `body`.
-        tensors: its arguments, marked with the axes that are free.
+        tensors: its arguments, with their free axes marked.
         body: the function of this package that the kernel computes.
         kind: what it is compiled for: its constants, the signature of its tensors, and modes of PyTorch.
 

@@ -13,7 +13,7 @@ from shortback.recipes.yaml_text import read_yaml
 
 _SCHEDULES: tuple[ScheduleKind, ...] = get_args(ScheduleKind)
 
-# A setting, the setting on whose choice its effect depends, and the choices with which it has one.
+# By setting: the one that decides whether it has an effect, and the choices with which it has.
 _OF: dict[str, tuple[str, tuple[str, ...]]] = {
     "optimizer.momentum": ("optimizer.kind", ("sgd",)),
     "loss.tet_weight": ("loss.kind", ("tet",)),

@@ -46,7 +46,7 @@ class Answers:
 
     Attributes:
         data: kind of data to train on.
-        root: folder of the data; None if it comes with the package or is to be downloaded.
+        root: folder of the data; None for bundled or downloaded data.
         network: network to train; `plain32` has 32 layers without skips.
         epochs: number of epochs.
     """
@@ -95,7 +95,7 @@ def make_recipe(answers: Answers) -> str:
 
 
 def _batch_size_for(root: Path, recipe: Recipe) -> int:
-    """A batch size that suits the number of images or recordings in a folder, at most that of the recipe."""
+    """A batch size that suits the number of images or recordings in a folder, at most the recipe's."""
     largest = recipe.train.batch_size
     folder = root / "train" if (root / "train").is_dir() else root
     files = (name for _, _, names in os.walk(folder) for name in names if not name.startswith("."))
@@ -136,7 +136,7 @@ def _found(answers: Answers) -> tuple[str, dict[str, Any]]:
 def _of_recordings(root: Path) -> dict[str, Any]:
     """The `data` settings for a folder of recordings, with frames no larger than the sensor.
 
-    The first readable recording tells the size of the sensor; if it does not, `sensor` is there as null.
+    The first readable recording gives the sensor size; if it does not, `sensor` is null.
     """
     found: dict[str, Any] = {"kind": "event_folder", "root": str(root), "split": None}
     recordings = [path for path in files_in(root) if path.suffix.lower() in READERS] if root.is_dir() else []

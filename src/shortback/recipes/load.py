@@ -55,7 +55,7 @@ def recipe_names() -> list[str]:
 
 
 def recipe_text(recipe: str) -> str:
-    """The YAML of a recipe, given as the name of one of the package's or as a file.
+    """The YAML of a recipe, given as the name of a packaged one or as a file.
 
     Raises:
         RecipeError: neither a name nor a file; the message has the nearest names.
@@ -91,8 +91,8 @@ def load_recipe(recipe: str, *, settings: Iterable[str] = ()) -> Recipe:
     With `extend: OTHER`, one of the package's recipes or a file beside this one, a recipe need only give what differs:
     sections are merged key by key, and any other value replaces the one in `OTHER`.
 
-    Where a setting changes `branches.combine` of a recipe that gives all values, as that of a run does, a `start` and
-    `coefficient` that are the old form's defaults become those of the new form, unless a setting gives them.
+    If a setting changes `branches.combine` of a recipe that gives all values, such as a run's, a `start` and
+    `coefficient` equal to the old form's defaults become the new form's, unless a setting gives them.
 
     Raises:
         RecipeError: lists everything that is wrong, each with its dotted path.
@@ -134,7 +134,7 @@ def at_another_place(text: str, recipe: str, to: Path) -> str:
     whole = (Path(recipe).parent / base).resolve()
     moved, count = re.subn(r"^extend *:.*$", lambda _: f"extend: {json.dumps(str(whole))}", text, flags=re.MULTILINE)
     if count != 1:
-        raise RecipeError(f"{recipe}: extend: {base} is beside it; replace that by a line extend: {whole}, then copy")
+        raise RecipeError(f"{recipe}: extend: {base} is beside it; write extend: {whole} on its own line, then copy")
     return moved
 
 

@@ -71,7 +71,7 @@ class ModelConfig(Section):
     width: Positive | None = None
     """Factor on the channels of every layer; `null` for 1."""
     residual: Residual | None = None
-    """For a ResNet, what a skip is added to: a current (`spiking`), spikes (`sew`), a membrane network, or no skips."""
+    """A ResNet's skips: spikes added to currents (`spiking`) or spikes (`sew`), currents (`membrane`), or none."""
     stem: Stem | None = None
     """For a ResNet, the first layers: one 3x3 convolution, a 7x7 and max pooling, or three 3x3 and average pooling."""
     norm: Norm | None = None

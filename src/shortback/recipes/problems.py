@@ -67,7 +67,7 @@ def _message(problem: Any) -> str:
 def _place(loc: tuple[str | int, ...]) -> tuple[tuple[str, ...], type[Section] | None]:
     """The keys that lead to a mistake, and the section they lead to, if it is one.
 
-    Left out are pydantic's names for the members of a union, which are not keys of a recipe.
+    Pydantic's names for members of a union are left out: they are not keys of a recipe.
     """
     section: type[Section] | None = Recipe
     keys: list[str] = []

@@ -35,7 +35,7 @@ def _kind_of_side(value: Any) -> str:
     return "method" if isinstance(value, str) else "variant"
 
 
-# A discriminated union, so that a mistake is reported once and not for either type.
+# A discriminated union, so that a mistake is reported once, not for each type.
 Side = Annotated[Annotated[Method, Tag("method")] | Annotated[Variant, Tag("variant")], Discriminator(_kind_of_side)]
 
 

@@ -44,7 +44,7 @@ class BranchesConfig(Section):
     weights: BranchWeights = "sum"
     """Whether the terms of the branches are added up (`sum`) or averaged (`mean`)."""
     combine: Combine = "logits"
-    """What is added; a recipe with branches must say it: logits (the paper), losses, or a mean of losses (`convex`)."""
+    """What is added, required with branches: `logits` (the paper), losses (`additive`) or their mean (`convex`)."""
     coefficient: NonNegative = 1.0
     """Constant coefficient of the method `shortcut`; for sums of losses, `start` by default."""
     schedule: ScheduleKind = "linear"
@@ -142,7 +142,7 @@ class TrainConfig(Section):
     checkpoint_every: Count | None = None
     """Optimizer steps between checkpoints within an epoch; there is always one after each epoch."""
     hang_minutes: Positive | None = 15.0
-    """Minutes without a new batch after which the process that others wait for is named and all end."""
+    """Minutes without a new batch after which the stuck process is named and all end."""
     keep_best: Count = 1
     """Number of best epochs whose weights are kept."""
     loggers: tuple[LoggerKind, ...] = ()

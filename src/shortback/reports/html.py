@@ -6,7 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class Section:
     title: str
     text: Sequence[str] = ()
     figures: Sequence[tuple[Figure, str]] = ()
-    tables: Sequence[Table] = field(default_factory=tuple)
+    tables: Sequence[Table] = ()
 
 
 def write_page(path: Path, *, title: str, lead: str, sections: Sequence[Section], data: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Save and load the branches of a finished run, in a file beside that of the network, which does not need them."""
+"""Save and load the branches of a finished run, in a file beside the network's, which does not need them."""
 
 from __future__ import annotations
 
@@ -39,5 +39,5 @@ def load_branches(model: SpikingNetwork, file: Path, *, batch_shape: tuple[int, 
     try:
         net.heads.load_state_dict(weights)
     except RuntimeError as error:
-        raise UserError(f"{file}: the branches are not those of this network: {error}") from error
+        raise UserError(f"{file}: the branches do not fit this network: {error}") from error
     return net

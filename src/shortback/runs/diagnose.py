@@ -23,7 +23,7 @@ MAX_SAMPLES = 64
 
 
 class Checkup(NamedTuple):
-    """A gradient report and its subject: a title, the recipe, and the folder of the run, if it is of one."""
+    """A gradient report and its subject: a title, the recipe, and the folder of the run, if any."""
 
     title: str
     recipe: Recipe
@@ -79,7 +79,7 @@ def _with_settings_of(recipe: Recipe, report: GradientReport) -> GradientReport:
     suggestions = report.suggestions
     if recipe.method == "shortcut":
         suggestions = [dataclasses.replace(each, settings=_of_shortcut(each)) for each in suggestions]
-    elif recipe.branches.schedule == "adaptive":  # the coefficient is measured, and no setting of the recipe
+    elif recipe.branches.schedule == "adaptive":  # the coefficient is measured, not set by the recipe
         suggestions = [each for each in suggestions if not each.settings[0].startswith("branches.start=")]
     return dataclasses.replace(report, suggestions=suggestions)
 

@@ -58,7 +58,7 @@ def evaluate_early_exit(path: Path, *, settings: Sequence[str] = ()) -> dict[str
             "temperatures": temperatures,
             "accuracy_of_exits": [float((one.argmax(1) == test.labels).float().mean()) for one in test.logits],
             "chosen_threshold": chosen.threshold,
-            "chosen_by": f"the fewest that lose at most {LOSS:.1%} of accuracy on validation images",
+            "chosen_by": f"the cheapest losing at most {LOSS:.1%} of accuracy on validation images",
             "points": [asdict(point) for point in exit_curve(test, temperatures)],
         }
 

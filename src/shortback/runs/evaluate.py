@@ -23,7 +23,7 @@ def load_run(path: Path, *, settings: Sequence[str] = ()) -> tuple[Run, SpikingN
 
     Args:
         path: the run folder.
-        settings: settings to change: those of the data, such as `data.root=elsewhere` after they were moved,
+        settings: settings to change: data settings, such as `data.root=elsewhere` after a move,
             `train.device`, and `train.precision`, the precision of the computation; the weights are float32.
 
     Raises:
@@ -51,7 +51,7 @@ def load_run(path: Path, *, settings: Sequence[str] = ()) -> tuple[Run, SpikingN
 
 
 def _check_classes(folder: RunFolder, classes: Sequence[str]) -> None:
-    """Check that the classes of the data are those the network was trained on: folders may have been renamed."""
+    """Check that the data have the classes the network was trained on: folders may have been renamed."""
     trained = folder.read_summary().get("classes") if folder.is_finished else None
     if trained is None or trained == list(classes):
         return
@@ -91,12 +91,13 @@ def preprocessing(run: Run) -> dict[str, Any]:
     }
 
 
+# What `shortback.data.events.frames` computes, in words.
 _PIXELS = {
     "count": "numbers of events, at most 255, neither divided nor normalised",
     "binary": "1 where there was an event, else 0, not normalised",
 }
 _EVENTS = {
-    "count": "event i of n, both by time, from 0, is in frame min(i // max(1, n // num_steps), num_steps - 1)",
+    "count": "event i of n (0 is the earliest) is in frame min(i // max(1, n // num_steps), num_steps - 1)",
     "duration": "event i at t[i] microseconds is in frame min(num_steps * (t[i] - t[0]) // (t[-1] - t[0]), "
     "num_steps - 1), of whole numbers",
 }
@@ -111,7 +112,6 @@ _WHOLE = {
     True: "whole is the longer side of the sensor, margin 0 along it and (size - (h - 1) * size // whole - 1) // 2 "
     "along the shorter",
 }
-"""What `shortback.data.events.frames` computes, in words."""
 
 
 def evaluate_run(path: Path, *, settings: Sequence[str] = ()) -> dict[str, Any]:

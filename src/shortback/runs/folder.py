@@ -26,7 +26,7 @@ def with_places(recipe: Recipe, at: str | list[str]) -> Recipe:
 
 
 def runs_in(folder: Path) -> dict[str, Path]:
-    """The runs in a folder, by name: its only run under an empty name, or those of a comparison under their folders'.
+    """The runs in a folder by name: a single run under an empty name, a comparison's runs under their folders'.
 
     Raises:
         ValueError: there is no run.
@@ -191,7 +191,7 @@ class RunFolder:
         except ValueError as error:
             raise _damaged(self.summary, error) from error
         if not isinstance(summary, dict):
-            raise _damaged(self.summary, "it is no JSON object")
+            raise _damaged(self.summary, "not a JSON object")
         return cast(Summary, summary)
 
     def read_weights(self) -> dict[str, Tensor]:

@@ -74,7 +74,7 @@ def seconds_a_step(recipe: Recipe, *, jobs: int = 1, steps: int = 2) -> tuple[fl
     """Measure the duration of a training step of a recipe.
 
     Args:
-        jobs: number of trainings that will run side by side; the step gets its share of the threads.
+        jobs: number of runs side by side; the step gets its share of the threads.
         steps: number of steps to time, after two that compile.
 
     Returns:

@@ -108,7 +108,7 @@ def _model(recipe: Recipe, splits: Splits) -> SpikingNetwork:
 
 
 def _initial_model(recipe: Recipe, splits: Splits, *, warns: bool) -> SpikingNetwork:
-    """The network as training starts with it: drawn from the seed, and scaled to `model.firing_rate` if that is set.
+    """The network that training starts from: drawn from the seed, and scaled to `model.firing_rate` if that is set.
 
     Args:
         warns: whether to warn of layers that could not be scaled.

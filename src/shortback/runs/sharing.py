@@ -40,7 +40,7 @@ def load(place: Path | str) -> SpikingNetwork:
 
     Raises:
         ValueError: the folder holds no model, the hub does not have the name, the extra `hub` is not installed, or
-            weights do not fit; the message then names all of those.
+            weights do not fit (the message names them all).
     """
     folder = _downloaded(str(place)) if str(place).startswith(HUB) else Path(place)
     if (folder / CONFIG).exists():
@@ -168,7 +168,7 @@ def _uploaded(folder: Path, place: str) -> str:
 
 
 def accuracy_interval(accuracy: float, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of an accuracy on `count` images; it covers the choice of images, not that of the seed."""
+    """Wilson's 95 % interval of an accuracy on `count` images; it covers the choice of images, not of the seed."""
     z = 1.959964
     centre = (accuracy + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(accuracy * (1 - accuracy) / count + z * z / (4 * count * count))
@@ -188,7 +188,7 @@ def _card(
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
     trained = ""
     if recipe.train.precision != tested["precision"]:
-        trained = f"; {summary['test_accuracy']:.2%} in {recipe.train.precision}, in which it was trained"
+        trained = f"; {summary['test_accuracy']:.2%} in {recipe.train.precision}, as it was trained"
     on_images = f", on {summary['train_images']} images" if "train_images" in summary else ""
     events = "events_of_a_frame" in config["preprocessing"]
     by_steps = ", ".join(f"T={steps} {value:.2%}" for steps, value in tested["accuracy_by_num_steps"].items())
@@ -205,7 +205,7 @@ def _card(
             'model = sb.load("this folder, or hf:USER/NAME")',
             "```",
             "",
-            f"- test accuracy {accuracy:.2%} ({low:.2%} to {high:.2%}, 95 %, by the number of images) on {count} "
+            f"- test accuracy {accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}) on {count} "
             f"images in {tested['precision']}; {by_steps}{trained}",
             f"- neurons: {neuron.kind}, surrogate {neuron.surrogate.kind}",
             f"- trained by the method {recipe.method}, {quantity(summary['epochs'], 'epoch')}, seed {summary['seed']}"
@@ -215,8 +215,8 @@ def _card(
             f"- {summary['num_parameters']:,} parameters; made with {versions}",
             f"- licence of the weights: {licence or 'not stated'}",
             "",
-            f"{'Frames of events' if events else 'Images'} are to be {config['preprocessing']['pixels']}; {CONFIG} has "
-            f"how {'recordings become frames' if events else 'that is done'}, and the names of the classes.",
+            f"{'Frames of events' if events else 'Images'} must be {config['preprocessing']['pixels']}; {CONFIG} says "
+            f"how {'recordings become frames' if events else 'to prepare them'}, and names the classes.",
             "",
             "```yaml",
             recipe.to_yaml().rstrip(),

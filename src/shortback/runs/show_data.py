@@ -21,7 +21,7 @@ def write_samples(recipe: Recipe, file: Path, *, count: int) -> str:
         count: number of samples; at most all training samples are drawn.
 
     Raises:
-        ValueError: a mistake in the recipe or the data, or a file name that is not that of a picture.
+        ValueError: a mistake in the recipe or the data, or a file name without a picture's ending.
         OSError: the file cannot be written.
     """
     check_picture(file, what="--out")

@@ -26,7 +26,7 @@ class Summary(Environment):
         test_accuracy: in [0, 1], of the network without its branches, on `test_images` images.
         test_images: number of test images.
         train_images: number of images trained on, without those set aside; missing from runs made before it was stored.
-        method, seed: those of the recipe.
+        method, seed: from the recipe.
         epochs, steps: number of epochs and optimizer steps trained.
         train_seconds: time for steps, validation and checkpoints, without loading the data first.
         images_per_second: throughput of the training steps.

@@ -48,7 +48,7 @@ def attach(
         at: where branches go: `"blocks"` or `"stages"` (after each but the last), names of modules, or `"auto"`: a few
             blocks that bring every layer's gradient inside the band, see `shortback.shortcuts.auto`.
         sample: an input batch, on the device of the model. Two samples are enough; `"auto"` measures gradients on it
-            and needs some sixteen real ones.
+            and needs about 16 real ones.
         head: called as `head(in_features, num_classes)` for each branch; returns its head.
         layout: how time runs through the network (`shortback.inspection.layout`), the same at every place; `"auto"`
             detects it for each place, see `shortback.inspection.detect`.

@@ -189,7 +189,7 @@ class ShortcutNetwork(nn.Module):
                 self._warn_of_idle(averages)
             elif (name := first_in_graph(logits, remembered)) is not None:
                 log.warning(
-                    "%s remembers the batch before, and the gradient leads back into it: call sb.reset_states(net) "
+                    "%s remembers the last batch, and the gradient leads back into it: call sb.reset_states(net) "
                     "before each batch",
                     name or "the network",
                 )
@@ -201,7 +201,7 @@ class ShortcutNetwork(nn.Module):
     def _warn_of_idle(self, averages: dict[str, Tensor]) -> None:
         idle = [place for place, average in averages.items() if not average.requires_grad]
         if idle:
-            log.warning("no trained weights lie before the branches at %s: leave them out", ", ".join(idle))
+            log.warning("no trainable weights precede the branches at %s: leave them out", ", ".join(idle))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load a state dict of this network, or one of the network without branches, which leaves the heads unchanged.

@@ -31,7 +31,7 @@ class HasPlaces(Protocol):
 def find_places(
     model: nn.Module, at: str | Sequence[str], *, run: Callable[[], Calls] | None = None
 ) -> dict[str, nn.Module]:
-    """Find the modules to tap, by name: blocks and stages in the order of their calls, others in that of the network.
+    """Find the modules to tap, by name: blocks and stages in call order, others in module order.
 
     Args:
         model: the network; names are those inside a `SpikingNetwork`.
@@ -113,7 +113,7 @@ def _what_instead(network: nn.Module, calls: Calls | None) -> str:
 
 
 def _examples(network: nn.Module, calls: Calls | None) -> list[str]:
-    """Up to three modules that can be tapped: neurons called once, else such layers but the last, the output."""
+    """Up to three modules to tap: neurons called once, else layers called once except the last (the output)."""
     names = {module: name for name, module in network.named_modules() if name}
     if calls is None:
         return list(names.values())[:3]
@@ -169,7 +169,7 @@ def _blocks(network: nn.Module, calls: Calls | None) -> list[str]:
 
 
 def _with_other_neurons(network: nn.Module, found: list[str], calls: Calls) -> list[str]:
-    """Where all blocks are neurons (with weights, as recurrent ones), add the other neurons that stand beside them.
+    """If all blocks are neurons (with weights, such as recurrent ones), add the other neurons beside them.
 
     Only neurons called as often as a block are added: a neuron that serves several layers is called more often.
     """
@@ -198,7 +198,7 @@ def _warn_of_few(network: nn.Module, found: list[str], calls: Calls) -> None:
     for cls, names in by_class.items():
         if len(names) > 2 * len(found):
             log.warning(
-                "%s has %d blocks where %s is repeated %d times: if those are its blocks, say at=%s",
+                "%s has %d blocks, but %s is repeated %d times: if those are the blocks, use at=%s",
                 *(type(network).__name__, len(found), cls.__name__, len(names), names[:-1]),
             )
 
@@ -239,7 +239,7 @@ class _Guess:
     weights_suffice: bool = False
 
     def repeated(self, network: nn.Module, prefix: str = "") -> list[str]:
-        """Modules that stand in a container, are no containers themselves and do not hold two or more such blocks."""
+        """Modules in a container that are not containers themselves and hold fewer than two such blocks."""
         found: list[str] = []
         for name, child in network.named_children():
             composite = self._is_composite(child)

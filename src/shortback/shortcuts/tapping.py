@@ -53,7 +53,7 @@ def tap(
     output: int | str | None = None,
     run: Callable[[], Calls] | None = None,
 ) -> ShortcutNetwork:
-    """Attach branches at the modules of `places`, by name; the other arguments are those of `shortback.attach`.
+    """Attach branches at the modules of `places`, by name; for other arguments see `shortback.attach`.
 
     Args:
         run: runs the network, to find which of several returned tensors are the spikes.
@@ -135,7 +135,7 @@ def _running(model: nn.Module) -> Iterator[None]:
 
 
 class _Seen(NamedTuple):
-    """What the dry run saw at a place: its tensor, the layers called before it, and the neuron if these are its spikes.
+    """What the dry run saw at a place: its tensor, the layers called before it, and the neuron that fired it, if any.
 
     The layers are those with weights, the latest first; `which` selects one of several returned tensors.
     """
@@ -154,7 +154,7 @@ class _Seen(NamedTuple):
 
 
 def _feature_axes(model: nn.Module, sample: Tensor, seen: dict[str, _Seen], features: int | None) -> dict[str, int]:
-    """The feature axis of each place: as the caller says, or by its size, or if that is ambiguous by a dry run."""
+    """The feature axis of each place: as given, else by its size, or by a dry run if that is ambiguous."""
     if features is not None:
         return {place: _given_axis(place, one, features) for place, one in seen.items()}
     found = find_feature_axes(model, sample, {place: one.place() for place, one in seen.items()})
@@ -163,8 +163,8 @@ def _feature_axes(model: nn.Module, sample: Tensor, seen: dict[str, _Seen], feat
         if place not in known:
             shape = one.tensor.shape
             raise UserError(
-                f"at={place!r}: neither sizes nor a dry run tell which axis of {list(shape)} is that of the features: "
-                f"say features={' or '.join(map(str, axes_of_features(shape, one.layout)))}"
+                f"at={place!r}: neither sizes nor a dry run show which axis of {list(shape)} holds the features: "
+                f"use features={' or '.join(map(str, axes_of_features(shape, one.layout)))}"
             )
     return known
 
@@ -271,7 +271,7 @@ def _checked(
         )
     if layout is None and first_tensor(outputs[0]) is not None:
         raise UserError(
-            f"at={place!r}: the module {time.undecided[place]}; say layout={' or '.join(map(repr, LAYOUTS))}, or tap "
+            f"at={place!r}: the module {time.undecided[place]}; use layout={' or '.join(map(repr, LAYOUTS))}, or tap "
             "another module"
         )
     for output in outputs:

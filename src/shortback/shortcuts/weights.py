@@ -112,7 +112,7 @@ def _as_before_compile(name: str) -> str:
 
 
 def _split(given: dict[str, Tensor], net: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Split weights into those of the network itself, under its own names, and those of the heads."""
+    """Split weights into the network's, under its own names, and the heads'."""
     own = trunk_of(net)
     names = set(own.state_dict())
     if not names <= set(given):
@@ -138,7 +138,7 @@ def _check(own: nn.Module, given: Mapping[str, Tensor]) -> None:
 
 
 def weight_differences(given: Mapping[str, Tensor], own: Mapping[str, Tensor], *, where: str) -> list[str]:
-    """List how weights differ from those of a network: names that either side lacks, and different shapes, a line each.
+    """List how weights differ from a network's: names that either side lacks and different shapes, one per line.
 
     Args:
         given: the weights to load.

@@ -18,7 +18,7 @@ _MODULE_ATTRIBUTES = frozenset(nn.Module().__dict__)
 
 
 def replace_in_attributes(network: nn.Module, neurons: Mapping[nn.Module, nn.Module]) -> list[str]:
-    """Replace activations by neurons in the plain attributes of all modules.
+    """Replace activations with neurons in all modules' plain attributes.
 
     Args:
         network: a network whose registered activations are already replaced.

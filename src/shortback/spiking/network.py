@@ -45,7 +45,7 @@ class SpikingNetwork(nn.Module):
 
     Raises:
         ValueError: `num_steps` is below 1, or differs from the number that a module with neurons of another library
-            stores; the readout is unknown; or neurons of another library are in no modules other than those of `torch`.
+            stores; the readout is unknown; or only modules of `torch` surround a neuron of another library.
     """
 
     def __init__(self, network: nn.Module, *, num_steps: int, readout: Readout = "mean") -> None:
@@ -67,7 +67,7 @@ class SpikingNetwork(nn.Module):
 
     @property
     def num_steps(self) -> int:
-        """Number of time steps `T`; setting it also sets that of every `TimeModule` inside.
+        """Number of time steps `T`; setting it also sets every `TimeModule` inside.
 
         After adding a `TimeModule`, which has its own number, assign `model.num_steps = model.num_steps`.
         """
@@ -92,7 +92,7 @@ class SpikingNetwork(nn.Module):
 
     @property
     def memory(self) -> Memory:
-        """What the layers keep for the backward pass; setting it also sets that of every neuron inside."""
+        """What the layers keep for the backward pass; setting it also sets every neuron inside."""
         return self._memory
 
     @memory.setter

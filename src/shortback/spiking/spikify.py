@@ -25,7 +25,7 @@ log = logging.getLogger("shortback")
 
 
 def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = None) -> SpikingNetwork:
-    """Convert a network to a spiking one by replacing every ReLU-like activation by a neuron.
+    """Make a network spiking by replacing every ReLU-like activation with a neuron.
 
     A module is replaced if its class, or a base class of it, is called ReLU, ReLU6, LeakyReLU, PReLU, RReLU, ELU,
     CELU, SELU, GELU, GELUTanh, QuickGELU, SiLU, Swish, Mish, Hardswish, HSwish, HardMish or Softplus, whatever its
@@ -35,7 +35,7 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
     modules stay: gates (Sigmoid, Hardsigmoid, Softmax), Tanh, Hardtanh, dropout.
 
     Activations called as functions (`F.relu`, `x.relu()`, ...) cannot be replaced. They are searched for in the source
-    of `forward` and of the functions that it calls, and in a symbolic trace if there can be one, and refused.
+    of `forward` and of the functions that it calls, and in a symbolic trace if one can be made, and refused.
     Activations in a plain list, tuple or dict that are functions or unregistered modules are left with a warning,
     unless the trace meets and refuses them: a teacher that is stored there is not meant to spike.
 
@@ -97,7 +97,7 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
 
 
 def _refuse_other_inputs(ann: nn.Module) -> None:
-    """Refuse networks whose input is not images, as a further axis of the input is taken for time steps."""
+    """Refuse networks that do not take images, as an extra axis of the input is taken for time steps."""
     modules = [(name, module) for name, module in ann.named_modules() if isinstance(module, _NO_IMAGES)]
     has_images = any(isinstance(module, nn.Conv2d) for module in ann.modules())
     for name, module in modules:

@@ -16,7 +16,7 @@ from shortback.spiking.copies import shared_copy
 def find_first_neurons(network: nn.Module) -> tuple[str, ...]:
     """Return the names of the neurons at which a static image can be expanded over time.
 
-    A value is static if it depends on the input but on no neuron. Every path from a static value to a value that is not
+    A value is static if it depends on the input but on no neuron. Every path from a static value to a non-static one
     must pass through a neuron, and no neuron may be called with both kinds. A neuron that is not a `TimeModule` takes
     its input for a sequence, so none may get a static value.
 

@@ -115,7 +115,7 @@ def fit(
     metrics = folder / "metrics.jsonl"
     of_a_run = metrics, CheckpointFolder(folder / "checkpoints").last
     if not resume and any(path.exists() and path.stat().st_size for path in of_a_run):
-        raise UserError(f"{folder} holds a run: give another folder, or resume=True to go on with it")
+        raise UserError(f"{folder} holds a run: use another folder, or resume=True to continue it")
     known = {field.name for field in dataclasses.fields(Plan)}
     if unknown := sorted(set(plan) - known):
         here = _FOREIGN_NAMES.get(unknown[0])

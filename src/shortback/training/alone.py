@@ -12,12 +12,12 @@ from shortback.errors import UserError
 from shortback.files import check_folder
 from shortback.processes import is_first
 
-PATIENCE = 3.0  # seconds; time for a run that was asked to stop to write its checkpoint
+PATIENCE = 3.0  # seconds, in which a run being stopped can write its checkpoint
 
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Lock a folder, created if missing, against other trainings within the block.
+    """Lock a folder, created if missing, against other runs within the block.
 
     The operating system releases the lock if the process dies.
 

@@ -59,7 +59,7 @@ class SeededBatches:
                 "give it, or its IterableDataset, a __len__"
             ) from error
         if not length:
-            raise UserError(f"{type(loader).__name__} has no batch: its data are empty, or fewer than one batch")
+            raise UserError(f"{type(loader).__name__} has no batches: its data are empty or less than one batch")
         self.loader, self.seed, self.common_seed = _with_new_workers(loader), seed, common_seed
 
     def __len__(self) -> int:

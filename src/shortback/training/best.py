@@ -27,7 +27,7 @@ class BestWeights:
 
     Args:
         folder: folder of the checkpoints.
-        keep: number of epochs whose weights are kept; of equally good epochs, the earlier.
+        keep: number of epochs whose weights are kept; ties go to the earlier epoch.
     """
 
     def __init__(self, folder: Path, *, keep: int = 1) -> None:
@@ -36,8 +36,8 @@ class BestWeights:
     def is_improved(self, state: TrainState, result: Evaluation | None) -> bool:
         """Whether the epoch that just ended is the best so far; `state` is updated, including the list of kept epochs.
 
-        Epochs are compared by accuracy, those of a regression by loss. The result is always True without validation,
-        and in a regression as long as no epoch before had a finite loss.
+        Epochs are compared by accuracy, or by loss in a regression. The result is always True without validation,
+        and in a regression until an epoch has had a finite loss.
         """
         epoch = state.epoch + 1
         if result is None:

@@ -25,8 +25,8 @@ class Draws:
         loader: a loader or a sampler.
         seed: seed of all states.
         common_seed: a seed shared by all processes, for a loader that decides by itself what each of them reads. The
-            loader's own generators are then seeded from this and from their initial seeds, so those that were seeded
-            alike stay alike. Python's and NumPy's are left alone, as it cannot be seen whether they were seeded alike.
+            loader's own generators are then seeded from this and from their initial seeds, so those seeded alike
+            stay alike. Python's and NumPy's are left alone, as there is no telling whether they were.
     """
 
     def __init__(self, loader: Any, *, seed: int, common_seed: int | None = None) -> None:

@@ -32,7 +32,7 @@ class Execution:
     memory: Memory | None = None
 
     def describe(self, net: nn.Module | None = None) -> str:
-        """Describe the choice in one line; given a network without neurons of ours, compiled neurons are left out."""
+        """Describe the choice in one line; compiled neurons are left out for a network without Shortback's."""
         memory_format = "channels-last" if self.channels_last else "contiguous"
         compiled = {"neuron": ", compiled neurons", "model": ", compiled model", "off": ", nothing compiled"}[
             self.compile

@@ -62,7 +62,7 @@ class FiniteCheck:
             coefficient: the balance coefficient, for the message.
 
         Raises:
-            NonFiniteError: names the step, and what was the first in it that is not finite.
+            NonFiniteError: names the step, and the first value in it that is not finite.
         """
         total = x.sum(dtype=torch.promote_types(x.dtype, torch.float32))  # neurons may turn a NaN input into 0
         if self.later:
@@ -114,4 +114,4 @@ class FiniteCheck:
 
 
 def _of_the_data(step: int) -> str:
-    return f"step {step}: the input batch holds values that are not finite: look at the data, and how it is normalised"
+    return f"step {step}: the input batch holds values that are not finite: check the data and its normalisation"

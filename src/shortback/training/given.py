@@ -20,11 +20,11 @@ from shortback.training.sync_norm import restore_norms, synchronise_norms
 
 
 class NetworkInTraining:
-    """A network in training, which is put back afterwards except for its weights, its device and how it runs.
+    """A network in training; everything but its weights, device and backend is restored afterwards.
 
     Args:
         net: what `attach` returned, or a network without branches.
-        execution: how the network is to run.
+        execution: how the network runs.
         fabric: a launched Fabric.
     """
 

@@ -31,7 +31,7 @@ log = logging.getLogger("shortback")
 
 
 class _Sign(NamedTuple):
-    """A process's last report: its progress, for how long it has been doing what, and where it is in the code.
+    """A process's last report: its progress, what it has been doing and for how long, and where in the code.
 
     Attributes:
         moves: counts the batches requested and received; -1 if the process never reported.
@@ -54,7 +54,7 @@ class _Sign(NamedTuple):
 
 
 class HangWatch:
-    """Detects hangs in a training with several processes; does nothing in a single process.
+    """Detects hangs in a run with several processes; does nothing in a single process.
 
     Within the context, a thread regularly reports the progress of this process to the launcher's store. If nothing has
     moved for `minutes`, one of the waiting processes prints what every process is doing, the one they wait for first;
@@ -161,7 +161,7 @@ def _is_hang(signs: list[_Sign], limit: float) -> bool:
 
 
 def _hanging(signs: list[_Sign]) -> list[_Sign]:
-    """The processes that are behind or never reported; among equals, those not waiting for others, if only some are."""
+    """The processes that are behind or never reported; if all are level, those not waiting while others wait."""
     least = min(sign.moves for sign in signs)
     if least < max(sign.moves for sign in signs):
         return [sign for sign in signs if sign.moves == least]

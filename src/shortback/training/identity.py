@@ -29,10 +29,10 @@ def identity_of(
     schedule: Schedule,
     learning_rate: Callable[[int], float],
 ) -> dict[str, Any]:
-    """Settings that distinguish one training from another, as plain values named as in `training.fit`.
+    """Settings that distinguish one run from another, as plain values named as in `training.fit`.
 
-    A schedule or a learning rate that is a function of the user's own is left out, and so is, without branches, how
-    they are combined.
+    A user's own schedule or learning-rate function is left out; without branches, so are `combine` and the branch
+    weights.
     """
     loader = getattr(train, "loader", train)
     identity: dict[str, Any] = {
@@ -61,12 +61,12 @@ def check_same(content: Mapping[str, Any], now: Mapping[str, Any], net: nn.Modul
         folder: folder of the run, for the message.
 
     Raises:
-        CheckpointError: it belongs to another training; the message lists what differs.
+        CheckpointError: it belongs to another run; the message lists what differs.
     """
     lines = _differences(content.get("identity", {}), now)
     lines += weight_differences(content["net"], without_states(net), where="checkpoint")
     if lines:
-        raise CheckpointError("\n  ".join([f"the run in {folder} is another training:", *lines]))
+        raise CheckpointError("\n  ".join([f"the run in {folder} is a different one:", *lines]))
 
 
 def _differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

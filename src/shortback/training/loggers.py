@@ -167,7 +167,7 @@ def _health_line(row: Row) -> str:
     line = f"gradients before step {row['step']}: {row['verdict']}"
     if row["verdict"] == "healthy":
         return f"{line}, effective depth {row['effective_depth']} of {row['num_layers']} layers"
-    return f"{line}: {row['reason']} (a diagnosis tries what may help)"
+    return f"{line}: {row['reason']} (diagnose tries remedies)"
 
 
 def _short_line(row: Row) -> str:

@@ -70,11 +70,11 @@ def check_optimizer(optimizer: torch.optim.Optimizer, net: nn.Module) -> None:
     """Check that an optimizer updates the network being trained, and the heads of its branches.
 
     Raises:
-        UserError: the optimizer holds parameters of another network, such as a copy, or lacks those of a head.
+        UserError: the optimizer holds parameters of another network, such as a copy, or lacks a head's.
     """
     moved = {p for group in optimizer.param_groups for p in group["params"]}
     own = set(net.parameters())
-    if moved - own and own - moved:  # parameters beyond all of the network's may be those of a loss
+    if moved - own and own - moved:  # parameters besides the network's may belong to a loss
         raise UserError(
             f"optimizer: {len(moved - own)} of its {len(moved)} parameters do not belong to the network in training: "
             "create it from net.parameters(), after copying or changing the network"

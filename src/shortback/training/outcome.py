@@ -1,4 +1,4 @@
-"""The possible outcomes of a training."""
+"""The possible outcomes of training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class NonFiniteError(RuntimeError):
 
 
 class FitResult(NamedTuple):
-    """The result of a finished training, which leaves the weights of `best_epoch` in the network.
+    """The result of a finished run, which leaves the weights of `best_epoch` in the network.
 
     Attributes:
         train_seconds: time spent in steps, validation and checkpoints.

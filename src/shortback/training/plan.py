@@ -1,4 +1,4 @@
-"""The numbers that define a training."""
+"""The numbers that define a run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from shortback.ops.dynamics import check_count
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The numbers of a training.
+    """The numbers of a run.
 
     Args:
-        epochs: number of epochs of the whole training.
+        epochs: number of epochs of the whole run.
         accumulate: number of parts that each batch of the loader is split into, computed in turn to save memory.
         patience: number of epochs without a better validation after which training ends, wherever the coefficient and
             the learning rate are then; None to train all epochs.

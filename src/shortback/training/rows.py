@@ -10,7 +10,7 @@ from shortback.errors import UserError
 
 
 class _Row(TypedDict):
-    """The fields of every row: the number of an optimizer step, and that of the epoch in progress, both from 1."""
+    """The fields of every row: the numbers of the optimizer step and of the epoch in progress, from 1."""
 
     step: int
     epoch: int

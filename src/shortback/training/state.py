@@ -188,7 +188,7 @@ def random_states(fabric: Fabric) -> list[dict[str, Any]]:
 
 
 def set_random_state(states: list[dict[str, Any]] | dict[str, Any], fabric: Fabric) -> None:
-    """Restore this process's part of what `random_states` returned; a process without one takes that of the first."""
+    """Restore this process's part of what `random_states` returned; a process without one takes the first's."""
     if isinstance(states, dict):  # a checkpoint of an earlier version
         states = [states]
     rank = fabric.global_rank

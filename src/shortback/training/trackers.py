@@ -1,4 +1,4 @@
-"""Loggers that pass the numbers of a training to other software: TensorBoard, wandb, mlflow, and CSV files."""
+"""Loggers that pass the numbers of a run to other software: TensorBoard, wandb, mlflow, and CSV files."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Tracker(ResumableLogger):
         self.end(failed=sys.exc_info()[1] is not self._handled)  # called while an exception of the training propagates
 
     def run_id(self, made: str) -> str:
-        """The run's identifier in the other software: `made` at the first call, and the same ever after."""
+        """The run's identifier in the other software: `made` at the first call, and the same thereafter."""
         file = self.folder / "run_id"
         if not file.exists():
             write_text(file, made)
@@ -158,7 +158,7 @@ class Csv(Tracker):
 class TensorBoard(Tracker):
     """Writes scalars of every row, histograms and a picture over the layers, and the settings with the last epoch.
 
-    What a killed training wrote after its checkpoint is hidden. If a run resumes from a checkpoint at the last step of
+    What a killed run wrote after its checkpoint is hidden. If a run resumes from a checkpoint at the last step of
     an epoch, written before the epoch's row, that epoch has two points.
     """
 
@@ -202,7 +202,7 @@ class TensorBoard(Tracker):
 class WandB(Tracker):
     """Logs to a Weights & Biases run, configured by its environment variables (`WANDB_PROJECT`, `WANDB_MODE=offline`).
 
-    Rows that a killed training wrote after its checkpoint appear twice, as wandb cannot delete them.
+    Rows that a killed run wrote after its checkpoint appear twice, as wandb cannot delete them.
     """
 
     _run: Any = None
@@ -239,7 +239,7 @@ class WandB(Tracker):
 class MLflow(Tracker):
     """Logs to an mlflow run, configured by `MLFLOW_TRACKING_URI` and `MLFLOW_EXPERIMENT_NAME`.
 
-    Rows that a killed training wrote after its checkpoint appear twice, as mlflow cannot delete them.
+    Rows that a killed run wrote after its checkpoint appear twice, as mlflow cannot delete them.
     """
 
     _client: Any = None

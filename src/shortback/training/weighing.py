@@ -80,6 +80,6 @@ def check_parts(loss: ShortcutLoss, number: int) -> None:
     alike = main is branch or (main is not None and branch is not None and torch.equal(main, branch))
     if number > 1 and loss.combine != "logits" and not alike:
         raise UserError(
-            f"accumulate={number}: main and branch weigh classes differently, and parts of a batch cannot be weighed "
-            "for both: give both losses the same weight, or use accumulate=1"
+            f"accumulate={number}: main and branch weight classes differently, so parts of a batch cannot suit both: "
+            "give both losses the same weight, or use accumulate=1"
         )

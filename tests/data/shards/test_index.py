@@ -36,5 +36,5 @@ def test_no_text_of_another_kind_gets_through(text):
 def test_places_of_another_packing_are_refused(packed):
     index = Index.from_text((packed / INDEX).read_text(), where="here")
     (packed / "train.npz").write_bytes((packed / "test.npz").read_bytes())
-    with pytest.raises(UserError, match="not the one that"):
+    with pytest.raises(UserError, match="does not match"):
         read_places(packed / "train.npz", index.splits["train"])

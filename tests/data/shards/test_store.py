@@ -84,13 +84,13 @@ def test_places_that_are_wrong_are_asked_for_again_and_not_kept(site, packed, tm
     site.faults["train.npz"] = ["changed"]
     data = load_shards(url=site.url, cache_dir=tmp_path / "cache")
     assert all_bytes(data) == all_bytes(load_shards(packed))
-    assert "train.npz: its bytes are not those that index.json was written with; trying again" in caplog.text
+    assert "train.npz: its SHA-256 differs from the one in index.json; trying again" in caplog.text
     kept = data.train.store.folder / "train.npz"
     kept.write_bytes(b"what an earlier version kept")
     assert all_bytes(load_shards(url=site.url, cache_dir=tmp_path / "cache")) == all_bytes(load_shards(packed))
     kept.unlink()
     site.faults["train.npz"] = ["changed"] * 4
-    with pytest.raises(OSError, match=r"train\.npz cannot be fetched: its bytes are not those"):
+    with pytest.raises(OSError, match=r"train\.npz cannot be fetched: its SHA-256 differs"):
         load_shards(url=site.url, cache_dir=tmp_path / "cache")
     assert not kept.exists()
 
@@ -99,7 +99,7 @@ def test_places_that_are_wrong_are_asked_for_again_and_not_kept(site, packed, tm
     ("fault", "reason"),
     [
         ("short", r"ended after 1000 of \d+ bytes"),
-        ("changed", "not those that index.json was written with"),
+        ("changed", "differs from the one in index.json"),
         ("silent", "no byte for"),
         (503, "503 Service Unavailable"),
         (404, "404 Not Found"),

@@ -25,7 +25,7 @@ def read_aedat2(path: Path, *, sensor: Size | None = None, lies_on_its_side: boo
 
     Args:
         path: the file.
-        sensor: height and width, in pixels, to be checked: this camera has 128 and 128.
+        sensor: height and width, in pixels; other than 128 and 128 are refused.
         lies_on_its_side: read it as CIFAR10-DVS: row 127 - (bits 1 to 7), column 127 - (bits 8 to 14).
 
     Raises:

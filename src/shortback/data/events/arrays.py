@@ -17,7 +17,7 @@ from shortback.data.transient import is_transient
 from shortback.errors import UserError
 
 FIELDS = ("t", "x", "y", "p")
-NAMES = {  # that other programs use for the four
+NAMES = {  # usual names of each field
     "t": ("t", "ts", "time", "timestamp", "timestamps"),
     "x": ("x",),
     "y": ("y",),
@@ -87,7 +87,7 @@ def read_hdf5(path: Path, *, sensor: Size | None = None) -> Events:
 
 
 def known_names(names: Iterable[str]) -> dict[str, str]:
-    """Map `t`, `x`, `y` and `p` to the names that stand for them, as far as there are any."""
+    """Map `t`, `x`, `y` and `p` to the given names that stand for them, if any."""
     by_small = {name.lower(): name for name in names}
     return {field: by_small[each] for field, known in NAMES.items() for each in reversed(known) if each in by_small}
 

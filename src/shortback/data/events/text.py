@@ -1,4 +1,4 @@
-"""Read events from text: one per line, in columns that a line before them names."""
+"""Read events from text: one per line, in columns named by an earlier line."""
 
 from __future__ import annotations
 

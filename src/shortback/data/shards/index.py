@@ -140,7 +140,7 @@ def read_places(path: Path, split: SplitShards) -> Places:
     """
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != split.sha256:
-        raise UserError(f"{path} is not the one that {INDEX} was written with: copy or pack it again")
+        raise UserError(f"{path} does not match {INDEX}: copy or pack it again")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return Places(**{name: arrays[name] for name in arrays.files})
 

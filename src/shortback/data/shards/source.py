@@ -25,12 +25,12 @@ def load_shards(
         root: the folder of shards.
         url: address of the folder on a web server, instead of `root`; shards are copied when they are first read.
         cache_dir: folder for the copies; by default, in the user's cache.
-        cache_gb: limit on the size of all copies, in 10^9 bytes; those used longest ago are removed. No limit by
+        cache_gb: limit on the size of all copies, in 10^9 bytes; the least recently used go first. No limit by
             default.
 
     Raises:
         FileNotFoundError: `root` is not a folder of shards.
-        ValueError: shards are missing or cut short, of which the first five are named; the index is damaged; the
+        ValueError: shards are missing or cut short (the first five are named); the index is damaged; the
             settings contradict each other; or the cache is too small to train from.
         OSError: the server does not deliver a file.
     """

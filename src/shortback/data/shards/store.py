@@ -33,7 +33,7 @@ class Store(Protocol):
     """Opens each shard as a file.
 
     Attributes:
-        limit: bytes that all copies may take, beyond which those used longest ago are removed; None: all stay.
+        limit: total bytes of copies, beyond which the least recently used are removed; None keeps all.
     """
 
     limit: int | None
@@ -84,7 +84,7 @@ class WebStore:
     Args:
         url: address of the folder, without a slash at its end.
         folder: folder for the copies.
-        limit: bytes that all copies may take; those used longest ago are removed for new ones. None: no limit.
+        limit: total bytes of copies; the least recently used are removed for new ones. None: no limit.
         silence: seconds without a byte after which a request is repeated.
     """
 
@@ -112,7 +112,7 @@ class WebStore:
                 return descriptor
 
     def ahead(self, size: int) -> int:
-        """As many shards as are read side by side, as far as there is room for them beside those."""
+        """As many shards as are read side by side, or fewer if there is no room for so many more."""
         if self.limit is None:
             return SHARDS_MIXED
         return min(max(self.limit // size - SHARDS_MIXED, 0), SHARDS_MIXED)
@@ -196,7 +196,7 @@ def _block_of(answer: http.client.HTTPResponse) -> bytes:
 
 def _check_digest(found: str, expected: str) -> None:
     if found != expected:
-        raise _ServerError(f"its bytes are not those that {INDEX} was written with")
+        raise _ServerError(f"its SHA-256 differs from the one in {INDEX}")
 
 
 class _ServerError(Exception):
