@@ -64,6 +64,8 @@ def test_a_static_input_is_expanded():
     assert torch.equal(expand(repeated), repeated)
     expand.static_input = True
     assert torch.equal(expand(x), x.repeat(3, 1))
+    images = currents(2, 4, 3, 3).contiguous(memory_format=torch.channels_last)
+    assert expand(images).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_copies_are_independent():

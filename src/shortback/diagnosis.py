@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from shortback.choices import Combine, usual_start
+from shortback.copies import deep_copy
 from shortback.health import GradientReport, Suggestion, first_samples, judge, measure
 from shortback.initialization import scale_to_rate
-from shortback.inspection.untouched import copy_of
 from shortback.losses import Loss, ShortcutLoss
 from shortback.neurons import SpikingNeuron
 from shortback.shortcuts import ShortcutNetwork, attach
@@ -69,7 +69,7 @@ def diagnose(
     tried = []
     for trial in _trials(net, report.judgement.verdict, coefficient, loss.combine, few=few):
         try:
-            copied = copy_of(net)
+            copied = deep_copy(net)
         except Exception as error:  # a module may hold objects that cannot be copied, such as locks
             return dataclasses.replace(report, not_tried=f"the network cannot be copied: {error}")
         changed = trial.change(copied, x)

@@ -73,8 +73,8 @@ class Expand(TimeModule):
     """Repeats a static input at every step, `[N, ...] -> [T*N, ...]`; passes a folded sequence on unchanged."""
 
     def forward(self, x: Tensor) -> Tensor:
-        sequence = self.unfold(x)
-        return sequence.expand(self.num_steps, *sequence.shape[1:]).flatten(0, 1)
+        self.unfold(x)  # for its check
+        return torch.cat([x] * self.num_steps) if self.static_input else x  # keeps channels-last
 
 
 class SpikingNeuron(TimeModule):

@@ -243,3 +243,9 @@ def test_what_is_only_just_out_of_the_band_is_said_to_be(first, said):
     judgement = judge(Measurement(layers, [neuron("n")], 1.0, {"main": 1.0}, 0.0, 8, []))
     _, _, end = judgement.reason.partition("out of the band of 100 ")
     assert f"{judgement.verdict}: {end}" == said
+
+
+def test_a_layer_whose_weights_are_all_0_stands_between_no_factors():
+    zero, dead = layer("zero", 1.0, weight=0.0), layer("dead", 0.0)
+    assert factors([layer("a", 8.0), zero, layer("c", 2.0), dead, layer("e", 1.0)]) == [4.0, None, None, 0.0, None]
+    assert factors([]) == []

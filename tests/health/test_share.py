@@ -141,3 +141,10 @@ def test_branches_count_where_the_main_gradient_is_0(combine):
     ratio = settled_ratio(net, x, y, loss=ShortcutLoss(combine=combine), coefficient_of=at)
     assert ratio == 0
     assert at(ratio) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("combine", "coefficient"), [("logits", 0.0), ("additive", -1.0), ("convex", 1.0)])
+def test_a_coefficient_by_which_no_norm_can_be_divided_is_refused(combine, coefficient):
+    x, y = torch.ones(2, 1), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match=f"coefficient={coefficient:g}: must be above 0"):
+        main_over_branches(nn.Linear(1, 2), x, y, loss=ShortcutLoss(combine=combine), coefficient=coefficient)

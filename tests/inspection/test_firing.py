@@ -69,3 +69,11 @@ def test_neurons_of_a_library_alone_and_beside_ours():
     both = nn.Sequential(theirs, LIF(1, backend="reference"))
     assert firing_rates(both, [x]) == {"0": 0.75, "1": 0.75}
     assert firing_rates(both, [x]) == {"0": 0.75, "1": 0.75}
+
+
+def test_what_is_no_batch_is_refused():
+    model = nn.Sequential(nn.Linear(4, 3), LIF(3, backend="reference"))
+    with pytest.raises(ValueError, match=r"pass \[x\]"):
+        firing_rates(model, torch.zeros(6, 4))
+    with pytest.raises(ValueError, match=r"got list: pass x of \(x, y\)"):
+        firing_rates(model, [[torch.zeros(6, 4), torch.zeros(6)]])

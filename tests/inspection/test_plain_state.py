@@ -1,6 +1,6 @@
 """Numbers, and tensors in lists, tuples and dicts, that a module keeps in plain attributes."""
 
-from collections import deque
+from collections import Counter, defaultdict, deque
 from typing import NamedTuple
 
 import torch
@@ -20,10 +20,14 @@ class Keeps(nn.Module):
         self.seen, self.by_name, self.recent, self.sizes = [], {"x": None}, deque(maxlen=2), {0}
         self.nested = {"states": [torch.zeros(4), [torch.zeros(4)]]}
         self.running = torch.zeros(4)
+        self.counts, self.groups = Counter(calls=1), defaultdict(list, first=[1])
 
     def forward(self, x):
         x = torch.relu(self.fc(x))
         self.calls += 1
+        self.counts.update(calls=2, new=1)
+        self.groups["new"].append(x)
+        self.groups["first"].append(x)
         self.mean, self.last, self.said, self.late = x.mean().item(), (x, x), "something", 3
         self.seen.append(x)
         self.by_name["x"] = x
@@ -72,6 +76,7 @@ def is_as_made(layer):
     assert (layer.calls, layer.mean, layer.last, layer.said) == (0, 0.0, (), "nothing")
     assert (layer.seen, layer.by_name, list(layer.recent), layer.sizes) == ([], {"x": None}, [], {0})
     assert not hasattr(layer, "late")
+    assert (layer.counts, layer.groups) == ({"calls": 1}, {"first": [1]})
     assert not layer.running.any()
     first, (second,) = layer.nested["states"]
     assert not first.any()

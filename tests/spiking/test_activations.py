@@ -296,3 +296,44 @@ def test_scripted_networks_are_refused():
         scripted = torch.jit.trace(nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU()), torch.zeros(1, 3, 2, 2))
     with pytest.raises(ValueError, match=r"before torch.jit.script"):
         spikify(scripted, num_steps=2)
+
+
+class DropsTheResult(nn.Module):
+    def __init__(self, *, inplace):
+        super().__init__()
+        self.conv, self.act, self.fc = nn.Conv2d(3, 4, 3), nn.ReLU(inplace=inplace), nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = self.conv(x)
+        self.act(x)
+        return self.fc(x.mean((2, 3)))
+
+
+def test_an_activation_that_only_changes_its_input_is_refused():
+    with pytest.raises(ValueError, match=r"act, whose result DropsTheResult does not use.*x = self\.act\(x\)"):
+        spikify(DropsTheResult(inplace=True), num_steps=2)
+    spikify(DropsTheResult(inplace=False), num_steps=2)  # without effect before, too
+
+
+class CallsAHelper(nn.Module):
+    """A function without arguments whose only local is captured by an inner one."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(3, 4, 3), nn.ReLU()
+
+    def forward(self, x):
+        return self.act(self.conv(x)).mean((2, 3)) * _captured()
+
+
+def _captured():
+    k = 2
+
+    def inner():
+        return k
+
+    return inner()
+
+
+def test_a_helper_without_arguments_is_read():
+    spikify(CallsAHelper(), num_steps=2)

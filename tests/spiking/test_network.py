@@ -260,6 +260,16 @@ def test_gradients_of_a_static_image_are_those_of_the_sequence():
         torch.testing.assert_close(ours.grad, theirs.grad)
 
 
+def test_a_neuron_put_in_first_expands_the_image_after_an_assignment():
+    model = SpikingNetwork(chain(), num_steps=3)
+    x = images(3, 2, 8, 8)
+    for first in (LIF(2, backend="reference", threshold=0.2), nn.Identity()):
+        model.network[0] = nn.Sequential(model.network[0], first)
+        model.num_steps = model.num_steps
+        assert model.expands_at == "neuron"
+        torch.testing.assert_close(model(x), model(x.expand(3, *x.shape)))
+
+
 def test_finding_the_first_neurons_leaves_no_trace():
     network = Remembering()
     before = copy.deepcopy(network.state_dict())

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shortback.copies import shared_copy
 from shortback.errors import UserError
 from shortback.export.arguments import input_of
 from shortback.neurons import SpikingNeuron
 from shortback.ops.reference import membranes
 from shortback.spiking import SpikingNetwork
-from shortback.spiking.static_input import shared_copy
 
 TOLERANCE = 1e-5
 """How close to the threshold a membrane must be for its spike to be allowed to differ. Folding weights and summing in

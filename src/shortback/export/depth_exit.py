@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shortback.copies import shared_copy
 from shortback.errors import UserError
 from shortback.export.accepted import check_branched
 from shortback.export.exits import Batches, Exits, RowCount, check_threshold, confidence
 from shortback.inspection.layout import average_over_space, average_over_time
 from shortback.shortcuts import ShortcutNetwork
 from shortback.spiking import SpikingNetwork
-from shortback.spiking.static_input import shared_copy
 
 Decide = Callable[[int, Tensor], "Tensor | None"]
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils import prune, remove_spectral_norm, remove_weight_norm
 
+from shortback.copies import deep_copy
 from shortback.export.arguments import input_of
 from shortback.spiking import SpikingNetwork
-from shortback.spiking.copies import deep_copy
 from shortback.spiking.static_input import trace
 
 _FOLDED = {"weight", "bias", "running_mean", "running_var"}

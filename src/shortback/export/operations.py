@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shortback.copies import shared_copy
 from shortback.errors import UserError
 from shortback.export.accepted import described
 from shortback.export.any_network import count_any, dense_of_ann, input_of_batch
@@ -24,7 +25,6 @@ from shortback.export.functions import products_in_functions
 from shortback.inspection.trunk import Branched
 from shortback.neurons import SpikingNeuron
 from shortback.spiking import SpikingNetwork
-from shortback.spiking.static_input import shared_copy
 
 MAC_PJ, AC_PJ = 4.6, 0.9
 """Energy of a 32-bit floating-point multiply-accumulate and of an accumulate in 45 nm (Horowitz, ISSCC 2014), in pJ."""

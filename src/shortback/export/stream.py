@@ -7,6 +7,7 @@ from collections import Counter
 import torch
 from torch import Tensor, nn
 
+from shortback.copies import shared_copy
 from shortback.errors import UserError
 from shortback.export.accepted import check_network
 from shortback.inspection.calls import is_known_neuron
@@ -14,7 +15,6 @@ from shortback.models.norms import TemporalEffectiveNorm
 from shortback.neurons import Expand, SpikingNeuron, TimeModule
 from shortback.ops import Dynamics
 from shortback.spiking import SpikingNetwork
-from shortback.spiking.static_input import shared_copy
 
 State = dict[str, Tensor]
 """The membrane `[N, ...]` of each neuron call, such as `layer1.0.relu` and `layer1.0.relu:2` for its second call, and,

@@ -82,9 +82,16 @@ def judge(measured: Measurement) -> Judgement:
 
 
 def factors(layers: Sequence[LayerGradient]) -> list[float | None]:
-    """The relative gradient of each layer over that of the next; None for the last layer, and where the next has 0."""
-    pairs = itertools.pairwise(layers)
-    return [*(a.relative / b.relative if b.relative else None for a, b in pairs), None]
+    """The relative gradient of each layer over that of the next with weights; None where there is no such ratio.
+
+    That is the last layer, layers whose weights are all 0, and layers before one without a gradient.
+    """
+    found: list[float | None] = [None] * len(layers)
+    weighted = [i for i, layer in enumerate(layers) if layer.weight_norm]
+    for i, following in itertools.pairwise(weighted):
+        if layers[following].relative:
+            found[i] = layers[i].relative / layers[following].relative
+    return found
 
 
 def slope(relative: Sequence[float]) -> float:

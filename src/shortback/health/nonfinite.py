@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from shortback.copies import tensors_in
 from shortback.inspection.hooks import hooked
 from shortback.inspection.reset import reset_states
 from shortback.inspection.untouched import undisturbed
@@ -87,14 +87,4 @@ class _Run:
 
 def _is_fine(value: Any, *, masked: bool = True) -> bool:
     """Whether all values are finite; `masked` scores may also be -inf."""
-    return all((t.isfinite() | (masked & (t == -math.inf))).all() for t in _tensors(value))
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """The floating-point and complex tensors in what a module was given or returned, however nested."""
-    if isinstance(value, Tensor):
-        if value.is_floating_point() or value.is_complex():
-            yield value
-    elif isinstance(value, tuple | list | Mapping):
-        for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _tensors(each)
+    return all((t.isfinite() | (masked & (t == -math.inf))).all() for t in tensors_in(value))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from shortback.errors import UserError
 from shortback.health.graph import first_used, gradients
 from shortback.inspection.reset import reset_states
 from shortback.inspection.untouched import in_training, undisturbed
@@ -80,7 +81,12 @@ def main_over_branches(
         loss: the training loss.
         coefficient: the coefficient to measure at, above 0 (and below 1 for a convex sum); the norms are then divided
             by their coefficients. Where logits are added, the ratio still depends on it, as does the gradient.
+
+    Raises:
+        ValueError: the coefficient is outside these bounds.
     """
+    if not 0 < coefficient < (1 if loss.combine == "convex" else math.inf):
+        raise UserError(f"coefficient={coefficient:g}: must be above 0, and below 1 with combine='convex'")
     main, branches = first_layer_balance(net, x, target, loss=loss, coefficient=coefficient)
     branches /= coefficient
     if loss.combine == "convex":

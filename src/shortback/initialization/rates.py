@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from shortback.copies import tensors_in
 from shortback.health.neurons import Watched
 from shortback.inspection.feeds import Feeds, Layers
 from shortback.inspection.generators import generators_kept
 from shortback.inspection.hooks import hooked
-from shortback.inspection.layout import num_features, tensor_of, tensors_in
+from shortback.inspection.layout import num_features, tensor_of
 from shortback.inspection.libraries import whole_modules
 from shortback.inspection.reset import reset_states
 

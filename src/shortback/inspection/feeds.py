@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from shortback.copies import tensors_in
 from shortback.errors import UserError
 from shortback.inspection.generators import generators_kept
 from shortback.inspection.hooks import hooked
-from shortback.inspection.layout import tensors_in
 from shortback.inspection.reset import reset_states
 from shortback.torch_private import base_of
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shortback.errors import UserError
 from shortback.inspection.backends import with_backend
 from shortback.inspection.calls import Calls, is_known_neuron
 from shortback.inspection.hooks import hooked
@@ -33,13 +34,18 @@ def firing_rates(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, float
 
     Args:
         model: a spiking network; it is run in `eval()`, and its mode is restored.
-        batches: input batches of the network.
+        batches: input batches of the network, each `[N, ...]` or `[T, N, ...]`.
+
+    Raises:
+        ValueError: `batches` is a tensor, or an item is not one.
     """
+    if isinstance(batches, Tensor):
+        raise UserError("firing_rates() takes batches, and a tensor is one of them: pass [x]")
+    batches = map(_checked, batches)
     known = {name: module for name, module in whole_modules(model) if is_known_neuron(module)}
     if known and all(isinstance(module, SpikingNeuron) for module in known.values()):
         with modes_kept(model):
             return _rates(model, known, batches)
-    batches = iter(batches)
     for first in batches:
         calls = Calls.of(model, first)
         layers = {n: m for n, m in model.named_modules() if m in calls.firing and not is_integrator(m)}
@@ -47,6 +53,12 @@ def firing_rates(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, float
             again = map(functools.partial(_after_reset, model), itertools.chain([first], batches))
             return _rates(model, layers, again, calls.spikes_at)
     return {}
+
+
+def _checked(x: Tensor) -> Tensor:
+    if not isinstance(x, Tensor):
+        raise UserError(f"firing_rates() takes batches of inputs alone, and got {type(x).__name__}: pass x of (x, y)")
+    return x
 
 
 def _after_reset(model: nn.Module, x: Tensor) -> Tensor:
@@ -80,7 +92,7 @@ def _rates(
 
 
 @torch.no_grad()
-def has_silent_output(model: nn.Module, x: Tensor) -> bool:
+def returns_zeros(model: nn.Module, x: Tensor) -> bool:
     """Whether a network returns 0 for all samples, in `eval()` and with batch norm on the batch: it never fires.
 
     A network whose last layer has only zeros as parameters does not count.

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import torch
@@ -197,15 +197,6 @@ def first_tensor(output: Any) -> Tensor | None:
     return output if isinstance(output, Tensor) else None
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors in nested tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict | tuple | list):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from tensors_in(each)
-
-
 def why_not(output: Any, layout: Layout, num_samples: int) -> str | None:
     """Why a module's output does not have the layout; None if it does."""
     tensor = first_tensor(output)
@@ -234,7 +225,7 @@ def stacked(output: Any) -> Tensor:
         ValueError: the output is anything else; the message says what to write instead.
     """
     logits = _main_of(output)
-    if isinstance(logits, list) and logits and all(isinstance(step, Tensor) for step in logits):
+    if isinstance(logits, list) and _are_alike(logits):
         logits = torch.stack(logits)
     if not isinstance(logits, Tensor) or logits.ndim not in (2, 3):
         got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -249,6 +240,11 @@ def stacked(output: Any) -> Tensor:
             )
         raise UserError(f"the network returns {got}: it must return logits [N, K], or one per step{hint}")
     return logits
+
+
+def _are_alike(steps: list[Any]) -> bool:
+    """Whether there is a step, and all steps are tensors of one shape."""
+    return all(isinstance(step, Tensor) for step in steps) and len({step.shape for step in steps}) == 1
 
 
 def warn_of_steps_in_a_tuple(output: Any) -> None:

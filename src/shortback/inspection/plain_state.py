@@ -1,12 +1,12 @@
 """Restore what modules keep in plain attributes: numbers, text, tensors, and lists, tuples, dicts and sets of them.
 
-Only built-in containers and named tuples are searched. Any other object is left alone, since others may share what it
+Only containers of Python and named tuples are searched. Any other object is left alone, since others may share what it
 holds.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +16,7 @@ from shortback.torch_private import version_of
 
 _ATOMS = (Tensor, bool, int, float, complex, str, bytes, type(None))
 _FIXED = (tuple, frozenset)
-_GROWING = (list, dict, OrderedDict, set, deque)
+_GROWING = (list, dict, OrderedDict, defaultdict, Counter, set, deque)
 _MODULE_ATTRIBUTES = frozenset(
     nn.Module().__dict__
 )  # parameters, buffers, hooks; `training`, which `modes_kept` restores
@@ -78,6 +78,7 @@ def _undo_contents(container: Any) -> Callable[[], None]:
     def undo() -> None:
         if not _holds_the_same(container, held):
             container.clear()
+            # `Counter.update` adds up, to what is 0 after `clear`
             container.update(held) if isinstance(container, dict | set) else container.extend(held)
 
     return undo

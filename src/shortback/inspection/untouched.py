@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from shortback.inspection.generators import generators_kept
-from shortback.inspection.layout import tensors_in
 from shortback.inspection.plain_state import PlainState, parts_of
 
 
@@ -63,44 +61,9 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def copy_of(model: nn.Module) -> nn.Module:
-    """A deep copy of a network, even if its neurons remember tensors of a graph, which PyTorch refuses to copy.
-
-    These are detached in the copy.
-    """
-    remembered = [t for module in model.modules() for table in _tables(module) for t in tensors_in(table)]
-    return copy.deepcopy(model, {id(t): t.detach().clone() for t in remembered if not t.is_leaf})
-
-
-def remembered_graph(model: nn.Module) -> dict[Any, str]:
-    """The graph nodes of the tensors that modules remember, with the names of the modules."""
-    named = ((name, t) for name, m in model.named_modules() for table in _tables(m) for t in tensors_in(dict(table)))
-    return {tensor.grad_fn: name for name, tensor in named if tensor.grad_fn is not None}
-
-
-def first_in_graph(result: Tensor, nodes: Mapping[Any, str]) -> str | None:
-    """The name of one of the nodes that the gradient of a result leads to; None if it leads to none."""
-    waiting, seen = [result.grad_fn] if nodes else [], set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        if node in nodes:
-            return nodes[node]
-        seen.add(node)
-        waiting += [following for following, _ in node.next_functions]
-    return None
-
-
 def in_training(net: nn.Module) -> nn.Module:
     """Put a network into training mode; if it is already, modules frozen in `eval()` stay frozen."""
     return net if net.training else net.train()
-
-
-def _tables(module: nn.Module) -> list[dict[str, Any]]:
-    """The dicts that hold a module's state: buffers, attributes, and what SpikingJelly calls memories."""
-    memories = module.__dict__.get("_memories")
-    return [module._buffers, module.__dict__, *([memories] if isinstance(memories, dict) else [])]
 
 
 def _put_back(buffers: dict[str, Any], before: dict[str, Any]) -> None:

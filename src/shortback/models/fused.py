@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from shortback import ops
-from shortback.inspection.pointwise import is_patched
 from shortback.neurons import SpikingNeuron
-from shortback.torch_private import is_functional, is_hooked, version_of
+from shortback.torch_private import is_functional, is_hooked, is_patched, version_of
 
 
 def conv_norm_fire(

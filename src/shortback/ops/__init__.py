@@ -48,7 +48,7 @@ def multi_step(
     The membrane is held in float32 (float64 for float64 input) whatever the precision of the input.
 
     Args:
-        x: input current, `[T, ...]`, or `[1, ...]` if it is the same at every step.
+        x: input current, finite, `[T, ...]`, or `[1, ...]` if it is the same at every step.
         dynamics: of the neuron.
         decay: factor on the membrane per step; a tensor of one element if it is learned.
         num_steps: number of time steps `T`.
@@ -61,6 +61,7 @@ def multi_step(
 
     Raises:
         ValueError: `initial` differs in shape from a step of `x`, or the decay has several elements.
+        RuntimeError: `backend="compiled"` does not work on the device.
     """
     decay = as_scalar_decay(decay)
     if initial is not None and initial.shape != x.shape[1:]:

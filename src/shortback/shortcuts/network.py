@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from shortback.choices import Layout, Reduction
 from shortback.inspection.layout import average_over_space, average_over_time, logits_of, tensor_of
 from shortback.inspection.pointwise import unpatch_strided_1x1
-from shortback.inspection.untouched import first_in_graph, remembered_graph
+from shortback.inspection.remembered import reached_in_graph, remembered_graph
 from shortback.models.fused import average_of
 from shortback.neurons import SpikingNeuron
 from shortback.outputs import NoBranches, Outputs, remember_logits
@@ -187,7 +187,7 @@ class ShortcutNetwork(nn.Module):
             self._num_checked += 1
             if self._num_checked == 1:
                 self._warn_of_idle(averages)
-            elif (name := first_in_graph(logits, remembered)) is not None:
+            elif (name := reached_in_graph(logits, remembered)) is not None:
                 log.warning(
                     "%s remembers the last batch, and the gradient leads back into it: call sb.reset_states(net) "
                     "before each batch",

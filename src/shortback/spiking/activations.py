@@ -73,8 +73,12 @@ def refuse_functional(network: nn.Module) -> None:
         raise UserError("\n".join(message))
 
 
-def refuse_traced_functions(network: nn.Module, *, neurons: Collection[nn.Module]) -> None:
+def refuse_traced_functions(
+    network: nn.Module, *, neurons: Collection[nn.Module], in_place: Collection[nn.Module] = ()
+) -> None:
     """Raise ValueError if a symbolic trace meets an activation function that reading the source did not find.
+
+    Also if the output of a neuron that replaced an activation `in_place` is not used: only its input was changed.
 
     Networks that cannot be traced pass, and so do the computations of the neurons themselves.
     """
@@ -85,6 +89,11 @@ def refuse_traced_functions(network: nn.Module, *, neurons: Collection[nn.Module
     except Exception:  # a symbolic trace runs the network's own code, which may raise anything
         return
     for node in graph.nodes:
+        if node.op == "call_module" and not node.users and network.get_submodule(node.target) in in_place:
+            raise UserError(
+                f"spikify() cannot replace {node.target}, whose result {type(network).__name__} does not use, as it "
+                "changes its input in place: use the result, x = self.act(x)"
+            )
         called = activation_function(node.target) if node.op == "call_function" else None
         if called or (node.op == "call_method" and node.target in ("relu", "relu_")):
             frames = re.findall(r'File "(.*)", line (\d+), in (.*)', node.stack_trace or "")
@@ -170,7 +179,7 @@ def _resolve(node: ast.AST, owner: nn.Module | None, function: types.FunctionTyp
         case ast.Name(id=name) if name in closure:
             return closure[name].cell_contents
         case ast.Name(id=name) if name in code.co_varnames or name in code.co_cellvars:
-            return owner if name == code.co_varnames[0] else None
+            return owner if name in code.co_varnames[:1] else None
         case ast.Name(id=name):
             return _unwrap(function.__globals__.get(name))
         case ast.Attribute(value=value, attr=name):

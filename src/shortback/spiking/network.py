@@ -56,20 +56,13 @@ class SpikingNetwork(nn.Module):
         self.num_steps = num_steps
         self.readout = readout
         self.memory = "balanced"
-        for module in network.modules():
-            if isinstance(module, TimeModule):
-                module.static_input = False
-        self._first_neurons: tuple[str, ...] = ()
-        try:
-            self._first_neurons = find_first_neurons(network)
-        except Exception as error:  # a symbolic trace runs the network's own code, which may raise anything
-            log.info("%s repeats static images at its input: %s", type(network).__name__, error)
 
     @property
     def num_steps(self) -> int:
         """Number of time steps `T`; setting it also sets every `TimeModule` inside.
 
-        After adding a `TimeModule`, which has its own number, assign `model.num_steps = model.num_steps`.
+        After adding, replacing or removing a `TimeModule`, assign `model.num_steps = model.num_steps`: a new one has
+        its own number, and the first neurons may be others.
         """
         return self._num_steps
 
@@ -88,7 +81,15 @@ class SpikingNetwork(nn.Module):
         self._num_steps = value
         for module in self.modules():
             if isinstance(module, TimeModule):
-                module.num_steps = value
+                module.num_steps, module.static_input = value, False
+        self._first_neurons = self._find_first_neurons()
+
+    def _find_first_neurons(self) -> tuple[str, ...]:
+        try:
+            return find_first_neurons(self.network)
+        except Exception as error:  # a symbolic trace runs the network's own code, which may raise anything
+            log.info("%s repeats static images at its input: %s", type(self.network).__name__, error)
+            return ()
 
     @property
     def memory(self) -> Memory:
@@ -127,7 +128,8 @@ class SpikingNetwork(nn.Module):
             `[N, K]`, or `[T, N, K]` where `readout` is `"steps"`.
 
         Raises:
-            ValueError: the input has another shape, or the output is not one tensor with a row per step and image.
+            ValueError: the input has another shape, the output is not one tensor with a row per step and image, or the
+                network is in `nn.DataParallel`.
         """
         if x.ndim not in (4, 5):
             raise UserError(f"input of shape {list(x.shape)}: must be [N, C, H, W] or [T, N, C, H, W]")

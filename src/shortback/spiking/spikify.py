@@ -7,6 +7,7 @@ import logging
 import torch
 from torch import nn
 
+from shortback.copies import deep_copy
 from shortback.errors import UserError
 from shortback.neurons import NeuronFactory, make_neuron
 from shortback.spiking.activations import (
@@ -17,7 +18,6 @@ from shortback.spiking.activations import (
     refuse_traced_functions,
 )
 from shortback.spiking.containers import replace_in_attributes
-from shortback.spiking.copies import deep_copy
 from shortback.spiking.network import SpikingNetwork
 from shortback.torch_private import is_compiled
 
@@ -45,8 +45,9 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
         neuron: called with `num_steps` for every activation; `LIF` if not given.
 
     Raises:
-        ValueError: `ann` is no module, is compiled, takes videos, sequences or words, calls activations as functions
-            (the message says where) or has no activations among its modules; or `neuron` is not a factory.
+        ValueError: `ann` is no module, is compiled, takes videos, sequences or words, calls activations as functions or
+            drops what an in-place one returns (the message says where), or has no activations among its modules; or
+            `neuron` is not a factory.
     """
     if not isinstance(ann, nn.Module):
         raise UserError(
@@ -92,7 +93,8 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
             "classes from nn.ReLU, or replace them by nn.ReLU()",
             ", ".join(like),
         )
-    refuse_traced_functions(network, neurons=put_in)
+    in_place = {made for activation, made in neurons.items() if getattr(activation, "inplace", False)}
+    refuse_traced_functions(network, neurons=put_in, in_place=in_place)
     return SpikingNetwork(network, num_steps=num_steps)
 
 

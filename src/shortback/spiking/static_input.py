@@ -7,10 +7,10 @@ from collections.abc import Collection
 
 from torch import fx, nn
 
+from shortback.copies import shared_copy
 from shortback.errors import UserError
 from shortback.foreign import steps_of
 from shortback.neurons import TimeModule
-from shortback.spiking.copies import shared_copy
 
 
 def find_first_neurons(network: nn.Module) -> tuple[str, ...]:

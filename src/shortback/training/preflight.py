@@ -12,7 +12,7 @@ from shortback.choices import Layout
 from shortback.errors import UserError
 from shortback.health import first_samples
 from shortback.inspection.backends import with_backend
-from shortback.inspection.firing import has_silent_output
+from shortback.inspection.firing import returns_zeros
 from shortback.inspection.layout import warn_of_steps_in_a_tuple
 from shortback.inspection.mistakes import check_batch, explaining
 from shortback.inspection.reset import reset_states
@@ -67,7 +67,7 @@ class Preflight:
         if isinstance(self.loss.main, CrossEntropy):
             check_target(torch.empty(len(y), logits.shape[-1]), y.cpu())  # an invalid class aborts a GPU
         with self.fabric.autocast(), local_norms(self.net):
-            if len(y) > 1 and not logits.any() and has_silent_output(self.net, x):
+            if len(y) > 1 and not logits.any() and returns_zeros(self.net, x):
                 log.warning(
                     "the output of %s is 0 for all samples of the first batch, as if its neurons never fire: use a "
                     "readout that does not fire, or a lower threshold",

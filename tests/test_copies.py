@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
+from shortback.copies import deep_copy, shared_copy, tensors_in
 from shortback.neurons import LIF
-from shortback.spiking.copies import deep_copy, shared_copy
 from shortback.spiking.spikify import spikify
 
 
@@ -59,3 +59,36 @@ def test_what_pytorch_copies_is_copied_as_it_does(x):
     torch.testing.assert_close(deep_copy(net)(x), copy.deepcopy(net)(x))
     shared = shared_copy(net)
     assert all(a is b for a, b in zip(shared.parameters(), net.parameters(), strict=True))
+
+
+class KeepsFeatures(nn.Module):
+    """Keeps what a layer returned, in a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.act, self.fc, self.features = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Linear(144, 5), []
+
+    def forward(self, x):
+        x = self.conv(x)
+        self.features = [x]
+        return self.fc(self.act(x).flatten(1))
+
+
+def test_a_network_that_has_run_and_keeps_features_in_a_list_is_copied_and_made_spiking(x):
+    net = KeepsFeatures()
+    expected = net(x)
+    for copied in (deep_copy(net), shared_copy(net)):
+        torch.testing.assert_close(copied(x), expected)
+    model = spikify(net, num_steps=2, neuron=functools.partial(LIF, backend="reference"))
+    assert model.expands_at == "neuron"
+    model(x)
+    model.num_steps = 3  # traced again
+    assert model.expands_at == "neuron"
+
+
+def test_containers_that_hold_each_other_end():
+    one, two = torch.ones(1), torch.ones(2)
+    around = [one, {"x": (two,)}]
+    around.append(around)
+    assert list(map(id, tensors_in(around))) == [id(one), id(two)]
+    assert list(tensors_in((around, around))) == [one, two]
