@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -63,3 +64,9 @@ def test_wrong_numbers_are_refused(wrong):
 def test_a_name_of_another_library_names_the_nearest():
     with pytest.raises(AttributeError, match="no attribute 'ATan'; the nearest are Arctan"):
         _ = surrogates.ATan
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert Triangular(half_width=np.float32(0.5)) == Triangular(half_width=0.5)
+    assert type(Triangular(half_width=np.float32(0.5)).half_width) is float
+    assert Arctan(slope=2) == Arctan(slope=2.0)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, NoReturn
 
 import torch
@@ -44,10 +45,11 @@ class Surrogate:
             value = getattr(self, field.name)
             if field.name == "scale" and value in ("area", "peak"):
                 continue
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not is_number or not 0 < value < math.inf:
+            is_number = isinstance(value, Real) and not isinstance(value, bool)
+            if not is_number or not 0 < float(value) < math.inf:
                 allowed = "'area', 'peak' or a positive number" if field.name == "scale" else "a positive number"
                 raise UserError(f"{type(self).__name__}({field.name}={value!r}): must be {allowed}")
+            object.__setattr__(self, field.name, float(value))  # NumPy's numbers, too
 
     def gradient(self, z: Tensor) -> Tensor:
         """Return the surrogate derivative $g(z)$ at `z`, the membrane potential minus the threshold, of any shape."""

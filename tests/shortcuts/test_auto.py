@@ -116,3 +116,13 @@ def test_a_block_may_be_called_main(batch):
         seen[first] = *measured.losses.values(), *layer.terms.values(), [place.replace(first, "-") for place in chosen]
     assert seen["main"] == seen["a"]
     assert list(find_places(Named("main"), ["main"])) == ["main"]
+
+
+def test_where_no_layer_has_a_gradient_none_is_said_to_be_fine(make_network, batch, caplog):
+    net = make_network()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
+    choose_places(net, batch[0])
+    assert "the last layers have no gradient, so no layer's can be judged" in caplog.text

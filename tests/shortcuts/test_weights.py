@@ -137,3 +137,31 @@ def test_of_many_names_that_do_not_fit_five_are_told():
     with pytest.raises(ValueError, match=r"weights that the network lacks: b0, b1, b2, b3, b4 and 4 more\n") as caught:
         sb.load_weights(net, {f"b{index}": torch.zeros(1) for index in range(9)})
     assert str(caught.value).endswith("0.weight, 0.bias, 1.weight, 1.bias, 2.weight and 7 more")
+
+
+class Membrane(nn.Module):
+    """A neuron of a library, which keeps its membrane in a buffer of the size of the last batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("v", torch.zeros(0))
+
+    def reset_states(self):
+        self.v = torch.zeros(0)
+
+    def forward(self, x):
+        self.v = x.detach()
+        return (x > 1).float()
+
+
+def test_what_neurons_of_a_library_remember_is_no_weight():
+    neuron = type("StatefulLayer", (Membrane,), {"__module__": "sinabs.layers"})
+    net = nn.Sequential(nn.Linear(3, 4), neuron())
+    fresh = nn.Sequential(nn.Linear(3, 4), neuron())
+    net(torch.randn(8, 3))
+    assert sb.load_weights(fresh, net.state_dict()) == []
+    assert torch.equal(fresh[0].weight, net[0].weight)
+    fresh(torch.randn(5, 3))
+    assert sb.load_weights(fresh, {name: net.state_dict()[name] for name in ("0.weight", "0.bias")}) == []
+    with pytest.raises(ValueError, match=r"lacks: 0\.bias"):
+        sb.load_weights(fresh, {"0.weight": net[0].weight})

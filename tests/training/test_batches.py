@@ -5,13 +5,23 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, TensorDataset
+from torch import nn
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    Sampler,
+    TensorDataset,
+)
 
 from shortback.data import ArrayImages, BatchLoader
 from shortback.errors import UserError
 from shortback.training import Batches, SeededBatches
 from shortback.training._fit import loader_of
-from shortback.training.batches import _warn_once, warn_if_short
+from shortback.training.batches import _warn_once, split_batch, warn_if_short
+from shortback.training.shares import share_of
 
 
 def test_the_order_is_that_of_the_seed_and_the_epoch():
@@ -241,3 +251,69 @@ def test_a_loader_without_a_length_is_refused():
     for loader, why in ((DataLoader(Endless(), batch_size=2), "'Endless' has no len"), (iter([]), "has no len")):
         with pytest.raises(UserError, match=rf"{type(loader).__name__} has no length \(.*{why}.*an epoch is; give it"):
             SeededBatches(loader)
+
+
+class ByEpoch(Sampler):
+    """An order that depends on the epoch that it was told, as a DistributedSampler's does."""
+
+    def __init__(self, number=8):
+        self.number, self.epoch = number, 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __len__(self):
+        return self.number
+
+    def __iter__(self):
+        return iter(torch.randperm(self.number, generator=torch.Generator().manual_seed(self.epoch)).tolist())
+
+
+def orders(loader, epochs=(0, 1, 0)):
+    return [[y.tolist() for _, y in loader.epoch(epoch)] for epoch in epochs]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("how", ["sampler", "batch_sampler"])
+def test_every_sampler_is_told_the_epoch(how, shared):
+    data = range_pairs(8)
+    by_batch = {"batch_sampler": BatchSampler(ByEpoch(), 4, drop_last=False)}
+    loader = DataLoader(data, **({"sampler": ByEpoch(), "batch_size": 4} if how == "sampler" else by_batch))
+    if shared:
+        loader = share_of(loader, rank=0, world_size=2, even=True, seed=0)
+    first, second, again = orders(SeededBatches(loader))
+    assert first != second
+    assert first == again
+
+
+def test_a_loader_longer_than_it_says_is_told_of_once(caplog):
+    class Longer:
+        def __len__(self):
+            return 1
+
+        def __iter__(self):
+            return iter([(torch.ones(4, 3), torch.zeros(4).long()), (torch.ones(4, 3), torch.ones(4).long())])
+
+    batches = SeededBatches(Longer())
+    assert len(list(batches.epoch(0))) == len(list(batches.epoch(1))) == 1
+    assert caplog.text.count("Longer gives more batches in an epoch than its len(), 1") == 1
+
+
+class TimeFirst(nn.Module):
+    """Reads `[T, N, F]`."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.fc(x.mean(0))
+
+
+@pytest.mark.parametrize("number", [4, 6])
+def test_parts_are_of_samples_also_where_there_are_as_many_steps(number):
+    net, x, y = TimeFirst(), torch.randn(4, number, 6), torch.arange(number) % 3
+    parts = split_batch(net, x, y, 2)
+    assert [tuple(part.shape) for part, _ in parts] == [(4, number // 2, 6)] * 2
+    assert torch.equal(torch.cat([part for part, _ in parts], 1), x)
+    assert torch.equal(torch.cat([labels for _, labels in parts]), y)

@@ -22,7 +22,7 @@ def noted(results):
     """Whether each of some epochs was the best, and what the state says in the end."""
     best, state, improved = BestWeights(Path("nowhere")), TrainState(), []
     for accuracy, loss in results:
-        improved.append(best.is_improved(state, Evaluation(accuracy, loss, 10)))
+        improved.append(best.record(state, Evaluation(accuracy, loss, 10)))
         state.epoch += 1
     return improved, state
 
@@ -88,7 +88,7 @@ def test_more_than_one_epoch_is_kept(tmp_path):
         net.weight.data.fill_(epoch)
         before = TrainState.from_dict(state.to_dict())
         for each in (before, state):  # killed before its checkpoint, then again
-            best.is_improved(each, Evaluation(accuracy, 1.0, 10))
+            best.record(each, Evaluation(accuracy, 1.0, 10))
             best.save(net, each)
         state.epoch += 1
     assert state.kept == [(6, 0.9), (2, 0.5), (4, 0.5)]
@@ -99,7 +99,7 @@ def test_more_than_one_epoch_is_kept(tmp_path):
 def test_losses_choose_where_there_is_no_accuracy(tmp_path):
     best, state = BestWeights(tmp_path, keep=2), TrainState()
     for loss in (3.0, 1.0, 2.0):
-        best.is_improved(state, Evaluation(None, loss, 10))
+        best.record(state, Evaluation(None, loss, 10))
         best.save(nn.Linear(1, 1), state)
         state.epoch += 1
     assert [epoch for epoch, _ in state.kept] == [2, 3]
@@ -142,7 +142,7 @@ def branched():
 
 def test_heads_are_kept_with_the_weights_and_not_missed_where_an_earlier_version_kept_none(tmp_path):
     net, best, state = branched(), BestWeights(tmp_path), TrainState()
-    best.is_improved(state, Evaluation(0.5, 1.0, 10))
+    best.record(state, Evaluation(0.5, 1.0, 10))
     best.save(net, state)
     kept = {name: value.clone() for name, value in net.state_dict().items()}
     with torch.no_grad():

@@ -1,9 +1,12 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import nn
 
+from shortback.losses import ShortcutLoss
 from shortback.training import evaluate
 
 LOGITS = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 1.0]])
@@ -113,3 +116,25 @@ def test_steps_may_lie_on_any_axis(count):
     assert expected.num_images == count + 3
     for found in others:
         assert (found.accuracy, found.loss) == (expected.accuracy, pytest.approx(expected.loss))
+
+
+def test_nothing_to_evaluate_is_refused_and_nothing_counted_is_no_number():
+    once = iter([(torch.tensor([0.0, 1.0]), torch.tensor([0, 1]))])
+    assert evaluate(Table(), once).num_images == 2
+    with pytest.raises(ValueError, match="got no batches: a generator or an iterator gives its batches only once"):
+        evaluate(Table(), once)
+    ignored = [(torch.tensor([0.0, 1.0]), torch.tensor([1, 1]))]
+    result = evaluate(Table(), ignored, loss=nn.CrossEntropyLoss(ignore_index=1))
+    assert (result.accuracy, result.num_images) == (None, 0)
+    assert math.isnan(result.loss)
+
+
+def test_the_loss_of_a_training_is_that_of_its_main_output():
+    batches = [(torch.tensor([0.0, 1.0, 2.0]), torch.tensor([0, 0, 1]))]
+    main = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0]))
+    assert evaluate(Table(), batches, loss=ShortcutLoss(main=main)) == evaluate(Table(), batches, loss=main)
+    assert evaluate(Table(), batches, loss=ShortcutLoss()) == evaluate(Table(), batches)
+
+
+def test_a_network_without_weights_is_evaluated_on_the_cpu():
+    assert evaluate(nn.Flatten(), [(LOGITS, torch.tensor([0, 0, 1]))]).accuracy == pytest.approx(1 / 3)

@@ -91,7 +91,7 @@ def test_what_spikes_hide_in_the_data_is_found(later):
     loss = net(x).square().mean()
     loss.backward()
     assert loss.isfinite()
-    with pytest.raises(NonFiniteError, match="step 7: the input batch holds values that are not finite: look at the"):
+    with pytest.raises(NonFiniteError, match="step 7: the input batch holds values that are not finite: check the"):
         (
             check.look(x, step=7, loss=loss.detach(), norm=torch.tensor(1.0), coefficient=0.0),
             check.finish(),

@@ -6,6 +6,7 @@ import shortback as sb
 from shortback.schedules import Linear, as_schedule
 from shortback.training import CheckpointError, WarmupCosine, fit
 from shortback.training.identity import check_same, identity_of
+from shortback.training.plan import Plan
 from tests.training.conftest import _images
 
 
@@ -33,6 +34,11 @@ def net(at="stages", width=0.25, model="resnet20"):
         (net, {"lr": 0.5}, 16, r"learning rate: .*peak=0\.1, .* in the checkpoint, .*peak=0\.5, .* now"),
         (net, {"schedule": Linear(start=0.5)}, 16, r"schedule: 'Linear\(start=0\.25, .* now"),
         (net, {"schedule": 1.0}, 16, r"schedule: 'Linear.*, 'Constant\(value=1\.0\)' now"),
+        (net, {"seed": 5}, 16, "seed: 0 in the checkpoint, 5 now"),
+        (net, {"accumulate": 2, "clip_norm": 0.1}, 16, "accumulate: 1 .*, 2 now\n  clip_norm: None .*, 0.1 now"),
+        (net, {"ema": 0.9}, 16, "ema: None in the checkpoint, 0.9 now"),
+        (net, {"loss": sb.CrossEntropy(label_smoothing=0.5)}, 16, r"loss: .*=0\.0\)' in .*=0\.5\)' now"),
+        (net, {"loss": nn.CrossEntropyLoss()}, 16, "loss: .*CrossEntropy.* 'CrossEntropyLoss' now"),
         (
             net,
             {"loss": sb.ShortcutLoss(combine="additive", branch_weights="mean"), "schedule": Linear(start=0.25)},
@@ -57,7 +63,7 @@ def test_what_differs_is_said_and_nothing_is_loaded(tmp_path, other, settings, b
 def alike(**changed):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     settings = {
-        "epochs": 2,
+        "plan": Plan(epochs=2),
         "loss": sb.ShortcutLoss(),
         "schedule": Linear(start=0.25),
         "learning_rate": WarmupCosine(peak=0.1, total_steps=8),

@@ -86,3 +86,13 @@ def test_the_loader_itself_stays_as_it_is():
     own = loader()
     share_of(own, rank=1, world_size=2, even=True, seed=0)
     assert [y.tolist() for _, y in own] == [[0, 1], [2, 3], [4, 5], [6, 7], [8]]
+
+
+def test_batches_of_a_sampler_of_ones_own_are_shared_by_sample():
+    data = [(torch.zeros(1), i) for i in range(9)]
+    found = drawn(DataLoader(data, batch_sampler=BatchSampler(RandomSampler(data), 4, drop_last=False)), 0)
+    assert sorted(set(flat(found))) == [*range(9)]
+    assert [[len(batch) for batch in rank] for rank in found] == [[4, 1], [4, 1]]
+    own = BatchSampler(DistributedSampler(data, num_replicas=2, rank=1), 4, drop_last=False)
+    loader = DataLoader(data, batch_sampler=own)
+    assert share_of(loader, rank=1, world_size=2, even=True, seed=0) is loader

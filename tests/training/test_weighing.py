@@ -12,7 +12,7 @@ from torch import nn
 from shortback.losses import CrossEntropy, ShortcutLoss
 from shortback.schedules import Adaptive
 from shortback.training import evaluate
-from shortback.training.weighing import counts_mask, sum_of, weight_of, zero_gradient_without_weight
+from shortback.training.weighing import check_parts, counts_mask, sum_of, weight_of, zero_gradient_without_weight
 from tests.training.test_engine import weights
 
 WEIGHED = {
@@ -238,3 +238,10 @@ def test_a_weight_that_is_no_number_is_not_taken_for_nothing():
     zero_gradient_without_weight(outputs, weight)
     outputs.sum().backward()
     assert torch.equal(outputs.grad, torch.ones(2, 3))
+
+
+def test_labels_that_only_one_of_the_losses_ignores_are_refused_in_parts():
+    loss = ShortcutLoss(main=CrossEntropy(), branch=nn.CrossEntropyLoss(ignore_index=0), combine="additive")
+    with pytest.raises(ValueError, match="give both losses the same weight and ignore_index"):
+        check_parts(loss, 2)
+    check_parts(loss, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import torch
 from torch import Tensor, nn
 
@@ -15,16 +17,33 @@ from shortback.spiking import SpikingNetwork
 def first_samples(net: nn.Module, x: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Take the first `count` samples of a batch and their targets; all if samples and steps are folded in the input.
 
-    If an input has as many steps as samples, a run of the network tells which axis is which; if it cannot, all samples
-    are returned.
+    If it cannot be told which axis holds the samples, all are returned.
     """
-    axis, model = sample_axis(net, x, len(target)), trunk_of(net)
+    if len(target) <= count:
+        return x, target
+    axis = axis_of_samples(net, x, len(target))
+    return (x, target) if axis is None else (x.narrow(axis, 0, count), target[:count])
+
+
+def axis_of_samples(net: nn.Module, x: Tensor, num_samples: int) -> int | None:
+    """The axis of an input along which the samples lie; None if they are folded with the steps.
+
+    If an input has as many steps as samples, a run of the network tells which axis is which; if it cannot, the result
+    is None too.
+    """
+    model = trunk_of(net)
     is_known = isinstance(model, SpikingNetwork) or (
         isinstance(net, Branched) and (net.num_steps is not None or net.batch_axis is not None)
     )
-    if not is_known and x.ndim > 2 and x.shape[0] == x.shape[1] == len(target) > count:
-        axis = _axis_by_a_run(model, x)
-    return (x, target) if axis is None else (x.narrow(axis, 0, min(count, x.shape[axis])), target[:count])
+    if is_known or x.ndim <= 2 or not x.shape[0] == x.shape[1] == num_samples > 1:
+        return sample_axis(net, x, num_samples)
+    found = _FOUND.setdefault(net, {})
+    if x.shape not in found:
+        found[x.shape] = _axis_by_a_run(model, x)
+    return found[x.shape]
+
+
+_FOUND: WeakKeyDictionary[nn.Module, dict[torch.Size, int | None]] = WeakKeyDictionary()
 
 
 def _axis_by_a_run(model: nn.Module, x: Tensor) -> int | None:

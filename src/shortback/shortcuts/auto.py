@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from shortback.choices import Layout, Reduction
 from shortback.health import Measurement, first_samples, measure
 from shortback.health.judgement import BAND, reference
-from shortback.health.measurement import MAIN
+from shortback.health.measurement import MAIN, LayerGradient
 from shortback.inspection.calls import Calls
 from shortback.inspection.reset import reset_states
 from shortback.inspection.untouched import undisturbed
@@ -85,7 +85,10 @@ def choose_places(
         log.warning("at='auto': no branch brings the gradient of %s inside the band", ", ".join(outside))
     if not places:
         middle = net.places[len(net.places) // 2]
-        log.warning("at='auto': no layer's gradient fades where a branch could help; attaching one at %s", middle)
+        why = "no layer's gradient fades where a branch could help"
+        if not _usual_gradient(measured):
+            why = "the last layers have no gradient, so no layer's can be judged (sb.diagnose says why)"
+        log.warning("at='auto': %s; attaching one at %s", why, middle)
         return [middle]
     log.info("at='auto': %s", ", ".join(places))
     return places
@@ -98,8 +101,8 @@ def smallest_set(measured: Measurement, places: Iterable[str]) -> tuple[list[str
         measured: a measurement with a branch at each of `places`.
         places: in the order of the network.
     """
-    layers = [layer for layer in measured.layers if layer.weight_norm]
-    lowest = reference([layer.terms[MAIN] / layer.weight_norm for layer in layers]) / BAND
+    layers = _weighted(measured)
+    lowest = _usual_gradient(measured) / BAND
     faint = [layer for layer in layers if layer.terms[MAIN] < lowest * layer.weight_norm]
 
     def inside(chosen: Iterable[str]) -> set[str]:
@@ -123,3 +126,12 @@ def smallest_set(measured: Measurement, places: Iterable[str]) -> tuple[list[str
             chosen = others
     outside = [layer.name for layer in faint if layer.name not in inside(chosen)]
     return sorted(chosen, key=order.index), outside
+
+
+def _usual_gradient(measured: Measurement) -> float:
+    """The median over the last layers of the gradient over weight through the main output."""
+    return reference([layer.terms[MAIN] / layer.weight_norm for layer in _weighted(measured)])
+
+
+def _weighted(measured: Measurement) -> list[LayerGradient]:
+    return [layer for layer in measured.layers if layer.weight_norm]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from shortback.errors import UserError
+from shortback.inspection.reset import without_states
 from shortback.inspection.trunk import Branched, trunk_of
 from shortback.spiking import SpikingNetwork
 from shortback.torch_private import UNCOMPILED
@@ -38,15 +39,17 @@ def load_weights(net: nn.Module, weights: Mapping[str, Tensor] | str | Path) -> 
         ValueError: the file cannot be read, or names or shapes differ from those of the network; these are listed.
     """
     given, own = _read(weights), trunk_of(net)
-    names = {_as_before_compile(name): name for name in own.state_dict()}
+    own_weights = without_states(own)  # those of neurons have the size of the last batch
+    states = own.state_dict().keys() - own_weights.keys()
+    names = {_as_before_compile(name): name for name in own_weights}
     trunk, heads = {}, {}
     for named in (given, _uncompiled(given), _unwrapped(given)):  # as given first: children may be named like wrappers
         trunk, heads = _split(named, net)
-        trunk = {names.get(name, name): value for name, value in trunk.items()}
+        trunk = {names.get(name, name): value for name, value in trunk.items() if name not in states}
         if set(trunk) == set(names.values()):
             break
     _check(own, trunk)
-    own.load_state_dict(trunk)
+    own.load_state_dict(trunk, strict=not states)
     fit = isinstance(net, Branched) and _load_heads(net, heads)
     left_out = [] if fit else sorted(f"heads.{name}" for name in heads)
     if left_out:
@@ -114,7 +117,7 @@ def _as_before_compile(name: str) -> str:
 def _split(given: dict[str, Tensor], net: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Split weights into the network's, under its own names, and the heads'."""
     own = trunk_of(net)
-    names = set(own.state_dict())
+    names = set(without_states(own))
     if not names <= set(given):
         names = set(map(_as_before_compile, names))
     heads: dict[str, Tensor] = {}
@@ -132,7 +135,7 @@ def _split(given: dict[str, Tensor], net: nn.Module) -> tuple[dict[str, Tensor],
 
 
 def _check(own: nn.Module, given: Mapping[str, Tensor]) -> None:
-    lines = weight_differences(given, own.state_dict(), where="state dict")
+    lines = weight_differences(given, without_states(own), where="state dict")
     if lines:
         raise UserError("\n  ".join([f"the weights are not those of this {type(own).__name__}:", *lines]))
 

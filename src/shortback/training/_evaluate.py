@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
 
@@ -19,7 +20,7 @@ from shortback.inspection.mistakes import explaining
 from shortback.inspection.reset import reset_states
 from shortback.inspection.trunk import Branched
 from shortback.inspection.untouched import modes_kept
-from shortback.losses import CrossEntropy, Loss, apply_loss, mean_over_time
+from shortback.losses import CrossEntropy, Loss, ShortcutLoss, apply_loss, mean_over_time
 from shortback.outputs import Outputs
 from shortback.spiking import SpikingNetwork
 from shortback.training.state import none_if_nan
@@ -89,7 +90,7 @@ def evaluate(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
-    loss: Loss | None = None,
+    loss: Loss | ShortcutLoss | None = None,
     fabric: Fabric | None = None,
 ) -> Evaluation:
     """Evaluate a network over all processes; neuron states of other libraries are reset before each batch.
@@ -99,17 +100,23 @@ def evaluate(
             runs in `eval()`; every module's own mode is restored afterwards.
         batches: this process's part of the split, with classes `[N]`, or probabilities `[N, K]`, whose largest entry is
             the class.
-        loss: a function of outputs and targets that returns the mean over the batch, as in training. Defaults to plain
-            cross entropy, which also replaces `CrossEntropy` with label smoothing and `TET`.
+        loss: a function of outputs and targets that returns the mean over the batch, as in training, or a
+            `ShortcutLoss`, whose `main` it is. Defaults to plain cross entropy, which also replaces `CrossEntropy` with
+            label smoothing and `TET`.
         fabric: provides device, precision and the sum over processes; if None, the model runs on its own device in
             its own precision, in this process alone.
+
+    Raises:
+        ValueError: there are no batches; targets that are neither classes nor probabilities; an output whose time axis
+            cannot be determined; or a loss that does not average over the batch.
     """
-    fabric = fabric or _alone_on(next(model.parameters()).device)
+    fabric = fabric or _alone_on(next((p.device for p in model.parameters()), torch.device("cpu")))
+    loss = loss.main if isinstance(loss, ShortcutLoss) else loss
     if loss is None or isinstance(loss, CrossEntropy):
         loss = CrossEntropy()
     if isinstance(loss, nn.Module):
         loss.to(fabric.device)  # class weights
-    sums, first, layout = torch.zeros(5, dtype=torch.float64), None, cast(Layout, "time_first")
+    sums, first, layout = torch.zeros(6, dtype=torch.float64), None, cast(Layout, "time_first")
     with modes_kept(model):
         model.eval()
         for x, y in batches:
@@ -127,10 +134,12 @@ def evaluate(
             correct = hits_of(logits, y, loss=loss)
             count, weight = num_counted(y, loss=loss), weight_of(y, loss=loss)
             total = apply_loss(loss, judged, y) * weight if weight else 0.0  # the mean over no labels is NaN
-            values = correct, total, count, weight, (logits != first).any()
+            values = correct, total, count, weight, (logits != first).any(), len(y)
             sums += torch.tensor([float(value) for value in values], dtype=torch.float64)
     sums = fabric.all_reduce(sums, reduce_op="sum")
     assert isinstance(sums, Tensor)
-    correct, total, count, weight, differ = sums.tolist()
+    correct, total, count, weight, differ, seen = sums.tolist()
+    if not seen:
+        raise UserError("evaluate() got no batches: a generator or an iterator gives its batches only once")
     is_constant = count > fabric.world_size and not differ  # so at least one process has seen two images
-    return Evaluation(none_if_nan(correct / (count or 1)), total / (weight or 1), int(count), is_constant)
+    return Evaluation(none_if_nan(correct / (count or math.nan)), total / (weight or math.nan), int(count), is_constant)

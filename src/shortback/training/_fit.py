@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 
 from shortback.choices import nearest, usual_start
-from shortback.data.seeding import derive_seed
 from shortback.errors import UserError
+from shortback.inspection.trunk import trunk_of
 from shortback.losses import Loss, ShortcutLoss
 from shortback.schedules import Linear, Schedule, as_schedule
 from shortback.shortcuts import ShortcutNetwork
@@ -27,7 +27,7 @@ from shortback.training.loggers import JsonLines, Logger, Terminal
 from shortback.training.optim import WarmupCosine, build_optimizer, check_rates
 from shortback.training.outcome import FitResult
 from shortback.training.plan import Plan
-from shortback.training.shares import ShareSampler, share_of
+from shortback.training.shares import ShareSampler, sampler_of, share_of
 
 # Names that other libraries use, and what to write instead.
 _FOREIGN_NAMES = {
@@ -123,11 +123,11 @@ def fit(
         raise UserError(f"fit() takes no {unknown[0]}; {hint}")
     loss = ShortcutLoss.of(loss)
     check_rates(lr, learning_rate)
-    title = title or type(getattr(net, "model", net)).__name__
+    title = title or type(trunk_of(net)).__name__
     note = choice_in_words(net) if execution is None and fabric is None else None
     execution = execution or choose_execution()
     fabric = fabric or build_fabric(execution)
-    plan_of = Plan(epochs=epochs, **plan)
+    numbers = Plan(epochs=epochs, **plan)
     batches = loader_of(train, seed=seed, fabric=fabric, even=True)
     total_steps = epochs * len(batches)
     schedule = Linear(start=usual_start(loss.combine)) if schedule is None else schedule
@@ -146,7 +146,7 @@ def fit(
             schedule=schedule,
             optimizer=optimizer or build_optimizer(net, lr=lr),
             learning_rate=learning_rate or WarmupCosine(peak=peak, total_steps=total_steps),
-            plan=plan_of,
+            plan=numbers,
             execution=execution,
             fabric=fabric,
             folder=folder / "checkpoints",
@@ -173,9 +173,9 @@ def loader_of(loader: Loader, *, seed: int, fabric: Fabric | None = None, even: 
     if fabric is None or fabric.world_size == 1:
         return SeededBatches(loader, seed=seed)
     if not isinstance(loader, DataLoader):
-        return SeededBatches(loader, seed=seed, common_seed=seed)
+        return SeededBatches(loader, seed=seed, is_common=True)
     rank = fabric.global_rank
     shared = share_of(loader, rank=rank, world_size=fabric.world_size, even=even, seed=seed)
-    by_sampler = type(shared.sampler) in (ShareSampler, DistributedSampler)  # with an order of their own
+    by_sampler = type(sampler_of(shared)) in (ShareSampler, DistributedSampler)  # with an order of their own
     # PyTorch's global generator differs by process, and so do all others if only the augmentation draws from them.
-    return SeededBatches(shared, seed=derive_seed(seed, rank), common_seed=None if by_sampler else seed)
+    return SeededBatches(shared, seed=seed, rank=rank, is_common=not by_sampler)

@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader
 
 from shortback.data.seeding import derive_seed
 from shortback.errors import UserError
+from shortback.health.samples import axis_of_samples
 from shortback.inspection.layout import sample_axis
-from shortback.training.draws import Draws
+from shortback.training.draws import Draws, begin_epoch
 
 log = logging.getLogger("shortback")
 
@@ -41,16 +42,17 @@ class SeededBatches:
     would continue from their draws of the previous epoch, so a `DataLoader` starts new workers every epoch.
 
     Args:
-        loader: yields pairs of inputs and classes, starts anew at every `iter()`, and has a length. If its sampler has
-            a `set_epoch`, it is called.
-        seed: seed of the draws.
-        common_seed: for a loader that decides by itself what each of several processes reads, see `Draws`.
+        loader: yields pairs of inputs and classes, starts anew at every `iter()`, and has a length. If a sampler of it
+            has a `set_epoch`, that is called.
+        seed: seed of the draws, the same in all processes.
+        rank: rank of this process, if each is to draw numbers of its own; None if there is one process.
+        is_common: whether the loader decides by itself what each of several processes reads, see `Draws`.
 
     Raises:
         ValueError: the loader has no length, or no batches.
     """
 
-    def __init__(self, loader: Any, *, seed: int = 0, common_seed: int | None = None) -> None:
+    def __init__(self, loader: Any, *, seed: int = 0, rank: int | None = None, is_common: bool = False) -> None:
         try:
             length = len(loader)
         except TypeError as error:  # also from the data set, whose length a DataLoader asks for
@@ -60,18 +62,17 @@ class SeededBatches:
             ) from error
         if not length:
             raise UserError(f"{type(loader).__name__} has no batches: its data are empty or less than one batch")
-        self.loader, self.seed, self.common_seed = _with_new_workers(loader), seed, common_seed
+        self.loader, self.seed = _with_new_workers(loader), seed
+        self._own_seed, self._is_common = seed if rank is None else derive_seed(seed, rank), is_common
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over the batches of an epoch, from batch `start` on; earlier batches are read and dropped."""
-        set_epoch = getattr(getattr(self.loader, "sampler", None), "set_epoch", None)
-        if set_epoch is not None:
-            set_epoch(epoch)
-        common_seed = None if self.common_seed is None else derive_seed(self.common_seed, epoch)
-        draws = Draws(self.loader, seed=derive_seed(self.seed, epoch), common_seed=common_seed)
+        begin_epoch(self.loader, epoch)
+        common_seed = derive_seed(self.seed, epoch) if self._is_common else None
+        draws = Draws(self.loader, seed=derive_seed(self._own_seed, epoch), common_seed=common_seed)
         with draws.drawing():
             batches = iter(self.loader)
         for index in range(len(self)):
@@ -86,6 +87,12 @@ class SeededBatches:
                 return
             if index >= start:
                 yield _pair(batch)
+        with draws.drawing():
+            if next(batches, None) is not None:
+                _warn_once(
+                    f"{type(self.loader).__name__} gives more batches in an epoch than its len(), {len(self)}: those "
+                    "beyond are not used; make len() the number of batches it gives"
+                )
 
 
 def _with_new_workers(loader: Any) -> Any:
@@ -148,7 +155,10 @@ def split_batch(net: nn.Module, x: Tensor, y: Tensor, number: int) -> list[tuple
     Raises:
         ValueError: `number` is above 1, and the input has no axis of samples alone.
     """
-    axis = sample_axis(net, x, len(y))
-    if number > 1 and axis is None:
+    if number == 1:
+        return [(x, y)]
+    axis = axis_of_samples(net, x, len(y))
+    axis = sample_axis(net, x, len(y)) if axis is None else axis  # the likely one, if a run did not tell
+    if axis is None:
         raise UserError("accumulate: an input whose first axis folds time and samples cannot be split into parts")
-    return list(zip(x.chunk(number, axis or 0), y.chunk(number), strict=True))
+    return list(zip(x.chunk(number, axis), y.chunk(number), strict=True))

@@ -33,8 +33,8 @@ class BestWeights:
     def __init__(self, folder: Path, *, keep: int = 1) -> None:
         self.file, self.heads, self.keep = folder / "best.safetensors", folder / "best-heads.safetensors", keep
 
-    def is_improved(self, state: TrainState, result: Evaluation | None) -> bool:
-        """Whether the epoch that just ended is the best so far; `state` is updated, including the list of kept epochs.
+    def record(self, state: TrainState, result: Evaluation | None) -> bool:
+        """Record the epoch that just ended in `state`, with the list of kept epochs; returns whether it is the best.
 
         Epochs are compared by accuracy, or by loss in a regression. The result is always True without validation,
         and in a regression until an epoch has had a finite loss.

@@ -57,13 +57,11 @@ class CheckpointFolder:
             if not path.exists():
                 continue
             try:
-                content = read_checkpoint(path)
+                return read_checkpoint(path)
             except _DamagedError as error:
                 damaged.append(f"{path}: {error}")
                 instead = "; using the one before it" if path == self.last and self.previous.exists() else ""
                 log.warning("checkpoint %s is damaged (%s)%s", path, error, instead)
-                continue
-            return content
         if damaged:
             raise CheckpointError("every checkpoint is damaged; start again in another folder\n" + "\n".join(damaged))
         return None

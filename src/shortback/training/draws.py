@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.random import mtrand
+from torch.utils.data import Sampler
 
 from shortback.data.seeding import Stream, derive_seed
 
@@ -76,19 +77,31 @@ class _Globals:
                 np.random.set_state(numpy_state)
 
 
+def begin_epoch(loader: Any, epoch: int) -> None:
+    """Call `set_epoch` of the samplers of a loader, or of a sampler and of that within it, where they have one."""
+    own = (loader,) if isinstance(loader, Sampler) else ()
+    for part in dict.fromkeys((*own, *_drawing_parts(loader))):
+        set_epoch = _attribute(part, "set_epoch")
+        if set_epoch is not None:
+            set_epoch(epoch)
+
+
 def _generators_of(loader: Any) -> list[torch.Generator]:
     """The generators found on a loader and its parts, without duplicates, in a fixed order."""
-    by_batch = _attribute(loader, "batch_sampler")
-    parts = (loader, _attribute(loader, "sampler"), by_batch, _attribute(by_batch, "sampler"))
-    found = [_attribute(part, "generator") for part in (*parts, _attribute(loader, "dataset"))]
+    found = [_attribute(part, "generator") for part in (loader, *_drawing_parts(loader), _attribute(loader, "dataset"))]
     return list(dict.fromkeys(each for each in found if isinstance(each, torch.Generator)))
+
+
+def _drawing_parts(loader: Any) -> tuple[Any, Any, Any]:
+    """The sampler, the batch sampler, and the sampler within that; None in place of each that is missing."""
+    by_batch = _attribute(loader, "batch_sampler")
+    return _attribute(loader, "sampler"), by_batch, _attribute(by_batch, "sampler")
 
 
 def _only_samplers_draw_here(loader: Any) -> bool:
     """Whether only PyTorch's own samplers draw in this process; they use PyTorch's generators alone."""
-    samplers = [_attribute(loader, name) for name in ("sampler", "batch_sampler")]
-    samplers.append(_attribute(samplers[1], "sampler"))
-    is_known = all(type(part).__module__.startswith("torch.utils.data.") for part in (loader, *samplers))
+    parts = (loader, *_drawing_parts(loader))
+    is_known = all(type(part).__module__.startswith("torch.utils.data.") for part in parts)
     return is_known and loader.num_workers > 0
 
 

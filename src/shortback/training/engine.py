@@ -58,6 +58,9 @@ class Trainer:
         fabric: a launched Fabric, with precision and processes.
         folder: where checkpoints are written.
         loggers: receive rows of numbers; pass them in the first process only.
+
+    Raises:
+        ValueError: see `Plan.check_validation`, `check_optimizer`, `Schedule.check_combine` and `check_parts`.
     """
 
     def __init__(
@@ -82,12 +85,11 @@ class Trainer:
         self.checkpoints, self.best = CheckpointFolder(folder), BestWeights(folder, keep=plan.keep_best)
         plan.check_validation(validation is not None)
         check_optimizer(optimizer, net)
-        if isinstance(net, ShortcutNetwork):
-            self.schedule.check_combine(loss.combine)
         for part in (loss.main, loss.branch):
             if isinstance(part, nn.Module):
                 part.to(fabric.device)  # class weights
         if isinstance(net, ShortcutNetwork):
+            self.schedule.check_combine(loss.combine)
             check_parts(loss, plan.accumulate)
         self.given = NetworkInTraining(net, execution=execution, fabric=fabric)
         with self.given.put_back_after_an_error():
@@ -96,15 +98,14 @@ class Trainer:
             self.average = None if plan.ema is None else WeightAverage(net, decay=plan.ema)
             self.learning_rate_shares = shares_of_groups(optimizer)
             chosen: dict[str, Any] = {"loss": loss, "schedule": self.schedule, "learning_rate": learning_rate}
-            self.identity = identity_of(net, train, optimizer, epochs=plan.epochs, **chosen)
+            self.identity = identity_of(net, train, optimizer, plan=plan, **chosen)
             self.gradient = Gradient(net, optimizer, fabric)
             self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
         self.watch = GradientWatch(net, loss=loss, every=plan.watch_every, num_samples=plan.watch_samples)
         self.finite = FiniteCheck(net, later=fabric.device.type != "cpu", clip_norm=plan.clip_norm)
         self.preflight, self.hangs = Preflight(net, loss=loss, fabric=fabric), HangWatch(plan.hang_minutes)
         self.state, self.row_sums, self.was_short, self.has_branches = TrainState(), Sums(), False, False
-        self.tick = time.perf_counter()
-        self.total_steps = plan.epochs * len(train)
+        self.tick, self.total_steps = time.perf_counter(), plan.epochs * len(train)
 
     def fit(self, *, resume: bool = False) -> FitResult:
         """Train to the end, load the best weights, and undo other changes (`NetworkInTraining.put_back`).
@@ -200,8 +201,8 @@ class Trainer:
     def _look(self, x: Tensor, y: Tensor) -> float:
         """Run the measurements due before a step, on the first process alone; returns the step's coefficient."""
         state, is_due = self.state, self.watch.is_due(self.state.step) and len(y) > 1
-        has_branches = isinstance(self.net, ShortcutNetwork) and self.net.branches_enabled
-        adapts = has_branches and self.schedule.measures and (is_due or state.batch == 0)
+        can_branch = isinstance(self.net, ShortcutNetwork) and self.net.branches_enabled
+        adapts = can_branch and self.schedule.measures and (is_due or state.batch == 0)
         if self.fabric.is_global_zero and (is_due or state.batch == 0):
             parts = split_batch(self.net, x, y, self.plan.accumulate)
             part = next((each for each in parts if weight_of(each[1], loss=self.loss.main)), None)  # with a label
@@ -255,7 +256,7 @@ class Trainer:
             batches = self.hangs.over(self.validation.epoch(0), "validation")
             result = evaluate(evaluated, batches, loss=self.loss.main, fabric=self.fabric)
             self.watch.warn_if_constant(evaluated, result, batches=self.validation, fabric=self.fabric)
-        self.best.is_improved(state, result)
+        self.best.record(state, result)
         if self.fabric.is_global_zero:
             self.best.save(evaluated, state)
         scores = {"val_accuracy": result and result.accuracy, "val_loss": result and result.loss}

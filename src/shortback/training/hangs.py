@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -76,7 +77,7 @@ class HangWatch:
     def over(self, batches: Iterable[_Batch], what: str) -> Iterator[_Batch]:
         """Yield the same batches, noting when each was requested and when it arrived."""
         left = iter(batches)
-        for number in range(1, sys.maxsize):
+        for number in itertools.count(1):
             self._note(f"waiting for batch {number} of {what}")
             try:
                 batch = next(left)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from shortback.losses import ShortcutLoss
 from shortback.schedules import SCHEDULES, Schedule
 from shortback.shortcuts import ShortcutNetwork
 from shortback.shortcuts.weights import weight_differences
+from shortback.targets import loss_identity
 from shortback.training.batches import Batches
 from shortback.training.checkpoint import CheckpointError
 from shortback.training.optim import WarmupCosine
+from shortback.training.plan import Plan
 
 
 def identity_of(
@@ -24,7 +27,7 @@ def identity_of(
     train: Batches,
     optimizer: torch.optim.Optimizer,
     *,
-    epochs: int,
+    plan: Plan,
     loss: ShortcutLoss,
     schedule: Schedule,
     learning_rate: Callable[[int], float],
@@ -36,9 +39,14 @@ def identity_of(
     """
     loader = getattr(train, "loader", train)
     identity: dict[str, Any] = {
-        "epochs": epochs,
+        "epochs": plan.epochs,
         "batches an epoch": len(train),
         "batch size": getattr(loader, "batch_size", None),
+        "seed": getattr(train, "seed", None),
+        "accumulate": plan.accumulate,
+        "clip_norm": plan.clip_norm,
+        "ema": plan.ema,
+        "loss": _described(loss.main),
         "optimizer": type(optimizer).__name__,
         "branches": list(net.places) if isinstance(net, ShortcutNetwork) else [],
     }
@@ -49,6 +57,14 @@ def identity_of(
         if type(schedule) in SCHEDULES.values():
             identity["schedule"] = repr(schedule)
     return identity
+
+
+def _described(loss: object) -> str:
+    """A loss of this package with its numbers; of any other, the name of its function or class."""
+    if dataclasses.is_dataclass(loss):
+        return repr(loss)
+    kind = loss_identity(loss)
+    return getattr(kind, "__qualname__", type(loss).__qualname__)
 
 
 def check_same(content: Mapping[str, Any], now: Mapping[str, Any], net: nn.Module, *, folder: Path) -> None:

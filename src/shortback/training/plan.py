@@ -61,11 +61,11 @@ class Plan:
         if self.ema is not None and not (_is_number(self.ema) and 0 < self.ema < 1):
             raise UserError(f"ema={self.ema!r}: must be between 0 and 1, or None")
 
-    def check_validation(self, there_is_one: bool) -> None:
+    def check_validation(self, has_validation: bool) -> None:
         """Raise `UserError` if a number needs a validation split and there is none."""
-        if not there_is_one and self.patience is not None:
+        if not has_validation and self.patience is not None:
             raise UserError(f"patience={self.patience} needs a validation split: give images to validate on")
-        if not there_is_one and self.keep_best > 1:
+        if not has_validation and self.keep_best > 1:
             raise UserError(f"keep_best={self.keep_best} needs a validation split: give images to validate on")
 
     def is_over(self, epochs: int, *, best_epoch: int) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, Sampler
 
 from shortback.data.seeding import derive_seed
-from shortback.training.draws import Draws
+from shortback.training.draws import Draws, begin_epoch
 
 
 class ShareSampler(Sampler):
@@ -28,8 +28,9 @@ class ShareSampler(Sampler):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that determines the order of the next iteration."""
+        """Set the epoch that determines the order of the next iteration, here and in the sampler of the whole."""
         self.epoch = epoch
+        begin_epoch(self.drawn, epoch)
 
     def __iter__(self) -> Iterator[Any]:
         with Draws(self.drawn, seed=derive_seed(self.seed, self.epoch)).drawing():
@@ -43,25 +44,30 @@ class ShareSampler(Sampler):
         return (len(self.drawn) + missing) // self.world_size
 
 
+def sampler_of(loader: DataLoader) -> Any:
+    """The sampler that decides the order; with a `batch_sampler` of the user's own, `loader.sampler` does not."""
+    return getattr(loader.batch_sampler, "sampler", loader.sampler)
+
+
 def share_of(loader: DataLoader, *, rank: int, world_size: int, even: bool, seed: int) -> DataLoader:
     """Copy a loader so that it loads the share of one process, in batches of the same size.
 
     A loader with a `DistributedSampler` or an `IterableDataset` is returned as it is.
     """
-    if isinstance(loader.dataset, IterableDataset) or isinstance(loader.sampler, DistributedSampler):
+    if isinstance(loader.dataset, IterableDataset) or isinstance(sampler_of(loader), DistributedSampler):
         return loader
 
     def share(drawn: Any) -> ShareSampler:
         return ShareSampler(drawn, rank=rank, world_size=world_size, even=even, seed=seed)
 
     # Set in the dictionary: DataLoader refuses to set these, and a subclass may have another constructor.
-    shared = copy.copy(loader)
-    if loader.batch_sampler is None or type(loader.batch_sampler) is BatchSampler:
-        sampler = share(loader.sampler)
+    shared, by_batch = copy.copy(loader), loader.batch_sampler
+    if by_batch is None:
+        shared.__dict__["sampler"] = share(loader.sampler)
+    elif type(by_batch) is BatchSampler:
+        sampler = share(by_batch.sampler)
         shared.__dict__["sampler"] = sampler
-        if loader.batch_sampler is not None:
-            assert loader.batch_size is not None
-            shared.__dict__["batch_sampler"] = BatchSampler(sampler, loader.batch_size, loader.drop_last)
+        shared.__dict__["batch_sampler"] = BatchSampler(sampler, by_batch.batch_size, by_batch.drop_last)
     else:
-        shared.__dict__["batch_sampler"] = shared.__dict__["sampler"] = share(loader.batch_sampler)
+        shared.__dict__["batch_sampler"] = shared.__dict__["sampler"] = share(by_batch)
     return shared

@@ -77,9 +77,10 @@ def check_parts(loss: ShortcutLoss, number: int) -> None:
     """
     losses = loss.main, loss.branch or loss.main
     main, branch = (each.weight if isinstance(each, _LABEL_LOSSES) else None for each in losses)
+    ignored = {each.ignore_index if isinstance(each, _LABEL_LOSSES) else None for each in losses}
     alike = main is branch or (main is not None and branch is not None and torch.equal(main, branch))
-    if number > 1 and loss.combine != "logits" and not alike:
+    if number > 1 and loss.combine != "logits" and not (alike and len(ignored) == 1):
         raise UserError(
             f"accumulate={number}: main and branch weight classes differently, so parts of a batch cannot suit both: "
-            "give both losses the same weight, or use accumulate=1"
+            "give both losses the same weight and ignore_index, or use accumulate=1"
         )
