@@ -27,12 +27,12 @@ def folder() -> Path:
 
 def questions() -> dict[str, str]:
     """Every benchmark by name, with the question that it answers."""
-    answers = {}
+    found = {}
     for file in sorted(folder().glob("*.py")):
         tree = ast.parse(file.read_text())
         if any(isinstance(node, ast.FunctionDef) and node.name == "measure" for node in tree.body):
-            answers[file.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
-    return answers
+            found[file.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
+    return found
 
 
 def run(name: str, argv: Sequence[str]) -> None:

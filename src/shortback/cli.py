@@ -190,8 +190,8 @@ def bench(
         if question is not None:
             run(question, context.args)
             return
-        for name, answer in questions().items():
-            print(f"{name:14}  {answer}")
+        for name, asked in questions().items():
+            print(f"{name:14}  {asked}")
 
 
 @data_app.command("show", cls=Command)

@@ -140,7 +140,14 @@ class SpikingNeuron(TimeModule):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the spikes of a whole sequence, `[T*N, ...]`, in the dtype and memory format of the input."""
+        """Return the spikes of a whole sequence, `[T*N, ...]`, in the dtype and memory format of the input.
+
+        Args:
+            x: input current, `[T*N, ...]` time-major, or `[N, ...]` if `static_input`.
+
+        Raises:
+            ValueError: the number of rows is not a multiple of `num_steps`.
+        """
         spikes, _ = ops.multi_step(
             self.unfold(x),
             dynamics=self.dynamics,

@@ -75,7 +75,11 @@ def as_schedule(schedule: Schedule | Callable[[float], float] | float) -> Schedu
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """$c(p) = value$ throughout."""
+    """$c(p) = value$ throughout, as in eq. 7.
+
+    Raises:
+        ValueError: `value` is negative or not finite.
+    """
 
     value: float = 1.0
 
@@ -92,7 +96,7 @@ class Constant(Schedule):
 
 
 @dataclass(frozen=True)
-class _Falling(Schedule):
+class _Ramp(Schedule):
     """Goes from `start` to `end` over the first fraction `over` of training, and stays at `end`.
 
     Raises:
@@ -123,24 +127,30 @@ class _Falling(Schedule):
 
 
 @dataclass(frozen=True)
-class Linear(_Falling):
-    r"""$c = a + (b - a)\,q$ with $q = p / \text{over}$."""
+class Linear(_Ramp):
+    r"""$c = a + (b - a)\,q$ with $q = p / \text{over}$, from $a$ = `start` to $b$ = `end`, as in eq. 10."""
 
     def _between(self, q: float) -> float:
         return self.start + (self.end - self.start) * q
 
 
 @dataclass(frozen=True)
-class Cosine(_Falling):
-    r"""$c = b + \tfrac{1}{2} (a - b)(1 + \cos \pi q)$."""
+class Cosine(_Ramp):
+    r"""$c = b + \tfrac{1}{2} (a - b)(1 + \cos \pi q)$, with $a$, $b$ and $q$ as in `Linear`."""
 
     def _between(self, q: float) -> float:
         return self.end + 0.5 * (self.start - self.end) * (1 + math.cos(math.pi * q))
 
 
 @dataclass(frozen=True)
-class Exponential(_Falling):
-    r"""$c = b + (a - b) \frac{e^{-rq} - e^{-r}}{1 - e^{-r}}$: a decay of `rate` $r$ that ends exactly at $b$."""
+class Exponential(_Ramp):
+    r"""$c = b + (a - b) \frac{e^{-rq} - e^{-r}}{1 - e^{-r}}$: a decay of `rate` $r$ that ends exactly at $b$.
+
+    $a$, $b$ and $q$ are as in `Linear`.
+
+    Raises:
+        ValueError: `rate` is not a positive number, or as for `Linear`.
+    """
 
     rate: float = 5.0
 
@@ -157,7 +167,7 @@ class Exponential(_Falling):
 
 
 @dataclass(frozen=True)
-class Step(_Falling):
+class Step(_Ramp):
     """Steps through `num_levels` evenly spaced levels from `start` to `end`; the last level begins at `over`."""
 
     num_levels: int = 4
@@ -260,7 +270,7 @@ SCHEDULES: dict[ScheduleKind, type[Schedule]] = {
 }
 
 
-def _has_fallen_to_0(schedule: _Falling | Adaptive, progress: float) -> bool:
+def _has_fallen_to_0(schedule: _Ramp | Adaptive, progress: float) -> bool:
     return schedule.end == 0 and (progress >= schedule.over or schedule.start == 0)
 
 

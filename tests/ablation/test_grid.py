@@ -178,3 +178,8 @@ def test_a_value_that_changes_nothing_beside_others_is_left_out(methods, vary, e
     told = [", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in cell.settings) for cell in cells]
     assert told == expected
     assert len({cell.folder for cell in cells}) == len(cells)
+
+
+def test_cells_that_would_share_a_folder_are_refused():
+    with pytest.raises(ValueError, match=r"cache_dir=a/b and data\.cache_dir=a_b would write into the same folder"):
+        grid(methods=["vanilla"], seeds=1, vary=["data.cache_dir=a/b,a_b"])

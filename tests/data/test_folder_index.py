@@ -131,3 +131,12 @@ def test_a_list_of_imagenet_is_read_in_two_seconds(tmp_path):
     assert again.files[-1] == files[-1]
     assert Path(again.files[0]).name == "n00000000_0.JPEG"
     assert seconds < 2
+
+
+def test_links_are_followed_but_those_into_themselves(root):
+    (root / "train/cat/loop").symlink_to(root / "train/cat")
+    (root / "train/cat/up").symlink_to(root)
+    (root / "train/cat/other").symlink_to(root / "train/dog/deep")
+    found = listed(root)
+    linked = ["train/cat/other/c.png", "train/cat/up/train/dog/deep/c.png"]
+    assert list(found.files) == ["train/cat/a.png", "train/cat/b.png", *linked, "train/dog/deep/c.png"]

@@ -83,3 +83,23 @@ def test_what_is_wrong_is_said(model):
         EarlyExit(model, threshold=0.5, temperatures=(1.0, 1.0))
     with pytest.raises(ValueError, match="no image"):
         by_step(model, [])
+
+
+def test_a_readout_of_every_step_changes_no_exit(model):
+    x, labels = images(4), torch.zeros(4, dtype=torch.int64)
+    expected, curve = model(x), by_step(model, [(x, labels)]).logits
+    model.readout = "steps"
+    try:
+        assert torch.equal(EarlyExit(model, threshold=NEVER)(x)[0], expected)
+        assert torch.equal(by_step(model, [(x, labels)]).logits, curve)
+    finally:
+        model.readout = "mean"
+
+
+@pytest.mark.parametrize("num_steps", [2, 4])
+def test_a_sequence_of_another_length_is_refused(model, num_steps):
+    x = images(2, num_steps=num_steps)
+    with pytest.raises(ValueError, match=f"a sequence of {num_steps} steps for a model of 3"):
+        EarlyExit(model, threshold=0.5)(x)
+    with pytest.raises(ValueError, match=f"a sequence of {num_steps} steps for a model of 3"):
+        by_step(model, [(x, torch.zeros(2, dtype=torch.int64))])

@@ -69,7 +69,7 @@ def test_a_sum_with_a_factor_is_refused(forward):
 @pytest.mark.parametrize(
     ("forward", "message"),
     [
-        (lambda m, x: m.tail(m.a(x) + 1), r"no number such as 1: put it into the convolution"),
+        (lambda m, x: m.tail(m.a(x) + 1), r"not a number such as 1: put it into the convolution"),
         (
             lambda m, x: m.fc(m.act(m.a(x)).mean([2, 3], dtype=torch.float64).float()),
             "no mean with dtype=torch.float64",

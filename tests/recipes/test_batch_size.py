@@ -12,3 +12,5 @@ def test_what_is_too_large_says_what_fits():
     check_batch_size(42, num_images=42)
     with pytest.raises(UserError, match=r"a batch of 128 is more than the 42 images .*, -s train\.batch_size=8$"):
         check_batch_size(128, num_images=42)
+    with pytest.raises(UserError, match=r"more than the 1 image to train on: give more images$"):
+        check_batch_size(128, num_images=1)

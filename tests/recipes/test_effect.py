@@ -19,6 +19,9 @@ from shortback.recipes.load import load_recipe
         ("branches.schedule=constant", "branches.end=0.3", "linear or cosine or exponential or step, and"),
         ("branches.schedule=constant", "branches.over=0.3", "and this is constant"),
         ("method=evolutionary", "branches.coefficient=2", "applies only to method=shortcut, and this is evolutionary"),
+        ("method=shortcut", "branches.start=0.5", "has no effect on the method shortcut"),
+        ("method=shortcut", "branches.schedule=cosine", "has no effect on the method shortcut"),
+        ("method=vanilla", "branches.at=blocks", "has no effect on the method vanilla"),
     ],
 )
 def test_a_setting_of_another_kind_is_refused(choice, setting, message):
@@ -38,6 +41,7 @@ def test_a_setting_of_another_kind_is_refused(choice, setting, message):
         ["branches.schedule=adaptive", "branches.share=0.3", "branches.over=0.5"],
         ["branches.schedule=constant", "branches.start=0.3"],
         ["method=shortcut", "branches.coefficient=2"],
+        ["method=shortcut", "branches.combine=additive", "branches.start=0.5"],
         ["compare=[vanilla, shortcut]", "branches.coefficient=2"],
     ],
 )

@@ -130,3 +130,15 @@ def test_the_questions_have_every_answer():
     asked = questions()
     assert set(asked["data"][1]) == set(get_args(Have))
     assert set(asked["network"][1]) == set(get_args(RecipeNetwork))
+
+
+def test_folders_of_classes_may_be_links(tmp_path):
+    for number in range(40):
+        path = tmp_path / "elsewhere" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (500, 375)).save(path)
+    (tmp_path / "root/train").mkdir(parents=True)
+    for label in ("a", "b"):
+        (tmp_path / "root/train" / label).symlink_to(tmp_path / "elsewhere")
+    made = recipe(tmp_path, data="images", network="resnet18", root=tmp_path / "root")
+    assert (made.model.stem, made.train.batch_size) == ("imagenet", 16)

@@ -58,3 +58,11 @@ def test_classes_take_turns():
         draw_samples(data, data.train, count=4, transform=train_transform(Augmentation(), image_size=6))
     )
     assert [title[0] for title in titles] == ["a", "b", "a", "b"]
+
+
+def test_what_is_only_resized_is_not_called_augmented():
+    grey = source(torch.randint(256, (4, 1, 6, 6), dtype=torch.uint8), in_channels=1)
+    transform = train_transform(Augmentation(), image_size=8)
+    lines, titles = pictures(draw_samples(grey, grey.train, count=1, transform=transform))
+    assert titles == ["a   0.bin"]
+    assert len(lines[0]) == 1

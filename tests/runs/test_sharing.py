@@ -53,9 +53,11 @@ def test_what_is_in_it(run, published):  # noqa: F811
     low, high = accuracy_interval(accuracy, 1000)
     assert card.startswith("---\nlibrary_name: shortback\n")
     assert "license: mit\n" in card
-    assert f"test accuracy {accuracy:.2%} ({low:.2%} to {high:.2%}" in card
+    assert f"test accuracy {accuracy:.2%} (95 % interval {low:.2%} to {high:.2%})" in card
     assert "ACs an image; arithmetic only, no data movement" in card
     assert "method: evolutionary" in card
+    assert "root: null" in card  # no path of this machine
+    assert str(published.parent) not in card
 
 
 def test_the_card_says_how_many_images_were_trained_on(run, published, tmp_path):  # noqa: F811

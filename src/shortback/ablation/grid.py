@@ -122,6 +122,12 @@ def build_grid(
             own = [f"{key}={value}" for key, value in own_settings]
             parsed = load_recipe(recipe, settings=[*settings, *own, "compare=null", f"method={method}", f"seed={seed}"])
             cells.append(Cell(own_settings, parsed.method, seed, parsed))
+    folders: dict[Path, Cell] = {}
+    for cell in cells:
+        other = folders.setdefault(cell.folder, cell)
+        if other is not cell:
+            values = " and ".join(on_one_line(one.settings) for one in (other, cell))
+            raise UserError(f"--vary: {values} would write into the same folder, {cell.folder}: use other values")
     for setting in settings:
         reasons = [without_effect(cell.recipe, [setting]) for cell in cells]
         if reasons and all(reasons):

@@ -98,7 +98,8 @@ def _made_with(runs: Sequence[CellRun]) -> list[str]:
         found = summary.get("git_commit")
         commit = f", commit {found[:12]}" if found else ""
         split = f", test data {summary['split']}" if summary.get("split") else ""
-        lines.append(f"{summary.get('execution', '')}; {versions}{commit}{split}")
+        where = " on ".join(filter(None, (summary.get("execution"), summary.get("processor"))))
+        lines.append(f"{where}; {versions}{commit}{split}")
     return [line for line in dict.fromkeys(lines) if line != "; "]
 
 

@@ -64,8 +64,7 @@ def read_run(settings: Settings, method: str, seed: int, path: Path, *, within: 
     folder, error = RunFolder(path), path / ERROR_FILE
     recipe = None
     if folder.recipe.exists():
-        recipe = folder.read_recipe().model_dump(mode="json")
-        recipe["data"]["root"] = None
+        recipe = folder.read_recipe().without_paths().model_dump(mode="json")
     return CellRun(
         settings=settings,
         method=method,

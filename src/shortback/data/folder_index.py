@@ -156,11 +156,14 @@ class _Walk:
         """Record the time of a folder, which must be done before its content is listed."""
         self.folders[folder[self.prefix :]] = os.stat(folder).st_mtime_ns
 
-    def into(self, folder: str) -> None:
+    def into(self, folder: str, within: tuple[str, ...] = ()) -> None:
+        """Collect what is in a folder; links that lead back to a folder on the way here, `within`, are left out."""
         self.note(folder)
+        within = (*within, os.path.realpath(folder))
         for entry in visible(folder):
             if entry.is_dir():
-                self.into(entry.path)
+                if os.path.realpath(entry.path) not in within:
+                    self.into(entry.path, within)
             else:
                 self.files.append(entry.path[self.prefix :])
                 self.stats.append(_stats(entry))

@@ -20,8 +20,7 @@ Mixing = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 _POLICIES = {"cifar10": AutoAugmentPolicy.CIFAR10, "imagenet": AutoAugmentPolicy.IMAGENET}
 
-# Grey, for areas that a policy uncovers, as in common implementations of the policies; v2's default is
-# black.
+# Grey, for areas that a policy uncovers, as in common implementations of the policies; v2's default is black.
 _POLICY_FILL = 128
 
 # Purposes of draws. Each has its own draws, so that enabling one augmentation does not change the others.
@@ -78,8 +77,9 @@ class Augmentation:
 
     def first_other_augmentation(self) -> str | None:
         """Name the first enabled augmentation other than padded crop, flip, Cutout and mixing; None without one."""
-        others = ("resized_crop", "roll", "rotate", "shear", "auto_augment", "rand_augment")
-        return next((name for name in others if getattr(self, name) not in (False, None, 0)), None)
+        on = [name for name in ("resized_crop", "roll", "rotate", "shear", "auto_augment") if getattr(self, name)]
+        on += ["rand_augment"] * (self.rand_augment is not None)  # its magnitude 0 changes images, too
+        return next(iter(on), None)
 
 
 class Draws(NamedTuple):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from shortback.errors import UserError
 from shortback.export.exits import Batches, Exits, RowCount, check_threshold, confidence
 from shortback.export.stream import stream
 from shortback.spiking import SpikingNetwork
@@ -31,11 +32,17 @@ class EarlyExit:
 
     def __init__(self, model: SpikingNetwork, *, threshold: float, temperatures: Sequence[float] | None = None) -> None:
         self.stream, self.threshold = stream(model), threshold
+        self.stream.readout = "mean"  # whatever the model's own is
         self.temperatures = check_threshold(threshold, temperatures, exits=model.num_steps, what="steps")
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits `[N, K]` and the number of steps each image took, `[N]`, for `[N, C, H, W]` or `[T, N, C, H, W]`."""
+        """Logits `[N, K]` and the number of steps each image took, `[N]`, for `[N, C, H, W]` or `[T, N, C, H, W]`.
+
+        Raises:
+            ValueError: a sequence has another number of steps than the model.
+        """
+        _check_steps(x, len(self.temperatures))
         count = x.shape[x.ndim - 4]
         active, state = torch.arange(count, device=x.device), None
         steps = torch.zeros(count, dtype=torch.int64, device=x.device)
@@ -62,13 +69,15 @@ def by_step(model: SpikingNetwork, batches: Batches) -> Exits:
     """Run a network step by step, and count the operations of every image at every step.
 
     Raises:
-        ValueError: there is no batch, or as for `stream`.
+        ValueError: there is no batch, a sequence has another number of steps than the model, or as for `stream`.
     """
     streamed = stream(model)
+    streamed.readout = "mean"
     count = RowCount(streamed)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     parts: list[Exits] = []
     for images, labels in batches:
+        _check_steps(images, model.num_steps)
         x, state, rows = images.to(device), None, []
         for step in range(model.num_steps):
             count.start(x.shape[x.ndim - 4])
@@ -77,3 +86,8 @@ def by_step(model: SpikingNetwork, batches: Batches) -> Exits:
         logits, macs, acs = map(torch.stack, zip(*rows, strict=True))
         parts.append(Exits(logits, labels.cpu(), macs, acs, tuple(range(1, model.num_steps + 1))))
     return Exits.of(parts)
+
+
+def _check_steps(x: Tensor, num_steps: int) -> None:
+    if x.ndim == 5 and len(x) != num_steps:
+        raise UserError(f"a sequence of {len(x)} steps for a model of {num_steps}: the numbers must be the same")

@@ -103,7 +103,7 @@ def cheapest(points: Sequence[ExitPoint], *, loss: float) -> ExitPoint:
 
 def confidence(logits: Tensor, temperature: float) -> Tensor:
     """The confidence of each image, `[N]`, from logits `[N, K]`."""
-    return (logits / temperature).softmax(1).amax(1)
+    return (logits.float() / temperature).softmax(1).amax(1)
 
 
 def check_threshold(threshold: float, temperatures: Sequence[float] | None, *, exits: int, what: str) -> list[float]:

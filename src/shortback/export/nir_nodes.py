@@ -79,6 +79,7 @@ class Builder:
             f"a reset to {dynamics.reset_to}": dynamics.reset_to != 0,
             f"a membrane that begins at {dynamics.initial}": dynamics.initial != 0,
             f"a decay of {decay}, outside [0, 1]": not 0 <= decay <= 1,
+            "decay_input with a decay of 1, which leaves no input": decay == 1 and dynamics.decay_input,
         }
         for what, is_so in wrong.items():
             if is_so:
@@ -141,11 +142,12 @@ class Builder:
                 f"to_nir(): {name}: NIR has no max pooling of values other than spikes; pool after the neuron, or use "
                 "average pooling"
             )
+        x = self._whole(name, x)
         _refuse_ceil(name, pool, x, shape)
         kernel, stride, padding, dilation = map(_pair, (pool.kernel_size, pool.stride, pool.padding, pool.dilation))
         pooled = self._by_channel(
             f"{name}.sum",
-            self._whole(name, x),
+            x,
             torch.ones(kernel),
             shape,
             stride=stride,
@@ -161,6 +163,7 @@ class Builder:
         return self._leaky(name, pooled, tau=self.dt, r=1.0, threshold=np.float32(0.5))
 
     def average(self, name: str, x: Value, pool: nn.AvgPool2d, shape: tuple[int, ...]) -> Value:
+        x = self._whole(name, x)
         _refuse_ceil(name, pool, x, shape)
         if pool.divisor_override is not None or (any(_pair(pool.padding)) and not pool.count_include_pad):
             raise UserError(
@@ -171,6 +174,7 @@ class Builder:
 
     def adaptive(self, name: str, x: Value, shape: tuple[int, ...]) -> Value:
         """Average pooling to a size; the mean over all pixels is the size 1x1, flattened or not."""
+        x = self._whole(name, x)
         flat = len(shape) == 1
         height, width = (1, 1) if flat else shape[1:]
         if len(x.shape) != 3 or x.shape[1] % height or x.shape[2] % width:

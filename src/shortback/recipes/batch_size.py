@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from shortback.errors import UserError
+from shortback.words import quantity
 
 
 def fitting_batch_size(num_images: int) -> int:
@@ -17,7 +18,8 @@ def check_batch_size(batch_size: int, *, num_images: int) -> None:
         ValueError: it has none; the message suggests a batch size.
     """
     if batch_size > num_images:
+        fits = f"choose a smaller one, -s train.batch_size={fitting_batch_size(num_images)}"
         raise UserError(
-            f"a batch of {batch_size} is more than the {num_images} images to train on: choose a smaller one, "
-            f"-s train.batch_size={fitting_batch_size(num_images)}"
+            f"a batch of {batch_size} is more than the {quantity(num_images, 'image')} to train on: "
+            f"{fits if num_images > 1 else 'give more images'}"
         )

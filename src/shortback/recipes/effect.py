@@ -8,6 +8,7 @@ from typing import get_args
 from shortback.choices import ScheduleKind
 from shortback.errors import UserError
 from shortback.recipes.load import flatten
+from shortback.recipes.methods import method_uses
 from shortback.recipes.schema import Recipe
 from shortback.recipes.yaml_text import read_yaml
 
@@ -49,11 +50,19 @@ def without_effect(recipe: Recipe, settings: Iterable[str]) -> str | None:
     methods |= {recipe.method} if "method" in keys else set()
     for key in keys:
         chooser, choices = _OF.get(key, ("", ()))
+        if chooser != "method" and not any(_heeds(method, key, recipe) for method in methods):
+            return f"{key}=...: has no effect on the method {' or '.join(sorted(methods))}; leave it out"
         chosen = methods if chooser == "method" else {flat.get(chooser)}
         if chooser and not chosen & set(choices):
             here, there = ", ".join(sorted(map(str, chosen))), " or ".join(choices)
             return f"{key}=...: applies only to {chooser}={there}, and this is {here}; choose that, or leave it out"
     return None
+
+
+def _heeds(method: str, key: str, recipe: Recipe) -> bool:
+    """Whether a setting of the branches affects a method; `coefficient` follows `start` where losses are added."""
+    follows = method == "shortcut" and key == "branches.start" and recipe.branches.combine != "logits"
+    return follows or method_uses(method, key)
 
 
 def keys_of(settings: Iterable[str]) -> list[str]:

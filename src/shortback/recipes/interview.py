@@ -98,7 +98,7 @@ def _batch_size_for(root: Path, recipe: Recipe) -> int:
     """A batch size that suits the number of images or recordings in a folder, at most the recipe's."""
     largest = recipe.train.batch_size
     folder = root / "train" if (root / "train").is_dir() else root
-    files = (name for _, _, names in os.walk(folder) for name in names if not name.startswith("."))
+    files = (name for _, _, names in os.walk(folder, followlinks=True) for name in names if not name.startswith("."))
     held_out = recipe.data.validation_fraction + (0.2 if recipe.data.split == FIFTH else 0.0)
     enough = 4 * largest / (1 - held_out)
     count = sum(1 for _ in itertools.islice(files, math.ceil(enough)))
@@ -158,7 +158,7 @@ def _of_recordings(root: Path) -> dict[str, Any]:
 
 def _size_of_an_image(root: Path) -> tuple[int, int]:
     """Width and height of the first image in a folder, in any format that `image_folder` reads."""
-    for folder, _, names in os.walk(root):
+    for folder, _, names in os.walk(root, followlinks=True):
         for name in (name for name in names if not name.startswith(".")):
             # The content decides what a file is, not its name; other files are reported when training loads the data.
             with contextlib.suppress(OSError), Image.open(Path(folder) / name, formats=FORMATS) as image:

@@ -79,20 +79,26 @@ class Recipe(Section):
         if len(set(names)) < len(names):
             raise UserError(f"compare has a name twice: {', '.join(names)}")
         if self.data.kind in get_args(EventKind):
-            wrong = [key for key in ("resized_crop", "auto_augment", "rand_augment") if getattr(self.data.augment, key)]
+            augment = self.data.augment
+            wrong = [key for key in ("resized_crop", "auto_augment") if getattr(augment, key)]
+            wrong += ["rand_augment"] * (augment.rand_augment is not None)
             if wrong:
-                raise ValueError(
+                raise UserError(
                     f"data.augment.{wrong[0]} is for photographs, and frames of events are counts, without colours "
                     "or brightness; use flip, roll, crop_padding, rotate, shear, cutout or mixup"
                 )
             if self.data.image_size is not None:
-                raise ValueError("data.image_size is for images; frames of events have data.frames.size")
+                raise UserError("data.image_size is for images; frames of events have data.frames.size")
         elif given := [key for key in ("frames", "split", "sensor") if getattr(self.data, key) is not None]:
             key = given[0]
-            raise ValueError(f"data.{key} is for recordings of events, and data.kind={self.data.kind} has images")
+            raise UserError(f"data.{key} is for recordings of events, and data.kind={self.data.kind} has images")
         if self.optimizer.kind == "adamw" and self.optimizer.nesterov:
             raise UserError("optimizer.nesterov is for optimizer.kind='sgd'")
         return self
+
+    def without_paths(self) -> Recipe:
+        """The recipe without the paths of this machine, where the data and their caches lie."""
+        return self.model_copy(update={"data": self.data.model_copy(update={"root": None, "cache_dir": None})})
 
     def to_yaml(self) -> str:
         return write_yaml(self.model_dump(mode="json"))

@@ -12,6 +12,7 @@ from torch import Tensor
 from shortback.data import ImageData, ImageSet, TrainTransform
 from shortback.data.images import file_of, read_images
 from shortback.data.seeding import derive_seeds
+from shortback.data.transforms import EvalTransform
 
 ON, OFF = np.array([0.85, 0.15, 0.15]), np.array([0.10, 0.35, 0.80])
 NUM_AUGMENTED = 5  # augmented versions of a static image
@@ -74,7 +75,8 @@ def _rows(
     many = [image[0]] * len(seeds) if isinstance(image, list) else image.expand(len(seeds), -1, -1, -1)
     augmented = transform.batch(many, seeds=seeds)
     if num_steps is None:
-        changed = [x for x in augmented if not torch.equal(x, image[0])]
+        plain = EvalTransform(image_size=transform.image_size).batch(many[:1])[0]
+        changed = [x for x in augmented if not torch.equal(x, plain)]
         return [Row(title + "   and augmented" * bool(changed), [_coloured(x) for x in (image[0], *changed)])]
     frames = [x.unflatten(0, (num_steps, -1)) for x in (image[0], augmented[0])]
     lines = [Row(title, [_events(x) for x in frames[0]])]

@@ -168,7 +168,10 @@ def _uploaded(folder: Path, place: str) -> str:
 
 
 def accuracy_interval(accuracy: float, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of an accuracy on `count` images; it covers the choice of images, not of the seed."""
+    """Wilson's 95 % interval of an accuracy on `count` images; it covers the choice of images, not of the seed.
+
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927.
+    """
     z = 1.959964
     centre = (accuracy + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(accuracy * (1 - accuracy) / count + z * z / (4 * count * count))
@@ -219,7 +222,7 @@ def _card(
             f"how {'recordings become frames' if events else 'to prepare them'}, and names the classes.",
             "",
             "```yaml",
-            recipe.to_yaml().rstrip(),
+            recipe.without_paths().to_yaml().rstrip(),
             "```",
             "",
         ]

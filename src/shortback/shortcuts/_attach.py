@@ -70,8 +70,13 @@ def attach(
         check_choice("reduce", reduce, Reduction)
     _refuse_unsuitable(model)
     check_batch(sample)
-    settings: dict[str, Any] = {"layout": layout, "reduce": reduce, "num_steps": num_steps}
-    settings |= {"features": features, "output": output}
+    settings: dict[str, Any] = {
+        "layout": layout,
+        "reduce": reduce,
+        "num_steps": num_steps,
+        "features": features,
+        "output": output,
+    }
     at = _names(at)
     run = functools.cache(lambda: Calls.of(model, sample))
     with explaining(model, sample):

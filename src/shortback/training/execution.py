@@ -76,6 +76,11 @@ def choose_execution(
     """Choose how to run: by default on a GPU if there is one, in bf16 if the hardware multiplies in it.
 
     Args:
+        device: `"cpu"`, `"cuda"`, or `"auto"` for a GPU if there is one.
+        precision: of matrix products, `"fp32"`, `"bf16"`, `"fp16"`, or `"auto"` for bf16 if the hardware multiplies in
+            it.
+        channels_last: whether tensors are stored channels-last, in which compiled neurons are fastest.
+        compile: the neurons (`"neuron"`), the whole model (`"model"`) or nothing (`"off"`).
         memory: what layers keep for the backward pass (`shortback.ops.layer`) if neurons are compiled; the compiler of
             a whole model decides this by itself, and with nothing compiled PyTorch keeps everything. None uses the
             network's own setting.

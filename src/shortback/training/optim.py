@@ -35,12 +35,20 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Build an optimizer over the trainable parameters of `net`, in two groups: with and without weight decay.
 
-    `momentum` and `nesterov` apply to SGD alone.
+    Args:
+        net: what is trained; frozen parameters are left out.
+        kind: `"sgd"` or `"adamw"`.
+        lr: the learning rate; 0.1 suits SGD, and about 0.001 AdamW.
+        momentum, nesterov: for SGD alone.
+        weight_decay: of weights with two or more axes; norms, biases and the parameters of neurons have none.
+
+    Raises:
+        ValueError: an unknown kind, or no trainable parameters.
     """
     check_choice("kind", kind, OptimizerKind)
     parameters, exempt = [p for p in net.parameters() if p.requires_grad], _exempt(net)
     if not parameters:
-        raise UserError(f"{type(net).__name__} has no trainable parameters: all of them are frozen")
+        raise UserError(f"{type(net).__name__} has no trainable parameters: it has none, or all are frozen")
     decayed = [p for p in parameters if p.ndim >= 2 and p not in exempt]
     groups = [
         {"params": decayed, "weight_decay": weight_decay},

@@ -24,7 +24,7 @@ def check_tracker(kind: LoggerKind) -> None:
     """Raise `UserError` if there is no such kind of logger, or its package is not installed."""
     check_choice("logger", kind, LoggerKind)
     if importlib.util.find_spec(kind) is None:  # csv is Python's own
-        raise UserError(f"train.loggers: {kind} is not installed: pip install 'shortback[{kind}]'")
+        raise UserError(f"{kind} is not installed: pip install 'shortback[{kind}]'")
 
 
 def make_tracker(kind: LoggerKind, folder: Path, *, settings: Mapping[str, Any] | None = None) -> Logger:

@@ -235,7 +235,9 @@ def _resume_or_allocate(partial: Path, done: Path, size: int) -> list[Result]:
     try:
         if partial.stat().st_size == size:
             lines = done.read_text().split("\n")[:-1]  # the last one may be cut off
-            return [(index, reason, cut, size) for index, reason, cut, size in map(json.loads, lines)]
+            results = [(index, reason, cut, size) for index, reason, cut, size in map(json.loads, lines)]
+            done.write_text("".join(f"{line}\n" for line in lines))  # or the next result would follow the piece
+            return results
     except (OSError, ValueError):
         pass
     done.unlink(missing_ok=True)

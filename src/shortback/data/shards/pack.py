@@ -47,6 +47,7 @@ def pack_folder(root: Path, out: Path, *, shard_bytes: int = SHARD_BYTES, skip_b
         raise UserError(f"shards must have at least 1 byte, not {shard_bytes}")
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} has files in it: name a folder that is new or empty")
+    root = root.expanduser()
     data = load_image_folder(root, skip_bad=skip_bad)
     out.mkdir(parents=True, exist_ok=True)
     orders = {
