@@ -20,7 +20,7 @@ MODULES = {
 # What stands in one row does not import each other, and imports from the rows above it alone. A folder is one entry.
 LAYERS = (
     ("errors",),
-    ("files", "processes", "torch_private", "allocator", "words", "foreign", "copies"),
+    ("files", "processes", "torch_private", "allocator", "words", "foreign", "copies", "extras"),
     ("choices", "targets", "outputs"),
     ("surrogates", "losses", "schedules"),
     ("ops",),

@@ -13,6 +13,7 @@ from shortback.errors import UserError
 
 # Training
 Method = Literal["vanilla", "shortcut", "evolutionary"]
+METHODS: tuple[Method, ...] = get_args(Method)
 Combine = Literal["logits", "additive", "convex"]
 BranchWeights = Literal["sum", "mean"]
 ScheduleKind = Literal["constant", "linear", "cosine", "exponential", "step", "adaptive"]

@@ -1,9 +1,7 @@
-import sys
-
 import pytest
 import torch
 
-from shortback.export.onnx import need_extra, to_onnx
+from shortback.export.onnx import to_onnx
 from tests.export.networks import images, network
 
 pytestmark = pytest.mark.slow
@@ -20,10 +18,3 @@ def test_batches_of_any_size(tmp_path):
         (logits,) = session.run(["logits"], {"input": x.numpy()})
         with torch.no_grad():
             torch.testing.assert_close(torch.from_numpy(logits), model(x), rtol=1e-4, atol=1e-5)
-
-
-def test_an_extra_that_is_missing_is_named(monkeypatch):
-    with pytest.raises(ValueError, match=r"nothing_of_this_name not installed: pip install 'shortback\[onnx\]'"):
-        need_extra("onnx", "nothing_of_this_name")
-    assert "torch" in sys.modules
-    need_extra("onnx", "torch")

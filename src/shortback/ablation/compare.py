@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -26,7 +26,7 @@ from shortback.ablation.groups import Group, group_runs, to_dict
 from shortback.ablation.page import write_ablation_page
 from shortback.ablation.run import CellRun
 from shortback.ablation.table import terminal_tables
-from shortback.choices import Method, check_choice, usual_start
+from shortback.choices import METHODS, Method, check_choice, usual_start
 from shortback.data.seeding import preserve_global_generator
 from shortback.errors import UserError
 from shortback.files import read_json, write_text
@@ -45,7 +45,6 @@ from shortback.training.execution import build_fabric, choice_in_words
 from shortback.training.peak_memory import forget_peak, peak_bytes
 from shortback.training.rows import last_row, read_epochs
 
-METHODS: tuple[Method, ...] = get_args(Method)
 _SETTINGS = "settings.json"
 _NOT_OF_THE_SEED = "not of PyTorch's seed"  # parts of the network that are not compared
 _SUCH_AS = {"methods": '["vanilla", "evolutionary"]', "seeds": "3 or seeds=[0, 1, 2]"}

@@ -8,9 +8,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from shortback.choices import Method, nearest
+from shortback.choices import METHODS, Method, nearest
 from shortback.errors import UserError
 from shortback.recipes.effect import CONDITIONAL, keys_of, without_effect
 from shortback.recipes.load import load_recipe
@@ -18,7 +18,6 @@ from shortback.recipes.methods import method_uses
 from shortback.recipes.schema import Recipe
 from shortback.recipes.yaml_text import read_yaml, write_yaml
 
-METHODS: tuple[Method, ...] = get_args(Method)
 MAX_CELLS = 500  # unless the caller allows more
 MAX_COMBINATIONS = 100_000  # of values, before those without effect are dropped
 

@@ -21,8 +21,8 @@ from shortback.export.folding import affine, fold_norms
 from shortback.export.nir_calls import called
 from shortback.export.nir_nodes import Builder, Value
 from shortback.export.nir_readers import READERS, check_order, usual_dt
-from shortback.export.onnx import need_extra
 from shortback.export.program import check_sample, first_line
+from shortback.extras import need_extra
 from shortback.inspection.pointwise import Subsample
 from shortback.models.norms import TemporalEffectiveNorm
 from shortback.neurons import Expand, SpikingNeuron

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from shortback.errors import UserError
 from shortback.export.program import check_sample, deployable, first_line, traced
+from shortback.extras import need_extra
 from shortback.spiking import SpikingNetwork
 
 if TYPE_CHECKING:
@@ -48,14 +48,3 @@ def onnx_of(network: nn.Module, sample: Tensor) -> ONNXProgram:
             raise UserError(f"ONNX cannot express {type(network).__name__}: {first_line(error)}") from error
     assert exported is not None
     return exported
-
-
-def need_extra(extra: str, *packages: str) -> None:
-    """Check that the packages of an extra are installed.
-
-    Raises:
-        ValueError: a package is missing; the message names the extra to install.
-    """
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    if missing:
-        raise UserError(f"{' and '.join(missing)} not installed: pip install 'shortback[{extra}]'")

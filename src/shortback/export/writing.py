@@ -18,9 +18,10 @@ from shortback.export.check import Check, Recording, compare, recorded
 from shortback.export.executors import nir_runner, onnx_runner, program_runner
 from shortback.export.nir import to_nir
 from shortback.export.nir_readers import READERS, usual_dt
-from shortback.export.onnx import need_extra, onnx_of
+from shortback.export.onnx import onnx_of
 from shortback.export.program import check_sample, deployable, to_program, traced
 from shortback.export.stream import stream
+from shortback.extras import need_extra
 from shortback.files import replacing, write_text
 from shortback.spiking import SpikingNetwork
 

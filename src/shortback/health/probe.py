@@ -31,7 +31,7 @@ from shortback.health.remembering import check_graph_is_new, remembers
 from shortback.inspection.backends import with_backend
 from shortback.inspection.generators import generators_kept
 from shortback.inspection.layout import logits_of
-from shortback.inspection.mistakes import check_batch, explaining
+from shortback.inspection.mistakes import check_batch, explaining, refuse_compiled
 from shortback.inspection.pointwise import patched_strided_1x1
 from shortback.inspection.reset import explaining_stale_graph, reset_states
 from shortback.inspection.trunk import trunk_of
@@ -40,7 +40,6 @@ from shortback.losses import CrossEntropy, mean_over_time
 from shortback.outputs import LossTerms, Outputs
 from shortback.spiking import SpikingNetwork
 from shortback.targets import check_target
-from shortback.torch_private import is_compiled
 
 NUM_BINS = 81  # odd, so that 0 is in the middle of a bin
 
@@ -62,7 +61,7 @@ def measure(
 
     Args:
         net: a network that `attach` returned, or one without branches.
-        x: a batch for the network.
+        x: a batch for the network, `[N, ...]` or with time, such as `[T, N, ...]`.
         target: its classes `[N]` or probabilities `[N, K]`.
         loss: a function of outputs, target and coefficient, such as `ShortcutLoss`.
         coefficient: the coefficient of the branches.
@@ -70,6 +69,9 @@ def measure(
             to check whether neurons are silent in `eval()` and whether the network remembers its last batch.
         backend: the backend of all neurons for this measurement; by default each uses its own. The reference needs no
             compilation, but about ten times as much memory.
+
+    Returns:
+        The gradient of every layer with weights and the activity of every layer of neurons, from the input on.
 
     Raises:
         ValueError: the network or the batch cannot be measured; the message says why.
@@ -103,7 +105,7 @@ def measure(
         with observer.observe_gradients():
             reset_states(net)
             outputs = _outputs(net(x.clone()), time.output)
-        is_other = by_branch and not torch.allclose(before.logits, outputs.logits, equal_nan=True)
+        differs = by_branch and not torch.allclose(before.logits, outputs.logits, equal_nan=True)
         if not any(output.requires_grad for output in _all(outputs)):
             raise UserError(
                 f"no output of {type(trunk).__name__} leads back to trainable weights: its forward is cut off, "
@@ -119,7 +121,7 @@ def measure(
             grads = _backward(outputs, cotangents, weights, observer=observer, vanilla=vanilla)
         activities = observer.activities()
         does_remember = False
-        if is_other and not is_of_libraries(trunk):
+        if differs and not is_of_libraries(trunk):
             check_graph_is_new(net, x, lambda: _all(_outputs(net(x.clone()), time.output)), weights)
             does_remember = remembers(trunk_of(net), x)
         fires_here_alone = (each.name for each in activities if each.firing_rate and each.name in silent)
@@ -182,8 +184,7 @@ def _trunk(net: nn.Module) -> nn.Module:
 
 
 def _refuse_unsuitable(net: nn.Module, trunk: nn.Module, x: Tensor, target: Tensor) -> None:
-    if any(map(is_compiled, net.modules())):
-        raise UserError("the network is compiled, so hooks would not run: pass the network before torch.compile")
+    refuse_compiled(net)
     if not any(p.requires_grad and p.ndim >= 2 for p in trunk.parameters()):
         raise UserError(f"{type(trunk).__name__} has no trainable weights: there is no gradient to measure")
     check_batch(x, what="batch")

@@ -26,11 +26,10 @@ from shortback.health.neurons import Watched, neurons_of
 from shortback.initialization.rates import Group, RatedNetwork, enough, is_enough, weights_of
 from shortback.inspection.backends import with_backend
 from shortback.inspection.feeds import Layers
-from shortback.inspection.mistakes import check_batch, explaining
+from shortback.inspection.mistakes import check_batch, explaining, refuse_compiled
 from shortback.inspection.trunk import trunk_of
 from shortback.inspection.untouched import in_training, undisturbed
 from shortback.spiking import SpikingNetwork
-from shortback.torch_private import is_compiled
 
 
 @dataclass(frozen=True)
@@ -104,8 +103,8 @@ def scale_to_rate(net: nn.Module, x: Tensor, *, firing_rate: float = 0.1) -> Sca
 
     Args:
         net: any spiking network, before `torch.compile`; its neurons are found as by `diagnose`.
-        x: a batch as in training, of 16 samples or more. It runs some five times for each layer that is scaled, and up
-            to twenty times for one that cannot be brought to the rate.
+        x: a batch as in training, `[N, ...]` or with time, such as `[T, N, ...]`, of 16 samples or more. It runs some
+            five times for each layer that is scaled, and up to twenty for one that cannot be brought to the rate.
         firing_rate: spikes per neuron and step, in (0, 1).
 
     Returns:
@@ -141,8 +140,7 @@ def scale_to_rate(net: nn.Module, x: Tensor, *, firing_rate: float = 0.1) -> Sca
 def _checked(net: nn.Module, x: Tensor, firing_rate: Any) -> float:
     if not isinstance(net, nn.Module):
         raise UserError(f"the network is a {type(net).__name__}: call scale_to_rate(net, x)")
-    if any(map(is_compiled, net.modules())):
-        raise UserError("the network is compiled, so hooks would not run: pass the network before torch.compile")
+    refuse_compiled(net)
     if any(p.is_inference() for p in net.parameters() if not is_lazy(p)):
         raise UserError("the weights were made in inference mode, and cannot be trained: build the network outside it")
     check_batch(x, what="batch")

@@ -16,8 +16,15 @@ from shortback.inspection.backends import with_backend
 from shortback.inspection.hooks import hooked
 from shortback.inspection.layout import first_tensor, num_features
 from shortback.inspection.untouched import undisturbed
+from shortback.torch_private import is_compiled
 
 log = logging.getLogger("shortback")
+
+
+def refuse_compiled(net: nn.Module) -> None:
+    """Raise `UserError` if a network, or a part of it, is compiled."""
+    if any(map(is_compiled, net.modules())):
+        raise UserError("the network is compiled, so hooks would not run: pass the network before torch.compile")
 
 
 def check_batch(x: object, *, what: str = "sample") -> Tensor:

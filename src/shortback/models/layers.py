@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TypedDict
 
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ class Layers:
 
     def __post_init__(self) -> None:
         check_choice("norm", self.norm, Norm)
-        if not isinstance(self.width, int | float) or not 0 < self.width < math.inf:
+        if not isinstance(self.width, Real) or isinstance(self.width, bool) or not 0 < float(self.width) < math.inf:
             raise UserError(f"width={self.width!r}: must be a positive number")
 
     def scale(self, channels: int) -> int:
@@ -81,6 +82,7 @@ class Layers:
         return neuron.dynamics.threshold
 
     def fire(self) -> nn.Module:
+        """Make a neuron."""
         return make_neuron(self.neuron, self.num_steps)
 
 

@@ -79,17 +79,15 @@ class ResNet(StagedNetwork):
         block = functools.partial(BLOCKS[residual], layers=layers, average_downsample=average_downsample)
         fires = residual != "membrane"
 
-        last = layers.scale(channels[0])
-        self.stem = _make_stem(stem, in_channels=in_channels, channels=last, layers=layers, fires=fires)
-        for stage, number, unscaled in zip(self.stages(), num_blocks, channels, strict=True):
-            wide = layers.scale(unscaled)
-            first = block(last, channels=wide, stride=1 if stage == "layer1" else 2)
-            others = (block(wide, channels=wide) for _ in range(number - 1))
+        scaled = [layers.scale(each) for each in channels]
+        self.stem = _make_stem(stem, in_channels=in_channels, channels=scaled[0], layers=layers, fires=fires)
+        for stage, number, before, after in zip(self.stages(), num_blocks, [scaled[0], *scaled], scaled, strict=False):
+            first = block(before, channels=after, stride=1 if stage == "layer1" else 2)
+            others = (block(after, channels=after) for _ in range(number - 1))
             self.add_module(stage, nn.Sequential(first, *others))
-            last = wide
         self.neuron = nn.Identity() if fires else layers.fire()
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(last, num_classes)
+        self.fc = nn.Linear(scaled[-1], num_classes)
 
         initialize(self)
         if zero_init_residual and norm == "batch" and residual in ("spiking", "membrane"):

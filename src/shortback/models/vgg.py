@@ -63,17 +63,17 @@ class VGG(StagedNetwork):
         super().__init__([len(stage) for stage in channels])
         check_choice("pool", pool, Pool)
         layers = Layers(num_steps=num_steps, neuron=neuron, norm=norm, width=width)
-        last = in_channels
-        for name, unscaled in zip(self.stages(), channels, strict=True):
+        before = in_channels
+        for name, of_stage in zip(self.stages(), channels, strict=True):
             stage = nn.Sequential()
             if name != "layer1":
                 stage.add_module("pool", nn.MaxPool2d(2) if pool == "max" else nn.AvgPool2d(2))
-            for i, wide in enumerate(map(layers.scale, unscaled)):
-                stage.add_module(str(i), _make_block(last, channels=wide, layers=layers))
-                last = wide
+            for i, after in enumerate(map(layers.scale, of_stage)):
+                stage.add_module(str(i), _make_block(before, channels=after, layers=layers))
+                before = after
             self.add_module(name, stage)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(last, num_classes)
+        self.fc = nn.Linear(before, num_classes)
         initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from shortback.runs.branches import load_branches
 from shortback.runs.evaluate import load_run
 from shortback.runs.folder import RunFolder
 
-LOSS = 0.005
+MAX_ACCURACY_LOSS = 0.005
 """Accuracy that the chosen threshold may lose on validation images, as a fraction."""
 
 
@@ -51,14 +51,14 @@ def evaluate_early_exit(path: Path, *, settings: Sequence[str] = ()) -> dict[str
         with run.fabric.autocast():
             validation, test = (exits(run.loader(split, training=False).epoch(0)) for split in splits)
         temperatures = calibrated(validation)
-        chosen = cheapest(exit_curve(validation, temperatures), loss=LOSS)
+        chosen = cheapest(exit_curve(validation, temperatures), loss=MAX_ACCURACY_LOSS)
         return {
             "precision": run.execution.precision,
             "exits": test.at,
             "temperatures": temperatures,
             "accuracy_of_exits": [float((one.argmax(1) == test.labels).float().mean()) for one in test.logits],
             "chosen_threshold": chosen.threshold,
-            "chosen_by": f"the cheapest losing at most {LOSS:.1%} of accuracy on validation images",
+            "chosen_by": f"the cheapest losing at most {MAX_ACCURACY_LOSS:.1%} of accuracy on validation images",
             "points": [asdict(point) for point in exit_curve(test, temperatures)],
         }
 

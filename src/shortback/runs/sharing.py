@@ -12,8 +12,8 @@ from typing import Any
 
 from shortback import __version__
 from shortback.errors import UserError
-from shortback.export.onnx import need_extra
 from shortback.export.operations import Operations
+from shortback.extras import need_extra
 from shortback.files import write_text
 from shortback.recipes.build import build_model
 from shortback.recipes.load import parse_recipe
