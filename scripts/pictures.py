@@ -159,7 +159,11 @@ def main() -> None:
         (ASSETS / "quickstart.svg").write_text(terminal(arguments.quickstart))
     opening().savefig(ASSETS / "opening.png", dpi=150, facecolor="white")
     layers = json.loads(GRADIENT.read_text())["gradient_over_weight"]
-    gradient_by_layer(layers).savefig(ASSETS / "first-page-after.png", dpi=150, facecolor="white")
+    after = gradient_by_layer(layers)
+    for line, colour in zip(after.axes[0].lines, (VANILLA, LOGITS), strict=True):  # as in the opening picture
+        line.set_color(colour)
+    after.axes[0].legend(frameon=False, labelcolor=INK)
+    after.savefig(ASSETS / "first-page-after.png", dpi=150, facecolor="white")
 
 
 if __name__ == "__main__":

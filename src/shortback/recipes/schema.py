@@ -43,7 +43,7 @@ class Recipe(Section):
     """One run, or with `compare` one run for each of several methods and variants of them."""
 
     method: Method = "evolutionary"
-    """No branches, with a constant coefficient (the paper, eq. 7), or with one that falls (eq. 10)."""
+    """No branches (`vanilla`), or branches with a constant coefficient (the paper, eq. 7) or a falling one (eq. 10)."""
     compare: list[Side] | None = None
     """Methods or variants to train one after another and to show in one table."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
