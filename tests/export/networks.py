@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import shortback as sb
+from shortback.neurons import SpikingNeuron
 
 LIF = functools.partial(sb.LIF, decay=0.5)
 
@@ -56,8 +57,14 @@ def network(name, *, num_steps=3, neuron=LIF, **settings):
 
 
 def fires(model, size=32):
-    """The network in `eval()` after statistics of noise, and weights that are no round numbers."""
+    """The network in `eval()` after statistics of noise, and weights that are no round numbers.
+
+    Its neurons are the reference: an export writes what they compute, and each kind would be compiled for it alone.
+    """
     torch.manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, SpikingNeuron):
+            module.backend = "reference"
     model.train()
     with torch.no_grad():
         for module in model.modules():

@@ -73,9 +73,16 @@ def gradient(function, x):
     return out.detach(), x.grad
 
 
-@pytest.mark.parametrize("backend", ["reference", "compiled"])
-@pytest.mark.parametrize(("library", "theirs", "ours"), cases("Neurons"))
-def test_neurons(library, theirs, ours, backend):
+NEURONS = [pytest.param("reference", *case.values, id=case.id) for case in cases("Neurons")]
+# Kernels of every kind are compared with the reference in tests/ops; here, one of each library.
+NEURONS += [
+    pytest.param("compiled", *next(case.values for case in cases("Neurons") if case.values[0] == library))
+    for library in ("spikingjelly", "snntorch", "norse")
+]
+
+
+@pytest.mark.parametrize(("backend", "library", "theirs", "ours"), NEURONS)
+def test_neurons(backend, library, theirs, ours):
     space = names(library)
     torch.manual_seed(0)
     x = (1.1 if library == "snntorch" else 2.5) * torch.rand(T, N, 40)  # below two thresholds, as its page says

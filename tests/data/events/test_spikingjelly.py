@@ -53,7 +53,8 @@ def test_it_is_trained_on_as_it_is(nmnist, tmp_path):
     train, test = (
         DataLoader(nmnist(train=split), batch_size=8, shuffle=split, collate_fn=time_first) for split in (True, False)
     )
-    model = sb.create_model("resnet20", num_classes=10, num_steps=STEPS, in_channels=2, width=0.25)
+    neuron = functools.partial(sb.LIF, backend="reference")
+    model = sb.create_model("resnet20", num_classes=10, num_steps=STEPS, in_channels=2, width=0.25, neuron=neuron)
     net = sb.attach(model, at="stages", sample=torch.zeros(STEPS, 2, 2, 34, 34))
     result = sb.training.fit(net, train, validation=test, epochs=1, folder=tmp_path / "run", lr=0.01)
     assert result.steps == 3
