@@ -252,6 +252,24 @@ def dead_networks() -> list[str]:
     return table(["layers", "method", "at the start", "test by seed", "test"], rows)
 
 
+def firing_rates() -> list[str]:
+    """One row per network, form and method: the means over the seeds of firing rates, operations and accuracies."""
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for run in read("firing_rates")["runs"]:
+        form = "" if run["method"] == "vanilla" else {"logits": "logits", "additive": "losses"}[run["combine"]]
+        groups.setdefault((run["network"], run["method"], form), []).append(run)
+    rows = []
+    order = ["vanilla", "shortcut", "evolutionary"]
+    networks = list(dict.fromkeys(network for network, *_ in groups))
+    for key in sorted(groups, key=lambda key: (networks.index(key[0]), order.index(key[1]), key[2])):
+        runs = groups[key]
+        rates, acs, accuracies = (
+            sum(run[name] for run in runs) / len(runs) for name in ("mean_firing_rate", "acs", "test_accuracy")
+        )
+        rows.append([*key, str(len(runs)), f"{100 * rates:.1f} %", f"{acs / 1e6:.1f}", f"{100 * accuracies:.1f}"])
+    return table(["network", "method", "added", "seeds", "firing rate", "million ACs an image", "test"], rows)
+
+
 def points(found: dict[str, Any] | None, *, signed: bool = False) -> str:
     """Format the mean of an estimate, or of a difference, in percentage points."""
     if found is None:
@@ -280,7 +298,11 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "startup": startup,
     "diagnosis": diagnosis,
 }
-OWN: dict[str, Callable[[], list[str]]] = {"logits": logits, "dead_networks": dead_networks}
+OWN: dict[str, Callable[[], list[str]]] = {
+    "logits": logits,
+    "dead_networks": dead_networks,
+    "firing_rates": firing_rates,
+}
 
 if __name__ == "__main__":
     for page in PAGES:
