@@ -127,3 +127,17 @@ def test_what_is_wrong_with_a_batch_of_a_foreign_network(change, message):
     net = torch.nn.Sequential(*layers, torch.nn.Linear(4, 4))
     with pytest.raises(ValueError, match=message):
         sb.diagnose(net, change(torch.rand(8, 3, 9, 9)), torch.arange(8) % 4)
+
+
+def test_what_a_network_does_not_allow_is_said():
+    torch.manual_seed(0)
+    neuron = sb.LIF(1, threshold=9.0, backend="reference")
+    net = torch.nn.Sequential(torch.nn.Flatten(), neuron, torch.nn.Linear(64, 5))
+    report = sb.diagnose(net, torch.randn(4, 1, 8, 8), torch.arange(4))
+    scaled, *branches = report.impossible
+    assert scaled.startswith("weights scaled to a firing rate of 10 % in each layer: no layer of a known kind")
+    assert [line.partition(":")[0] for line in branches] == ["branches at blocks", "branches at stages"]
+    assert f"\n  not possible: {scaled}" in str(report)
+    assert "not possible: branches at stages: " in report._repr_html_()
+    assert report.to_dict()["impossible"] == report.impossible
+    assert any(suggestion.helps for suggestion in report.suggestions)  # a lower threshold

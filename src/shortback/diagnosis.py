@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from shortback.choices import Combine, usual_start
 from shortback.copies import deep_copy
+from shortback.errors import UserError
 from shortback.health import GradientReport, Suggestion, first_samples, judge, measure
 from shortback.initialization import scale_to_rate
 from shortback.losses import Loss, ShortcutLoss
@@ -66,31 +67,35 @@ def diagnose(
         return judge(measure(changed, x, y, loss=loss, **settings))
 
     before = judged(net, coefficient)
-    tried = []
+    tried, impossible = [], []
     for trial in _trials(net, report.judgement.verdict, coefficient, loss.combine, few=few):
         try:
             copied = deep_copy(net)
         except Exception as error:  # a module may hold objects that cannot be copied, such as locks
             return dataclasses.replace(report, not_tried=f"the network cannot be copied: {error}")
-        changed = trial.change(copied, x)
-        if changed is not None:
-            after = judged(changed, trial.coefficient)
-            tried.append(Suggestion(trial.what, trial.settings, before, after, trial.python))
+        try:
+            changed = trial.change(copied, x)
+        except ValueError as error:  # the network has no blocks or stages, or no layer that feeds neurons
+            impossible.append(f"{trial.what}: {str(error).splitlines()[0]}")
+            continue
+        after = judged(changed, trial.coefficient)
+        tried.append(Suggestion(trial.what, trial.settings, before, after, trial.python))
     tried.sort(key=lambda s: (s.helps, s.after.verdict == "healthy", s.after.effective_depth), reverse=True)
-    return dataclasses.replace(report, suggestions=tried, num_tried_on=len(y))
+    return dataclasses.replace(report, suggestions=tried, num_tried_on=len(y), impossible=impossible)
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """A change to try: `change` modifies a copy of the network and returns the network to measure, None if impossible.
+    """A change to try: `change` modifies a copy of the network and returns the network to measure.
 
-    The network is measured at `coefficient`; the other fields are as in `Suggestion`.
+    It raises ValueError if the network does not allow the change. The network is measured at `coefficient`; the other
+    fields are as in `Suggestion`.
     """
 
     what: str
     python: str
     settings: tuple[str, ...]
-    change: Callable[[nn.Module, Tensor], nn.Module | None]
+    change: Callable[[nn.Module, Tensor], nn.Module]
     coefficient: float
 
 
@@ -157,21 +162,16 @@ def _with(**dynamics: Any) -> Callable[[nn.Module, Tensor], nn.Module]:
     return change
 
 
-def _scaled_on(few: Tensor) -> Callable[[nn.Module, Tensor], nn.Module | None]:
-    def change(net: nn.Module, x: Tensor) -> nn.Module | None:
-        try:
-            return net if scale_to_rate(net, few).num_scaled else None
-        except ValueError:  # no layer is seen to feed neurons
-            return None
+def _scaled_on(few: Tensor) -> Callable[[nn.Module, Tensor], nn.Module]:
+    def change(net: nn.Module, x: Tensor) -> nn.Module:
+        scaling = scale_to_rate(net, few)
+        if not scaling.num_scaled:
+            left = [f"{layer.neurons}: {layer.left}" for layer in scaling.layers if layer.left]
+            raise UserError(left[0] if left else "all layers fire often enough as they are")
+        return net
 
     return change
 
 
-def _with_branches(at: str) -> Callable[[nn.Module, Tensor], nn.Module | None]:
-    def change(net: nn.Module, x: Tensor) -> nn.Module | None:
-        try:
-            return attach(net, at=at, sample=x)
-        except ValueError:  # the network has no blocks or stages to attach to
-            return None
-
-    return change
+def _with_branches(at: str) -> Callable[[nn.Module, Tensor], nn.Module]:
+    return lambda net, x: attach(net, at=at, sample=x)

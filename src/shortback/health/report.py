@@ -69,6 +69,7 @@ class GradientReport:
         main_only: if branches carry a gradient, the judgement on the main output's own loss, as
             vanilla training would see it; None if that was not measured.
         not_tried: why no changes could be tried; None if they were tried or not asked for.
+        impossible: each change that this network does not allow, and why.
     """
 
     measurement: Measurement
@@ -77,6 +78,7 @@ class GradientReport:
     main_only: Judgement | None = None
     num_tried_on: int = 0
     not_tried: str | None = None
+    impossible: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, measurement: Measurement) -> GradientReport:
@@ -155,6 +157,8 @@ class GradientReport:
 
     def how_tried(self) -> str:
         """On which samples and from which verdict the suggestions were tried, and whether any helps."""
+        if not self.suggestions:
+            return "nothing could be tried"
         before = self.suggestions[0].before
         helps = "the most helpful first" if any(s.helps for s in self.suggestions) else "none helps"
         on = f"on the first {self.num_tried_on} samples" if self.num_tried_on else "on the first samples"
@@ -176,7 +180,7 @@ class GradientReport:
         )
 
     def _advice(self) -> list[str]:
-        if not self.suggestions:
+        if not self.suggestions and not self.impossible:
             return []
         lines = ["", self.how_tried()]
         for suggestion in self.suggestions:
@@ -186,7 +190,7 @@ class GradientReport:
                 f"{before.effective_depth} → {after.effective_depth}, slope {slopes(suggestion)}"
                 f"   ({suggestion.how})"
             )
-        return lines
+        return lines + [f"  not possible: {line}" for line in self.impossible]
 
 
 def _slope(judgement: Judgement, towards: str = "") -> str:

@@ -26,8 +26,10 @@ def write_gradient_page(path: Path, checkup: Checkup) -> None:
         Section(title, figures=[picture], tables=[tables[title]] if title in tables else [])
         for title, picture in pictures(report.measurement).items()
     ]
-    if report.suggestions:
-        sections.insert(0, Section("What was tried", text=[report.how_tried()], tables=[_suggestions(report)]))
+    if report.suggestions or report.impossible:
+        text = [report.how_tried(), *(f"Not possible: {line}" for line in report.impossible)]
+        tables = [_suggestions(report)] if report.suggestions else []
+        sections.insert(0, Section("What was tried", text=text, tables=tables))
     if checkup.run is not None:
         rows = read_rows(RunFolder(checkup.run).metrics)
         figures = [(figure, title) for title, figure in through_training(rows).items()]

@@ -15,6 +15,7 @@ from shortback.errors import UserError
 from shortback.inspection.calls import Calls, holds_layer, is_known_neuron
 from shortback.spiking import SpikingNetwork
 from shortback.spiking.activations import is_activation
+from shortback.words import quantity
 
 log = logging.getLogger("shortback")
 
@@ -49,8 +50,8 @@ def find_places(
         places = (_blocks if at == "blocks" else _stages)(network, calls)
         if len(places) < 2:
             raise UserError(
-                f"at={at!r}: {type(network).__name__} has {len(places)} {at}, and a branch goes after each but the "
-                f"last; {_what_instead(network, calls)}"
+                f"at={at!r}: {type(network).__name__} has {quantity(len(places), at[:-1])}, and a branch goes after "
+                f"each but the last; {_what_instead(network, calls)}"
             )
         return {name: modules[name] for name in places[:-1]}
     names = [at] if isinstance(at, str) else list(at)
