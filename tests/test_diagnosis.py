@@ -1,4 +1,6 @@
+import dataclasses
 import functools
+import math
 import threading
 
 import pytest
@@ -141,3 +143,36 @@ def test_what_a_network_does_not_allow_is_said():
     assert "not possible: branches at stages: " in report._repr_html_()
     assert report.to_dict()["impossible"] == report.impossible
     assert any(suggestion.helps for suggestion in report.suggestions)  # a lower threshold
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gauss(sb.surrogates.Surrogate):
+    sigma: float = 0.4
+
+    @property
+    def _shape_area(self):
+        return self.sigma * math.sqrt(2 * math.pi)
+
+    def _shape(self, z):
+        return torch.exp(-z * z / (2 * self.sigma**2))
+
+
+@pytest.mark.parametrize(
+    ("surrogate", "wider"),
+    [
+        (Gauss(), None),
+        (
+            sb.surrogates.TanhWindow(half_width=0.5, slope=3.0),
+            "half_width 1, slope 1.5 in place of half_width 0.5, slope 3",
+        ),
+        (sb.surrogates.Arctan(slope=2.0), "slope 1 in place of slope 2"),
+        (sb.surrogates.Rectangular(half_width=0.5), "half_width 1 in place of half_width 0.5"),
+    ],
+)
+def test_every_surrogate_is_widened_if_it_is_known_how(surrogate, wider):
+    torch.manual_seed(0)
+    neuron = sb.LIF(1, surrogate=surrogate, threshold=50.0, backend="reference")
+    net = torch.nn.Sequential(torch.nn.Linear(5, 6), neuron, torch.nn.Linear(6, 4))
+    report = sb.diagnose(net, torch.randn(8, 5), torch.arange(8) % 4)
+    told = [suggestion.what for suggestion in report.suggestions if "twice as wide" in suggestion.what]
+    assert told == ([] if wider is None else [f"{wider}, a surrogate twice as wide"])

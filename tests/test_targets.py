@@ -88,3 +88,11 @@ def test_a_network_and_its_loss_compile_as_one_graph():
         torch.testing.assert_close(compiled(x, Y, coefficient), step(x, Y, coefficient))
     with pytest.raises(ValueError, match="labels from 1 to 3"):
         step(x, Y + 1, 0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.uint32, torch.uint64])
+def test_classes_of_any_whole_dtype(dtype):
+    _, classes = check_target(torch.zeros(3, 4), torch.tensor([0, 3, 2]).to(dtype))
+    assert (classes.dtype, classes.tolist()) == (torch.int64, [0, 3, 2])
+    with pytest.raises(ValueError, match="labels from 0 to 4"):
+        check_target(torch.zeros(3, 4), torch.tensor([0, 4, 2]).to(dtype))

@@ -59,7 +59,7 @@ def diagnose(
     report = GradientReport.of(measure(net, x, y, loss=loss, coefficient=coefficient))
     if not suggest or report.judgement.verdict == "healthy":
         return report
-    x, y = first_samples(net, x, y, NUM_TRIAL_SAMPLES)
+    x, y = first_samples(net, x, y, NUM_TRIAL_SAMPLES, loss=loss.main)
     few, _ = first_samples(net, x, y, NUM_SCALING_SAMPLES)
 
     def judged(changed: nn.Module, coefficient: float):
@@ -113,10 +113,12 @@ def _trials(net: nn.Module, verdict: str, coefficient: float, combine: Combine, 
             what = f"threshold {value:g} in place of {threshold:g}"
             settings = (f"{key}.threshold={value:g}",)
             yield _Trial(what, python.format(f"threshold={value:g}"), settings, _with(threshold=value), coefficient)
-        name, width, wider = _widened(surrogate)
-        what = f"{name} {getattr(wider, name):g} in place of {width:g}, a surrogate twice as wide"
-        settings = (f"{key}.surrogate.{name}={getattr(wider, name):g}",)
-        yield _Trial(what, python.format(f"surrogate={wider}"), settings, _with(surrogate=wider), coefficient)
+        if widths := _twice_as_wide(surrogate):
+            wider = dataclasses.replace(surrogate, **widths)
+            what = f"{_named(widths)} in place of {_named({name: getattr(surrogate, name) for name in widths})}"
+            settings = tuple(f"{key}.surrogate.{name}={value:g}" for name, value in widths.items())
+            change, python_of_it = _with(surrogate=wider), python.format(f"surrogate={wider}")
+            yield _Trial(f"{what}, a surrogate twice as wide", python_of_it, settings, change, coefficient)
         for scale in ("area", "peak"):
             scaled = dataclasses.replace(surrogate, scale=scale)
             if scaled.peak != surrogate.peak:
@@ -145,11 +147,14 @@ def _other_threshold(threshold: float, *, raise_it: bool) -> float:
     return 1.0 if threshold > 2 else threshold / 2
 
 
-def _widened(surrogate: Surrogate) -> tuple[str, float, Surrogate]:
-    """The name and value of the parameter that sets a surrogate's width, and the surrogate twice as wide."""
-    name = "half_width" if hasattr(surrogate, "half_width") else "slope"
-    value = getattr(surrogate, name)
-    return name, value, dataclasses.replace(surrogate, **{name: value * 2 if name == "half_width" else value / 2})
+def _twice_as_wide(surrogate: Surrogate) -> dict[str, float]:
+    """The parameters with which a surrogate is twice as wide; none for one of the user's own without such names."""
+    factors = {"half_width": 2.0, "slope": 0.5}
+    return {name: factor * getattr(surrogate, name) for name, factor in factors.items() if hasattr(surrogate, name)}
+
+
+def _named(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in values.items())
 
 
 def _with(**dynamics: Any) -> Callable[[nn.Module, Tensor], nn.Module]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,29 @@ def loss_identity(loss: object) -> object:
     while isinstance(loss, functools.partial):
         loss = loss.func
     return loss if inspect.isroutine(loss) else type(loss)
+
+
+class LabelSettings(NamedTuple):
+    """What a loss of PyTorch's with labels ignores, and how it weights classes."""
+
+    ignore_index: int
+    weight: Tensor | None
+
+
+def label_settings(loss: object) -> LabelSettings | None:
+    """What `torch.nn.CrossEntropyLoss` and `NLLLoss`, or their functions, do with labels; None for other losses."""
+    given: dict[str, Any] = {}
+    while isinstance(loss, functools.partial):
+        given, loss = {**loss.keywords, **given}, loss.func
+    if loss in (F.cross_entropy, F.nll_loss):
+        return LabelSettings(given.get("ignore_index", -100), given.get("weight"))
+    return LabelSettings(loss.ignore_index, loss.weight) if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) else None
+
+
+def counts_mask(target: Tensor, *, loss: object) -> Tensor | None:
+    """A mask `[N]` of the samples whose label `loss` does not ignore (`ignore_index`); None if all count."""
+    labels = label_settings(loss)
+    return None if labels is None or target.is_floating_point() else target.long() != labels.ignore_index
 
 
 def check_takes_logits(loss: object) -> None:
@@ -93,9 +116,10 @@ def check_target(logits: object, target: object, *, in_range: bool = True) -> tu
     check_classes(target, num_classes=num_classes)
     if len(target) != num_samples:
         raise UserError(f"{len(target)} labels for {num_samples} samples")
+    target = target.long()
     if in_range and target.device.type == "cpu" and not torch.compiler.is_compiling():
         check_range(target, num_classes)
-    return logits, target.long()
+    return logits, target
 
 
 def check_devices(logits: Tensor, target: Tensor) -> None:

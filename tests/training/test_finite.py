@@ -64,7 +64,7 @@ def test_a_run_that_looks_later_ends_the_same_and_leaves_no_spoiled_checkpoint(m
 
     class Broken:
         main = whole.main
-        combine = whole.combine
+        branch, combine = whole.branch, whole.combine
 
         def __call__(self, outputs, target, *, coefficient, by_branch=True):
             terms = whole(outputs, target, coefficient=coefficient, by_branch=by_branch)

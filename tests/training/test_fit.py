@@ -267,22 +267,10 @@ def test_one_output_for_all_in_eval_is_told_once_with_the_reason(data, tmp_path,
     ]
 
 
-def test_a_network_that_keeps_branches_inside_has_to_return_them(data, tmp_path):
-    class Drops(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = attached(data)
-
-        def forward(self, x):
-            return self.net(x).logits
-
-    with pytest.raises(ValueError, match="Drops contains a network with branches, net, but does not return their"):
-        fit(Drops(), loader(data), epochs=1, folder=tmp_path / "drops", **plainly())
-    whole, inside = attached(data), nn.Sequential(attached(data))
-    for name, net in (("whole", whole), ("inside", inside)):
-        fit(net, loader(data), epochs=1, folder=tmp_path / name, **plainly())
-    for one, other in zip(whole.parameters(), inside.parameters(), strict=True):
-        assert torch.equal(one, other)
+@pytest.mark.parametrize("wrap", [nn.Sequential, torch.compile], ids=["inside", "compiled"])
+def test_a_network_that_keeps_branches_inside_is_refused(data, tmp_path, wrap):
+    with pytest.raises(ValueError, match=r"contains a network with branches, .*: train what attach\(\) returned"):
+        fit(wrap(attached(data)), loader(data), epochs=1, folder=tmp_path / "run", **plainly())
 
 
 def test_branches_that_only_training_returns_are_trained(data, tmp_path):

@@ -12,17 +12,26 @@ from shortback.inspection.detect import find_layouts
 from shortback.inspection.layout import sample_axis
 from shortback.inspection.trunk import Branched, trunk_of
 from shortback.spiking import SpikingNetwork
+from shortback.targets import counts_mask
 
 
-def first_samples(net: nn.Module, x: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def first_samples(
+    net: nn.Module, x: Tensor, target: Tensor, count: int, *, loss: object = None
+) -> tuple[Tensor, Tensor]:
     """Take the first `count` samples of a batch and their targets; all if samples and steps are folded in the input.
 
-    If it cannot be told which axis holds the samples, all are returned.
+    Samples whose label `loss` ignores come last. If it cannot be told which axis holds the samples, all are returned.
     """
     if len(target) <= count:
         return x, target
     axis = axis_of_samples(net, x, len(target))
-    return (x, target) if axis is None else (x.narrow(axis, 0, count), target[:count])
+    if axis is None:
+        return x, target
+    counts = counts_mask(target, loss=loss)
+    if counts is None or counts[:count].all():
+        return x.narrow(axis, 0, count), target[:count]
+    chosen = counts.int().argsort(descending=True, stable=True)[:count].sort().values
+    return x.index_select(axis, chosen), target[chosen]
 
 
 def axis_of_samples(net: nn.Module, x: Tensor, num_samples: int) -> int | None:

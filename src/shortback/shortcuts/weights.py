@@ -39,7 +39,7 @@ def load_weights(net: nn.Module, weights: Mapping[str, Tensor] | str | Path) -> 
         ValueError: the file cannot be read, or names or shapes differ from those of the network; these are listed.
     """
     given, own = _read(weights), trunk_of(net)
-    own_weights = without_states(own)  # those of neurons have the size of the last batch
+    own_weights = _weights_of(own)
     states = own.state_dict().keys() - own_weights.keys()
     names = {_as_before_compile(name): name for name in own_weights}
     trunk, heads = {}, {}
@@ -49,7 +49,7 @@ def load_weights(net: nn.Module, weights: Mapping[str, Tensor] | str | Path) -> 
         if set(trunk) == set(names.values()):
             break
     _check(own, trunk)
-    own.load_state_dict(trunk, strict=not states)
+    own.load_state_dict(trunk, strict=False)  # as checked
     fit = isinstance(net, Branched) and _load_heads(net, heads)
     left_out = [] if fit else sorted(f"heads.{name}" for name in heads)
     if left_out:
@@ -117,7 +117,7 @@ def _as_before_compile(name: str) -> str:
 def _split(given: dict[str, Tensor], net: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Split weights into the network's, under its own names, and the heads'."""
     own = trunk_of(net)
-    names = set(without_states(own))
+    names = set(_weights_of(own))
     if not names <= set(given):
         names = set(map(_as_before_compile, names))
     heads: dict[str, Tensor] = {}
@@ -134,8 +134,13 @@ def _split(given: dict[str, Tensor], net: nn.Module) -> tuple[dict[str, Tensor],
     return given, heads
 
 
+def _weights_of(own: nn.Module) -> dict[str, Tensor]:
+    """The state dict without what neurons remember, and without what `get_extra_state` returned."""
+    return {name: value for name, value in without_states(own).items() if isinstance(value, Tensor)}
+
+
 def _check(own: nn.Module, given: Mapping[str, Tensor]) -> None:
-    lines = weight_differences(given, without_states(own), where="state dict")
+    lines = weight_differences(given, _weights_of(own), where="state dict")
     if lines:
         raise UserError("\n  ".join([f"the weights are not those of this {type(own).__name__}:", *lines]))
 
@@ -148,6 +153,7 @@ def weight_differences(given: Mapping[str, Tensor], own: Mapping[str, Tensor], *
         own: the weights of the network.
         where: what `given` is called in these lines, such as "state dict".
     """
+    given, own = ({n: v for n, v in each.items() if isinstance(v, Tensor)} for each in (given, own))
     lines = [
         _listed(f"weights that the {place} lacks", [name for name in one if name not in other])
         for place, one, other in (("network", given, own), (where, own, given))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
@@ -26,6 +27,8 @@ from shortback.spiking import SpikingNetwork
 from shortback.training.state import none_if_nan
 from shortback.training.sync_norm import local_norms
 from shortback.training.weighing import hits_of, num_counted, weight_of
+
+log = logging.getLogger("shortback")
 
 
 class Evaluation(NamedTuple):
@@ -116,7 +119,7 @@ def evaluate(
         loss = CrossEntropy()
     if isinstance(loss, nn.Module):
         loss.to(fabric.device)  # class weights
-    sums, first, layout = torch.zeros(6, dtype=torch.float64), None, cast(Layout, "time_first")
+    sums, first, layout = torch.zeros(7, dtype=torch.float64), None, cast(Layout, "time_first")
     with modes_kept(model):
         model.eval()
         for x, y in batches:
@@ -128,18 +131,21 @@ def evaluate(
                     layout = layout_of_output(model, x, num_samples=len(y))
                 outputs = outputs_of(returned, layout)
                 by_step = outputs if isinstance(outputs, Tensor) else outputs.logits
-            logits = mean_over_time(by_step).float()
+            by_step = by_step.to(torch.promote_types(by_step.dtype, torch.float32))
+            logits = mean_over_time(by_step)
             first = logits[:1] if first is None else first
-            judged = logits if isinstance(loss, CrossEntropy) else by_step.float()  # as in training
+            judged = logits if isinstance(loss, CrossEntropy) else by_step  # as in training
             correct = hits_of(logits, y, loss=loss)
             count, weight = num_counted(y, loss=loss), weight_of(y, loss=loss)
             total = apply_loss(loss, judged, y) * weight if weight else 0.0  # the mean over no labels is NaN
-            values = correct, total, count, weight, (logits != first).any(), len(y)
+            values = correct, total, count, weight, (logits != first).any(), len(y), not x.isfinite().all()
             sums += torch.tensor([float(value) for value in values], dtype=torch.float64)
     sums = fabric.all_reduce(sums, reduce_op="sum")
     assert isinstance(sums, Tensor)
-    correct, total, count, weight, differ, seen = sums.tolist()
+    correct, total, count, weight, differ, seen, wrong = sums.tolist()
     if not seen:
         raise UserError("evaluate() got no batches: a generator or an iterator gives its batches only once")
+    if wrong and fabric.is_global_zero:  # neurons may turn a NaN into 0
+        log.warning("%d evaluated batches hold inputs that are not finite: check the data and its normalisation", wrong)
     is_constant = count > fabric.world_size and not differ  # so at least one process has seen two images
     return Evaluation(none_if_nan(correct / (count or math.nan)), total / (weight or math.nan), int(count), is_constant)

@@ -22,7 +22,7 @@ from shortback.training.alone import locked_folder
 from shortback.training.batches import Batches, SeededBatches
 from shortback.training.checkpoint import CheckpointFolder
 from shortback.training.engine import Trainer
-from shortback.training.execution import Execution, build_fabric, choice_in_words, choose_execution
+from shortback.training.execution import Execution, build_fabric, choice_in_words, usual_execution
 from shortback.training.loggers import JsonLines, Logger, Terminal
 from shortback.training.optim import WarmupCosine, build_optimizer, check_rates
 from shortback.training.outcome import FitResult
@@ -125,7 +125,7 @@ def fit(
     check_rates(lr, learning_rate)
     title = title or type(trunk_of(net)).__name__
     note = choice_in_words(net) if execution is None and fabric is None else None
-    execution = execution or choose_execution()
+    execution = execution or usual_execution(net)
     fabric = fabric or build_fabric(execution)
     numbers = Plan(epochs=epochs, **plan)
     batches = loader_of(train, seed=seed, fabric=fabric, even=True)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from shortback.copies import deep_copy
 from shortback.inspection.reset import without_states
 
 
@@ -25,7 +26,7 @@ class WeightAverage:
     """
 
     def __init__(self, net: nn.Module, *, decay: float) -> None:
-        self._averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        self._averaged = AveragedModel(deep_copy(net), multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
         self.module: nn.Module = self._averaged.module
 
     def update(self, net: nn.Module) -> None:

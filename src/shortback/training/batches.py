@@ -62,11 +62,12 @@ class SeededBatches:
             ) from error
         if not length:
             raise UserError(f"{type(loader).__name__} has no batches: its data are empty or less than one batch")
-        self.loader, self.seed = _with_new_workers(loader), seed
+        self.loader, self.seed, self._length = _with_new_workers(loader), seed, length
         self._own_seed, self._is_common = seed if rank is None else derive_seed(seed, rank), is_common
 
     def __len__(self) -> int:
-        return len(self.loader)
+        """The number of batches of the loader when this was made: schedules need to know it in advance."""
+        return self._length
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over the batches of an epoch, from batch `start` on; earlier batches are read and dropped."""
@@ -146,6 +147,8 @@ def _pair(batch: Any) -> tuple[Tensor, Tensor]:
             raise UserError(f"the loader gives {what} as a {type(value).__name__}: give tensors")
     if not y.ndim:
         raise UserError("the loader gives one sample at a time: give batches, e.g. with DataLoader(batch_size=64)")
+    if not len(y):
+        raise UserError("the loader gives a batch without samples: leave such batches out")
     return x, y
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import nn
 
-from shortback.inspection.reset import without_states
+from shortback.inspection.reset import reset_states, without_states
 from shortback.inspection.trunk import Branched, trunk_of
 from shortback.processes import is_first
 from shortback.training._evaluate import Evaluation
@@ -72,6 +72,7 @@ class BestWeights:
         if not files:
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)
+        reset_states(net)  # a state has the size of the last batch
         weights = without_states(trunk_of(net))
         for file in files:
             save_weights(file, weights)
@@ -80,6 +81,7 @@ class BestWeights:
 
     def load_into(self, net: nn.Module) -> None:
         """Load the best weights into a network, and into the heads of its branches."""
+        reset_states(net)
         trunk_of(net).load_state_dict(load_file(self.file), strict=False)
         if isinstance(net, Branched) and self.heads.exists():  # earlier versions did not save them
             net.heads.load_state_dict(load_file(self.heads))

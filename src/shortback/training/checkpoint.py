@@ -103,6 +103,8 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], *, metadata: dict[st
     """
     own, seen = {}, set()
     for name, value in weights.items():
+        if not isinstance(value, Tensor):  # what a module's `get_extra_state` returned
+            continue
         value = value.contiguous()
         storage = value.untyped_storage().data_ptr()
         own[name] = value.clone() if storage in seen else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -36,9 +35,10 @@ from shortback.training.plan import Plan
 from shortback.training.preflight import Preflight
 from shortback.training.signals import Interrupted, StopRequest, agreed
 from shortback.training.state import BatchSums, Sums, TrainState, branch_means, random_states, set_random_state, sums_of
+from shortback.training.stateful_loss import load_states_of_loss, states_of_loss
 from shortback.training.sync_norm import local_norms
 from shortback.training.watch import GradientWatch
-from shortback.training.weighing import check_parts, weight_of, zero_gradient_without_weight
+from shortback.training.weighing import check_parts, share_of_batch, weight_of, zero_gradient_without_weight
 
 
 class Trainer:
@@ -129,15 +129,7 @@ class Trainer:
         self.given.put_back()
         self.best.load_into(self.net)
         self.fabric.barrier()
-        return FitResult(
-            epochs=state.epoch,
-            steps=state.step,
-            train_seconds=state.all_seconds,
-            images_per_second=state.images / state.step_seconds,
-            best_val_accuracy=state.best_accuracy if state.best_accuracy >= 0 else None,
-            best_val_loss=state.best_loss if state.best_loss < math.inf else None,
-            best_epoch=state.best_epoch,
-        )
+        return FitResult.of(state)
 
     def _train(self) -> None:
         """Run the remaining epochs."""
@@ -175,18 +167,17 @@ class Trainer:
             self.finite.look(x, step=state.step + 1, loss=sums.mean_loss, norm=norm, coefficient=coefficient)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.net.zero_grad()  # an optimizer of the user's may leave out some parameters
         if self.average is not None:
             self.average.update(self.net)
 
-        state.step += 1
-        state.batch += 1
+        state.step, state.batch = state.step + 1, state.batch + 1
         state.images += len(y) * self.fabric.world_size
-        state.epoch_sums.add(sums.whole)
-        self.row_sums.add(sums.whole)
         seconds = self._lap()
         state.step_seconds += seconds
-        self.row_sums.seconds += seconds
-        state.epoch_sums.seconds += seconds
+        for each in (state.epoch_sums, self.row_sums):
+            each.add(sums.whole)
+            each.seconds += seconds
         for logger in self.loggers:
             logger.advance(state.step)
         if row_is_due:
@@ -240,7 +231,7 @@ class Trainer:
                 zero_gradient_without_weight(outputs, weight)
                 terms = self.loss(outputs, ys, coefficient=coefficient, by_branch=by_branch)
                 with explaining_stale_graph():
-                    self.fabric.backward(terms.total * (weight / whole))
+                    self.fabric.backward(terms.total * share_of_batch(weight, whole))
             with torch.no_grad():
                 combined = self.loss.combined_logits(outputs, coefficient=coefficient)
             sums.append(sums_of(outputs, combined, ys, terms, loss=self.loss))
@@ -278,6 +269,7 @@ class Trainer:
 
     def _save(self) -> None:
         self.finite.finish()
+        reset_states(self.net)  # as before every batch: a state has the size of the last one
         random = random_states(self.fabric)
         if self.fabric.is_global_zero:
             content: dict[str, Any] = {
@@ -289,6 +281,7 @@ class Trainer:
                 "row_sums": self.row_sums.to_dict(),
                 "identity": self.identity,
                 "gradient": self.gradient.state_dict(),
+                "loss": states_of_loss(self.loss),
             }
             self.checkpoints.save(content)
         self.fabric.barrier()
@@ -298,6 +291,7 @@ class Trainer:
         content = self.checkpoints.load()
         if content is None:
             return
+        reset_states(self.net)
         check_same(content, self.identity, self.net, folder=self.checkpoints.folder.parent)
         self.net.load_state_dict(content["net"], strict=False)
         if self.average is not None:
@@ -308,3 +302,4 @@ class Trainer:
         self.row_sums = Sums.from_dict(content["row_sums"])
         if "gradient" in content:  # earlier versions did not save it
             self.gradient.load_state_dict(content["gradient"])
+        load_states_of_loss(self.loss, content.get("loss", []))

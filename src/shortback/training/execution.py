@@ -105,13 +105,19 @@ def choose_execution(
     return Execution(device=device, precision=precision, channels_last=channels_last, compile=compile, memory=memory)
 
 
+def usual_execution(net: nn.Module | None = None) -> Execution:
+    """The default of `choose_execution`; for a network in float64, without a lower precision."""
+    is_double = net is not None and any(p.dtype == torch.float64 for p in net.parameters())
+    return choose_execution(precision="fp32" if is_double else "auto")
+
+
 def choice_in_words(net: nn.Module | None = None) -> str:
-    """One line that says what `choose_execution` chooses by default, and how to choose something else.
+    """One line that says what `usual_execution` chooses, and how to choose something else.
 
     Args:
         net: the network to be trained, see `Execution.describe`.
     """
-    execution = choose_execution()
+    execution = usual_execution(net)
     other = "fp32" if execution.precision != "fp32" else "bf16"
     return f"on {execution.describe(net)}; to choose: execution=choose_execution(precision={other!r})"
 

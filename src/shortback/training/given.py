@@ -52,8 +52,10 @@ class NetworkInTraining:
         if not isinstance(self.net, ShortcutNetwork) or not self.net.branches_enabled:
             return None
         self.net.branches_enabled, self._has_dropped = False, True
-        self._frozen_heads = [p for p in self.net.heads.parameters() if p.requires_grad]
-        self.net.heads.requires_grad_(False)
+        shared = set(self.net.model.parameters())  # a head may use a layer of the network
+        self._frozen_heads = [p for p in self.net.heads.parameters() if p.requires_grad and p not in shared]
+        for parameter in self._frozen_heads:
+            parameter.requires_grad_(False)
         if self._fabric.world_size == 1:
             return None
         # DDP waits for the gradients of all parameters that it was built with.

@@ -14,7 +14,7 @@ MAX_SKIPPED = 50  # consecutive steps: the scale fell from 65536 to below 1e-10 
 
 
 class Gradient:
-    """The gradient of a network in training.
+    """The gradient of the parameters that an optimizer updates.
 
     In fp16 the loss is scaled up so that small gradients do not become 0; a step whose gradient overflows as a result
     is skipped, and the scale is halved (`torch.amp.GradScaler`, in Fabric).
@@ -38,11 +38,11 @@ class Gradient:
         """
         if self.is_scaled:
             self.precision.unscale_gradients(self.optimizer)
-        gradients = [p.grad for p in self.net.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        stepped = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in stepped])
         if clip is not None:  # a norm that is not finite would spoil the whole gradient, and hide where that began
             finite = norm.nan_to_num(nan=0.0, posinf=0.0)
-            torch.nn.utils.clip_grads_with_norm_(self.net.parameters(), clip, finite)
+            torch.nn.utils.clip_grads_with_norm_(stepped, clip, finite)
         if not self.is_scaled:
             return norm
         overflowed = ~norm.isfinite()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from shortback.training.state import TrainState
 
 
 class NonFiniteError(RuntimeError):
@@ -27,3 +31,16 @@ class FitResult(NamedTuple):
     best_val_accuracy: float | None
     best_val_loss: float | None
     best_epoch: int
+
+    @classmethod
+    def of(cls, state: TrainState) -> FitResult:
+        """The result of a run that ended in a state."""
+        return cls(
+            epochs=state.epoch,
+            steps=state.step,
+            train_seconds=state.all_seconds,
+            images_per_second=state.images / state.step_seconds,
+            best_val_accuracy=state.best_accuracy if state.best_accuracy >= 0 else None,
+            best_val_loss=state.best_loss if state.best_loss < math.inf else None,
+            best_epoch=state.best_epoch,
+        )

@@ -9,7 +9,6 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from shortback.choices import Layout
-from shortback.errors import UserError
 from shortback.health import first_samples
 from shortback.inspection.backends import with_backend
 from shortback.inspection.firing import returns_zeros
@@ -19,8 +18,6 @@ from shortback.inspection.reset import reset_states
 from shortback.inspection.trunk import trunk_of
 from shortback.inspection.untouched import undisturbed
 from shortback.losses import CrossEntropy, ShortcutLoss
-from shortback.outputs import Outputs
-from shortback.shortcuts import ShortcutNetwork
 from shortback.targets import check_target
 from shortback.training._evaluate import has_unknown_steps, layout_of_output, outputs_of
 from shortback.training.sync_norm import local_norms
@@ -61,7 +58,6 @@ class Preflight:
             if has_unknown_steps(self.net, returned):
                 self.layout = layout_of_output(self.net, few, num_samples=min(2, len(y)))
                 outputs = outputs_of(returned, self.layout)
-        _refuse_lost_branches(self.net, outputs)
         warn_of_steps_in_a_tuple(returned)
         logits = outputs if isinstance(outputs, Tensor) else outputs.logits
         if isinstance(self.loss.main, CrossEntropy):
@@ -73,14 +69,3 @@ class Preflight:
                     "readout that does not fire, or a lower threshold",
                     type(trunk_of(self.net)).__name__,
                 )
-
-
-def _refuse_lost_branches(net: nn.Module, outputs: Outputs | Tensor) -> None:
-    if not isinstance(outputs, Tensor):
-        return
-    for name, module in net.named_modules():
-        if isinstance(module, ShortcutNetwork) and not module.is_stripped:
-            raise UserError(
-                f"{type(net).__name__} contains a network with branches, {name}, but does not return their outputs: "
-                "return what it returns, pass fit() what attach() returned, or strip() it and attach to the whole"
-            )

@@ -45,7 +45,7 @@ class GradientWatch:
         """Measure and judge the gradient; returns plain values, with those by layer in `layers` and `neurons`."""
         measured = measure(
             self.net,
-            *first_samples(self.net, x, y, self.num_samples),
+            *first_samples(self.net, x, y, self.num_samples, loss=self.loss.main),
             loss=self.loss,
             coefficient=coefficient,
             by_branch=False,
@@ -93,7 +93,7 @@ class GradientWatch:
         if len(y) > 1:
             try:
                 with local_norms(net), fabric.autocast():
-                    few = first_samples(net, x, y, self.num_samples)
+                    few = first_samples(net, x, y, self.num_samples, loss=self.loss.main)
                     silent = measure(net, *few, loss=self.loss, coefficient=1.0, backend="reference").silent_in_eval
             except UserError:  # the network or the batch cannot be measured
                 pass

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from shortback.errors import UserError
 from shortback.losses import ShortcutLoss, classes_of
 from shortback.outputs import Outputs
-
-_LABEL_LOSSES = nn.CrossEntropyLoss | nn.NLLLoss
-
-
-def counts_mask(target: Tensor, *, loss: object) -> Tensor | None:
-    """A mask `[N]` of the samples whose label `loss` does not ignore (`ignore_index`); None if all count."""
-    if not isinstance(loss, _LABEL_LOSSES) or target.is_floating_point():
-        return None
-    return target.long() != loss.ignore_index
+from shortback.targets import counts_mask, label_settings
 
 
 def num_counted(target: Tensor, *, loss: object) -> Tensor | int:
@@ -31,12 +23,17 @@ def weight_of(target: Tensor, *, loss: object) -> Tensor | int:
     This is the number of samples; for a loss of `torch.nn` with labels, it is the number of those that count, or the
     sum of their class weights.
     """
-    counts = counts_mask(target, loss=loss)
-    if counts is None or not isinstance(loss, _LABEL_LOSSES):
+    counts, labels = counts_mask(target, loss=loss), label_settings(loss)
+    if counts is None or labels is None:
         return len(target)
-    if loss.weight is None:
+    if labels.weight is None:
         return counts.sum()
-    return (loss.weight[target.long().where(counts, 0)] * counts).sum()
+    return (labels.weight[target.long().where(counts, 0)] * counts).sum()
+
+
+def share_of_batch(weight: Tensor | int, whole: Tensor | int) -> Tensor | float:
+    """The weight of a part of a batch over that of the whole, in float64."""
+    return weight.double() / whole if isinstance(weight, Tensor) else weight / whole
 
 
 def sum_of(mean: Tensor, weight: Tensor | int) -> Tensor:
@@ -75,9 +72,9 @@ def check_parts(loss: ShortcutLoss, number: int) -> None:
     Raises:
         ValueError: main and branch losses are added, and weigh classes differently.
     """
-    losses = loss.main, loss.branch or loss.main
-    main, branch = (each.weight if isinstance(each, _LABEL_LOSSES) else None for each in losses)
-    ignored = {each.ignore_index if isinstance(each, _LABEL_LOSSES) else None for each in losses}
+    losses = [label_settings(each) for each in (loss.main, loss.branch or loss.main)]
+    main, branch = (None if each is None else each.weight for each in losses)
+    ignored = {None if each is None else each.ignore_index for each in losses}
     alike = main is branch or (main is not None and branch is not None and torch.equal(main, branch))
     if number > 1 and loss.combine != "logits" and not (alike and len(ignored) == 1):
         raise UserError(
