@@ -192,3 +192,21 @@ def test_a_damaged_file_of_an_ablation_is_named(tmp_path):
     (out / "cells.json").write_text("{")
     with pytest.raises(UserError, match=r"a/cells\.json is damaged .*: restore it, or delete it"):
         join([out])
+
+
+def test_runs_on_other_classes_are_not_compared(tmp_path):
+    folders = []
+    for name, classes in (("a", ["cat", "dog"]), ("b", ["bus", "car"])):
+        folders.append(make_ablation(tmp_path / name, {("vanilla", 0): (0.3,)}))
+        folder = RunFolder(tmp_path / name / "vanilla-seed0")
+        folder.write_summary({**folder.read_summary(), "classes": classes})
+    with pytest.raises(UserError, match=r"different classes \(cat, dog \.\.\. and bus, car \.\.\.\)"):
+        join(folders)
+
+
+def test_cells_without_a_seed_are_damage(tmp_path):
+    out = make_ablation(tmp_path / "a", {("vanilla", 0): (0.3,)})
+    for content in ({"a": 1}, {"a": {"settings": {}, "method": "vanilla"}}):
+        (out / "cells.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match="lack settings, method or seed"):
+            join([out])

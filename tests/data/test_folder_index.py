@@ -140,3 +140,10 @@ def test_links_are_followed_but_those_into_themselves(root):
     found = listed(root)
     linked = ["train/cat/other/c.png", "train/cat/up/train/dog/deep/c.png"]
     assert list(found.files) == ["train/cat/a.png", "train/cat/b.png", *linked, "train/dog/deep/c.png"]
+
+
+def test_a_link_to_itself_is_a_file_that_cannot_be_read(root):
+    (root / "train/cat/x.png").symlink_to("x.png")
+    found = listed(root)
+    at = list(found.files).index("train/cat/x.png")
+    assert found.stats[at].tolist() == [-1, -1]

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from shortback.export.counting import Count, row_operations
+from shortback.export.counting import Count, is_counted, row_operations
 
 
 @pytest.mark.parametrize("padding", ["same", "valid", 2])
@@ -55,3 +55,9 @@ def test_inputs_by_name_are_counted():
     count.remove()
     assert {name: (sums.dense, sums.rows) for name, sums in count.layers.items()} == {"conv": (40, 5), "fc": (30, 5)}
     assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_padding_with_the_image_is_not_counted():
+    assert is_counted(nn.Conv2d(1, 1, 3, padding=1))
+    assert is_counted(nn.Conv2d(1, 1, 3, padding_mode="circular"))
+    assert not is_counted(nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular"))

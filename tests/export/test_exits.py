@@ -1,7 +1,8 @@
 import pytest
 import torch
+from torch import nn
 
-from shortback.export.exits import Exits, calibrated, cheapest, exit_curve
+from shortback.export.exits import Exits, RowCount, calibrated, cheapest, exit_curve
 
 
 def test_temperatures_are_the_best_of_two_classes():
@@ -34,3 +35,19 @@ def test_the_cheapest_loses_no_more():
     ]
     assert cheapest(points, loss=0.0).threshold == 0.7
     assert cheapest(points, loss=0.5).threshold == 0.5
+
+
+def test_layers_with_several_rows_an_image_count_for_their_image():
+    """Four windows an image, as in Swin; the first image fires everywhere, the others nowhere."""
+    net = nn.Sequential(nn.Unflatten(1, (4, 8)), nn.Flatten(0, 1), nn.Linear(8, 8), nn.Unflatten(0, (-1, 4)))
+    for count in (2, 3):
+        x = torch.zeros(count, 32)
+        x[0] = 1
+        rows = RowCount(net, num_steps=3)
+        rows.start(count)
+        net(x)
+        assert rows.acs.tolist() == [256] + [0] * (count - 1)
+        assert rows.macs.tolist() == [0] * count
+        rows.start(count)
+        net(torch.cat([x] * 3))  # three steps, folded
+        assert rows.acs.tolist() == [3 * 256] + [0] * (count - 1)

@@ -234,3 +234,13 @@ def test_what_is_no_network_or_no_sample_is_said():
     branched = sb.attach(model, at="stages", sample=images())
     with pytest.raises(ValueError, match=r"give strip\(net\), which has no branches"):
         to_nir(branched, images())
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(2, 4, (3, 5), padding=(1, 2)), nn.MaxPool2d((2, 1))])
+def test_kernels_that_are_not_square_are_refused_by_name(layer):
+    parts = [nn.Conv2d(2, 2, 1), sb.LIF(2, backend="reference"), layer, nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    model = sb.SpikingNetwork(nn.Sequential(*parts, nn.LazyLinear(3)), num_steps=2)
+    x = torch.randn(2, 2, 8, 8)
+    model(x)
+    with pytest.raises(ValueError, match=r"to_nir\(\): 2.*: NIR has square kernels only"):
+        to_nir(model, x)

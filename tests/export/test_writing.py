@@ -96,8 +96,10 @@ def test_what_is_wrong_is_said(tmp_path):
     model, x = network("resnet20"), images()
     there = tmp_path / "there.nir"
     there.write_text("mine")
+    (tmp_path / "beside.onnx.json").write_text("mine")
     for file, settings, message in (
         (there, {"to": "nir"}, "is there already"),
+        (tmp_path / "beside.onnx", {"to": "onnx"}, r"beside\.onnx\.json is there already"),
         (tmp_path / "no" / "net.nir", {"to": "nir"}, "there is no folder"),
         (tmp_path / "net", {"to": "caffe"}, "to='caffe'"),
         (tmp_path / "net", {"to": "torch"}, r"end in \.pt2; name it net\.pt2"),

@@ -56,3 +56,16 @@ def test_a_number_with_an_exponent_is_one(text, value):
 )
 def test_what_is_written_is_read_as_the_same(value):
     assert read_yaml(write_yaml(value), name="") == value
+
+
+@pytest.mark.parametrize("text", ["010", "-017", "1:30", "0_1", "190:20:30.15"])
+def test_numbers_in_other_bases_are_refused(text):
+    with pytest.raises(RecipeError, match=r"read as another number in YAML 1\.1"):
+        read_yaml(f"a: {text}", name="it")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("0", 0), ("0.5", 0.5), ("-0.5", -0.5), ("0e1", 0.0), ("'010'", "010"), ("10", 10)]
+)
+def test_numbers_in_base_ten_are_read(text, value):
+    assert read_yaml(f"a: {text}", name="it") == {"a": value}

@@ -66,3 +66,10 @@ def test_what_is_only_resized_is_not_called_augmented():
     lines, titles = pictures(draw_samples(grey, grey.train, count=1, transform=transform))
     assert titles == ["a   0.bin"]
     assert len(lines[0]) == 1
+
+
+def test_file_names_of_any_bytes_are_drawn(tmp_path):
+    data = source(torch.zeros(2, 1, 6, 6, dtype=torch.uint8), in_channels=1)
+    data.train.files[:] = ["$x^$.png", b"\xff.png".decode(errors="surrogateescape")]
+    figure = draw_samples(data, data.train, count=2, transform=train_transform(Augmentation(), image_size=6))
+    figure.savefig(tmp_path / "it.png")

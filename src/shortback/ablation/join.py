@@ -54,15 +54,35 @@ def join(folders: Sequence[Path]) -> list[CellRun]:
     folders = [run for folder in folders for run in ([folder] if read_cells(folder) else runs_in(folder).values())]
     found = list({one.path.resolve(): one for folder in folders for one in _found(folder)}.values())
     if len(folders) > 1:
+        _check_same_classes(found)
         found = _by_folder(_by_recipe(found))
     return [read_run(one.settings, one.method, one.seed, one.path, within=_base(one, folders)) for one in found]
+
+
+def _check_same_classes(found: Sequence[_Found]) -> None:
+    """Refuse to compare runs on data with other classes: their recipes may differ only in where the data lie."""
+    first: tuple[_Found, list[str]] | None = None
+    for one in found:
+        folder = RunFolder(one.path)
+        classes = folder.read_summary().get("classes") if folder.is_finished else None
+        if classes is None:
+            continue
+        first = first or (one, classes)
+        if classes != first[1]:
+            raise UserError(
+                f"{first[0].path} and {one.path} were trained on different classes ({', '.join(first[1][:3])} ... and "
+                f"{', '.join(classes[:3])} ...): report them apart"
+            )
 
 
 def read_cells(folder: Path) -> dict[str, dict[str, Any]]:
     """All cells requested so far of the ablation in a folder, by their folders within it; empty without one."""
     file = folder / CELLS_FILE
     instead = "restore it, or delete it: the same ablation writes it again and repeats no finished run"
-    return read_json(file, instead=instead) if file.exists() else {}
+    cells = read_json(file, instead=instead) if file.exists() else {}
+    if not all(isinstance(cell, dict) and {"settings", "method", "seed"} <= cell.keys() for cell in cells.values()):
+        raise UserError(f"{file} is damaged (its cells lack settings, method or seed): {instead}")
+    return cells
 
 
 def check_comparable(cells: Sequence[Cell], out: Path) -> None:

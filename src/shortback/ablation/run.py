@@ -71,7 +71,7 @@ def read_run(settings: Settings, method: str, seed: int, path: Path, *, within: 
         seed=seed,
         folder=str(path.relative_to(within)),
         summary=folder.read_summary() if folder.is_finished else None,
-        error=error.read_text().strip() if error.exists() and not folder.is_finished else None,
+        error=error.read_text(errors="replace").strip() if error.exists() and not folder.is_finished else None,
         epochs=read_epochs(folder.metrics),
         last=last_row(folder.metrics),
         recipe=recipe,

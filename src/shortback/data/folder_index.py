@@ -161,7 +161,7 @@ class _Walk:
         self.note(folder)
         within = (*within, os.path.realpath(folder))
         for entry in visible(folder):
-            if entry.is_dir():
+            if is_folder(entry):
                 if os.path.realpath(entry.path) not in within:
                     self.into(entry.path, within)
             else:
@@ -174,6 +174,14 @@ def visible(folder: str | Path) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         seen = [entry for entry in entries if not entry.name.startswith(".")]
     return sorted(seen, key=lambda entry: entry.name)
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _stats(entry: os.DirEntry[str]) -> tuple[int, int]:

@@ -65,7 +65,7 @@ def read_info(path: str | Path) -> FileInfo:
     """
     with _open(path) as image:
         if image.mode in ("I", "F"):
-            raise OSError("its pixels have 32 bits; convert it to 8 bits per channel")
+            raise OSError("its pixels are read as 32 bits; convert it to 8 bits per channel")
         return FileInfo(image.height, image.width, image.mode in _GREY_MODES)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from shortback.data.cache_folder import cache_folders
-from shortback.data.folder_index import list_split, visible
+from shortback.data.folder_index import is_folder, list_split, visible
 from shortback.data.image_cache import Listing, Survey, survey_folder
 from shortback.data.image_files import FileImages, is_rotated
 from shortback.data.images import ArrayImages, ImageData, ImageSet, Subset
@@ -126,7 +126,7 @@ def _warn_about_ignored(root: Path, test_name: str, files: Sequence[str]) -> Non
 
 
 def _class_names(root: Path, split: str) -> tuple[str, ...]:
-    return tuple(entry.name for entry in visible(root / split) if entry.is_dir())
+    return tuple(entry.name for entry in visible(root / split) if is_folder(entry))
 
 
 def _report_bad(root: Path, files: Sequence[str], survey: Survey, *, skip: bool) -> None:

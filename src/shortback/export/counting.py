@@ -109,7 +109,9 @@ class NeuronSums:
 
 
 def is_counted(module: nn.Module) -> bool:
-    return isinstance(module, (*_CONVOLUTIONS, nn.Linear))
+    """Whether operations of a module are counted: a convolution that pads with zeros, if at all, or `Linear`."""
+    pads = isinstance(module, _CONVOLUTIONS) and module.padding_mode != "zeros" and any(_padding(module))
+    return isinstance(module, (*_CONVOLUTIONS, nn.Linear)) and not pads
 
 
 def has_weights(module: nn.Module) -> bool:

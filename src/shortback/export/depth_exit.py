@@ -92,7 +92,7 @@ def by_depth(net: ShortcutNetwork, batches: Batches) -> Exits:
         ValueError: there is no batch, or as for `DepthExit`.
     """
     exits = _Exits(net)
-    count = RowCount(exits.model, heads=exits.heads)
+    count = RowCount(exits.model, heads=exits.heads, num_steps=exits.model.num_steps)
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
     parts: list[Exits] = []
     for images, labels in batches:

@@ -133,9 +133,11 @@ class RowCount:
     Args:
         network: its convolutions and linear layers get hooks.
         heads: theirs do too; only operations on inputs `[N, ...]`, a row per image, are counted, not calls.
+        num_steps: time steps that a call may fold into its rows; 1 if the network runs step by step.
     """
 
-    def __init__(self, network: nn.Module, *, heads: Iterable[nn.Module] = ()) -> None:
+    def __init__(self, network: nn.Module, *, heads: Iterable[nn.Module] = (), num_steps: int = 1) -> None:
+        self.num_steps = num_steps
         self.macs = self.acs = torch.zeros(0)
         self.calls = 0
         for module in network.modules():
@@ -159,12 +161,17 @@ class RowCount:
             self._add(module, x, output)
 
     def _add(self, layer: nn.Module, x: Tensor, output: Tensor) -> None:
-        """Add the operations of one call of a layer; the rows of `x` are images, or images by step, `[T*N, ...]`."""
+        """Add the operations of one call of a layer.
+
+        The rows of `x` are images, or images by step, `[T*N, ...]`; or several for each of these, such as windows.
+        """
         effective, _ = row_operations(layer, x, output)
         # Each image is judged as if alone, whereas `count_operations` asks whether the whole batch is spikes.
-        by_step = (-1, len(self.macs))
-        binary = ((x == 0) | (x == 1)).flatten(1).all(1).view(by_step).all(0).cpu()
-        effective = effective.double().cpu().view(by_step).sum(0)
+        images = len(self.macs)
+        steps = self.num_steps if len(effective) % (self.num_steps * images) == 0 else 1
+        rows = (steps, images, -1)
+        binary = ((x == 0) | (x == 1)).reshape(*rows).all(2).all(0).cpu()
+        effective = effective.double().cpu().reshape(rows).sum((0, 2))
         self.acs += effective * binary
         self.macs += effective * ~binary
 

@@ -232,6 +232,9 @@ class Builder:
         import nir
 
         x = self._whole(name, x)
+        if weight.shape[2] != weight.shape[3]:  # nir infers both sizes of the output from one of the kernel's
+            size = " x ".join(map(str, weight.shape[2:]))
+            raise UserError(f"to_nir(): {name}: NIR has square kernels only, and this is {size}; pad it with zeros")
         node = nir.Conv2d(
             input_shape=(x.shape[1], x.shape[2]),
             weight=_array(weight),

@@ -99,8 +99,10 @@ def check_writable(file: Path, *, to: ExportFormat, importer: NIRImporter, strea
         raise UserError(f"streaming is for torch only, and this is {to}; a NIR graph is one step by itself")
     if to == "torch" and file.suffix != ".pt2":
         raise UserError(f"{file}: torch.export loads files that end in .pt2; name it {file.with_suffix('.pt2').name}")
-    if file.exists():
-        raise UserError(f"{file} is there already; name another file")
+    beside = [file.with_name(f"{file.name}.{suffix}") for suffix in (("json", "md") if to == "nir" else ("json",))]
+    for each in (file, *beside):
+        if each.exists():
+            raise UserError(f"{each} is there already; name another file")
     if not file.parent.is_dir():
         raise UserError(f"{file}: there is no folder {file.parent}")
     need_extra(to, *_EXTRAS[to])

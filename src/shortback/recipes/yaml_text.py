@@ -11,6 +11,7 @@ import yaml
 from shortback.errors import UserError
 
 MAX_BYTES = 1_000_000
+_ODD = re.compile(r"[-+]?0[0-9_]|.*:")  # 010 would be 8, and 1:30 would be 90
 _KEY = re.compile(r"^[\w.-]{1,80}$")
 
 
@@ -32,6 +33,9 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if isinstance(node, yaml.ScalarNode) and node.tag.endswith((":int", ":float")) and _ODD.match(node.value):
+            problem = f"{node.value[:20]} is read as another number in YAML 1.1 (base 8 or 60): write it in base 10"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         try:
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError, TypeError) as error:  # a date in month 99, or `!!int x`

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,7 +105,8 @@ def _draw(rows: list[Row]) -> Figure:
     figure = Figure(figsize=(min(1.3 * columns, 24), 1.55 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for line, row in zip(axes, rows, strict=True):
-        line[0].set_title(row.title, loc="left", fontsize=8)
+        title = os.fsencode(row.title).decode(errors="replace")  # file names may be any bytes
+        line[0].set_title(title, loc="left", fontsize=8, parse_math=False)
         for place, picture in zip(line, row.pictures, strict=False):
             place.imshow(picture, interpolation="nearest")
         for place in line:

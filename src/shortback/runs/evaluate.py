@@ -17,6 +17,11 @@ from shortback.shortcuts.weights import load_weights
 from shortback.spiking import SpikingNetwork
 from shortback.training import evaluate
 
+_MAY_CHANGE = (
+    *("data.root", "data.url", "data.cache_dir", "data.cache_gb", "data.download", "data.skip_bad"),
+    *("data.num_workers", "data.on_device", "train.device", "train.precision"),
+)
+
 
 def load_run(path: Path, *, settings: Sequence[str] = ()) -> tuple[Run, SpikingNetwork]:
     """Load a finished run with its data, and the network that it trained.
@@ -36,11 +41,9 @@ def load_run(path: Path, *, settings: Sequence[str] = ()) -> tuple[Run, SpikingN
         raise UserError(f"{path} holds a run that is not finished: there is no {folder.weights.name} in it yet")
     weights = folder.read_weights()
     for setting in settings:
-        if not setting.startswith(("data.", "train.device=", "train.precision=")):
-            raise UserError(
-                f"-s {setting}: a run is tested as it was trained; only settings of its data can change, and "
-                "train.device and train.precision"
-            )
+        if setting.partition("=")[0] not in _MAY_CHANGE:
+            allowed = ", ".join(_MAY_CHANGE)
+            raise UserError(f"-s {setting}: a run is tested as it was trained; only {allowed} can change")
     if not any(setting.startswith("train.device=") for setting in settings):
         recipe = with_device_here(recipe)
     run = Run.of(changed(recipe, settings, name=str(path)), folder=folder)

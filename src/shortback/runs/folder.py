@@ -192,6 +192,8 @@ class RunFolder:
             raise _damaged(self.summary, error) from error
         if not isinstance(summary, dict):
             raise _damaged(self.summary, "not a JSON object")
+        if not isinstance(summary.get("test_accuracy"), float | int):
+            raise _damaged(self.summary, "it has no test accuracy")
         return cast(Summary, summary)
 
     def read_weights(self) -> dict[str, Tensor]:

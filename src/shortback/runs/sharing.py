@@ -18,6 +18,7 @@ from shortback.files import write_text
 from shortback.recipes.build import build_model
 from shortback.recipes.load import parse_recipe
 from shortback.recipes.schema import Recipe
+from shortback.recipes.yaml_text import write_yaml
 from shortback.runs.evaluate import evaluate_run
 from shortback.runs.folder import RunFolder
 from shortback.runs.summary import Summary
@@ -186,7 +187,7 @@ def _card(
     low, high = accuracy_interval(accuracy, count)
     operations = Operations.from_dict(tested["operations"])
     head = ["---", "library_name: shortback", "tags: [spiking-neural-network, shortback]"]
-    head += [f"license: {licence}"] if licence else []
+    head += [write_yaml({"license": licence}).rstrip()] if licence else []
     neuron = recipe.model.neuron
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
     trained = ""

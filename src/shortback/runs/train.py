@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def train_recipe(
 
 def _train_alone(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, say: Say, name: str) -> Summary:
     folder = RunFolder(out)
-    if resume and folder.is_finished:
+    if resume and folder.is_finished and folder.weights.exists():
         return folder.read_summary()
     run = Run.of(recipe, folder=folder)
     if is_first():
@@ -163,8 +164,15 @@ def _train(run: Run, net: nn.Module, folder: RunFolder, *, resume: bool, name: s
         fabric=run.fabric,
         folder=folder.checkpoints,
         loggers=loggers,
+        identity=_identity_of_data(run),
     )
     return trainer.fit(resume=resume)
+
+
+def _identity_of_data(run: Run) -> dict[str, object]:
+    """What distinguishes the data of one run from those of another: classes, and the labels in their order."""
+    labels = hashlib.sha256(run.splits.train.labels.cpu().numpy().tobytes()).hexdigest()
+    return {"classes": list(run.splits.source.classes), "training labels": labels[:12]}
 
 
 def _announcement(run: Run, net: nn.Module, *, name: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -58,6 +58,7 @@ class Trainer:
         fabric: a launched Fabric, with precision and processes.
         folder: where checkpoints are written.
         loggers: receive rows of numbers; pass them in the first process only.
+        identity: what else a run must have in common with a checkpoint to be resumed from it, as plain values.
 
     Raises:
         ValueError: see `Plan.check_validation`, `check_optimizer`, `Schedule.check_combine` and `check_parts`.
@@ -78,6 +79,7 @@ class Trainer:
         fabric: Fabric,
         folder: Path,
         loggers: Sequence[Logger] = (),
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
         self.net, self.train, self.validation = net, train, validation
         self.loss, self.schedule, self.learning_rate, self.plan = loss, as_schedule(schedule), learning_rate, plan
@@ -98,7 +100,7 @@ class Trainer:
             self.average = None if plan.ema is None else WeightAverage(net, decay=plan.ema)
             self.learning_rate_shares = shares_of_groups(optimizer)
             chosen: dict[str, Any] = {"loss": loss, "schedule": self.schedule, "learning_rate": learning_rate}
-            self.identity = identity_of(net, train, optimizer, plan=plan, **chosen)
+            self.identity = {**identity_of(net, train, optimizer, plan=plan, **chosen), **(identity or {})}
             self.gradient = Gradient(net, optimizer, fabric)
             self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
         self.watch = GradientWatch(net, loss=loss, every=plan.watch_every, num_samples=plan.watch_samples)

@@ -122,7 +122,7 @@ def last_row(path: Path) -> Row | None:
 
 def complete_lines(path: Path) -> list[str]:
     """Read the complete lines of a file: the last one may be partial if a run is in progress or was killed."""
-    text = path.read_text() if path.exists() else ""
+    text = path.read_text(errors="replace") if path.exists() else ""
     return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 

@@ -155,3 +155,17 @@ def test_a_size_that_no_sensor_has_is_refused():
         Events.checked(
             t=np.array([1]), x=np.zeros(1, int), y=np.zeros(1, int), on=np.ones(1), height=4, width=60001, name="a.bin"
         )
+
+
+def test_blocks_of_a_long_recording_are_sorted_and_not_taken_for_another_turn_of_a_clock():
+    """Forty minutes, ON first and then OFF: a step down of more than half of 32 bits, in times of 64."""
+    t = np.arange(100) * 24_000_000
+    x, on = np.zeros(200, int), np.r_[np.ones(100, int), np.zeros(100, int)]
+    events = Events.checked(t=np.r_[t, t], x=x, y=x, on=on, height=1, width=1, name="it")
+    assert events.t.tolist() == sorted([*t.tolist(), *t.tolist()])
+
+
+def test_times_beyond_what_is_signed_are_refused():
+    t, x = np.array([2**63 + 1, 2**63 + 2], np.uint64), np.zeros(2, int)
+    with pytest.raises(ValueError, match="t must be below"):
+        Events.checked(t=t, x=x, y=x, on=x, height=1, width=1, name="it")

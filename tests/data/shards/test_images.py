@@ -74,3 +74,14 @@ def test_an_epoch_goes_on_in_the_middle_with_any_number_of_processes(packed, num
     for (x, y), *parts in zip(whole[2:], *halves, strict=True):
         assert torch.equal(torch.cat([part[0] for part in parts]), x)
         assert torch.equal(torch.cat([part[1] for part in parts]), y)
+
+
+def test_shards_under_each_others_names_are_refused(packed):
+    """Files of equal size, which an index by sizes alone does not tell apart."""
+    split = load_shards(packed).train
+    first, second = (packed / shard.name for shard in split.split.shards[:2])
+    mine, other = first.read_bytes(), second.read_bytes()
+    first.write_bytes(other)
+    second.write_bytes(mine)
+    with pytest.raises(UserError, match=rf"{first.name} does not hold the images that index.json has for it"):
+        load_shards(packed).train.image(0) if len(mine) == len(other) else split._open(0)

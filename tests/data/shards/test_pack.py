@@ -87,3 +87,13 @@ def test_what_cannot_be_packed_is_refused(folder, packed, tmp_path):
     assert result.exit_code == 0
     assert "shards of pets" in result.stdout
     assert len(load_shards(tmp_path / "new").train) == 40
+
+
+@pytest.mark.parametrize("name", ["x." + 120 * "y", "x.cls"])
+def test_odd_suffixes_are_replaced(folder, tmp_path, name):
+    odd = folder / "train" / "cat" / name
+    (folder / "train" / "cat" / "0.with.dots.jpg").rename(odd)
+    pack_folder(folder, tmp_path / "odd")
+    data = load_shards(tmp_path / "odd")
+    assert sum(suffix == ".image" for suffix in data.train.places.suffixes) == 1
+    assert len(data.train) == 40

@@ -115,7 +115,8 @@ def from_fields(arrays: Mapping[str, Any], path: Path, *, sensor: Size | None) -
     if len({array.shape for array in (t, x, y, p)}) > 1 or t.ndim != 1:
         shapes = ", ".join(f"{name} {list(a.shape)}" for name, a in zip(FIELDS, (t, x, y, p), strict=True))
         raise UserError(f"{path}: t, x, y and p must be one-dimensional and of the same length, not {shapes}")
-    sizes = {name: np.asarray(arrays[name]) for name in ("height", "width") if name in arrays}
+    lower = {name.lower(): name for name in arrays}
+    sizes = {name: np.asarray(arrays[lower[name]]) for name in ("height", "width") if name in lower}
     for name, value in sizes.items():
         if value.size != 1 or value.dtype.kind not in "iuf" or not np.isfinite(value).all() or value.item() < 1:
             raise UserError(f"{path}: {name} must be one number of pixels, not {reprlib.repr(value.tolist())}")

@@ -44,7 +44,7 @@ def read_dat(path: Path, *, sensor: Size | None = None) -> Events:
     words = np.frombuffer(content, dtype="<u4", count=2 * count, offset=begin).reshape(-1, 2)
     t, data = words[:, 0], words[:, 1]
     said = agreed(_said(lines, "Height"), _said(lines, "Width"), sensor, name=str(path))
-    height, width = (own or usual for own, usual in zip(said, SENSOR, strict=True))
+    height, width = SENSOR if said == (None, None) else said
     return Events.checked(
         t=t, x=data & 0x3FFF, y=(data >> 14) & 0x3FFF, on=(data & ON) != 0, height=height, width=width, name=str(path)
     )

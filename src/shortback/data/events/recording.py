@@ -78,6 +78,7 @@ class Events:
         """
         if not len(t):
             raise UserError(f"{name}: there is no event in it")
+        is_short = t.dtype.itemsize <= 4
         t = _microseconds(t, name)
         x, y, on = _whole(x, "x", name), _whole(y, "y", name), _is_on(on, name)
         right, bottom = int(x.max()), int(y.max())
@@ -89,7 +90,8 @@ class Events:
             raise SensorUnknownError(name, reach)
         check_size(reach, name=name)
         if (t[1:] < t[:-1]).any():
-            t = unwrap_clock(t, RANGE)
+            # Times of 64 bits may have been copied from a clock of 32, which is near its end when it begins anew.
+            t = unwrap_clock(t, RANGE) if is_short or int(t.max()) > 0.98 * RANGE else t
             disorder = int((t[1:] < t[:-1]).sum())
             if disorder:
                 events = quantity(disorder, "event is", "events are")
@@ -140,6 +142,8 @@ def _look_like_milliseconds(t: np.ndarray, span: float) -> bool:
 def _whole(values: np.ndarray, what: str, name: str) -> np.ndarray:
     """Convert whole numbers to integers; integers are returned without a pass over them."""
     if values.dtype.kind in "iu":
+        if values.dtype == np.uint64 and len(values) and values.max() >= LARGEST:
+            raise UserError(f"{name}: {what} must be below {LARGEST}, and reaches {values.max()}")
         return values
     if values.dtype.kind != "f":
         raise UserError(f"{name}: {what} must be whole numbers, not {values.dtype}")

@@ -58,6 +58,7 @@ def read_text(path: Path, *, sensor: Size | None = None) -> Events:
                 delimiter=delimiter,
                 usecols=columns,
                 converters=converters,
+                quotechar='"',
                 ndmin=2,
             )
     except ValueError as error:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from tarfile import BLOCKSIZE
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from shortback.data.image_files import as_image, decode_image
 from shortback.data.order import SHARDS_MIXED
 from shortback.data.shards.ahead import FetchAhead
-from shortback.data.shards.index import Places, SplitShards
+from shortback.data.shards.index import INDEX, Places, SplitShards
 from shortback.data.shards.store import Store
 from shortback.errors import UserError
 
@@ -67,12 +69,24 @@ class ShardImages:
     def _open(self, number: int) -> int:
         if number not in self._opened:
             self._opened[number] = self.store.open(self.split.shards[number])
+            self._check_first(number)
             while len(self._opened) > (_OPEN if self.store.limit is None else SHARDS_MIXED):
                 os.close(self._opened.popitem(last=False)[1])
             if self.store.limit is not None:
                 self._close_removed(but=number)
         self._opened.move_to_end(number)
         return self._opened[number]
+
+    def _check_first(self, number: int) -> None:
+        """Check that a shard begins with its own first image: a folder's shards are compared by their sizes alone."""
+        first = int(np.searchsorted(self.places.shards, number))
+        header = os.pread(self._opened[number], BLOCKSIZE, int(self.places.offsets[first]) - BLOCKSIZE)
+        if header[:100].rstrip(b"\0") != self.places.name(first).encode():
+            os.close(self._opened.pop(number))
+            raise UserError(
+                f"{self.split.shards[number].name} does not hold the images that {INDEX} has for it: copy the shard "
+                "again"
+            )
 
     def _close_removed(self, *, but: int) -> None:
         """Close copies that were removed to make room: they take up space for as long as they are open."""

@@ -96,13 +96,19 @@ class _Packer:
             self.shards.append(ShardFile(path.name, temporary.stat().st_size, digest))
 
     def _add(self, tar: tarfile.TarFile, file: Path, label: int) -> None:
-        content, key, suffix = file.read_bytes(), f"{len(self.rows):08d}", file.suffix.lower()
+        content, key, suffix = file.read_bytes(), f"{len(self.rows):08d}", _suffix_of(file)
         self.rows.append((len(self.shards), tar.offset + _HEADER, len(content), label))
         self.suffixes.append(suffix)
         for name, part in ((key + suffix, content), (f"{key}.cls", str(label).encode())):
             member = tarfile.TarInfo(name)  # default owner, time and mode: the same bytes every time
             member.size = len(part)
             tar.addfile(member, io.BytesIO(part))
+
+
+def _suffix_of(file: Path) -> str:
+    """The suffix of an image in a shard: short, as names in a tar file are, and not that of the labels."""
+    suffix = file.suffix.lower()
+    return suffix if len(suffix.encode()) <= 16 and suffix != ".cls" else ".image"
 
 
 def _shares(files: Sequence[Path], shard_bytes: int) -> Iterator[int]:
