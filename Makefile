@@ -32,7 +32,7 @@ lint: $(DEV)
 test-avx2: $(DEV)
 	TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/.venv/inductor-avx2 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) -m 'not processes' \
 	    tests/models tests/ops/test_compiled.py tests/ops/test_packing.py tests/runs/test_train.py \
-	    tests/training/test_engine.py tests/training/test_fit.py tests/training/test_gradient.py
+	    tests/training/test_engine.py tests/training/test_fit.py
 
 # sinabs needs an older nir than Norse does, and with Lightning every import of Fabric takes seconds: an environment of
 # their own, on top of .venv.
