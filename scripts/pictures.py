@@ -106,7 +106,7 @@ def opening() -> Figure:
     right.text(len(NETWORKS) - 0.55, 10.6, "chance", ha="right", color=INK, fontsize=9)
     right.set_xticks(range(len(NETWORKS)), [name for name, *_ in NETWORKS], fontsize=8)
     right.set(ylabel="CIFAR-10, test accuracy (%)", ylim=(0, 80))
-    right.set_title("Where it helps, and where not (one dot per training)", loc="left")
+    right.set_title("Where it helps, and where not (one dot per run)", loc="left")
     marks = [right.plot([], [], "o", color=colour, label=name)[0] for name, colour in SERIES]
     right.legend(
         handles=marks, frameon=False, loc="upper left", ncols=3, fontsize=8.5, columnspacing=1, handletextpad=0
