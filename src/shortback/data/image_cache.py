@@ -1,4 +1,4 @@
-"""Reads a folder of image files once; caches which are damaged, their sizes and, if small, pixels.
+"""Read a folder of image files once, and cache which are damaged, their sizes and, if small, their pixels.
 
 The cache consists of up to two files named after a fingerprint of the listing: `<fingerprint>.json`, a `Survey`,
 and, if all images have the same small size, `<fingerprint>.raw`, the pixels, which are memory-mapped.

@@ -81,7 +81,9 @@ class ResNet(StagedNetwork):
 
         scaled = [layers.scale(each) for each in channels]
         self.stem = _make_stem(stem, in_channels=in_channels, channels=scaled[0], layers=layers, fires=fires)
-        for stage, number, before, after in zip(self.stages(), num_blocks, [scaled[0], *scaled], scaled, strict=False):
+        for stage, number, before, after in zip(
+            self.stages(), num_blocks, [scaled[0], *scaled[:-1]], scaled, strict=True
+        ):
             first = block(before, channels=after, stride=1 if stage == "layer1" else 2)
             others = (block(after, channels=after) for _ in range(number - 1))
             self.add_module(stage, nn.Sequential(first, *others))

@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from shortback.choices import Backend, Memory
+from shortback.errors import UserError
 from shortback.inspection.pointwise import patch_strided_1x1, unpatch_strided_1x1
 from shortback.inspection.untouched import in_training
 from shortback.neurons import SpikingNeuron
@@ -26,9 +27,13 @@ class NetworkInTraining:
         net: what `attach` returned, or a network without branches.
         execution: how the network runs.
         fabric: a launched Fabric.
+
+    Raises:
+        ValueError: a module inside the network has branches.
     """
 
     def __init__(self, net: nn.Module, *, execution: Execution, fabric: Fabric) -> None:
+        _refuse_branches_inside(net)
         self.net, self._execution, self._fabric = net, execution, fabric
         self._memories: list[tuple[SpikingNetwork | SpikingNeuron, Memory]] = [
             (m, m.memory) for m in net.modules() if isinstance(m, SpikingNetwork | SpikingNeuron)
@@ -82,3 +87,13 @@ class NetworkInTraining:
             for neuron, backend in self._backends:
                 neuron.backend = backend
             raise
+
+
+def _refuse_branches_inside(net: nn.Module) -> None:
+    """Refuse a network with branches inside another module, where they would be trained without their heads."""
+    for name, module in net.named_modules():
+        if isinstance(module, ShortcutNetwork) and module is not net and not module.is_stripped:
+            raise UserError(
+                f"{type(net).__name__} contains a network with branches, {name}: train what attach() returned, which "
+                "is compiled and distributed by itself; to train the whole, strip() it and attach to the whole"
+            )

@@ -80,9 +80,8 @@ def check_optimizer(optimizer: torch.optim.Optimizer, net: nn.Module) -> None:
 
     Raises:
         UserError: the optimizer holds parameters of another network, such as a copy, lacks a head's, or needs a
-            closure; or as for `check_network`.
+            closure.
     """
-    check_network(net)
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
         raise UserError(f"optimizer: {type(optimizer).__name__} computes the loss several times a step: use another")
@@ -100,20 +99,6 @@ def check_optimizer(optimizer: torch.optim.Optimizer, net: nn.Module) -> None:
             f"optimizer: lacks the heads of the branches ({', '.join(still[:3])} ...), which would never be trained: "
             "create it from the parameters of what attach() returned"
         )
-
-
-def check_network(net: nn.Module) -> None:
-    """Check that a network with branches is not inside another module, where its branches would not be found.
-
-    Raises:
-        UserError: it is; the message names it.
-    """
-    for name, module in net.named_modules():
-        if isinstance(module, Branched) and module is not net:
-            raise UserError(
-                f"{type(net).__name__} contains a network with branches, {name}: train what attach() returned, which "
-                "is compiled and distributed by itself; to train the whole, strip() it and attach to the whole"
-            )
 
 
 def check_rates(lr: object, learning_rate: object) -> None:

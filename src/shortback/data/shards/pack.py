@@ -23,7 +23,6 @@ from shortback.files import full_disk_explained, replacing
 SHARD_BYTES = 128 * 2**20
 _SEED = 0  # of the order in which training images are packed
 _SHOWN_FROM = 2_000  # images, from which progress is shown
-_HEADER = 512  # bytes of a tar file before each file in it
 log = logging.getLogger("shortback")
 
 
@@ -97,7 +96,7 @@ class _Packer:
 
     def _add(self, tar: tarfile.TarFile, file: Path, label: int) -> None:
         content, key, suffix = file.read_bytes(), f"{len(self.rows):08d}", _suffix_of(file)
-        self.rows.append((len(self.shards), tar.offset + _HEADER, len(content), label))
+        self.rows.append((len(self.shards), tar.offset + tarfile.BLOCKSIZE, len(content), label))
         self.suffixes.append(suffix)
         for name, part in ((key + suffix, content), (f"{key}.cls", str(label).encode())):
             member = tarfile.TarInfo(name)  # default owner, time and mode: the same bytes every time
