@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import shortback as sb
+from shortback.runs.environment import environment
 
 OUT = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "dead_networks.json"
 NUM_STEPS, WIDTH, BATCH, LEARNING_RATE = 4, 32, 64, 1e-3
@@ -120,13 +119,7 @@ def main() -> None:
                     continue
                 runs.append(train(depth, method, seed=seed, epochs=arguments.epochs))
                 print(json.dumps(runs[-1]), flush=True)
-                environment = {
-                    "date": datetime.now(UTC).isoformat(timespec="seconds"),
-                    "torch": torch.__version__,
-                    "platform": platform.platform(),
-                    "threads": torch.get_num_threads(),
-                }
-                content = {"settings": settings, "environment": environment, "runs": runs}
+                content = {"settings": settings, "environment": environment(), "runs": runs}
                 arguments.out.write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -12,15 +12,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import platform
 import statistics
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from shortback.export.operations import count_operations
+from shortback.runs.environment import environment
 from shortback.runs.evaluate import load_run
 from shortback.runs.folder import RunFolder
 
@@ -61,12 +58,7 @@ def main() -> None:
             runs.append(of_run | measure(weights.parent, settings=arguments.settings, images=arguments.images))
             rate, acs = runs[-1]["mean_firing_rate"], runs[-1]["acs"] / 1e6
             print(f"{name} {recipe.method} seed {recipe.seed}: {rate:.2%}, {acs:.1f} million ACs", flush=True)
-            environment = {
-                "date": datetime.now(UTC).isoformat(timespec="seconds"),
-                "torch": torch.__version__,
-                "platform": platform.platform(),
-            }
-            arguments.out.write_text(json.dumps({"environment": environment, "runs": runs}, indent=1) + "\n")
+            arguments.out.write_text(json.dumps({"environment": environment(), "runs": runs}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
