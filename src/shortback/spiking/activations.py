@@ -1,6 +1,7 @@
 """Finds ReLU-like activations in an ANN, as modules and as functions that its code calls.
 
-`spikify` replaces the modules. Functions cannot be replaced, so they are searched for in the source and refused.
+`spikify` replaces both. Functions are searched for in the source; see `shortback.spiking.functions` for those that it
+can replace.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 import sys
 import types
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -27,6 +29,7 @@ _ACTIVATIONS = frozenset(
     """relu relu6 leakyrelu prelu rrelu elu celu selu gelu gelutanh quickgelu
     silu swish mish hardswish hswish hardmish softplus""".split()  # noqa: SIM905
 )
+READ = "_calls_modules"  # an attribute of methods whose activations modules have replaced, unlike in their source
 _GATES = frozenset({"sigmoid", "hardsigmoid", "hsigmoid"})  # often built on ReLU6, but not activations to replace
 
 
@@ -57,20 +60,23 @@ def activation_function(value: Any) -> str | None:
     return str(function.__name__) if is_function and _common_name(function) in _ACTIVATIONS else None
 
 
-def refuse_functional(network: nn.Module) -> None:
-    """Raise ValueError if activations are called as functions, naming every place in the source."""
-    found: dict[str, list[str]] = {}
-    for name, module in network.named_modules():
-        if not is_activation(module) and not is_gate(module):
-            for place in _functional_activations(module):
-                found.setdefault(place, []).append(f"{name or 'the network'} ({type(module).__name__})")
-    if found:
-        message = [f"spikify() cannot replace the activations that {type(network).__name__} calls as functions:"]
-        for place, users in found.items():
-            others = f" and {len(users) - 1} more" if len(users) > 1 else ""
-            message.append(f"  {users[0]}{others}, {place}")
-        message.append("Make each a module in __init__, self.act = nn.ReLU(), and call that: x = self.act(x)")
-        raise UserError("\n".join(message))
+@dataclass(frozen=True, eq=False)
+class FunctionalActivation:
+    """A place in the source where an activation is used as a function.
+
+    Attributes:
+        owner: the module of which `function` is a method; None if it is not a method of a module.
+        function: the function in whose source the activation is.
+        name: that of the activation, such as `relu`.
+        call: the call of the activation, in the syntax tree of its file; None if it is not called here.
+        place: `file:line: source`.
+    """
+
+    owner: nn.Module | None
+    function: types.FunctionType
+    name: str
+    call: ast.Call | None
+    place: str
 
 
 def refuse_traced_functions(
@@ -119,21 +125,22 @@ def activation_lookalikes(network: nn.Module, *, neurons: Collection[nn.Module])
     ]
 
 
-def _functional_activations(module: nn.Module) -> list[str]:
-    """List where `forward`, or a function it refers to, uses a functional activation: `file:line: source`."""
-    places: list[str] = []
+def functional_activations(module: nn.Module) -> list[FunctionalActivation]:
+    """List where `forward`, or a function that it refers to, uses an activation as a function."""
+    found: list[FunctionalActivation] = []
     pending: list[Any] = [_attribute(module, "forward")]
     seen: set[tuple[int, types.FunctionType]] = set()
     while pending:
         target = pending.pop()
         owner, function = getattr(target, "__self__", None), _unwrap(getattr(target, "__func__", target))
-        if not isinstance(function, types.FunctionType) or (id(owner), function) in seen:
+        if not isinstance(function, types.FunctionType) or (id(owner), function) in seen or hasattr(function, READ):
             continue
         seen.add((id(owner), function))
         for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
             if default := activation_function(value):
-                place = f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}"
-                places.append(f"{place}: {default} as a default of {function.__qualname__}")
+                place = f"{_file(function)}:{function.__code__.co_firstlineno}"
+                place = f"{place}: {default} as a default of {function.__qualname__}"
+                found.append(FunctionalActivation(None, function, default, None, place))
         try:
             lines, _ = inspect.findsource(function)
         except OSError:
@@ -141,14 +148,22 @@ def _functional_activations(module: nn.Module) -> list[str]:
                 "no source of %s: activations called as functions there are not replaced", function.__qualname__
             )
             continue
-        for node in _expressions("".join(lines), function.__code__.co_firstlineno):
+        expressions = _expressions("".join(lines), function.__code__.co_firstlineno)
+        calls = {node.func: node for node in expressions if isinstance(node, ast.Call)}
+        for node in expressions:
             target = _resolve(node, owner, function)
             if _is_functional(node, target):
-                source = lines[node.lineno - 1].strip()
-                places.append(f"{function.__code__.co_filename}:{node.lineno}: {source}")
+                call = node if isinstance(node, ast.Call) else calls.get(node)
+                place = f"{_file(function)}:{node.lineno}: {lines[node.lineno - 1].strip()}"
+                name = getattr(target, "__name__", "relu")  # that of a tensor's method is not known
+                found.append(FunctionalActivation(owner, function, name, call, place))
             elif isinstance(target, types.MethodType) or _is_helper(target):
                 pending.append(target)
-    return list(dict.fromkeys(places))
+    return found
+
+
+def _file(function: types.FunctionType) -> str:
+    return function.__code__.co_filename
 
 
 def _is_functional(node: ast.expr, target: Any) -> bool:

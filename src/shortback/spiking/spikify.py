@@ -14,10 +14,10 @@ from shortback.spiking.activations import (
     activation_lookalikes,
     is_activation,
     is_gate,
-    refuse_functional,
     refuse_traced_functions,
 )
 from shortback.spiking.containers import replace_in_attributes
+from shortback.spiking.functions import functions_to_modules
 from shortback.spiking.network import SpikingNetwork
 from shortback.torch_private import is_compiled
 
@@ -34,8 +34,10 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
     several places becomes one neuron used in these places, also in lists and dicts beside the modules. All other
     modules stay: gates (Sigmoid, Hardsigmoid, Softmax), Tanh, Hardtanh, dropout.
 
-    Activations called as functions (`F.relu`, `x.relu()`, ...) cannot be replaced. They are searched for in the source
-    of `forward` and of the functions that it calls, and in a symbolic trace if one can be made, and refused.
+    Activations called as functions (`F.relu`, `x.relu()`, ...) are searched for in the source of `forward` and of the
+    functions that it calls. In methods of modules, each such call becomes one of a neuron, `self.relu(x)`: the module
+    gets a class derived from its own, with the method compiled from its changed source. Those elsewhere, such as in a
+    helper or a decorated method, are refused, as are those that only a symbolic trace meets, if one can be made.
     Activations in a plain list, tuple or dict that are functions or unregistered modules are left with a warning,
     unless the trace meets and refuses them: a teacher that is stored there is not meant to spike.
 
@@ -45,9 +47,9 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
         neuron: called with `num_steps` for every activation; `LIF` if not given.
 
     Raises:
-        ValueError: `ann` is no module, is compiled, takes videos, sequences or words, calls activations as functions or
-            drops what an in-place one returns (the message says where), or has no activations among its modules; or
-            `neuron` is not a factory.
+        ValueError: `ann` is no module, is compiled, takes videos, sequences or words, calls activations as functions
+            outside of its methods or drops what an in-place one returns (the message says where), or has no
+            activations; or `neuron` is not a factory.
     """
     if not isinstance(ann, nn.Module):
         raise UserError(
@@ -59,8 +61,8 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
     if is_compiled(ann):
         raise UserError("spikify() takes the network before torch.compile: pass it as it was, then compile the result")
     _refuse_other_inputs(ann)
-    refuse_functional(ann)
     network = deep_copy(ann)
+    functions_to_modules(network)
     device = next((p.device for p in network.parameters()), None)
     neurons: dict[nn.Module, nn.Module] = {}
     for parent in list(network.modules()):
