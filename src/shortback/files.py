@@ -67,6 +67,18 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def read_text(path: Path) -> str:
+    """Read a text file of the user's, in UTF-8.
+
+    Raises:
+        ValueError: it is in another encoding, or no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not a text file in UTF-8") from None
+
+
 def read_json(path: Path, *, instead: str) -> dict[str, Any]:
     """Read a JSON object from a file.
 

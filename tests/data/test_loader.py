@@ -319,11 +319,20 @@ def test_pinned_memory_is_used_where_there_is_an_accelerator() -> None:
         ),
         ({"batch_size": 2, "world_size": 4}, "choose at least 4"),
         ({"batch_size": 23, "drop_last": True}, "a batch of 23 is more than the 22 images"),
+        ({"std": (0.0, 0.2, 0.2)}, "std must be above 0"),
+        ({"mean": (125.3, 123.0, 113.9)}, r"divide \(125\.3, 123\.0, 113\.9\) by 255"),
+        ({"std": (0.2, 0.2)}, "std needs 3 numbers"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plain(**changes)  # type: ignore[arg-type]
+
+
+def test_statistics_of_other_images_are_refused() -> None:
+    loader = plain(mean=(0.0,), std=(1.0,))
+    with pytest.raises(ValueError, match="mean and std need a number for each channel, not 1"):
+        next(iter(loader.epoch(0)))
 
 
 @pytest.mark.parametrize("start", [-1, 4])

@@ -15,6 +15,8 @@ from shortback.errors import UserError
         OSError(errno.EMFILE, "Too many open files"),
         PermissionError(errno.EACCES, "Permission denied"),
         OSError(errno.EIO, "Input/output error"),
+        OSError(errno.ENOLCK, "No locks available"),
+        OSError(errno.ESHUTDOWN, "Cannot send after transport endpoint shutdown"),
         OSError("Failed to decode: IO error: Too many open files (os error 24)"),
         RuntimeError("Too many open files (os error 24)"),
         MemoryError(),

@@ -107,3 +107,14 @@ def test_layers_that_say_nothing_are_named():
     check = compare(model, 0 * images(), record(model, 0 * images()), executor="itself")
     assert len(check.silent) == 19
     assert "nothing fired in 19 layers" in str(check)
+
+
+def test_outputs_that_are_maps_and_networks_without_neurons():
+    torch.manual_seed(0)
+    model, x = sb.spikify(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()), num_steps=3), images()
+    check = compare(model, x, record(model, x), executor="itself")
+    assert check.difference_by_step == (0.0, 0.0, 0.0)
+    assert "differ at each step" in str(check)
+    plain = sb.SpikingNetwork(torch.nn.Conv2d(3, 4, 3), num_steps=3)
+    with pytest.raises(ValueError, match="no spikes to compare"):
+        compare(plain, x, record(plain, x), executor="itself")

@@ -53,7 +53,7 @@ def test_inputs_by_name_are_counted():
     count = Count(net)
     net(torch.ones(5, 1, 2, 2))
     count.remove()
-    assert {name: (sums.dense, sums.rows) for name, sums in count.layers.items()} == {"conv": (40, 5), "fc": (30, 5)}
+    assert {name: (sums.dense, sums.maps) for name, sums in count.layers.items()} == {"conv": (40, 5), "fc": (30, 5)}
     assert not any(module._forward_hooks for module in net.modules())
 
 

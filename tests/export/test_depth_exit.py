@@ -194,3 +194,19 @@ def test_a_branch_before_the_steps_begin():
     net = branched("resnet20", ["stem.norm1", "layer2"])
     with pytest.raises(ValueError, match=r"no image can leave at stem\.norm1, which does not run at every step"):
         DepthExit(net, threshold=0.5)(images(2))
+
+
+def test_heads_of_another_dtype_and_empty_batches():
+    net = branched("foreign", ["block1"]).bfloat16()
+    x = images(3).bfloat16()
+    assert DepthExit(net, threshold=NEVER)(x)[0].shape == (3, 10)
+    labels = torch.tensor([0, 1, 2])
+    assert by_depth(net, [(x[:0], labels[:0]), (x, labels)]).logits.shape == (2, 3, 10)
+
+
+def test_norms_by_the_statistics_of_the_images_that_are_left_are_refused():
+    layers = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU()
+    model = sb.spikify(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)), num_steps=2)
+    net = sb.attach(model, at=["1"], sample=images(2))
+    with pytest.raises(ValueError, match=r"model\.network\.3 normalises"):
+        DepthExit(net, threshold=0.5)

@@ -132,12 +132,11 @@ def test_layers_that_share_a_weight_under_masks_of_their_own_keep_these():
 
 
 def test_a_layer_that_stores_another_tensor_is_folded():
-    """As its output, which a hook keeps to look at."""
-    model = network("foreign")
+    """As its last output, kept to look at."""
+    model, x = network("foreign"), images()
     conv, norm = model.network.stem[:2]
-    for layer in (conv, norm):
-        layer.register_forward_hook(lambda module, inputs, output: setattr(module, "seen", output))
-    x = images()
+    conv.seen = conv(x)
+    norm.seen = norm(conv.seen)
     expected = model(x)
     copied, names = fold_norms(model)
     assert "stem.1" in names
@@ -156,3 +155,56 @@ def test_behind_a_weight_that_another_hook_computes_the_norm_stays():
     assert "stem.1" not in names
     assert names
     torch.testing.assert_close(copied(x), expected, rtol=1e-4, atol=1e-5)
+
+
+class Held(nn.Module):
+    """A norm under several names, and a convolution whose weight is also read by itself."""
+
+    def __init__(self, *, reads=False):
+        super().__init__()
+        self.conv, self.norm, self.act = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()
+        self.stem = nn.Sequential(self.conv, self.norm, self.act)
+        self.chain = [self.conv, self.norm, self.act]
+        self.fc, self.reads = nn.Linear(4, 2), reads
+        self.norm.running_mean.uniform_(-1, 1)
+        self.norm.running_var.uniform_(0.5, 2)
+
+    def forward(self, x):
+        y = self.stem(x)
+        if self.reads:
+            y = y + nn.functional.conv2d(x, self.conv.weight)
+        return self.fc(y.mean((2, 3)))
+
+
+class Listed(Held):
+    def forward(self, x):
+        for layer in self.chain:
+            x = layer(x)
+        return self.fc(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("kind", [Held, Listed])
+def test_a_norm_is_folded_under_all_its_names(kind):
+    torch.manual_seed(0)
+    model = sb.spikify(kind(), num_steps=2).double().eval()
+    copied, names = fold_norms(model)
+    assert len(names) == 1
+    x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    torch.testing.assert_close(copied(x), model(x), rtol=1e-9, atol=1e-12)
+
+
+def test_a_convolution_whose_weight_is_read_elsewhere_and_layers_with_hooks_are_not_folded():
+    assert fold_norms(sb.spikify(Held(reads=True), num_steps=2))[1] == []
+    for layer in ("conv", "norm"):
+        model = sb.spikify(Held(), num_steps=2)
+        model.network.get_submodule(layer).register_forward_hook(lambda module, inputs, output: output.round())
+        assert fold_norms(model)[1] == []
+
+
+def test_a_norm_with_a_weight_and_no_bias():
+    norm = nn.BatchNorm2d(3).eval()
+    norm.register_parameter("bias", None)
+    nn.init.uniform_(norm.weight)
+    scale, shift = affine(norm)
+    torch.testing.assert_close(scale, norm.weight.detach().double() * (1 + 1e-5) ** -0.5)
+    assert (shift == 0).all()

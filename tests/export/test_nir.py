@@ -244,3 +244,66 @@ def test_kernels_that_are_not_square_are_refused_by_name(layer):
     model(x)
     with pytest.raises(ValueError, match=r"to_nir\(\): 2.*: NIR has square kernels only"):
         to_nir(model, x)
+
+
+class Skips(nn.Module):
+    """Adds in place, and goes on with the tensor that has changed."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.first, self.conv = nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1)
+        self.second, self.fc = nn.ReLU(), nn.Linear(4, 3)
+
+    def forward(self, x, features=False, name="a", k=3):
+        x = self.first(self.stem(x))
+        y = self.conv(x)
+        y.add_(x)
+        return self.fc(self.second(y).mean((2, 3)))
+
+
+def test_an_addition_in_place_and_default_arguments():
+    torch.manual_seed(0)
+    model, x = sb.spikify(Skips(), num_steps=3).eval(), 2 * torch.randn(4, 3, 6, 6)
+    graph = to_nir(model, x)
+    assert {source for source, target in graph.edges if target == "second"} == {"conv", "first"}
+    check = compare(model, x, nir_runner(graph, num_steps=3, dt=DT)(x), executor="nirtorch")
+    check.require()
+
+
+def test_the_runner_draws_no_random_numbers():
+    graph = to_nir(network("foreign"), images())
+    before = torch.get_rng_state()
+    nir_runner(graph, num_steps=3, dt=DT)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("names", [("input", "act"), ("conv", "output"), ("a_b", "a.b")])
+def test_names_that_nir_has_for_others_are_refused(names):
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Module()
+            for name, module in zip(names, (nn.Conv2d(3, 4, 3), nn.ReLU()), strict=True):
+                parent, _, last = name.rpartition(".")
+                self.get_submodule(parent).add_module(last, module)
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, x):
+            for name in names:
+                x = self.get_submodule(name)(x)
+            return self.fc(x.mean((2, 3)))
+
+    with pytest.raises(UserError, match="rename the module"):
+        to_nir(sb.spikify(Named(), num_steps=2).eval(), images())
+
+
+def test_a_norm_by_the_statistics_of_its_batch():
+    layers = (
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4, track_running_stats=False),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(3600, 3),
+    )
+    with pytest.raises(UserError, match="1: it normalises by the statistics of its batch"):
+        to_nir(sb.spikify(nn.Sequential(*layers), num_steps=2).eval(), images())

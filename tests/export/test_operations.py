@@ -168,3 +168,36 @@ def test_neurobench_counts_the_same():
         operations, spiking = expected[layer.name]
         assert layer.macs + layer.acs == pytest.approx(operations)
         assert layer.spiking_input == spiking
+
+
+class Windows(nn.Module):
+    """A linear layer on four windows of each image, and a convolution for two sizes of image, before time and in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.relu, self.by_window, self.fc = nn.Conv2d(3, 3, 3), nn.ReLU(), nn.Linear(48, 2), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = nn.functional.pad(self.relu(self.conv(x)), (2, 2, 2, 2))
+        x = self.conv(x)  # [., 3, 8, 8]
+        windows = x.unflatten(3, (2, 4)).unflatten(2, (2, 4)).permute(0, 2, 4, 1, 3, 5).reshape(-1, 48)
+        return self.fc(self.by_window(windows).view(len(x), 8))
+
+
+def test_an_ann_runs_each_layer_once_however_many_rows_an_image_has():
+    model = sb.spikify(Windows(), num_steps=4)
+    counted = count_operations(model, [torch.randn(2, 3, 8, 8)])
+    by_hand = 36 * 27 * 3 + 64 * 27 * 3 + 4 * 48 * 2 + 8 * 3
+    ones = counted.dense_of_ann
+    model.num_steps = 1
+    assert ones == count_operations(model, [torch.randn(2, 3, 8, 8)]).dense == by_hand
+
+
+def test_a_tensor_is_not_taken_for_batches_and_empty_batches_are_left_out():
+    model = network("foreign")
+    for x in (images(), images(num_steps=3)):
+        with pytest.raises(ValueError, match=r"pass \[x\]"):
+            count_operations(model, x)
+    assert count_operations(model, [images()[:0], images()]) == count_operations(model, [images()])
+    with pytest.raises(ValueError, match="no image"):
+        count_operations(model, [images()[:0]])

@@ -145,3 +145,55 @@ def test_what_is_wrong_is_said():
         sb.stream(nn.Linear(3, 3))
     with pytest.raises(ValueError, match="no neuron of shortback"):
         sb.stream(sb.SpikingNetwork(nn.Flatten(), num_steps=2))
+
+
+class Indexed(nn.Module):
+    """Calls its neurons from a list beside its modules."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.relu, self.fc = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Linear(4, 5)
+        self.activations = [self.relu]
+
+    def forward(self, x):
+        return self.fc(self.activations[0](self.conv(x)).mean((2, 3)))
+
+
+@torch.no_grad()
+def test_neurons_in_a_list():
+    torch.manual_seed(0)
+    model = sb.spikify(Indexed(), num_steps=3).eval()
+    for count in (2, 3):
+        x, state, stream = 3 * torch.randn(3, count, 3, 8, 8), None, sb.stream(model)
+        for frame in x:
+            y, state = stream(frame, state)
+        torch.testing.assert_close(y, model(x), rtol=0, atol=1e-6)
+        assert "relu" in state
+
+
+class OwnSteps(nn.Module):
+    def __init__(self, num_steps):
+        super().__init__()
+        self.num_steps = num_steps
+
+    def forward(self, x):
+        return x.unflatten(0, (self.num_steps, -1)).cumsum(0).flatten(0, 1)
+
+
+class OwnForward(sb.LIF):
+    def forward(self, x):
+        return super().forward(2 * x)
+
+
+@pytest.mark.parametrize(
+    ("put_in", "words"),
+    [
+        (lambda: OwnSteps(2), "OwnSteps, and what it does in one step is unknown"),
+        (lambda: OwnForward(2), "OwnForward with a forward of its own, but no step"),
+        (lambda: nn.BatchNorm2d(4, track_running_stats=False), "track_running_stats=True"),
+    ],
+)
+def test_what_a_single_step_would_compute_differently_is_refused(put_in, words):
+    layers = nn.Conv2d(3, 4, 3), nn.ReLU(), put_in(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+    with pytest.raises(UserError, match=words):
+        sb.stream(sb.spikify(nn.Sequential(*layers), num_steps=2))

@@ -109,6 +109,15 @@ def test_what_is_wrong_is_said(tmp_path):
         with pytest.raises(ValueError, match=message):
             write(model, x, file, **settings)
     assert there.read_text() == "mine"
+    for to in ("nir", "onnx"):
+        with pytest.raises(ValueError, match=r"is in torch\.float64: pass model\.float\(\)"):
+            write(network("foreign").double(), x.double(), tmp_path / "net", to=to)
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        write(network("foreign"), x, tmp_path / "net.nir", to="nir", about={"who": object()})
+    for sample, words in ((x[:0], "holds no image"), (x.numpy(), "must be a tensor")):
+        with pytest.raises(ValueError, match=words):
+            write(network("foreign"), sample, tmp_path / "net.nir", to="nir")
+    assert {path.name for path in tmp_path.iterdir()} == {"there.nir", "beside.onnx.json"}
 
 
 def test_an_image_that_is_no_number_is_named(tmp_path):

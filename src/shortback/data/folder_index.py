@@ -184,6 +184,14 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a file, or a link to one; a link to itself is none."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
 def _stats(entry: os.DirEntry[str]) -> tuple[int, int]:
     try:
         stat = entry.stat()

@@ -174,10 +174,7 @@ class ImageData:
             raise UserError(f"{self.name}: there is no training image")
         if self.image_size < 1:
             raise UserError(f"{self.name}: image_size must be at least 1 pixel, not {self.image_size}")
-        _check_statistics(self.name, "mean", self.mean, self.in_channels)
-        _check_statistics(self.name, "std", self.std, self.in_channels)
-        if min(self.std) <= 0:
-            raise UserError(f"{self.name}: std must be above 0 in every channel, not {self.std}")
+        check_statistics(self.name, self.mean, self.std, self.in_channels)
         for split, labels in (("training", self.train.labels), ("test", self.test.labels)):
             _check_labels(self.name, split, labels, len(self.classes))
 
@@ -191,7 +188,19 @@ class ImageData:
         return image if self.num_steps is None else (self.num_steps, *image)
 
 
-def _check_statistics(name: str, what: str, values: Sequence[float], channels: int) -> None:
+def check_statistics(name: str, mean: Sequence[float], std: Sequence[float], channels: int) -> None:
+    """Check the mean and the standard deviation of each channel, in units of [0, 1].
+
+    Raises:
+        ValueError: they are out of range, or not one for each channel.
+    """
+    _check_values(name, "mean", mean, channels)
+    _check_values(name, "std", std, channels)
+    if min(std) <= 0:
+        raise UserError(f"{name}: std must be above 0 in every channel, not {tuple(std)}")
+
+
+def _check_values(name: str, what: str, values: Sequence[float], channels: int) -> None:
     if len(values) != channels:
         raise UserError(f"{name}: {what} needs {channels} numbers, one per channel, not {tuple(values)}")
     if not all(0 <= value <= 1 for value in values):

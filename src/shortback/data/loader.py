@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from shortback.data.images import ImageSet, prefetcher_of, read_images
+from shortback.data.images import ImageSet, check_statistics, prefetcher_of, read_images
 from shortback.data.order import random_order
 from shortback.data.seeding import derive_seed, derive_seeds, map_seeded, preserve_global_generator, seed_global
 from shortback.data.transforms import Mixing, normalize
@@ -102,6 +102,7 @@ class BatchLoader:
             raise UserError(
                 f"a batch of {batch_size} is more than the {len(images)} images: choose a smaller batch_size"
             )
+        check_statistics("mean and std", mean, std, len(mean))
         self.images = images
         self.transform = transform
         self.batch_size = batch_size
@@ -167,7 +168,9 @@ class BatchLoader:
             yield images, labels
 
     def _normalized(self, pixels: Tensor) -> Tensor:
-        repeats = pixels.shape[1] // len(self.mean)  # a sequence holds the channels of its steps in turn
+        repeats, rest = divmod(pixels.shape[1], len(self.mean))
+        if rest or repeats not in (1, self.num_steps):  # a sequence holds the channels of its steps in turn
+            raise UserError(f"mean and std need a number for each channel, not {len(self.mean)}")
         return normalize(pixels, mean=self.mean * repeats, std=self.std * repeats)
 
     def _mixed(self, images: Tensor, labels: Tensor, *, epoch: int, batch: int) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,8 @@ _TRANSIENT_ERRNOS = {
     *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.EBUSY),
     *(errno.EACCES, errno.EPERM),
     *(errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET),
-    *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
+    *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET),
+    *(errno.ENOLCK, errno.ESHUTDOWN, errno.EREMOTEIO, errno.ECONNABORTED, errno.ECOMM),
 }
 _RUST = re.compile(r"\(os error (\d+)\)")  # the wording of Rust libraries, which set no errno
 

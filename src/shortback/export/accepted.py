@@ -51,6 +51,20 @@ def check_branched(net: nn.Module, what: str) -> None:
     )
 
 
+def refuse_batch_statistics(network: nn.Module, what: str) -> None:
+    """Refuse norms that use the statistics of their batch in `eval()` too, where a batch has not all steps or images.
+
+    Raises:
+        ValueError: the network has such a norm; the message names it.
+    """
+    for name, module in network.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise UserError(
+                f"{what}: {name} normalises by the statistics of its batch, which would be others here: train with "
+                "track_running_stats=True"
+            )
+
+
 def _is_stripped(net: nn.Module) -> bool:
     return bool(getattr(net, "is_stripped", False))
 

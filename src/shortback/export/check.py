@@ -154,6 +154,8 @@ def compare(model: SpikingNetwork, x: Tensor, theirs: Recording, *, executor: st
         executor: name of the executor, for the result.
     """
     ours, theirs = record(model, x).cpu(), theirs.cpu()  # an executor may have run on another device than the network
+    if not ours.spikes:
+        raise UserError("no neuron of shortback fires in the network, so there are no spikes to compare")
     flipped = {name: spikes != theirs.spikes[name].to(spikes.dtype) for name, spikes in ours.spikes.items()}
     margins = _margins(model, x, flipped)
     first = max(margins, key=lambda name: margins[name], default=None)
@@ -171,7 +173,7 @@ def compare(model: SpikingNetwork, x: Tensor, theirs: Recording, *, executor: st
         silent=tuple(name for name, spikes in ours.spikes.items() if not spikes.any()),
         first_layer=first,
         margin=None if first is None else margins[first],
-        difference_by_step=tuple(differences.amax((1, 2)).tolist()),
+        difference_by_step=tuple(differences.flatten(1).amax(1).tolist()),
         unexplained=float(same.max()) / scale if same.numel() else 0.0,
         agreement=float((logits.argmax(1) == other.argmax(1)).float().mean()),
     )

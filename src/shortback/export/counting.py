@@ -62,14 +62,13 @@ class LayerSums:
     Attributes:
         dense, macs, acs: operations; see `shortback.export.operations.LayerOperations`.
         active, inputs: number of nonzero inputs, and of all inputs.
-        rows, calls: number of rows (see `row_operations`) and of calls.
         maps: number of times the weights were applied, to an image or to the features of one position.
         spiking: whether all inputs were zeros and ones.
     """
 
     def __init__(self) -> None:
         self.dense = self.macs = self.acs = self.active = 0.0
-        self.inputs = self.rows = self.calls = self.maps = 0
+        self.inputs = self.maps = 0
         self.spiking = True
 
     def add(self, layer: nn.Module, x: Tensor, output: Tensor) -> None:
@@ -77,8 +76,6 @@ class LayerSums:
         operations = float(effective.sum())
         active = x != 0
         binary = bool((active == x).all())
-        self.calls += 1
-        self.rows += len(effective)
         self.maps += len(effective) if isinstance(layer, _CONVOLUTIONS) else x.numel() // x.shape[-1]
         self.inputs += x.numel()
         self.active += float(active.sum())
@@ -86,10 +83,6 @@ class LayerSums:
         self.acs += operations if binary else 0.0
         self.macs += 0.0 if binary else operations
         self.spiking &= binary
-
-    def of_ann(self, batches: int) -> float:
-        """Dense operations per image if every call covered one image at one step."""
-        return self.dense / self.rows * self.calls / batches
 
 
 class NeuronSums:

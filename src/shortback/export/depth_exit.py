@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from shortback.copies import shared_copy
 from shortback.errors import UserError
-from shortback.export.accepted import check_branched
+from shortback.export.accepted import check_branched, refuse_batch_statistics
 from shortback.export.exits import Batches, Exits, RowCount, check_threshold, confidence
 from shortback.inspection.layout import average_over_space, average_over_time
 from shortback.shortcuts import ShortcutNetwork
+from shortback.shortcuts.heads import cast_for
 from shortback.spiking import SpikingNetwork
 
 Decide = Callable[[int, Tensor], "Tensor | None"]
@@ -96,6 +97,8 @@ def by_depth(net: ShortcutNetwork, batches: Batches) -> Exits:
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
     parts: list[Exits] = []
     for images, labels in batches:
+        if not len(labels):
+            continue
         x, rows = images.to(device), []
 
         def note(index: int, logits: Tensor, x: Tensor = x, rows: list[Any] = rows) -> None:
@@ -121,6 +124,7 @@ class _Exits:
 
     def __init__(self, net: ShortcutNetwork) -> None:
         check_branched(net, "early exit in depth")
+        refuse_batch_statistics(net, "early exit in depth")
         self.net = net
         model = shared_copy(net.model)
         assert isinstance(model, SpikingNetwork)
@@ -161,7 +165,8 @@ class _Exits:
             raise UserError(self._past() if self._left_at else before)
         average = average_over_space(output, tap.layout, features=tap.features_at)
         features = average_over_time(average, len(self._active), tap.layout)
-        go_on = self._decide(index, self.heads[index](features))
+        head = self.heads[index]
+        go_on = self._decide(index, head(cast_for(head, features)))
         if go_on is None:
             return None
         self._active, self._left_at = self._active[go_on], self.net.places[index]

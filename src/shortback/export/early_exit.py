@@ -77,6 +77,8 @@ def by_step(model: SpikingNetwork, batches: Batches) -> Exits:
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     parts: list[Exits] = []
     for images, labels in batches:
+        if not len(labels):
+            continue
         _check_steps(images, model.num_steps)
         x, state, rows = images.to(device), None, []
         for step in range(model.num_steps):

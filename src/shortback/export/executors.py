@@ -28,7 +28,7 @@ def onnx_runner(file: Path | str) -> Callable[[Tensor], tuple[Tensor, ...]]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    return lambda x: tuple(torch.from_numpy(value) for value in session.run(None, {"input": x.cpu().numpy()}))
+    return lambda x: tuple(torch.from_numpy(value) for value in session.run(None, {"input": x.detach().cpu().numpy()}))
 
 
 def program_runner(program: ExportedProgram) -> Callable[..., tuple[Tensor, ...]]:
@@ -70,7 +70,8 @@ def nir_runner(
         nir.Conv2d: _convolution,
         nir.Flatten: lambda node: nn.Flatten(),  # nirtorch's own flattens the batch too
     }
-    executor = nirtorch.nir_to_torch(graph, dict(mappings))
+    with torch.random.fork_rng(devices=[]):  # layers are initialised before they get their weights
+        executor = nirtorch.nir_to_torch(graph, dict(mappings))
     names = {name.replace(".", "_"): name for name in graph.nodes}
     spikes: dict[str, list[Tensor]] = {}
     for module_name, module in executor.named_modules():

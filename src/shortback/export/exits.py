@@ -97,7 +97,7 @@ def cheapest(points: Sequence[ExitPoint], *, loss: float) -> ExitPoint:
         points: as from `exit_curve`, the point without early exit last.
         loss: in absolute accuracy, 0.01 for one percentage point.
     """
-    enough = [point for point in points if point.accuracy >= points[-1].accuracy - loss]
+    enough = [point for point in points if point.accuracy >= points[-1].accuracy - loss - 1e-6]  # of float32
     return min(enough, key=lambda point: point.mean)
 
 

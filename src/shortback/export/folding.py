@@ -7,6 +7,7 @@ With the statistics $\mu$, $\sigma^2$ and the weights $\gamma$, $\beta$ of a nor
 from __future__ import annotations
 
 import contextlib
+from operator import attrgetter
 
 import torch
 from torch import Tensor, fx, nn
@@ -15,7 +16,9 @@ from torch.nn.utils import prune, remove_spectral_norm, remove_weight_norm
 from shortback.copies import deep_copy
 from shortback.export.arguments import input_of
 from shortback.spiking import SpikingNetwork
+from shortback.spiking.containers import replace_modules
 from shortback.spiking.static_input import trace
+from shortback.torch_private import is_hooked
 
 _FOLDED = {"weight", "bias", "running_mean", "running_var"}
 
@@ -25,8 +28,8 @@ def fold_norms(model: SpikingNetwork) -> tuple[SpikingNetwork, list[str]]:
 
     Weights that PyTorch computes in every call, because they are pruned or have a weight or spectral norm (of
     `torch.nn.utils`; behind a parametrized layer the norm stays), become parameters of the copy first. A norm also
-    stays if its input is not the output of a convolution, the convolution has other users, either is called more than
-    once, something else computes a weight of either, or the network cannot be traced.
+    stays if its input is not the output of a convolution, the convolution or its weight has other users, either has
+    hooks or is called more than once, something else computes a weight of either, or the network cannot be traced.
 
     Returns:
         The copy, and the names within `model.network` of the folded norms.
@@ -42,8 +45,7 @@ def fold_norms(model: SpikingNetwork) -> tuple[SpikingNetwork, list[str]]:
         weight, bias = folded(conv, norm)
         conv.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
         conv.bias = nn.Parameter(bias.to(conv.weight.dtype), requires_grad=False)
-        parent, _, name = norm_name.rpartition(".")
-        model.network.get_submodule(parent)._modules[name] = nn.Identity()
+        replace_modules(model.network, {norm: nn.Identity()})
     return model, [norm_name for _, norm_name in pairs]
 
 
@@ -92,8 +94,10 @@ def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     scale = torch.rsqrt(norm.running_var.double() + norm.eps)
     shift = -norm.running_mean.double() * scale
     if norm.weight is not None:
-        weight, bias = norm.weight.detach().double(), norm.bias.detach().double()
-        scale, shift = weight * scale, weight * shift + bias
+        weight = norm.weight.detach().double()
+        scale, shift = weight * scale, weight * shift
+    if norm.bias is not None:
+        shift = shift + norm.bias.detach().double()
     return scale, shift
 
 
@@ -105,6 +109,7 @@ def _pairs(network: nn.Module) -> list[tuple[str, str]]:
         return []
     calls = [node for node in graph.nodes if node.op == "call_module"]
     modules = [shell.get_submodule(node.target) for node in calls]
+    read = [attrgetter(str(node.target))(shell) for node in graph.nodes if node.op == "get_attr"]
     pairs = []
     for node, norm in zip(calls, modules, strict=True):
         source = input_of(norm, node.args, node.kwargs)
@@ -115,7 +120,9 @@ def _pairs(network: nn.Module) -> list[tuple[str, str]]:
         conv = shell.get_submodule(str(source.target))
         if type(conv) is not nn.Conv2d or len(source.users) != 1:
             continue
-        if _FOLDED & {*_computed(conv), *_computed(norm)}:
+        if _FOLDED & {*_computed(conv), *_computed(norm)} or is_hooked(conv) or is_hooked(norm):
+            continue
+        if any(tensor is conv.weight or tensor is conv.bias for tensor in read):
             continue
         if modules.count(conv) == modules.count(norm) == 1:
             pairs.append((str(source.target), node.target))

@@ -104,6 +104,7 @@ class _Walk(fx.Interpreter):
         self.builder, self.num_steps = builder, model.num_steps
         self._values: dict[fx.Node, Value] = {}
         self._calls: dict[str, int] = {}
+        self._spelled: dict[str, str] = {}
 
     def run(self, sample: Tensor) -> Value:  # type: ignore[override]
         """The value that the network returns."""
@@ -140,8 +141,8 @@ class _Walk(fx.Interpreter):
         elif n.op == "call_module":
             assert isinstance(n.target, str)
             self._values[n] = self._module(n, self.fetch_attr(n.target), result)
-        elif n.op in ("call_function", "call_method"):
-            self._values[n] = self._operation(n, result)
+        elif n.op in ("call_function", "call_method") and any(node in self._values for node in n.all_input_nodes):
+            self._values[n] = self._operation(n, result)  # not of what the network computes from other arguments
 
     def _value(self, node: fx.Node, argument: object) -> Value:
         if not isinstance(argument, fx.Node) or argument not in self._values:
@@ -159,6 +160,8 @@ class _Walk(fx.Interpreter):
                 return self.builder.convolution(name, x, module, shape)
             case nn.BatchNorm2d() if module.running_mean is not None:
                 return self.builder.scaled(name, x, *affine(module), shape)
+            case nn.BatchNorm2d():
+                _refuse(name, "it normalises by the statistics of its batch; train with track_running_stats=True")
             case nn.Linear():
                 return self.builder.linear(name, x, module, shape)
             case Subsample():
@@ -182,7 +185,10 @@ class _Walk(fx.Interpreter):
         name = self._name(str(node))
         match called(node):
             case "add", (a, b):
-                return self.builder.add(name, self._value(node, a), self._value(node, b))
+                total = self.builder.add(name, self._value(node, a), self._value(node, b))
+                if node.target == "add_":  # the tensor itself has changed, whoever uses it next
+                    self._values[a] = total
+                return total
             case "flatten", (x,):
                 return self.builder.flatten(name, self._value(node, x), _shape(name, result))
             case "average", (x,):
@@ -195,6 +201,10 @@ class _Walk(fx.Interpreter):
 
     def _name(self, name: str) -> str:
         """A unique name for each call: a second call of a module is a node of its own."""
+        spelled = name.replace(".", "_")  # by nirtorch
+        if spelled in ("input", "output") or self._spelled.setdefault(spelled, name) != name:
+            other = self._spelled.get(spelled, f"NIR's own {spelled}")
+            _refuse(name, f"has the name of {other} in NIR, where a dot is an underscore: rename the module")
         self._calls[name] = self._calls.get(name, 0) + 1
         return name if self._calls[name] == 1 else f"{name}:{self._calls[name]}"
 

@@ -25,6 +25,7 @@ from shortback.export.functions import products_in_functions
 from shortback.inspection.trunk import Branched
 from shortback.neurons import SpikingNeuron
 from shortback.spiking import SpikingNetwork
+from shortback.spiking.static_input import is_foreign
 
 MAC_PJ, AC_PJ = 4.6, 0.9
 """Energy of a 32-bit floating-point multiply-accumulate and of an accumulate in 45 nm (Horowitz, ISSCC 2014), in pJ."""
@@ -168,6 +169,8 @@ def count_operations(
         ValueError: the network has branches, there is no image, no neuron fires, or the samples or steps cannot be
             found.
     """
+    if isinstance(batches, Tensor):
+        raise UserError("count_operations() takes several batches, and a tensor is one: pass [x]")
     if isinstance(model, Branched):
         raise UserError(
             f"count_operations() takes a network without branches, and this is {described(model)}: give net.model"
@@ -179,13 +182,13 @@ def count_operations(
         raise UserError(
             f"count_operations(): num_steps={num_steps}: this network has its own, model.num_steps; set that instead"
         )
-    count = _of_spiking_network(model, batches)
-    of_ann = sum(sums.of_ann(count.batches) for sums in count.layers.values())
+    count, of_ann = _of_spiking_network(model, batches)
     return _result(count, model, num_steps=model.num_steps, dense_of_ann=of_ann)
 
 
 @torch.no_grad()
-def _of_spiking_network(model: SpikingNetwork, batches: Iterable[Tensor | tuple[Tensor, Any]]) -> Count:
+def _of_spiking_network(model: SpikingNetwork, batches: Iterable[Tensor | tuple[Tensor, Any]]) -> tuple[Count, float]:
+    """Count what the network does, and its dense operations as an ANN, an image."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     copied = shared_copy(model).eval()
     assert isinstance(copied, SpikingNetwork)
@@ -193,17 +196,33 @@ def _of_spiking_network(model: SpikingNetwork, batches: Iterable[Tensor | tuple[
     for name, module in copied.network.named_modules():
         if isinstance(module, SpikingNeuron):
             module.on_spikes = functools.partial(count.note_spikes, name)
+    of_ann = None
     for batch in batches:
         x = input_of_batch(batch).to(device)
+        if not len(x):
+            continue
         if not count.batches:
             one = x[:, :1] if x.ndim == 5 else x[:1]
             count.not_counted += products_in_functions(shared_copy(model).eval(), one)
+            of_ann = _dense_in_one_step(model, one[0] if x.ndim == 5 else one)
         copied(x)
         count.images += x.shape[x.ndim - 4]
         count.batches += 1
     if not count.images:
         raise UserError("count_operations(): there is no image in the batches")
-    return count
+    return count, dense_of_ann(count, model.num_steps) if of_ann is None else of_ann
+
+
+def _dense_in_one_step(model: SpikingNetwork, image: Tensor) -> float | None:
+    """Dense operations on an image `[1, C, H, W]` in one step; None where a module has a number of steps of its own."""
+    copied = shared_copy(model).eval()
+    assert isinstance(copied, SpikingNetwork)
+    if any(map(is_foreign, copied.network.modules())):
+        return None
+    copied.num_steps = 1
+    count = Count(copied.network)
+    copied(image)
+    return sum(sums.dense for sums in count.layers.values())
 
 
 def _result(count: Count, model: nn.Module, *, num_steps: int, dense_of_ann: float) -> Operations:

@@ -79,8 +79,13 @@ def check_finite(sample: Tensor) -> None:
     """Check that a sample `[N, C, H, W]` or `[T, N, C, H, W]` is finite, as neurons would hide values that are not.
 
     Raises:
-        ValueError: an image holds NaN or infinity; the message gives the indices of such images.
+        ValueError: it is no tensor or empty, or an image holds NaN or infinity; the message gives the indices of such
+            images.
     """
+    if not isinstance(sample, Tensor):
+        raise UserError(f"sample: must be a tensor of images, [N, C, H, W], not a {type(sample).__name__}")
+    if not sample.numel():
+        raise UserError(f"sample of shape {list(sample.shape)}: holds no image")
     if sample.ndim < 4:
         return
     wrong = (~sample.isfinite()).flatten(-3).any(-1).view(-1, sample.shape[-4]).any(0).nonzero().flatten().tolist()

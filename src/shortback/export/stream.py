@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 from shortback.copies import shared_copy
 from shortback.errors import UserError
-from shortback.export.accepted import check_network
+from shortback.export.accepted import check_network, refuse_batch_statistics
 from shortback.inspection.calls import is_known_neuron
 from shortback.models.norms import TemporalEffectiveNorm
 from shortback.neurons import Expand, SpikingNeuron, TimeModule
 from shortback.ops import Dynamics
 from shortback.spiking import SpikingNetwork
+from shortback.spiking.containers import replace_modules
+from shortback.spiking.static_input import is_foreign
 
 State = dict[str, Tensor]
 """The membrane `[N, ...]` of each neuron call, such as `layer1.0.relu` and `layer1.0.relu:2` for its second call, and,
@@ -197,27 +199,25 @@ class _EffectiveNorm(nn.Module):
 
 def _streamed(network: nn.Module, step: _Step) -> nn.Module:
     """Replace every module that handles time by one for a single step; a module used twice gets one replacement."""
+    refuse_batch_statistics(network, "stream()")
     made: dict[nn.Module, nn.Module] = {}
     for name, module in list(network.named_modules()):
         if isinstance(module, SpikingNeuron):
+            if type(module).forward is not SpikingNeuron.forward and type(module).step is SpikingNeuron.step:
+                raise UserError(f"stream(): {name} is a {type(module).__name__} with a forward of its own, but no step")
             made[module] = _Neuron(module, name, step)
         elif isinstance(module, TemporalEffectiveNorm):
             made[module] = _EffectiveNorm(module, step)
         elif isinstance(module, Expand):
             made[module] = nn.Identity()
-        elif isinstance(module, TimeModule):
-            raise UserError(f"stream(): {name} is a {type(module).__name__}, and what it does in one step is unknown")
         elif is_known_neuron(module):
             raise UserError(
                 f"stream(): {name} is a {type(module).__name__}, which keeps its own state: call its network frame by "
                 "frame as its library does, or use neurons of shortback"
             )
+        elif isinstance(module, TimeModule) or is_foreign(module):
+            raise UserError(f"stream(): {name} is a {type(module).__name__}, and what it does in one step is unknown")
     if not any(isinstance(replacement, _Neuron) for replacement in made.values()):
         raise UserError("stream(): the network has no neuron of shortback, so nothing in it has a state")
-    for parent in list(network.modules()):
-        if parent in made:
-            continue
-        for name, child in list(parent._modules.items()):
-            if child in made:
-                parent._modules[name] = made[child]
+    replace_modules(network, made)
     return made.get(network, network)

@@ -60,6 +60,10 @@ def write(
     file = Path(file)
     check_writable(file, to=to, importer=importer, streaming=streaming)
     check_sample(model, sample)
+    for name, parameter in model.named_parameters():
+        if to != "torch" and parameter.dtype != torch.float32:
+            raise UserError(f"{to} is written in float32, and {name} is in {parameter.dtype}: pass model.float()")
+    json.dumps(about)  # what cannot be written is said before the file is there
     with replacing(file) as temporary:
         if to == "nir":
             check = _write_nir(model, sample, temporary, importer=importer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class HeadFactory(Protocol):
@@ -20,6 +20,12 @@ class HeadFactory(Protocol):
 def linear_head(in_features: int, num_classes: int) -> nn.Module:
     r"""Make the paper's head, $O_k = W_k\, \mathrm{GAP}(\overline{s_k}) + b_k$, on averages over space and time."""
     return nn.Linear(in_features, num_classes)
+
+
+def cast_for(head: nn.Module, average: Tensor) -> Tensor:
+    """Cast an average to the dtype of the head's weights."""
+    weight = next(head.parameters(), None)
+    return average if weight is None or not weight.is_floating_point() else average.to(weight.dtype)
 
 
 class Heads(nn.ModuleList):

@@ -19,7 +19,7 @@ from shortback.inspection.remembered import reached_in_graph, remembered_graph
 from shortback.models.fused import average_of
 from shortback.neurons import SpikingNeuron
 from shortback.outputs import NoBranches, Outputs, remember_logits
-from shortback.shortcuts.heads import Heads
+from shortback.shortcuts.heads import Heads, cast_for
 from shortback.shortcuts.weights import with_branches
 from shortback.spiking import SpikingNetwork
 from shortback.torch_private import drop_hooks, hooks_of, is_replica
@@ -196,7 +196,7 @@ class ShortcutNetwork(nn.Module):
         if not torch.compiler.is_compiling():
             remember_logits(logits, self._logits_alone)
         heads = zip(self.places, self.heads, strict=True)
-        return Outputs(logits, {place: head(_cast_for(head, averages[place])) for place, head in heads})
+        return Outputs(logits, {place: head(cast_for(head, averages[place])) for place, head in heads})
 
     def _warn_of_idle(self, averages: dict[str, Tensor]) -> None:
         idle = [place for place, average in averages.items() if not average.requires_grad]
@@ -264,9 +264,3 @@ def drop_idle_taps(model: nn.Module) -> None:
         drop_hooks(module, is_idle)
     if idle and not any(isinstance(hook, Tap) for module in model.modules() for hook in hooks_of(module)):
         unpatch_strided_1x1([module for module in model.modules() if isinstance(module, nn.Conv2d)])
-
-
-def _cast_for(head: nn.Module, average: Tensor) -> Tensor:
-    """Cast an average to the dtype of the head's weights."""
-    weight = next(head.parameters(), None)
-    return average if weight is None or not weight.is_floating_point() else average.to(weight.dtype)

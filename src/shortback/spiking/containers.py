@@ -1,4 +1,4 @@
-"""Activations in ordinary lists, tuples and dicts of a network, where `nn.Module` does not see them.
+"""Modules in ordinary lists, tuples and dicts of a network, where `nn.Module` does not see them.
 
 A list beside the registered modules, `self.chain = [self.conv, self.act]`, refers to the same activations, which are
 replaced there too. Activations that are only in such a container are left unchanged and reported, since they may belong
@@ -15,6 +15,17 @@ from torch import nn
 from shortback.spiking.activations import activation_function, is_activation
 
 _MODULE_ATTRIBUTES = frozenset(nn.Module().__dict__)
+
+
+def replace_modules(network: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> None:
+    """Replace modules of a network under every name that they have, also in the plain attributes of other modules."""
+    for parent in list(network.modules()):
+        if parent in replacements:
+            continue
+        for name, child in parent._modules.items():
+            if child is not None and child in replacements:
+                parent._modules[name] = replacements[child]
+    replace_in_attributes(network, replacements)
 
 
 def replace_in_attributes(network: nn.Module, neurons: Mapping[nn.Module, nn.Module]) -> list[str]:

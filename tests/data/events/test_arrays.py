@@ -1,9 +1,11 @@
 import errno
+import fcntl
 
 import numpy as np
 import pytest
 
 from shortback.data.events.arrays import read_hdf5, read_npz
+from shortback.data.events.recording import MissingLibraryError
 from shortback.data.events.sensor import SensorUnknownError
 from shortback.errors import UserError
 
@@ -87,6 +89,28 @@ def test_hdf5_of_one_dataset_with_fields(tmp_path):
         file["events"] = np.zeros((2, 4))
     with pytest.raises(UserError, match=r"b\.h5: has no t, x, y, p"):
         read_hdf5(tmp_path / "b.h5")
+
+
+def test_a_filter_that_is_not_installed_is_not_damage(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        created = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        created.set_chunk((2,))
+        created.set_filter(32766, h5py.h5z.FLAG_OPTIONAL, ())  # of nobody
+        for name, values in FIELDS.items():
+            space, kind = h5py.h5s.create_simple(values.shape), h5py.h5t.py_create(values.dtype)
+            h5py.h5d.create(file.id, name.encode(), kind, space, created).write(space, space, values)
+    with pytest.raises(MissingLibraryError, match=r"a\.h5: is compressed by HDF5 filter 32766.*pip install hdf5plugin"):
+        read_hdf5(tmp_path / "a.h5", sensor=SENSOR)
+
+
+def test_hdf5_is_read_without_a_lock(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.update(FIELDS)
+    with (tmp_path / "a.h5").open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        check(read_hdf5(tmp_path / "a.h5", sensor=SENSOR))
 
 
 def test_hdf5_with_a_group_for_an_array_is_named(tmp_path):

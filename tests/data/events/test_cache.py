@@ -172,6 +172,21 @@ def test_a_link_that_leads_nowhere_is_named_and_found_when_it_is_mended(recordin
     assert not made([recordings[0], Recording(link)], tmp_path).bad
 
 
+def test_a_link_to_itself_is_named(recordings, tmp_path):
+    (tmp_path / "self.npz").symlink_to("self.npz")
+    ((index, reason),) = made([recordings[0], Recording(tmp_path / "self.npz")], tmp_path).bad
+    assert (index, "self.npz" in reason) == (1, True)
+
+
+def test_frames_are_on_the_disk_before_they_are_said_to_be(recordings, tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(Path(f"/proc/self/fd/{number}").readlink().name))
+    made(recordings, tmp_path)
+    frames, description = synced
+    assert frames.endswith(".partial")
+    assert ".json." in description
+
+
 KILLED = "3.npz"
 
 

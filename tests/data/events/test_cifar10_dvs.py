@@ -65,6 +65,9 @@ def test_a_list_of_ones_own(root, tmp_path):
     own.write_text("cifar10_cat_1.aedat")
     with pytest.raises(UserError, match="no test recording of airplane"):
         load_cifar10_dvs(root, frames=FRAMES, split=str(own))
+    own.write_text("cifar10_cat_1.aedat", encoding="utf-16")
+    with pytest.raises(UserError, match=r"own\.txt: is not a text file in UTF-8"):
+        load_cifar10_dvs(root, frames=FRAMES, split=str(own))
     with pytest.raises(FileNotFoundError, match="is not there"):
         load_cifar10_dvs(root, frames=FRAMES, split=str(tmp_path / "none.txt"))
 

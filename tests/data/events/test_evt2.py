@@ -61,6 +61,20 @@ def test_the_size_is_the_header_s_or_the_setting(tmp_path, line):
             read(tmp_path, b"% evt 2.0\n" + line + EVENTS, sensor=(720, 1280))
 
 
+def test_events_may_begin_with_the_byte_of_a_header_s_lines(tmp_path):
+    """As in files without the line `% end`."""
+    first = 0x80000025  # a time, whose lowest byte is that of %
+    found = read(tmp_path, b"% evt 2.0\n% geometry 640x480\n" + words(first, change(1, 5, 639, 7)))
+    assert found.t.tolist() == [0x25 * 64 + 5]
+
+
+def test_a_header_that_says_0_does_not_say_it(tmp_path):
+    content = b"% evt 2.0\n% geometry 0x0\n% end\n" + EVENTS
+    assert read(tmp_path, content, sensor=(480, 640)).width == 640
+    found = read(tmp_path, content)  # by its events, with a warning
+    assert (found.height, found.width) == (480, 640)
+
+
 def test_damaged_files_are_named(tmp_path):
     with pytest.raises(UserError, match=r"a\.raw: is cut off after 7 whole events"):
         read(tmp_path, HEADER + EVENTS + b"\0")

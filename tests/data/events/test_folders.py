@@ -43,5 +43,7 @@ def test_what_is_hidden_is_passed_over_and_a_link_that_leads_nowhere_is_not(tmp_
         (tmp_path / name).touch()
     (tmp_path / "c.npz").symlink_to("nowhere")
     (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "self.npz").symlink_to("self.npz")
     os.mkfifo(tmp_path / "pipe.npz")
-    assert [path.relative_to(tmp_path).as_posix() for path in files_in(tmp_path)] == ["a/x.npz", "b.npz", "c.npz"]
+    found = [path.relative_to(tmp_path).as_posix() for path in files_in(tmp_path)]
+    assert found == ["a/x.npz", "b.npz", "c.npz", "self.npz"]

@@ -46,6 +46,13 @@ def test_a_long_pause_before_any_new_beginning_is_a_pause():
     ]
 
 
+def test_a_late_event_of_before_the_wrap_at_which_a_recording_begins(caplog):
+    found = events(np.array([2, 2**32 - 3, 4, 5], dtype=np.uint32), x=np.arange(4, dtype=np.uint8))
+    assert found.t.tolist() == [-3, 2, 4, 5]
+    assert found.x.tolist() == [1, 0, 2, 3]
+    assert "1 event is out of order" in caplog.text
+
+
 def test_times_out_of_order_are_sorted_and_said(caplog):
     with caplog.at_level(logging.WARNING, logger="shortback"):
         found = events([5, 3, 3, 9], x=np.array([0, 1, 2, 3], np.uint8))
@@ -157,9 +164,10 @@ def test_a_size_that_no_sensor_has_is_refused():
         )
 
 
-def test_blocks_of_a_long_recording_are_sorted_and_not_taken_for_another_turn_of_a_clock():
+@pytest.mark.parametrize("begin", [0, 1_700_000_000_000_000])  # the start of the recording, or 1970
+def test_blocks_of_a_long_recording_are_sorted_and_not_taken_for_another_turn_of_a_clock(begin):
     """Forty minutes, ON first and then OFF: a step down of more than half of 32 bits, in times of 64."""
-    t = np.arange(100) * 24_000_000
+    t = begin + np.arange(100) * 24_000_000
     x, on = np.zeros(200, int), np.r_[np.ones(100, int), np.zeros(100, int)]
     events = Events.checked(t=np.r_[t, t], x=x, y=x, on=on, height=1, width=1, name="it")
     assert events.t.tolist() == sorted([*t.tolist(), *t.tolist()])

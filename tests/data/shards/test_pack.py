@@ -1,6 +1,7 @@
 import hashlib
 import tarfile
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -89,11 +90,13 @@ def test_what_cannot_be_packed_is_refused(folder, packed, tmp_path):
     assert len(load_shards(tmp_path / "new").train) == 40
 
 
-@pytest.mark.parametrize("name", ["x." + 120 * "y", "x.cls"])
+@pytest.mark.parametrize("name", ["x." + 120 * "y", "x.cls", "x", "x.", "x.\udce9"])
 def test_odd_suffixes_are_replaced(folder, tmp_path, name):
     odd = folder / "train" / "cat" / name
     (folder / "train" / "cat" / "0.with.dots.jpg").rename(odd)
     pack_folder(folder, tmp_path / "odd")
     data = load_shards(tmp_path / "odd")
     assert sum(suffix == ".image" for suffix in data.train.places.suffixes) == 1
+    with tarfile.open(next((tmp_path / "odd").glob("train-*.tar"))) as tar:
+        assert all(Path(name).suffix for name in tar.getnames())  # without one, WebDataset passes a member over
     assert len(data.train) == 40

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.util
 import itertools
 import reprlib
@@ -61,7 +63,7 @@ def read_hdf5(path: Path, *, sensor: Size | None = None) -> Events:
     `events` or of the file.
 
     Raises:
-        UserError: the extra `events` is not installed, or as in `read_npz`.
+        UserError: the extra `events` or a filter of the file is not installed, or as in `read_npz`.
         SensorUnknownError: neither the file nor `sensor` gives the size.
     """
     if importlib.util.find_spec("h5py") is None:
@@ -69,21 +71,44 @@ def read_hdf5(path: Path, *, sensor: Size | None = None) -> Events:
     import h5py
 
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:  # which disks on a network may not have
             found: Any = file.get("events", file)
             names = found.dtype.names or () if isinstance(found, h5py.Dataset) else found
             wanted = {*itertools.chain(*NAMES.values()), "height", "width"}
-            arrays = {name: found[name][()] for name in names if name.lower() in wanted}
+            chosen = [name for name in names if name.lower() in wanted]
+            for dataset in [found] if isinstance(found, h5py.Dataset) else map(found.get, chosen):
+                _need_filters(dataset, path)
+            arrays = {name: found[name][()] for name in chosen}
             for name in ("height", "width"):
                 said = [each.attrs[name] for each in (found, file) if name in each.attrs]
                 dataset: Any = file.get(name)
                 said += [dataset[()]] if getattr(dataset, "size", 0) == 1 else []  # no group, nor one for each event
                 arrays |= {name: said[0]} if said and name not in arrays else {}
+    except MissingLibraryError:
+        raise
     except Exception as error:  # h5py raises nearly anything on damaged bytes, or where an array is expected
         if is_transient(error) and not isinstance(error, MemoryError):
             raise
         raise UserError(f"{path}: cannot be read as HDF5: {error}") from None
     return from_fields(arrays, path, sensor=sensor)
+
+
+def _need_filters(dataset: Any, path: Path) -> None:
+    """Raise `MissingLibraryError` if the bytes of a dataset went through a filter that is not installed."""
+    import h5py
+
+    if not isinstance(dataset, h5py.Dataset):
+        return
+    created = dataset.id.get_create_plist()
+    for number in {created.get_filter(index)[0] for index in range(created.get_nfilters())}:
+        with contextlib.suppress(ImportError):
+            if not h5py.h5z.filter_avail(number):
+                importlib.import_module("hdf5plugin")  # the usual filters, which it registers when imported
+        if not h5py.h5z.filter_avail(number):
+            raise MissingLibraryError(
+                f"{path}: is compressed by HDF5 filter {number}, which is not installed: pip install hdf5plugin has "
+                "the usual ones; that of a camera's maker comes with its software"
+            )
 
 
 def known_names(names: Iterable[str]) -> dict[str, str]:

@@ -130,7 +130,9 @@ def _fingerprint(recordings: Sequence[Recording], settings: Frames, key: str, ro
 def _size_and_time(path: Path) -> tuple[int, int]:
     try:
         stat = path.stat()
-    except FileNotFoundError:  # a broken link, to be reported with the other unreadable files
+    except OSError as error:  # a broken link, or one to itself, to be reported with the other unreadable files
+        if is_transient(error):
+            raise
         return -1, -1
     return stat.st_size, stat.st_mtime_ns
 
@@ -219,6 +221,8 @@ def _make(recordings: Sequence[Recording], job: _Job) -> dict[str, Any]:
             partial.unlink(missing_ok=True)
             done.unlink(missing_ok=True)
         raise
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())  # before it is said to be whole
     partial.replace(partial.with_suffix(".frames"))
     done.unlink()
     bad = sorted((index, reason) for index, reason, *_ in results if reason is not None)

@@ -16,6 +16,7 @@ from shortback.data.events.recording import Events
 from shortback.data.events.source import Labelled, make_source
 from shortback.data.images import ImageData
 from shortback.errors import UserError
+from shortback.files import read_text
 
 ARCHIVES = {  # class and MD5 of each
     "airplane": "0afd5c4bf9ae06af762a77b180354fdd",
@@ -119,7 +120,7 @@ def _listed(path: Path) -> set[str]:
     """Read a list of file names, and check that each is the name of a recording."""
     if not path.is_file():
         raise FileNotFoundError(f"data.split: {path.absolute()} is not there")
-    names = {Path(line.strip()).name for line in path.read_text().splitlines() if line.strip()}
+    names = {Path(line.strip()).name for line in read_text(path).splitlines() if line.strip()}
     known = {_file_name(name, number) for name in CLASSES for number in range(EACH)}
     if unknown := sorted(names - known):
         raise UserError(

@@ -16,6 +16,7 @@ from shortback.data.events.recording import Events
 from shortback.data.events.source import Labelled, make_source
 from shortback.data.images import ImageData
 from shortback.errors import UserError
+from shortback.files import read_text
 
 ARCHIVE, MD5 = "DvsGesture.tar.gz", "8a5c71fb11e24e5ca5b11866ca6c00a1"
 CLASSES = (
@@ -70,7 +71,7 @@ def _listed(folder: Path, name: str) -> tuple[Labelled, list[tuple[int, int]]]:
     if not trials.is_file():
         raise FileNotFoundError(f"{folder} has no {name}, which is a part of the official split")
     part, times = Labelled([], []), []
-    for line in trials.read_text().split():
+    for line in read_text(trials).split():
         for row, (label, start, end) in enumerate(_gestures(folder / line)):
             part.recordings.append(Recording(folder / line, row))
             part.labels.append(label - 1)

@@ -57,9 +57,9 @@ def read_evt2(path: Path, *, sensor: Size | None = None) -> Events:
 
 
 def header_of(content: bytes) -> tuple[bytes, int]:
-    """The lines at the start that begin with `%`, and where they end; `% end` is the last of them."""
+    """The lines at the start that begin with `% `, and where they end; `% end` is the last of them."""
     begin = 0
-    while content[begin : begin + 1] == b"%":
+    while content[begin : begin + 2] in (b"% ", b"%\n", b"%\r"):  # events may begin with the byte of a % too
         end = content.find(b"\n", begin)
         end = len(content) if end < 0 else end + 1
         line, begin = content[begin:end], end

@@ -14,7 +14,7 @@ from shortback.data.events.frames import Frames
 from shortback.data.events.nmnist import read_nmnist
 from shortback.data.events.recording import Events
 from shortback.data.events.source import Labelled, make_source
-from shortback.data.folder_index import is_folder, visible
+from shortback.data.folder_index import is_file, is_folder, visible
 from shortback.data.images import ImageData
 from shortback.errors import UserError
 from shortback.words import quantity
@@ -130,7 +130,7 @@ def files_in(folder: Path, within: tuple[Path, ...] = ()) -> list[Path]:
         path = Path(entry)
         if is_folder(entry):
             found += [] if path.resolve() in within else files_in(path, within)
-        elif entry.is_file() or not path.exists():
+        elif is_file(entry) or not path.exists():
             found.append(path)
     return sorted(found)
 

@@ -14,6 +14,7 @@ from shortback.words import quantity
 log = logging.getLogger("shortback")
 
 RANGE = 2**32  # period of a 32-bit clock
+AT_WRAP = 1_000_000  # ticks; events that are out of order are closer to each other
 LARGEST = 2.0**62  # floats of this magnitude or more are not accepted as whole numbers
 MIN_FLOAT_SPAN = 4  # microseconds; float times that span less are in another unit
 SHORT, LONG = 10.0, 3600.0  # a shorter span is in seconds, a longer one in milliseconds; in between, decimals decide
@@ -91,7 +92,7 @@ class Events:
         check_size(reach, name=name)
         if (t[1:] < t[:-1]).any():
             # Times of 64 bits may have been copied from a clock of 32, which is near its end when it begins anew.
-            t = unwrap_clock(t, RANGE) if is_short or int(t.max()) > 0.98 * RANGE else t
+            t = unwrap_clock(t, RANGE) if is_short or 0.98 * RANGE < int(t.max()) < RANGE else t
             disorder = int((t[1:] < t[:-1]).sum())
             if disorder:
                 events = quantity(disorder, "event is", "events are")
@@ -171,14 +172,17 @@ def unwrap_clock(t: np.ndarray, period: int) -> np.ndarray:
     """Continue the times, int64 `[n]`, of a clock that wraps around after `period`.
 
     A step down by more than half the period is a wrap, and a step up by as much after it leads back before the wrap, so
-    that events out of order around a wrap keep their times. Before the first wrap, a step up is a pause. Times that
-    span a period or more cannot come from such a clock, and are returned unchanged.
+    that events out of order around a wrap keep their times. Before the first wrap, a step up is a pause, unless it
+    leads from just after a wrap to just before it: then the recording begins at the wrap, and the times before it are
+    negative. Times that span a period or more cannot come from such a clock, and are returned unchanged.
     """
     if not len(t) or int(t.max()) - int(t.min()) >= period:
         return t
     steps = np.diff(t, prepend=t[0])
-    turns = np.cumsum((steps < -(period // 2)).astype(np.int64) - (steps > period // 2))
-    return t + period * (turns - np.minimum(np.minimum.accumulate(turns), 0))
+    wraps, back = (steps < -(period // 2)).astype(np.int64), steps > period // 2
+    from_wrap = back & (t - steps < AT_WRAP) & (t >= period - AT_WRAP)
+    with_pauses = np.cumsum(wraps - (back & ~from_wrap))
+    return t + period * (np.cumsum(wraps - back) - np.minimum(np.minimum.accumulate(with_pauses), 0))
 
 
 def whole_records(content: bytes | memoryview, size: int, *, name: str) -> int:

@@ -51,6 +51,7 @@ def agreed(height: int | None, width: int | None, sensor: Size | None, *, name: 
     Raises:
         UserError: the file gives a different size from the setting.
     """
+    height, width = (None if side == 0 else side for side in (height, width))  # some headers say 0 for unknown
     if sensor is None:
         return height, width
     for own, said, what in ((height, sensor[0], "height"), (width, sensor[1], "width")):

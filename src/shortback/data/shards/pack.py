@@ -105,9 +105,9 @@ class _Packer:
 
 
 def _suffix_of(file: Path) -> str:
-    """The suffix of an image in a shard: short, as names in a tar file are, and not that of the labels."""
+    """The suffix of an image in a shard: there, short, ASCII as names in a tar file are, and not that of the labels."""
     suffix = file.suffix.lower()
-    return suffix if len(suffix.encode()) <= 16 and suffix != ".cls" else ".image"
+    return suffix if 1 < len(suffix) <= 16 and suffix.isascii() and suffix != ".cls" else ".image"
 
 
 def _shares(files: Sequence[Path], shard_bytes: int) -> Iterator[int]:

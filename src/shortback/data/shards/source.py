@@ -13,7 +13,7 @@ from shortback.data.shards.images import ShardImages
 from shortback.data.shards.index import INDEX, Index, Places, SplitShards, read_places
 from shortback.data.shards.store import FolderStore, Store, WebStore
 from shortback.errors import UserError
-from shortback.files import replacing, user_cache
+from shortback.files import read_text, replacing, user_cache
 
 
 def load_shards(
@@ -66,7 +66,7 @@ def _from_folder(root: Path) -> tuple[Index, Path, Store]:
             f"{root.absolute()} has no {INDEX}: it is not a folder of shards, or packing did not finish. "
             f"`shortback data pack FOLDER {root}` packs a folder of images"
         )
-    index = Index.from_text(path.read_text(), where=str(path))
+    index = Index.from_text(read_text(path), where=str(path))
     return index, root, FolderStore(root, index)
 
 
