@@ -10,6 +10,12 @@ from shortback.neurons import LIF
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items):
+    """Run the files with slow tests first: of several processes, none is left with a long one while others wait."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture
 def make_network():
     """Makes the smallest ResNet there is, the same weights each time, with neurons that need no compiler."""

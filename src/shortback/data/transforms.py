@@ -64,7 +64,7 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         for name in ("crop_padding", "roll", "rotate", "shear", "cutout", "mixup", "cutmix"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:  # not a number is neither
                 raise UserError(f"{name} must be 0 (off) or above, not {getattr(self, name)}")
         if self.auto_augment is not None:
             check_choice("auto_augment", self.auto_augment, AutoAugment)

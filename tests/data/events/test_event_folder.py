@@ -30,7 +30,7 @@ def unsaid(tmp_path):
 
 def test_formats_may_be_mixed(event_folder, tmp_path, caplog):
     file_of(tmp_path, (1, 2, 1, 5)).rename(event_folder / "train" / "left" / "z.bin")
-    data = load_event_folder(event_folder, frames=FRAMES)
+    data = load_event_folder(str(event_folder), frames=FRAMES)
     assert len(data.train) == 13
     assert data.sensor == (
         "height 8, width 8 in 16 recordings; height 34, width 34 in 1 recording (as the files or their formats say)"

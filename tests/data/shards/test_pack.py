@@ -94,8 +94,8 @@ def test_what_cannot_be_packed_is_refused(folder, packed, tmp_path):
 def test_odd_suffixes_are_replaced(folder, tmp_path, name):
     odd = folder / "train" / "cat" / name
     (folder / "train" / "cat" / "0.with.dots.jpg").rename(odd)
-    pack_folder(folder, tmp_path / "odd")
-    data = load_shards(tmp_path / "odd")
+    pack_folder(str(folder), str(tmp_path / "odd"))
+    data = load_shards(str(tmp_path / "odd"))
     assert sum(suffix == ".image" for suffix in data.train.places.suffixes) == 1
     with tarfile.open(next((tmp_path / "odd").glob("train-*.tar"))) as tar:
         assert all(Path(name).suffix for name in tar.getnames())  # without one, WebDataset passes a member over

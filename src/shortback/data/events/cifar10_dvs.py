@@ -35,7 +35,7 @@ EACH, TEST = 1000, 100  # recordings of a class, and how many of them are for te
 
 
 def load_cifar10_dvs(
-    root: Path, *, frames: Frames, split: str = "last100", skip_bad: bool = False, cache_dir: Path | None = None
+    root: str | Path, *, frames: Frames, split: str = "last100", skip_bad: bool = False, cache_dir: Path | None = None
 ) -> ImageData:
     """Load the 10,000 recordings: 900 of each class for training and 100 for testing.
 
@@ -59,7 +59,7 @@ def load_cifar10_dvs(
         FileNotFoundError: a class, or the file of the split, is missing.
         UserError: files do not match the split, or cannot be read.
     """
-    held_out = _test_names(split)
+    root, held_out = Path(root).expanduser(), _test_names(split)
     train, test = Labelled([], []), Labelled([], [])
     for label, name in enumerate(CLASSES):
         for path in _numbered(_folder(root, name), name).values():

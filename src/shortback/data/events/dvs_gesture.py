@@ -25,7 +25,9 @@ CLASSES = (
 )
 
 
-def load_dvs_gesture(root: Path, *, frames: Frames, skip_bad: bool = False, cache_dir: Path | None = None) -> ImageData:
+def load_dvs_gesture(
+    root: str | Path, *, frames: Frames, skip_bad: bool = False, cache_dir: Path | None = None
+) -> ImageData:
     """Load the gestures of the official split, `trials_to_train.txt` and `trials_to_test.txt`.
 
     A file holds several gestures; `..._labels.csv` beside it lists their classes, beginnings and ends.
@@ -40,6 +42,7 @@ def load_dvs_gesture(root: Path, *, frames: Frames, skip_bad: bool = False, cach
         FileNotFoundError: `root` contains neither, or a file on the lists is missing.
         UserError: the archive or other files cannot be read.
     """
+    root = Path(root).expanduser()
     folder, archive = root / "DvsGesture", root / ARCHIVE
     if not folder.is_dir() and not archive.is_file():
         raise FileNotFoundError(

@@ -26,7 +26,7 @@ log = logging.getLogger("shortback")
 
 
 def load_event_folder(
-    root: Path,
+    root: str | Path,
     *,
     frames: Frames,
     sensor: Size | None = None,
@@ -50,6 +50,7 @@ def load_event_folder(
         UserError: files are not recordings, classes differ, recordings cannot be read or differ in size from `sensor`,
             or a file does not contain its size and `sensor` is not given.
     """
+    root = Path(root).expanduser()
     if sensor is not None:
         check_size(sensor, name=f"sensor=[{sensor[0]}, {sensor[1]}]", what="is")
     classes, train, test = _listed(root, split)

@@ -26,7 +26,9 @@ CALTECH101_SENSOR = (180, 240)
 CALTECH101_MD5 = "66201824eabb0239c7ab992480b50ba3"
 
 
-def load_nmnist(root: Path, *, frames: Frames, skip_bad: bool = False, cache_dir: Path | None = None) -> ImageData:
+def load_nmnist(
+    root: str | Path, *, frames: Frames, skip_bad: bool = False, cache_dir: Path | None = None
+) -> ImageData:
     """Load N-MNIST (Orchard et al., 2015): 60,000 and 10,000 recordings of digits, 34 x 34, some 300 ms each.
 
     Args:
@@ -39,7 +41,7 @@ def load_nmnist(root: Path, *, frames: Frames, skip_bad: bool = False, cache_dir
         FileNotFoundError: `root` contains neither.
         UserError: an archive is damaged, or recordings cannot be read.
     """
-    classes = [str(digit) for digit in range(10)]
+    root, classes = Path(root).expanduser(), [str(digit) for digit in range(10)]
     parts = []
     for split, md5 in NMNIST_MD5.items():
         folder, archive = root / split, root / f"{split}.zip"
@@ -63,7 +65,9 @@ def load_nmnist(root: Path, *, frames: Frames, skip_bad: bool = False, cache_dir
     )
 
 
-def load_ncaltech101(root: Path, *, frames: Frames, skip_bad: bool = False, cache_dir: Path | None = None) -> ImageData:
+def load_ncaltech101(
+    root: str | Path, *, frames: Frames, skip_bad: bool = False, cache_dir: Path | None = None
+) -> ImageData:
     """Load N-Caltech101 (Orchard et al., 2015): 8,709 recordings of 101 classes, 180 x 240, without bounding boxes.
 
     There is no official split: a fifth of each class, drawn with a fixed seed, is for testing.
@@ -78,6 +82,7 @@ def load_ncaltech101(root: Path, *, frames: Frames, skip_bad: bool = False, cach
         FileNotFoundError: `root` contains neither.
         UserError: the archive is damaged, or recordings cannot be read.
     """
+    root = Path(root).expanduser()
     folder, archive = root / CALTECH101, root / f"{CALTECH101}.zip"
     if not folder.is_dir() and not archive.is_file():
         raise FileNotFoundError(

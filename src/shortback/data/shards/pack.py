@@ -26,7 +26,7 @@ _SHOWN_FROM = 2_000  # images, from which progress is shown
 log = logging.getLogger("shortback")
 
 
-def pack_folder(root: Path, out: Path, *, shard_bytes: int = SHARD_BYTES, skip_bad: bool = False) -> Index:
+def pack_folder(root: str | Path, out: str | Path, *, shard_bytes: int = SHARD_BYTES, skip_bad: bool = False) -> Index:
     """Pack the image files in `root/train/<class>/` and `root/test/<class>/` into tar files, unchanged.
 
     Training images are packed in a random but fixed order, so that every shard holds images of all classes; test images
@@ -44,9 +44,9 @@ def pack_folder(root: Path, out: Path, *, shard_bytes: int = SHARD_BYTES, skip_b
     """
     if shard_bytes < 1:
         raise UserError(f"shards must have at least 1 byte, not {shard_bytes}")
+    root, out = Path(root).expanduser(), Path(out)
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} has files in it: name a folder that is new or empty")
-    root = root.expanduser()
     data = load_image_folder(root, skip_bad=skip_bad)
     out.mkdir(parents=True, exist_ok=True)
     orders = {

@@ -17,7 +17,11 @@ from shortback.files import read_text, replacing, user_cache
 
 
 def load_shards(
-    root: Path | None = None, *, url: str | None = None, cache_dir: Path | None = None, cache_gb: float | None = None
+    root: str | Path | None = None,
+    *,
+    url: str | None = None,
+    cache_dir: Path | None = None,
+    cache_gb: float | None = None,
 ) -> ImageData:
     """Load images that `shortback data pack` has packed.
 
@@ -42,7 +46,7 @@ def load_shards(
         index, folder, store = _from_web(url, cache_dir, cache_gb)
     else:
         assert root is not None
-        index, folder, store = _from_folder(root.expanduser())
+        index, folder, store = _from_folder(Path(root).expanduser())
     train, test = (
         ShardImages(split, _places(folder, store, split), store, channels=index.channels)
         for split in (index.splits["train"], index.splits["test"])
