@@ -65,6 +65,14 @@ class BySuper(ByDecorated):
         return super().forward(x)
 
 
+class ByOwnMethod(Calls):
+    def relu(self):
+        return nn.ReLU()
+
+    def forward(self, x):
+        return self.relu()(x)  # here
+
+
 class ByHelper(Calls):
     def forward(self, x):
         return helper(x)
@@ -77,6 +85,7 @@ class ByHelper(Calls):
         (ByLambda, "self.function = lambda x: F.elu(x) + 1  # in a lambda"),
         (BySuper, "return F.hardswish(x)  # here"),
         (ByDecorated, "return F.hardswish(x)  # here"),
+        (ByOwnMethod, "return self.relu()(x)  # here"),
         (ByHelper, "return F.relu(x)  # in a function"),
     ],
 )

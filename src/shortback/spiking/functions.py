@@ -68,10 +68,13 @@ def functions_to_modules(network: nn.Module) -> None:
 
 
 def _is_replaceable(found: FunctionalActivation, owner: nn.Module, call: ast.Call) -> bool:
-    name = found.function.__name__
+    name, code = found.function.__name__, found.function.__code__
     is_its_method = name not in vars(owner) and inspect.getattr_static(type(owner), name, None) is found.function
-    is_its_method = is_its_method and found.function.__code__.co_argcount > 0
-    return is_its_method and _argument(call) is not None and found.name.strip("_") not in _WITH_WEIGHTS
+    if not is_its_method or not code.co_argcount or found.name.strip("_") in _WITH_WEIGHTS:
+        return False
+    argument = _argument(call)
+    is_module = isinstance(argument, ast.Name) and argument.id == code.co_varnames[0]  # self.relu() is no tensor's
+    return argument is not None and not is_module
 
 
 def _argument(call: ast.Call) -> ast.expr | None:
