@@ -459,6 +459,31 @@ def test_an_activation_within_a_gate_stays():
     assert kinds_of(model) == Counter(SpikingNetwork=1, Sequential=1, LIF=1, HSigmoid=1, ReLU6=1)
 
 
+def test_what_is_to_be_kept_stays():
+    class Biased(nn.Module):
+        """Computes a bias from a table by a network of its own, as Swin V2 does."""
+
+        def __init__(self):
+            super().__init__()
+            self.bias = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 3))
+            self.conv, self.act, self.fc = nn.Conv2d(3, 3, 1), nn.ReLU(), nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.fc(self.act(self.conv(x)).mean((2, 3)) + self.bias(torch.ones(1, 2)))
+
+    x = torch.randn(2, 3, 4, 4)
+    model = spikify(Biased(), num_steps=4, neuron=NEURON, keep=["bias"])
+    assert isinstance(model.network.bias[1], nn.ReLU)
+    assert isinstance(model.network.act, LIF)
+    assert model(x).shape == (2, 2)
+    with pytest.raises(ValueError, match=r"with num_steps=4 got 1 rows"):
+        spikify(Biased(), num_steps=4, neuron=NEURON)(x)
+    with pytest.raises(ValueError, match=r"no such module, 'biases'; the nearest are bias"):
+        spikify(Biased(), num_steps=4, keep=["biases"])
+    with pytest.raises(ValueError, match=r"give a list of names, such as \['bias'\]"):
+        spikify(Biased(), num_steps=4, keep="bias")
+
+
 def test_the_network_given_is_left_alone():
     ann = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(inplace=True), Head())
     x = images(5, 2, 8, 8)

@@ -11,7 +11,7 @@ import ast
 import functools
 import inspect
 import types
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, TypeAlias, cast
 
 from torch import nn
@@ -31,11 +31,11 @@ _WITH_WEIGHTS = ("prelu",)  # functions whose parameters a neuron would leave wi
 _CHANGED = "the source of {} has changed since spikify() read it"
 
 
-def functions_to_modules(network: nn.Module) -> None:
+def functions_to_modules(network: nn.Module, *, keep: Collection[nn.Module] = ()) -> None:
     """Replace activations that methods of the network's modules call as functions by modules, `nn.ReLU`, in place.
 
     Each call becomes that of a module of its own, registered with the module that makes the call, which gets a class
-    derived from its own.
+    derived from its own. Modules in `keep` stay as they are.
 
     Raises:
         ValueError: an activation is called where no module can be put: in a function or a lambda, in a method that is
@@ -45,7 +45,7 @@ def functions_to_modules(network: nn.Module) -> None:
     calls: dict[nn.Module, dict[tuple[str, _Position], FunctionalActivation]] = {}
     refused: dict[str, dict[str, None]] = {}
     for name, module in network.named_modules():
-        if is_activation(module) or is_gate(module):
+        if is_activation(module) or is_gate(module) or module in keep:
             continue
         for found in functional_activations(module):
             if found.owner is not None and found.call is not None and _is_replaceable(found, found.owner, found.call):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 import torch
 from torch import nn
 
+from shortback.choices import nearest
 from shortback.copies import deep_copy
 from shortback.errors import UserError
 from shortback.neurons import NeuronFactory, make_neuron
@@ -24,7 +26,9 @@ from shortback.torch_private import is_compiled
 log = logging.getLogger("shortback")
 
 
-def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = None) -> SpikingNetwork:
+def spikify(
+    ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = None, keep: Collection[str] = ()
+) -> SpikingNetwork:
     """Make a network spiking by replacing every ReLU-like activation with a neuron.
 
     A module is replaced if its class, or a base class of it, is called ReLU, ReLU6, LeakyReLU, PReLU, RReLU, ELU,
@@ -45,11 +49,13 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
         ann: the network, `[N, C, H, W] -> [N, K]`. It is not changed: the result is built on a deep copy.
         num_steps: number of time steps `T`.
         neuron: called with `num_steps` for every activation; `LIF` if not given.
+        keep: names of modules that stay as they are, with all that is in them: those that do not run on images, such as
+            the `cpb_mlp` of a Swin V2, which computes its position biases.
 
     Raises:
         ValueError: `ann` is no module, is compiled, takes videos, sequences or words, calls activations as functions
             outside of its methods or drops what an in-place one returns (the message says where), or has no
-            activations; or `neuron` is not a factory.
+            activations; `neuron` is not a factory; or there is no module of a name in `keep`.
     """
     if not isinstance(ann, nn.Module):
         raise UserError(
@@ -62,14 +68,15 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
         raise UserError("spikify() takes the network before torch.compile: pass it as it was, then compile the result")
     _refuse_other_inputs(ann)
     network = deep_copy(ann)
-    functions_to_modules(network)
+    kept = _modules_within(network, keep)
+    functions_to_modules(network, keep=kept)
     device = next((p.device for p in network.parameters()), None)
     neurons: dict[nn.Module, nn.Module] = {}
     for parent in list(network.modules()):
-        if is_gate(parent):
+        if is_gate(parent) or parent in kept:
             continue
         for name, child in list(parent._modules.items()):
-            if child is not None and is_activation(child):
+            if child is not None and is_activation(child) and child not in kept:
                 if child not in neurons:
                     neurons[child] = make_neuron(neuron, num_steps).to(device).train(child.training)
                 parent.register_module(name, neurons[child])
@@ -88,7 +95,7 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
             "nn.ModuleDict",
             *(type(ann).__name__, outside),
         )
-    put_in = set(neurons.values())
+    put_in = {*neurons.values(), *kept}
     if like := activation_lookalikes(network, neurons=put_in):
         log.warning(
             "spikify() left %s as they are, though named like activations: if they are activations, derive their "
@@ -98,6 +105,16 @@ def spikify(ann: nn.Module, *, num_steps: int, neuron: NeuronFactory | None = No
     in_place = {made for activation, made in neurons.items() if getattr(activation, "inplace", False)}
     refuse_traced_functions(network, neurons=put_in, in_place=in_place)
     return SpikingNetwork(network, num_steps=num_steps)
+
+
+def _modules_within(network: nn.Module, names: Collection[str]) -> set[nn.Module]:
+    if isinstance(names, str):
+        raise UserError(f"keep={names!r}: give a list of names, such as [{names!r}]")
+    modules = dict(network.named_modules(remove_duplicate=False))
+    for name in names:
+        if name not in modules:
+            raise UserError(f"keep: no such module, {name!r}; the nearest are {nearest(name, [*modules])}")
+    return {module for name in names for module in modules[name].modules()}
 
 
 def _refuse_other_inputs(ann: nn.Module) -> None:
