@@ -238,6 +238,34 @@ def logits() -> list[str]:
     return table(headings, rows)
 
 
+def remedies() -> list[str]:
+    """One row per remedy: the test accuracy by seed and its mean without and with branches, and their difference."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for group in read("remedies")["groups"]:
+        of, form = group["settings"], {"vanilla": "vanilla", "evolutionary": "losses"}[group["method"]]
+        names = {
+            "skips of spikes to currents": of["model.residual"] == "spiking",
+            "skips of spikes (SEW)": of["model.residual"] == "sew",
+            "skips of currents (membrane)": of["model.residual"] == "membrane",
+            "TEBN": of.get("model.norm") == "tebn",
+            "TET": of.get("loss.kind") == "tet",
+            "learning rate 0.2": of.get("optimizer.lr") == "0.2",
+        }
+        name = next((name for name, is_so in names.items() if is_so), "none")
+        found.setdefault(name, {})["logits" if of.get("branches.combine") == "logits" else form] = group
+    rows = []
+    for name in ("none", *(each for each in found if each != "none")):
+        row = [name]
+        for form in ("vanilla", "losses"):
+            accuracies = [100 * run["summary"]["test_accuracy"] for run in found[name][form]["runs"]]
+            by_seed = ", ".join(f"{accuracy:.1f}" for accuracy in accuracies)
+            row.append(f"{sum(accuracies) / len(accuracies):.1f} ({by_seed})")
+        estimate = found[name]["losses"]["difference"]["estimate"]
+        low, high = estimate["interval"]
+        rows.append([*row, f"{100 * estimate['mean']:+.1f} ({100 * low:.1f} to {100 * high:.1f})"])
+    return table(["remedy", "without branches", "with branches", "difference"], rows)
+
+
 def dead_networks() -> list[str]:
     """One row per depth and method: how the network starts, and the test accuracy of each seed and their mean."""
     groups: dict[tuple[int, str], list[dict[str, Any]]] = {}
@@ -300,6 +328,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
 }
 OWN: dict[str, Callable[[], list[str]]] = {
     "logits": logits,
+    "remedies": remedies,
     "dead_networks": dead_networks,
     "firing_rates": firing_rates,
 }
