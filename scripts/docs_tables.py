@@ -242,7 +242,9 @@ def remedies() -> list[str]:
     """One row per remedy: the test accuracy by seed and its mean without and with branches, and their difference."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for group in read("remedies")["groups"]:
-        of, form = group["settings"], {"vanilla": "vanilla", "evolutionary": "losses"}[group["method"]]
+        of, form = group["settings"], "vanilla"
+        if group["method"] == "evolutionary":
+            form = {"additive": "losses"}.get(of.get("branches.combine"), "logits")
         names = {
             "skips of spikes to currents": of["model.residual"] == "spiking",
             "skips of spikes (SEW)": of["model.residual"] == "sew",
@@ -252,15 +254,16 @@ def remedies() -> list[str]:
             "learning rate 0.2": of.get("optimizer.lr") == "0.2",
         }
         name = next((name for name, is_so in names.items() if is_so), "none")
-        found.setdefault(name, {})["logits" if of.get("branches.combine") == "logits" else form] = group
+        found.setdefault(name, {})[form] = group
     rows = []
-    for name in ("none", *(each for each in found if each != "none")):
-        row = [name]
-        for form in ("vanilla", "losses"):
+    others = [(name, "losses") for name in found if name != "none"]
+    for name, with_branches in (("none", "losses"), ("none", "logits"), *others):
+        row = ["none, logits added" if with_branches == "logits" else name]
+        for form in ("vanilla", with_branches):
             accuracies = [100 * run["summary"]["test_accuracy"] for run in found[name][form]["runs"]]
             by_seed = ", ".join(f"{accuracy:.1f}" for accuracy in accuracies)
             row.append(f"{sum(accuracies) / len(accuracies):.1f} ({by_seed})")
-        estimate = found[name]["losses"]["difference"]["estimate"]
+        estimate = found[name][with_branches]["difference"]["estimate"]
         low, high = estimate["interval"]
         rows.append([*row, f"{100 * estimate['mean']:+.1f} ({100 * low:.1f} to {100 * high:.1f})"])
     return table(["remedy", "without branches", "with branches", "difference"], rows)

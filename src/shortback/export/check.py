@@ -155,7 +155,7 @@ def compare(model: SpikingNetwork, x: Tensor, theirs: Recording, *, executor: st
     """
     ours, theirs = record(model, x).cpu(), theirs.cpu()  # an executor may have run on another device than the network
     if not ours.spikes:
-        raise UserError("no neuron of shortback fires in the network, so there are no spikes to compare")
+        raise UserError("the network runs no neuron of shortback, so there are no spikes to compare")
     flipped = {name: spikes != theirs.spikes[name].to(spikes.dtype) for name, spikes in ours.spikes.items()}
     margins = _margins(model, x, flipped)
     first = max(margins, key=lambda name: margins[name], default=None)

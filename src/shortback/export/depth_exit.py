@@ -36,8 +36,8 @@ class DepthExit:
         temperatures: one for each branch and one for the output; 1 if not given.
 
     Raises:
-        ValueError: `net` is no `SpikingNetwork` with branches, `threshold` is not in (0, 1], or the number of
-            `temperatures` is not the number of exits.
+        ValueError: `net` is no `SpikingNetwork` with branches or has norms without running statistics, `threshold` is
+            not in (0, 1], or the number of `temperatures` is not the number of exits.
     """
 
     def __init__(self, net: ShortcutNetwork, *, threshold: float, temperatures: Sequence[float] | None = None) -> None:

@@ -37,7 +37,7 @@ def fold_norms(model: SpikingNetwork) -> tuple[SpikingNetwork, list[str]]:
     model = copied(model)
     for module in model.modules():
         _bake(module)
-    pairs = _pairs(model.network)
+    pairs, folded_away = _pairs(model.network), dict[nn.Module, nn.Module]()
     for conv_name, norm_name in pairs:
         conv, norm = model.network.get_submodule(conv_name), model.network.get_submodule(norm_name)
         assert isinstance(conv, nn.Conv2d | nn.Linear)
@@ -45,7 +45,8 @@ def fold_norms(model: SpikingNetwork) -> tuple[SpikingNetwork, list[str]]:
         weight, bias = folded(conv, norm)
         conv.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
         conv.bias = nn.Parameter(bias.to(conv.weight.dtype), requires_grad=False)
-        replace_modules(model.network, {norm: nn.Identity()})
+        folded_away[norm] = nn.Identity()
+    replace_modules(model.network, folded_away)
     return model, [norm_name for _, norm_name in pairs]
 
 

@@ -199,7 +199,7 @@ def _of_spiking_network(model: SpikingNetwork, batches: Iterable[Tensor | tuple[
     of_ann = None
     for batch in batches:
         x = input_of_batch(batch).to(device)
-        if not len(x):
+        if not x.numel():
             continue
         if not count.batches:
             one = x[:, :1] if x.ndim == 5 else x[:1]

@@ -29,8 +29,8 @@ def stream(model: SpikingNetwork) -> Stream:
     """Turn a network into a function `y, state = streamed(frame, state)` of one frame; see `Stream`.
 
     Raises:
-        ValueError: the network is no `SpikingNetwork`, or has modules whose single step is unknown; the message names
-            one of them.
+        ValueError: the network is no `SpikingNetwork`, or has modules whose single step is unknown or norms without
+            running statistics; the message names one of them.
     """
     check_network(model, "stream()")
     return Stream(model)

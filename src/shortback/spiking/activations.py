@@ -29,7 +29,7 @@ _ACTIVATIONS = frozenset(
     """relu relu6 leakyrelu prelu rrelu elu celu selu gelu gelutanh quickgelu
     silu swish mish hardswish hswish hardmish softplus""".split()  # noqa: SIM905
 )
-READ = "_calls_modules"  # an attribute of methods whose activations modules have replaced, unlike in their source
+CALLS_MODULES = "_calls_modules"  # attribute of methods that call modules where their source has activations
 _GATES = frozenset({"sigmoid", "hardsigmoid", "hsigmoid"})  # often built on ReLU6, but not activations to replace
 
 
@@ -67,7 +67,7 @@ class FunctionalActivation:
     Attributes:
         owner: the module of which `function` is a method; None if it is not a method of a module.
         function: the function in whose source the activation is.
-        name: that of the activation, such as `relu`.
+        name: the name of the activation, such as `relu`.
         call: the call of the activation, in the syntax tree of its file; None if it is not called here.
         place: `file:line: source`.
     """
@@ -133,7 +133,9 @@ def functional_activations(module: nn.Module) -> list[FunctionalActivation]:
     while pending:
         target = pending.pop()
         owner, function = getattr(target, "__self__", None), _unwrap(getattr(target, "__func__", target))
-        if not isinstance(function, types.FunctionType) or (id(owner), function) in seen or hasattr(function, READ):
+        if not isinstance(function, types.FunctionType) or hasattr(function, CALLS_MODULES):
+            continue
+        if (id(owner), function) in seen:
             continue
         seen.add((id(owner), function))
         for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):

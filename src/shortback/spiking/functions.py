@@ -18,7 +18,7 @@ from torch import nn
 
 from shortback.errors import UserError
 from shortback.spiking.activations import (
-    READ,
+    CALLS_MODULES,
     FunctionalActivation,
     functional_activations,
     is_activation,
@@ -159,7 +159,7 @@ def _compile_again(function: types.FunctionType, modules: dict[_Position, str]) 
     made.__kwdefaults__ = function.__kwdefaults__
     made.__annotations__ = function.__annotations__
     made.__qualname__, made.__doc__ = function.__qualname__, function.__doc__
-    made.__dict__.update(function.__dict__, **{READ: True})
+    made.__dict__.update(function.__dict__, **{CALLS_MODULES: True})
     return made
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +106,7 @@ def _fit(sizes: Iterable[Size], frames: Frames) -> str:
 def split_hash(test: Sequence[Recording], root: Path) -> str:
     """Eight hexadecimal digits that identify a split: a hash of the paths of its test files within `root`."""
     names = "\n".join(sorted(f"{recording.path.relative_to(root).as_posix()} {recording.part}" for recording in test))
-    return hashlib.blake2b(os.fsencode(names), digest_size=4).hexdigest()
+    return hashlib.blake2b(names.encode(errors="surrogateescape"), digest_size=4).hexdigest()
 
 
 def _report(recordings: Sequence[Recording], cached: Cached, root: Path, *, skip_bad: bool) -> None:
